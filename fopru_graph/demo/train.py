@@ -1,0 +1,352 @@
+"""Train the bundled demo model from nothing: ``python -m fopru_graph.demo.train --out DIR``.
+
+Four stages, each saved in the work folder, so an interrupted training goes on where it stopped:
+
+1. ``language``: the language model learns to answer from *symbolic* visual tokens, the sum of the word embeddings of
+   what lies under each patch. Binding ("which colour has the triangle") is learned here, without the tower's cost.
+2. ``tower``: the vision tower learns to see. Dense labels under every patch, and a global read-out from a few random
+   tokens that must name everything in the picture; the read-out is what gathers attention on the objects, as CLIP's
+   contrastive objective does (without it attention settles on the background and no attention-based pruner can work).
+3. ``align``: the projector learns to map tower features onto the symbolic tokens (LLaVA's stage 1).
+4. ``joint``: everything together on questions about rendered pictures (LLaVA's stage 2).
+
+No visual token is ever dropped in training: the pruning methods are training-free and must stay so here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from fopru_graph.demo import architecture
+from fopru_graph.demo.architecture import GRID
+from fopru_graph.demo.batches import IGNORED, Batch, Packer, accuracy_by_kind
+from fopru_graph.demo.scenes import COLOURS, SHAPES, WORDS
+
+STAGES = ("language", "tower", "align", "joint")
+DENSE_CLASSES = {"shape": 1 + len(SHAPES), "colour": 1 + len(COLOURS), "word": 1 + len(WORDS), "centre": 2}
+READ_OUT_TOKENS = 4
+VALIDATION_SCENES = 192
+
+
+class Symbols(nn.Module):
+    """Symbolic visual tokens: word embeddings of a patch's labels plus learned place codes (training only)."""
+
+    def __init__(self, width: int, tokenizer) -> None:
+        super().__init__()
+        self.place = nn.Embedding(2 * GRID, width)
+        self.nothing = nn.Parameter(torch.zeros(width))
+        self.centre = nn.Parameter(torch.zeros(width))
+        for weight in (self.place.weight, self.nothing, self.centre):
+            nn.init.normal_(weight, std=0.02)
+        for name, words in (("shape", SHAPES), ("colour", COLOURS), ("word", WORDS)):
+            ids = tokenizer.convert_tokens_to_ids(["<pad>", *words])
+            self.register_buffer(f"{name}_ids", torch.tensor(ids), persistent=False)
+
+    def forward(self, labels: dict[str, torch.Tensor], words: torch.Tensor) -> torch.Tensor:
+        """Labels (B, N) and the word-embedding matrix (V, D) to tokens (B, N, D)."""
+        n = labels["shape"].shape[1]
+        grid = math.isqrt(n)
+        # A coarse grid (curriculum) uses every second place code, so that the codes mean the same place later.
+        step = GRID // grid
+        line = torch.arange(grid) * step
+        rows, columns = self.place(line), self.place(GRID + line)
+        tokens = (rows[:, None] + columns[None, :]).reshape(1, n, -1)
+        for name in ("shape", "colour", "word"):
+            ids = getattr(self, f"{name}_ids")[labels[name]]
+            tokens = tokens + words[ids] * (labels[name] > 0)[..., None]
+        empty = (labels["shape"] == 0) & (labels["word"] == 0)
+        return tokens + empty[..., None] * self.nothing + (labels["centre"] > 0)[..., None] * self.centre
+
+
+class Heads(nn.Module):
+    """Dense labels under each patch and the global read-out, both on the features that the projector reads."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.dense = nn.ModuleDict({name: nn.Linear(width, count) for name, count in DENSE_CLASSES.items()})
+        self.read_out = nn.Linear(width, len(SHAPES) + len(COLOURS) + len(WORDS))
+        self.last_read_out = nn.Linear(width, len(SHAPES) + len(COLOURS) + len(WORDS))
+
+    def losses(self, features: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Dense and read-out loss of features (B, 1 + N, D), CLS first."""
+        x = self.norm(features)
+        dense = torch.stack(
+            [
+                F.cross_entropy(head(x[:, 1:]).float().flatten(0, 1), batch.labels[name].flatten(), weight=_rare(name))
+                for name, head in self.dense.items()
+            ]
+        ).sum()
+        places = torch.randint(1, x.shape[1], (x.shape[0], READ_OUT_TOKENS))
+        places[:, 0] = 0  # CLS is always among them
+        chosen = torch.take_along_dim(x, places[..., None], 1)
+        read_out = _presence_loss(self.read_out(chosen), batch)
+        return dense, read_out
+
+
+def _rare(name: str) -> torch.Tensor:
+    """Class weights: 'nothing' lies under nine patches in ten and must not drown the rest."""
+    return torch.tensor([0.3] + [1.0] * (DENSE_CLASSES[name] - 1))
+
+
+def _presence_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Multi-label loss of logits (B, T, shapes + colours + words) against what the picture holds."""
+    present = torch.cat(
+        [
+            F.one_hot(batch.labels[name], DENSE_CLASSES[name]).amax(1)[:, 1:]
+            for name in ("shape", "colour", "word")
+        ],
+        -1,
+    )
+    target = present[:, None, :].expand(-1, logits.shape[1], -1).float()
+    return 4 * F.binary_cross_entropy_with_logits(logits.float(), target)
+
+
+class Trainer:
+    """The model, its training-only modules, and one method per stage."""
+
+    def __init__(self, folder: Path, compiled: bool) -> None:
+        self.folder, self.compiled = folder, compiled
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model = architecture.build_model()
+        self.tokenizer = architecture.build_tokenizer()
+        self.symbols = Symbols(self.model.config.text_config.hidden_size, self.tokenizer)
+        self.heads = Heads(self.model.config.vision_config.hidden_size)
+        core = self.model.model
+        self.parts = {
+            "language": nn.ModuleDict({"lm": core.language_model, "symbols": self.symbols}),
+            "tower": nn.ModuleDict({"tower": core.vision_tower, "heads": self.heads}),
+            "align": nn.ModuleDict({"projector": core.multi_modal_projector}),
+            "joint": nn.ModuleDict(
+                {
+                    "lm": core.language_model,
+                    "tower": core.vision_tower,
+                    "projector": core.multi_modal_projector,
+                    "heads": self.heads,
+                    "symbols": self.symbols,
+                }
+            ),
+        }
+
+    # -- forward pieces ------------------------------------------------------------------------------------------
+
+    def _maybe_compile(self, function: Callable) -> Callable:
+        return torch.compile(function, dynamic=False) if self.compiled else function
+
+    def _see(self, pixels: torch.Tensor, last: bool = False) -> tuple[torch.Tensor, ...]:
+        """Features (B, 1 + N, D) of the layer that the projector reads, and the last layer's if wanted."""
+        with torch.autocast("cpu", torch.bfloat16):
+            states = self.model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
+        return (states[-2], states[-1]) if last else (states[-2],)
+
+    def _read(self, embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.model.model.language_model(
+                inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False
+            ).last_hidden_state
+
+    def _answer(self, read: Callable, packer: Packer, batch: Batch, visual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss and greedy choices (B, L) from visual tokens (B, N, D)."""
+        words = self.model.get_input_embeddings()
+        text = words(batch.input_ids)
+        start = len(packer.prefix)
+        embeds = torch.cat([text[:, :start], visual.to(text.dtype), text[:, packer.prefix_length :]], 1)
+        size = batch.input_ids.shape[0]
+        mask = packer.attention_mask().expand(size, -1, -1, -1)
+        hidden = read(embeds, mask, packer.position_ids().expand(size, -1))
+        logits = (hidden[:, packer.prefix_length :].to(text.dtype) @ words.weight.T).float()
+        targets = batch.targets[:, packer.prefix_length :]
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+        choices = F.pad(logits.argmax(-1), (packer.prefix_length, 0), value=IGNORED)
+        return loss, choices
+
+    # -- stages --------------------------------------------------------------------------------------------------
+
+    def language(self, steps: int, size: int) -> None:
+        """Stage 1: answer from symbolic tokens, first on an 8 × 8 grid with few shapes, then on the full grid."""
+        words = self.model.get_input_embeddings()
+        small, full = Packer(self.tokenizer, GRID // 2), Packer(self.tokenizer, GRID)
+        reads = {packer: self._maybe_compile(self._read) for packer in (small, full)}
+
+        def visual(batch: Batch, noise: float) -> torch.Tensor:
+            tokens = self.symbols(batch.labels, words.weight)
+            return tokens + noise * tokens.detach().std() * torch.randn_like(tokens)
+
+        def step(i: int) -> dict[str, torch.Tensor]:
+            packer = small if i < 0.5 * steps else full
+            batch = packer.batch("train", i * size, size, pixels=False, most_shapes=3 if i < 0.2 * steps else 6)
+            loss, _ = self._answer(reads[packer], packer, batch, visual(batch, noise=0.3))
+            return {"answer": loss}
+
+        def validate(i: int) -> dict[str, float]:
+            packer = small if i < 0.5 * steps else full
+            return self._validate(packer, size, False, lambda b: self._answer(reads[packer], packer, b, visual(b, 0.0))[1])
+
+        self._run("language", steps, 1e-3, step, validate)
+
+    def tower(self, steps: int, size: int) -> None:
+        """Stage 2: dense labels and the global read-out; the last layer's CLS reads out as well, as in CLIP."""
+        packer = Packer(self.tokenizer, GRID, per_scene=1)
+        see = self._maybe_compile(lambda pixels: self._see(pixels, last=True))
+
+        def step(i: int) -> dict[str, torch.Tensor]:
+            batch = packer.batch("train", 10**7 + i * size, size, pixels=True)
+            features, last = see(batch.pixels)
+            dense, read_out = self.heads.losses(features.float(), batch)
+            final = _presence_loss(self.heads.last_read_out(last[:, :1].float()), batch)
+            return {"dense": dense, "read_out": read_out, "last": 0.3 * final}
+
+        def validate(i: int) -> dict[str, float]:
+            batch = packer.batch("validation", 0, size, pixels=True)
+            x = self.heads.norm(see(batch.pixels)[0].float())[:, 1:]
+            scores = {}
+            for name, head in self.heads.dense.items():
+                there = batch.labels[name] > 0
+                scores[name] = (head(x).argmax(-1) == batch.labels[name])[there].float().mean().item()
+            return scores
+
+        self._run("tower", steps, 1.5e-3, step, validate)
+
+    def align(self, steps: int, size: int) -> None:
+        """Stage 3: the projector alone learns the symbolic tokens."""
+        packer = Packer(self.tokenizer, GRID, per_scene=1)
+        words = self.model.get_input_embeddings()
+        see = self._maybe_compile(lambda pixels: self._see(pixels)[0])
+
+        def step(i: int) -> dict[str, torch.Tensor]:
+            batch = packer.batch("train", 2 * 10**7 + i * size, size, pixels=True)
+            with torch.no_grad():
+                features = see(batch.pixels).float()
+                target = self.symbols(batch.labels, words.weight)
+            return {"align": self._alignment(features, target, batch)}
+
+        self._run("align", steps, 2e-3, step, None)
+
+    def _alignment(self, features: torch.Tensor, target: torch.Tensor, batch: Batch) -> torch.Tensor:
+        error = (self.model.model.multi_modal_projector(features[:, 1:]) - target).square().mean(-1) / target.var()
+        something = (batch.labels["shape"] > 0) | (batch.labels["word"] > 0)
+        return (error * (0.2 + something)).mean()
+
+    def joint(self, steps: int, size: int) -> None:
+        """Stage 4: questions about rendered pictures; the tower's own objectives stay on at low weight."""
+        packer = Packer(self.tokenizer, GRID)
+        words = self.model.get_input_embeddings()
+        projector = self.model.model.multi_modal_projector
+        see = self._maybe_compile(lambda pixels: self._see(pixels)[0])
+        read = self._maybe_compile(self._read)
+
+        def step(i: int) -> dict[str, torch.Tensor]:
+            batch = packer.batch("train", 3 * 10**7 + i * size, size, pixels=True)
+            features = see(batch.pixels).float()
+            loss, _ = self._answer(read, packer, batch, projector(features[:, 1:]))
+            dense, read_out = self.heads.losses(features, batch)
+            with torch.no_grad():
+                target = self.symbols(batch.labels, words.weight)
+            align = self._alignment(features, target, batch)
+            fade = max(0.0, 1 - 2 * i / steps)
+            return {"answer": loss, "dense": 0.1 * dense, "read_out": 0.1 * read_out, "align": 0.2 * fade * align}
+
+        def validate(i: int) -> dict[str, float]:
+            return self._validate(
+                packer,
+                size,
+                True,
+                lambda b: self._answer(read, packer, b, projector(see(b.pixels).float()[:, 1:]))[1],
+            )
+
+        self._run("joint", steps, 6e-4, step, validate)
+
+    # -- plumbing ------------------------------------------------------------------------------------------------
+
+    def _validate(self, packer: Packer, size: int, pixels: bool, choose: Callable[[Batch], torch.Tensor]) -> dict[str, float]:
+        tally: dict[str, list[bool]] = {}
+        for first in range(0, VALIDATION_SCENES, size):
+            batch = packer.batch("validation", first, size, pixels=pixels)
+            for kind, flags in accuracy_by_kind(choose(batch), batch, packer.prefix_length).items():
+                tally.setdefault(kind, []).extend(flags)
+        scores = {kind: sum(flags) / len(flags) for kind, flags in sorted(tally.items())}
+        return scores | {"mean": sum(scores.values()) / len(scores)}
+
+    def _run(self, stage: str, steps: int, rate: float, step: Callable, validate: Callable | None) -> None:
+        """The loop all stages share: AdamW, warm-up and cosine, clipping, log, checkpoint, resume."""
+        part = self.parts[stage]
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(False)
+        parameters = [p.requires_grad_(True) for p in part.parameters()]
+        decayed = [p for p in parameters if p.ndim > 1]
+        plain = [p for p in parameters if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+        optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
+        part.train()
+        log = (self.folder / f"{stage}.jsonl").open("a")
+        start, sums = time.time(), {}
+        for i in range(steps):
+            warm, cosine = min(1.0, (i + 1) / 100), 0.5 * (1 + math.cos(math.pi * i / steps))
+            for group in optimiser.param_groups:
+                group["lr"] = rate * warm * (0.02 + 0.98 * cosine)
+            losses = step(i)
+            optimiser.zero_grad(set_to_none=True)
+            torch.stack(list(losses.values())).sum().backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value.item()
+            if (i + 1) % 100 == 0 or i + 1 == steps:
+                row = {"stage": stage, "step": i + 1, "minutes": round((time.time() - start) / 60, 2)}
+                row |= {name: round(value / 100, 4) for name, value in sums.items()}
+                if validate is not None and ((i + 1) % 200 == 0 or i + 1 == steps):
+                    with torch.no_grad():
+                        row["validation"] = {k: round(v, 4) for k, v in validate(i).items()}
+                    self._save(stage)
+                sums = {}
+                print(json.dumps(row), file=log, flush=True)
+                print(json.dumps(row), flush=True)
+        self._save(stage)
+        (self.folder / f"{stage}.done").touch()
+
+    def _save(self, stage: str) -> None:
+        state = {name: tensor.contiguous() for name, tensor in self.parts[stage].state_dict().items()}
+        save_file(state, self.folder / f"{stage}.safetensors")
+
+    def load(self, stage: str) -> None:
+        """Take a stage's weights from the work folder."""
+        self.parts[stage].load_state_dict(load_file(self.folder / f"{stage}.safetensors"))
+
+
+def _stages(wanted: str) -> Iterator[str]:
+    yield from STAGES if wanted == "all" else wanted.split(",")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path("demo-training"), help="checkpoints and logs")
+    parser.add_argument("--stage", default="all", help=f"all, or some of {','.join(STAGES)}")
+    parser.add_argument("--steps", default="3000,1600,300,3000", help="steps of the four stages")
+    parser.add_argument("--size", type=int, default=16, help="scenes per step")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--no-compile", action="store_true", help="where torch.compile has no C++ compiler")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    trainer = Trainer(options.work, compiled=not options.no_compile)
+    steps = dict(zip(STAGES, map(int, options.steps.split(",")), strict=True))
+    for stage in STAGES:
+        if (options.work / f"{stage}.done").exists():
+            trainer.load(stage)
+    for stage in _stages(options.stage):
+        if not (options.work / f"{stage}.done").exists():
+            getattr(trainer, stage)(steps[stage], options.size)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""The values that travel on a pipeline's edges: small frozen data classes that import no torch.
+
+Shapes: N visual tokens of one tile on a grid (h, w); K of them kept; D encoder width, E language-model width. A *tile* is
+one picture as the vision encoder sees it; LLaVA-1.5 has one tile an image, other families have several. All pruning
+before the projector works tile by tile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import PIL.Image
+    import torch
+
+    from fopru_graph.lvlm.family import Family
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """One decoded RGB picture and where it came from."""
+
+    picture: PIL.Image.Image
+    source: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.picture.height, self.picture.width
+
+
+@dataclass(frozen=True, eq=False)
+class ModelHandle:
+    """A loaded model behind its family's small interface (`fopru_graph.lvlm.family`)."""
+
+    name: str
+    family: Family
+
+    @property
+    def device(self) -> str:
+        """Device of the language model's embeddings, e.g. ``cpu`` or ``cuda:0``."""
+        return str(self.family.device)
+
+    @property
+    def dtype(self) -> str:
+        """Weight type without the ``torch.`` prefix, e.g. ``float32``."""
+        return str(self.family.dtype).removeprefix("torch.")
+
+
+@dataclass(frozen=True, eq=False)
+class TileAttention:
+    """What is needed to reduce one tile's attention map at the layer that the projector reads, without storing the map.
+
+    ``query`` and ``key`` are (H, P + N, d), after any rotary embedding; the map is softmax(scale · q kᵀ) over all P + N
+    tokens, of which the first P (CLS, registers) are no visual tokens.
+    """
+
+    query: torch.Tensor
+    key: torch.Tensor
+    scale: float
+    prefix: int
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """One tile: features (N, D) of the layer that the projector reads, its grid (h, w) with h·w = N, its attention."""
+
+    features: torch.Tensor
+    grid: tuple[int, int]
+    image: int
+    attention: TileAttention
+
+
+@dataclass(frozen=True, eq=False)
+class VisionFeatures:
+    """Encoded tiles in prompt order; ``seen`` holds each tile's pixels as the encoder saw them, (h, w, 3) uint8."""
+
+    tiles: tuple[Tile, ...]
+    seen: tuple[Any, ...] = field(repr=False)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Visual tokens N of every tile."""
+        return tuple(tile.features.shape[0] for tile in self.tiles)
+
+
+@dataclass(frozen=True, eq=False)
+class Significance:
+    """One score per visual token, larger is more significant.
+
+    ``scores`` holds one (N,) float32 tensor a tile, ``grids`` its (h, w); ``direction`` says for each tile which mean was
+    taken: ``received`` (column mean, s₂ of Eq. 3), ``given`` (row mean, s₁), or the name of another scorer.
+    """
+
+    scores: tuple[torch.Tensor, ...]
+    grids: tuple[tuple[int, int], ...]
+    direction: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Indices of the kept visual tokens, one (K,) int64 tensor a tile, and the N each was chosen from."""
+
+    indices: tuple[torch.Tensor, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class VisualTokens:
+    """Projected visual tokens, one (K, E) tensor an image, ready to stand for the image's placeholders.
+
+    ``kept`` holds one bool (placeholders,) tensor an image: which of the image's placeholders survive. ``origin`` holds
+    one (K, 2) int64 tensor an image: tile and index within the tile of every row.
+    """
+
+    rows: tuple[torch.Tensor, ...]
+    kept: tuple[torch.Tensor, ...]
+    origin: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class InLLMPruner:
+    """A description of pruning inside the language model: from layer ``layer`` on only the best visual tokens remain.
+
+    ``method`` names a last-row scorer of `fopru_graph.pruning.in_llm`. Exactly one of ``ratio`` (share kept of the visual
+    tokens that arrive at the layer) and ``tokens`` (number kept of each sample) is set.
+    """
+
+    method: str
+    layer: int
+    ratio: float | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """Generated answers of B prompts and everything measured on the way, read from tensors.
+
+    ``visual_per_layer`` is the mean number of visual tokens in the sequence of every layer; ``kept`` holds, an image, the
+    (K, 2) tile and index rows that the last layer still saw.
+    """
+
+    texts: tuple[str, ...]
+    token_ids: tuple[tuple[int, ...], ...]
+    stop: Literal["eos", "length"]
+    encoded: int
+    projected: int
+    visual_per_layer: tuple[int, ...]
+    kv_lengths: tuple[int, ...]
+    kv_bytes: int
+    prefill_ms: float
+    step_ms: tuple[float, ...]
+    device: str
+    dtype: str
+    kept: tuple[torch.Tensor, ...]
+    logits: torch.Tensor | None = None
+
+    def report(self) -> dict[str, Any]:
+        """The figures of this generation for the run record; plain JSON values."""
+        layers = self.visual_per_layer
+        return {
+            "visual_tokens": {
+                "encoded": self.encoded,
+                "kept": self.projected,
+                "final": layers[-1],
+                "layer_average": round(sum(layers) / len(layers), 2),
+            },
+            "prefill_ms": self.prefill_ms,
+            "tpot_ms": sum(self.step_ms) / len(self.step_ms) if self.step_ms else None,
+            "new_tokens": sum(len(ids) for ids in self.token_ids),
+            "kv_lengths": list(self.kv_lengths),
+            "kv_bytes": self.kv_bytes,
+            "device": self.device,
+            "dtype": self.dtype,
+        }
