@@ -7,8 +7,9 @@ before the projector works tile by tile.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -110,24 +111,25 @@ class Selection:
 class VisualTokens:
     """Projected visual tokens, one (K, E) tensor an image, ready to stand for the image's placeholders.
 
-    ``kept`` holds one bool (placeholders,) tensor an image: which of the image's placeholders survive. ``origin`` holds
-    one (K, 2) int64 tensor an image: tile and index within the tile of every row.
+    ``origin`` holds one (K, 2) int64 tensor an image: tile and index within the tile of every row. ``encoded`` is each
+    image's number of visual tokens before any was dropped.
     """
 
     rows: tuple[torch.Tensor, ...]
-    kept: tuple[torch.Tensor, ...]
     origin: tuple[torch.Tensor, ...]
+    encoded: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class InLLMPruner:
     """A description of pruning inside the language model: from layer ``layer`` on only the best visual tokens remain.
 
-    ``method`` names a last-row scorer of `fopru_graph.pruning.in_llm`. Exactly one of ``ratio`` (share kept of the visual
-    tokens that arrive at the layer) and ``tokens`` (number kept of each sample) is set.
+    ``score`` gets query (B, H, L, d), key (B, G, L, d), scale and mask of layer ``layer − 1`` and returns (B, L) scores, e.g.
+    `fopru_graph.pruning.fastv.last_row_attention`. Exactly one of ``ratio`` (share kept of the visual tokens that arrive
+    at the layer, in (0, 1]) and ``tokens`` (number kept) is set; both count sample by sample.
     """
 
-    method: str
+    score: Callable[..., torch.Tensor]
     layer: int
     ratio: float | None = None
     tokens: int | None = None
@@ -137,13 +139,14 @@ class InLLMPruner:
 class Generation:
     """Generated answers of B prompts and everything measured on the way, read from tensors.
 
-    ``visual_per_layer`` is the mean number of visual tokens in the sequence of every layer; ``kept`` holds, an image, the
-    (K, 2) tile and index rows that the last layer still saw.
+    Token counts and KV bytes are sums over the batch: ``encoded`` leave the vision tower, ``projected`` enter the language
+    model, ``visual_per_layer`` pass through each layer. ``kv_lengths`` is the cache length of each layer at the end.
+    ``token_ids`` end with the stop token where one was generated. ``kept`` holds, an image, the (K, 2) rows of tile and
+    index that the last layer still saw.
     """
 
     texts: tuple[str, ...]
     token_ids: tuple[tuple[int, ...], ...]
-    stop: Literal["eos", "length"]
     encoded: int
     projected: int
     visual_per_layer: tuple[int, ...]
@@ -154,7 +157,6 @@ class Generation:
     device: str
     dtype: str
     kept: tuple[torch.Tensor, ...]
-    logits: torch.Tensor | None = None
 
     def report(self) -> dict[str, Any]:
         """The figures of this generation for the run record; plain JSON values."""

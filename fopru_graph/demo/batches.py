@@ -32,6 +32,7 @@ class Batch:
     labels: dict[str, torch.Tensor]  # shape, colour, word, centre: (B, grid²) int64
     input_ids: torch.Tensor  # (B, L) int64
     targets: torch.Tensor  # (B, L) int64: next token of the answer, IGNORED elsewhere
+    early: torch.Tensor  # (B, L) int64: the answer's first token at every token of its question, IGNORED elsewhere
     kinds: list[list[str]]  # (B, Q)
 
 
@@ -58,7 +59,7 @@ class Packer:
             drawn.append(scene)
             asked.append(self._draw_questions(scene, rng))
         labels = [scenes.patch_labels(scene, self.grid) for scene in drawn]
-        ids, targets = zip(*(self._pack(block) for block in asked), strict=True)
+        ids, targets, early = zip(*(self._pack(block) for block in asked), strict=True)
         return Batch(
             pixels=torch.stack([_to_tensor(scene) for scene in drawn]) if pixels else None,
             labels={
@@ -67,6 +68,7 @@ class Packer:
             },
             input_ids=torch.tensor(ids),
             targets=torch.tensor(targets),
+            early=torch.tensor(early),
             kinds=[[question.kind for question in block] for block in asked],
         )
 
@@ -83,9 +85,10 @@ class Packer:
                 drawn.append(question)
         return drawn
 
-    def _pack(self, block: list[questions.Question]) -> tuple[list[int], list[int]]:
+    def _pack(self, block: list[questions.Question]) -> tuple[list[int], list[int], list[int]]:
         ids = [*self.prefix, *[self.image_id] * (self.grid * self.grid)]
         targets = [IGNORED] * len(ids)
+        early = [IGNORED] * len(ids)
         for question in block:
             asked, answer = self._ids(f"{question.text} assistant :"), self._ids(question.answer)
             answer = [*answer, self.tokenizer.eos_token_id]
@@ -93,7 +96,8 @@ class Packer:
             ids += [*asked, *answer, *[self.tokenizer.pad_token_id] * pad]
             # The logits at position i are for token i + 1, so the answer's targets start one place early.
             targets += [*[IGNORED] * (len(asked) - 1), *answer, *[IGNORED] * (pad + 1)]
-        return ids, targets
+            early += [*[answer[0]] * len(asked), *[IGNORED] * (BLOCK - len(asked))]
+        return ids, targets, early
 
     def attention_mask(self) -> torch.Tensor:
         """(1, 1, L, L) bool: causal, and blind to the other questions' blocks."""

@@ -3,7 +3,9 @@
 Four stages, each saved in the work folder, so an interrupted training goes on where it stopped:
 
 1. ``language``: the language model learns to answer from *symbolic* visual tokens, the sum of the word embeddings of
-   what lies under each patch. Binding ("which colour has the triangle") is learned here, without the tower's cost.
+   what lies under each patch. Binding ("which colour has the triangle") is learned here, without the tower's cost. A
+   training-only head asks every token of the question for the answer already: the word "triangle" can find its patches
+   in one step of attention, which the answer's own place can then copy; without it binding takes far longer to click.
 2. ``tower``: the vision tower learns to see. Dense labels under every patch, and a global read-out from a few random
    tokens that must name everything in the picture; the read-out is what gathers attention on the objects, as CLIP's
    contrastive objective does (without it attention settles on the background and no attention-based pruner can work).
@@ -44,6 +46,7 @@ class Symbols(nn.Module):
     def __init__(self, width: int, tokenizer) -> None:
         super().__init__()
         self.place = nn.Embedding(2 * GRID, width)
+        self.early = nn.Linear(width, len(tokenizer))
         self.nothing = nn.Parameter(torch.zeros(width))
         self.centre = nn.Parameter(torch.zeros(width))
         for weight in (self.place.weight, self.nothing, self.centre):
@@ -156,7 +159,7 @@ class Trainer:
             ).last_hidden_state
 
     def _answer(self, read: Callable, packer: Packer, batch: Batch, visual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss and greedy choices (B, L) from visual tokens (B, N, D)."""
+        """Loss, early-answer included, and greedy choices (B, L) from visual tokens (B, N, D)."""
         words = self.model.get_input_embeddings()
         text = words(batch.input_ids)
         start = len(packer.prefix)
@@ -167,6 +170,8 @@ class Trainer:
         logits = (hidden[:, packer.prefix_length :].to(text.dtype) @ words.weight.T).float()
         targets = batch.targets[:, packer.prefix_length :]
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+        early = self.symbols.early(hidden[:, packer.prefix_length :].float())
+        loss = loss + 0.5 * F.cross_entropy(early.flatten(0, 1), batch.early[:, packer.prefix_length :].flatten())
         choices = F.pad(logits.argmax(-1), (packer.prefix_length, 0), value=IGNORED)
         return loss, choices
 
@@ -185,7 +190,7 @@ class Trainer:
         def step(i: int) -> dict[str, torch.Tensor]:
             packer = small if i < 0.5 * steps else full
             batch = packer.batch("train", i * size, size, pixels=False, most_shapes=3 if i < 0.2 * steps else 6)
-            loss, _ = self._answer(reads[packer], packer, batch, visual(batch, noise=0.3))
+            loss, _ = self._answer(reads[packer], packer, batch, visual(batch, noise=0.3 * max(0.0, 2 * i / steps - 1)))
             return {"answer": loss}
 
         def validate(i: int) -> dict[str, float]:

@@ -1,0 +1,101 @@
+"""LLaVA-1.5: a CLIP tower, a two-layer MLP projector and a decoder-only language model; one tile an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from fopru_graph.errors import UserError
+from fopru_graph.lvlm.family import Family
+from fopru_graph.lvlm.tap import tap_attention
+from fopru_graph.values import Image, Selection, Tile, TileAttention, VisionFeatures, VisualTokens
+
+
+class _Enough(Exception):
+    """Raised inside the tower once the layer that the projector reads has run; the layers above it are never used."""
+
+
+class Llava(Family):
+    """`LlavaForConditionalGeneration`, e.g. ``llava-hf/llava-1.5-7b-hf``."""
+
+    model_types = ("llava",)
+    auto_class = "LlavaForConditionalGeneration"
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[Image]) -> VisionFeatures:
+        """See `Family.encode`; the tower stops after the deepest layer that ``vision_feature_layer`` names."""
+        batch = self.processor.image_processor([image.picture for image in images], return_tensors="pt")
+        tower = self.model.model.vision_tower
+        pixels = batch["pixel_values"].to(device=tower.device, dtype=tower.dtype)
+        with self.lock:
+            features, query, key, scale = self._run_tower(pixels)
+        prefix = 1 if self.model.config.vision_feature_select_strategy == "default" else 0
+        patch = tower.config.patch_size
+        grid = (pixels.shape[-2] // patch, pixels.shape[-1] // patch)
+        tiles = tuple(
+            Tile(features[i, prefix:], grid, i, TileAttention(query[i], key[i], scale, prefix)) for i in range(len(images))
+        )
+        return VisionFeatures(tiles, tuple(self._seen(one) for one in batch["pixel_values"]))
+
+    def _run_tower(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
+        """Features (T, 1 + N, D), query and key (T, H, 1 + N, d) and the scale of the layer that is read."""
+        tower = self.model.model.vision_tower
+        layers = tower.encoder.layers
+        wanted = self._layer_indices(len(layers))
+        outputs: dict[int, torch.Tensor] = {}
+        noted: list[tuple[torch.Tensor, torch.Tensor, float]] = []
+
+        def keep(index: int, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
+            outputs[index] = output if isinstance(output, torch.Tensor) else output[0]
+            if index == max(wanted):
+                raise _Enough
+
+        hooks = [
+            layers[index].register_forward_hook(lambda _m, _i, output, index=index: keep(index, output))
+            for index in sorted(set(wanted))
+        ]
+        try:
+            with tap_attention(layers[wanted[-1]].self_attn, lambda q, k, s, _mask: noted.append((q, k, s))):
+                tower(pixels)
+        except _Enough:
+            pass
+        finally:
+            for hook in hooks:
+                hook.remove()
+        query, key, scale = noted[0]
+        return torch.cat([outputs[index] for index in wanted], -1), query, key, scale
+
+    def _layer_indices(self, depth: int) -> list[int]:
+        """Encoder layers whose outputs the projector reads: ``hidden_states[i]`` is the output of layer ``i − 1``."""
+        named = self.model.config.vision_feature_layer
+        indices = [i - 1 if i >= 0 else depth + i for i in (named if isinstance(named, list) else [named])]
+        if not all(0 <= i < depth for i in indices):
+            raise UserError(
+                f"vision_feature_layer {named} does not name the output of one of {depth} encoder layers",
+                "use −depth … −1 or 1 … depth in the checkpoint's config.json",
+            )
+        return indices
+
+    def _seen(self, pixels: torch.Tensor) -> torch.Tensor:
+        """One tile (3, h, w) as the encoder saw it, back to (h, w, 3) uint8."""
+        processor = self.processor.image_processor
+        mean, std = (torch.tensor(v)[:, None, None] for v in (processor.image_mean, processor.image_std))
+        return ((pixels * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
+
+    @torch.inference_mode()
+    def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:
+        """See `Family.project`; the projector works token by token, so projecting fewer tokens changes none of them."""
+        if selection is None:
+            chosen = tuple(torch.arange(len(t.features), device=t.features.device) for t in features.tiles)
+        elif selection.counts != features.counts:
+            raise UserError(
+                f"the selection was made from {selection.counts} tokens, the features have {features.counts}",
+                "wire Project and the pruning nodes to the same VisionEncode",
+            )
+        else:
+            chosen = selection.indices
+        kept = torch.cat([tile.features[index] for tile, index in zip(features.tiles, chosen, strict=True)])
+        rows = self.model.model.multi_modal_projector(kept)
+        origin = tuple(torch.stack([torch.full_like(i, t), i], 1).cpu() for t, i in enumerate(chosen))
+        return VisualTokens(rows.split([len(index) for index in chosen]), origin, features.counts)

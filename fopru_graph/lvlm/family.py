@@ -1,0 +1,85 @@
+"""The interface between pipelines and a family of vision-language models. A further family is one file in `families/`."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from fopru_graph.values import Image, Selection, VisionFeatures, VisualTokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+
+class Family(ABC):
+    """One loaded model with its processor; the vision side is each family's own, the language side is shared.
+
+    Attributes:
+        model_types: values of ``config.model_type`` that the family serves.
+        auto_class: name of the stock transformers class that loads it.
+        lock: held by every run on the model, because taps and hooks sit on its modules for the time of a forward.
+    """
+
+    model_types: ClassVar[tuple[str, ...]]
+    auto_class: ClassVar[str]
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+        self.model, self.processor = model, processor
+        self.lock = threading.RLock()
+
+    # -- vision side: each family's own --------------------------------------------------------------------------
+
+    @abstractmethod
+    def encode(self, images: Sequence[Image]) -> VisionFeatures:
+        """Run the vision tower over all tiles of ``images`` and note the attention of the layer that is read."""
+
+    @abstractmethod
+    def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:
+        """Map the selected features (all, if None) into the language model's space; unselected ones are never projected.
+
+        Raises:
+            UserError: the selection was made for other tiles.
+        """
+
+    # -- language side -------------------------------------------------------------------------------------------
+
+    @property
+    def language_model(self) -> torch.nn.Module:
+        """The stock decoder stack (without the output head)."""
+        return self.model.model.language_model
+
+    @property
+    def layers(self) -> torch.nn.ModuleList:
+        """The decoder layers, in order."""
+        return self.language_model.layers
+
+    @property
+    def image_token_id(self) -> int:
+        """The placeholder that stands for one visual token in the prompt."""
+        return self.model.config.image_token_id
+
+    @property
+    def device(self) -> torch.device:
+        """Where prompts enter the language model."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the language model's weights."""
+        return self.model.get_input_embeddings().weight.dtype
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Token ids that end an answer."""
+        ids: Any = self.model.generation_config.eos_token_id
+        if ids is None:
+            return frozenset()
+        return frozenset(ids if isinstance(ids, list) else [ids])
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Next-token logits (B, V) of the last hidden states (B, E)."""
+        return self.model.lm_head(hidden)

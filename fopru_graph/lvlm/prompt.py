@@ -1,0 +1,109 @@
+"""Prompts with only as many image placeholders as visual tokens survive, batched with left padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from fopru_graph.errors import UserError
+from fopru_graph.lvlm.family import Family
+from fopru_graph.values import VisualTokens
+
+MARKER = "<image>"
+_PLAIN_TEMPLATE = "USER: {} ASSISTANT:"  # LLaVA-1.5's own, for checkpoints that carry no chat template
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """B prompts of L tokens, embedded; everything on the language model's device.
+
+    ``embeds`` (B, L, E); ``attention_mask`` (B, L) int64, 0 on the padding at the left; ``visual`` (B, L) bool; ``row``
+    (B, L) int64, for visual positions the row among all visual tokens of the batch, −1 elsewhere; ``input_ids`` (B, L).
+    """
+
+    embeds: torch.Tensor
+    attention_mask: torch.Tensor
+    visual: torch.Tensor
+    row: torch.Tensor
+    input_ids: torch.Tensor
+
+    @property
+    def padded(self) -> bool:
+        """Whether any sample is shorter than the longest."""
+        return not bool(self.attention_mask.all())
+
+
+def distribute_images(prompts: Sequence[str], images: int) -> list[int]:
+    """Images of each prompt, in order: its ``<image>`` markers; without markers all images of the only prompt, or one each.
+
+    Raises:
+        UserError: the numbers do not fit.
+    """
+    marked = [prompt.count(MARKER) for prompt in prompts]
+    if sum(marked) == images:
+        return marked
+    if not any(marked):
+        if len(prompts) == 1:
+            return [images]
+        if images == len(prompts):
+            return [1] * images
+    raise UserError(
+        f"{images} image(s) do not fit {len(prompts)} prompt(s) with {sum(marked)} {MARKER} marker(s)",
+        f"write one {MARKER} in the prompts for every image, in the images' order",
+    )
+
+
+def chat_text(family: Family, prompt: str, images: int) -> str:
+    """The prompt in the checkpoint's chat template, one marker an image (in front, where the prompt places none)."""
+    if MARKER not in prompt:
+        parts = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]
+    else:
+        parts = []
+        for i, piece in enumerate(prompt.split(MARKER)):
+            parts += [{"type": "image"}] if i else []
+            parts += [{"type": "text", "text": piece.strip()}] if piece.strip() else []
+    if not family.processor.chat_template:
+        plain = "".join(f"{MARKER}\n" if part["type"] == "image" else part["text"] for part in parts)
+        return _PLAIN_TEMPLATE.format(plain)
+    return family.processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
+
+
+def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -> Prompt:
+    """Embed ``prompts`` with each image's placeholder repeated once per surviving visual token.
+
+    Positions are those of the shortened prompt (renumbered), as when the text is simply joined with fewer features.
+
+    Raises:
+        UserError: images and prompts do not fit, or a prompt contains a stray placeholder.
+    """
+    per_prompt = distribute_images(prompts, len(tokens.rows))
+    counts = iter([len(rows) for rows in tokens.rows])
+    ids = [_expand(family, chat_text(family, prompt, n), n, counts) for prompt, n in zip(prompts, per_prompt, strict=True)]
+    length = max(len(one) for one in ids)
+    pad = family.processor.tokenizer.pad_token_id or 0
+    device = family.device
+    input_ids = torch.tensor([[pad] * (length - len(one)) + one for one in ids], device=device)
+    attention_mask = torch.tensor([[0] * (length - len(one)) + [1] * len(one) for one in ids], device=device)
+    visual = (input_ids == family.image_token_id) & attention_mask.bool()
+    row = torch.where(visual, visual.flatten().cumsum(0).view_as(visual) - 1, -1)
+    embeds = family.model.get_input_embeddings()(input_ids)
+    rows = torch.cat([one.to(device=embeds.device, dtype=embeds.dtype) for one in tokens.rows])
+    return Prompt(embeds.masked_scatter(visual[..., None], rows), attention_mask, visual, row, input_ids)
+
+
+def _expand(family: Family, text: str, images: int, counts: Iterator[int]) -> list[int]:
+    """Token ids of ``text`` with the placeholder of each image repeated as often as its tokens were kept."""
+    tokenizer = family.processor.tokenizer
+    begins = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)  # some templates write it themselves
+    ids = tokenizer(text, add_special_tokens=not begins).input_ids
+    if ids.count(family.image_token_id) != images:
+        raise UserError(
+            f"the prompt holds {ids.count(family.image_token_id)} image placeholder(s) for {images} image(s)",
+            f"use {MARKER} once per image and nowhere else",
+        )
+    expanded: list[int] = []
+    for token in ids:
+        expanded += [token] * next(counts) if token == family.image_token_id else [token]
+    return expanded

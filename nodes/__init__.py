@@ -1,0 +1,1 @@
+"""The built-in nodes, one thin file each; installed as `fopru_graph.nodes`."""

@@ -1,0 +1,29 @@
+"""FastVPrune: prune inside the language model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fopru_graph import values
+from fopru_graph.graph import Node, node
+from fopru_graph.nodes.budget import Ratio, Tokens
+
+
+@node(category="prune")
+class FastVPrune(Node):
+    """From a layer of the language model on, keep the visual tokens that the last prompt token attends to most (FastV).
+
+    FastV's published R is the share dropped: R = 1 − ratio.
+    """
+
+    def run(
+        self,
+        layer: Annotated[int, Field(ge=1, description="first layer that sees fewer tokens; scores come from the one below")] = 3,
+        ratio: Ratio = 0.5,
+        tokens: Tokens = None,
+    ) -> values.InLLMPruner:
+        from fopru_graph.pruning.fastv import last_row_attention
+
+        return values.InLLMPruner(last_row_attention, layer, ratio if tokens is None else None, tokens)

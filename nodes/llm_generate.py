@@ -1,0 +1,53 @@
+"""LLMGenerate: answer a prompt about the images."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fopru_graph import values
+from fopru_graph.graph import Context, Node, Outputs, node
+
+
+class Answer(Outputs):
+    """The text (a list of texts for a list of prompts) and everything measured while it was made."""
+
+    text: str | list[str]
+    generation: values.Generation
+
+
+@node(category="generate", device="model")
+class LLMGenerate(Node):
+    """Answer a prompt about the images; in-LLM pruners are applied for this run only."""
+
+    def run(
+        self,
+        ctx: Context,
+        model: values.ModelHandle,
+        tokens: values.VisualTokens,
+        prompt: Annotated[
+            str | list[str], Field(description="the question; a list is a batch; <image> marks where images stand")
+        ],
+        pruners: Annotated[list[values.InLLMPruner] | None, Field(description="pruning inside the language model")] = None,
+        max_new_tokens: Annotated[int, Field(ge=1, description="most tokens of the answer")] = 64,
+        temperature: Annotated[float, Field(ge=0, description="0 takes the most likely token, above it samples")] = 0.0,
+        seed: Annotated[int, Field(ge=0, description="of the sampling")] = 0,
+    ) -> Answer:
+        from fopru_graph.lvlm.decode import generate
+        from fopru_graph.lvlm.streaming import TextStream
+
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        stream = TextStream(model.family, ctx.text) if len(prompts) == 1 else None
+
+        def on_step(ids, _logits) -> None:
+            ctx.check_cancelled()
+            if stream is not None:
+                stream.put(int(ids[0]))
+
+        generation = generate(
+            model.family, tokens, prompts, pruners or (), max_new_tokens, temperature, seed, on_step
+        )
+        if stream is not None:
+            stream.end()
+        return Answer(text=generation.texts[0] if isinstance(prompt, str) else list(generation.texts), generation=generation)

@@ -1,0 +1,26 @@
+"""LoadImage: read a picture."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fopru_graph import values
+from fopru_graph.graph import Node, node
+
+
+@node(category="load")
+class LoadImage(Node):
+    """Read a picture file as RGB, turned as its EXIF data says."""
+
+    def run(self, path: Annotated[str, Field(description="a file, or demo:NAME for a bundled picture")]) -> values.Image:
+        from fopru_graph.lvlm.images import load_image
+
+        return load_image(path)
+
+    def fingerprint(self, path: str = "") -> str:
+        """The file's content, so that a changed picture is encoded again."""
+        from fopru_graph.lvlm.images import fingerprint
+
+        return fingerprint(path)

@@ -1,0 +1,35 @@
+"""LoadModel: open a vision-language model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fopru_graph import values
+from fopru_graph.graph import Node, node
+
+
+@node(category="load", device="model")
+class LoadModel(Node):
+    """Load a vision-language model from the package (`demo`), a folder, or a hub name."""
+
+    def run(
+        self,
+        name: Annotated[str, Field(description="demo, a folder, or e.g. llava-hf/llava-1.5-7b-hf")] = "demo",
+        device: Annotated[str, Field(description="auto, cpu, cuda, cuda:N, mps")] = "auto",
+        dtype: Annotated[
+            Literal["auto", "float32", "bfloat16", "float16"],
+            Field(description="auto: the checkpoint's own on a GPU, float32 on the CPU"),
+        ] = "auto",
+        attention: Annotated[
+            Literal["sdpa", "eager", "flash_attention_2"], Field(description="kernel of every layer")
+        ] = "sdpa",
+        device_map: Annotated[
+            Literal["auto", "balanced", "sequential"] | None, Field(description="spread the layers over all devices")
+        ] = None,
+        revision: Annotated[str | None, Field(description="branch, tag or commit on the hub")] = None,
+    ) -> values.ModelHandle:
+        from fopru_graph.lvlm.load import load_model
+
+        return load_model(name, device, dtype, attention, device_map, revision)

@@ -1,0 +1,16 @@
+"""Reorder: back into raster order."""
+
+from __future__ import annotations
+
+from fopru_graph import values
+from fopru_graph.graph import Node, node
+
+
+@node(category="order")
+class Reorder(Node):
+    """Put the kept visual tokens back into raster order (FoPru §4.4)."""
+
+    def run(self, selection: values.Selection) -> values.Selection:
+        from fopru_graph.pruning.reorder import reorder
+
+        return values.Selection(tuple(reorder(indices) for indices in selection.indices), selection.counts)

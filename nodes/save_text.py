@@ -1,0 +1,24 @@
+"""SaveText: write the answer to a file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fopru_graph.graph import Context, Node, node
+
+
+@node(category="show", output=True)
+class SaveText(Node):
+    """Write a text (one line a text, for a list) to a file in the output folder."""
+
+    def run(
+        self,
+        ctx: Context,
+        text: str | list[str],
+        file: Annotated[str, Field(pattern=r"^[\w.-]+$", description="name in the output folder")] = "answer.txt",
+    ) -> str:
+        path = ctx.output_path(file)
+        path.write_text("\n".join([text] if isinstance(text, str) else text) + "\n", encoding="utf-8")
+        return str(path)

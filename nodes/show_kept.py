@@ -1,0 +1,32 @@
+"""ShowKept: a picture of what was kept."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fopru_graph import values
+from fopru_graph.graph import Context, Node, node
+
+
+@node(category="show", output=True)
+class ShowKept(Node):
+    """Write a PNG: kept patches clear, dropped ones dimmed, the significance heat map beside them."""
+
+    def run(
+        self,
+        ctx: Context,
+        features: values.VisionFeatures,
+        generation: values.Generation | None = None,
+        selection: values.Selection | None = None,
+        significance: values.Significance | None = None,
+        file: Annotated[str, Field(pattern=r"^[\w.-]+\.png$", description="name of the PNG in the output folder")] = "kept.png",
+    ) -> str:
+        from fopru_graph.report.kept import kept_picture
+        from fopru_graph.report.overlay import save_png
+
+        path = ctx.output_path(file)
+        title = " · ".join(generation.texts) if generation is not None else ""
+        save_png(kept_picture(features, selection, generation, significance, title), path, {})
+        return str(path)

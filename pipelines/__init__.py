@@ -1,0 +1,1 @@
+"""The pipelines that ship, as YAML files; installed as `fopru_graph.pipelines`."""

@@ -1,0 +1,113 @@
+"""Tiny random LLaVA models, tokenizers and pictures for tests: no files, no network."""
+
+from __future__ import annotations
+
+import numpy as np
+import PIL.Image
+import tokenizers
+import torch
+import transformers
+
+from fopru_graph.lvlm.families.llava import Llava
+from fopru_graph.values import Image
+
+IMAGE_ID = 4
+TEXTS = {"llama": transformers.LlamaConfig, "mistral": transformers.MistralConfig, "qwen2": transformers.Qwen2Config}
+
+
+def tokenizer() -> transformers.PreTrainedTokenizerFast:
+    """Byte-level and lossless, with LLaVA's special tokens in front."""
+    names = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
+    vocab = {name: i for i, name in enumerate([*names, *sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())])}
+    core = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
+    core.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = tokenizers.decoders.ByteLevel()
+    core.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    core.add_special_tokens([tokenizers.AddedToken(name, special=True, normalized=False) for name in names])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        padding_side="left",
+        extra_special_tokens={"image_token": "<image>"},
+    )
+
+
+def llava(
+    text: str = "llama",
+    *,
+    layers: int = 5,
+    heads: int = 4,
+    kv_heads: int = 2,
+    grid: tuple[int, int] = (4, 4),
+    vision_layers: int = 4,
+    vision_feature_layer: int | list[int] = -2,
+    attention: str = "sdpa",
+    dtype: torch.dtype = torch.float32,
+    sliding_window: int | None = None,
+    seed: int = 0,
+) -> Llava:
+    """A LLaVA of one to two layers' thickness with weights large enough that attention is far from uniform."""
+    torch.manual_seed(seed)
+    patch = 8
+    if grid[0] != grid[1]:
+        raise ValueError("CLIP's position table is square")
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=vision_layers,
+        num_attention_heads=4,
+        image_size=grid[0] * patch,
+        patch_size=patch,
+        projection_dim=16,
+    )
+    options = {"sliding_window": sliding_window} if text == "mistral" else {}
+    language = TEXTS[text](
+        vocab_size=320,
+        hidden_size=heads * 8,
+        intermediate_size=48,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=2048,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        **options,
+    )
+    width = len(vision_feature_layer) if isinstance(vision_feature_layer, list) else 1
+    config = transformers.LlavaConfig(
+        vision_config=vision,
+        text_config=language,
+        image_token_id=IMAGE_ID,
+        image_seq_length=grid[0] * grid[1],
+        vision_feature_layer=vision_feature_layer,
+        vision_feature_select_strategy="default",
+    )
+    model = transformers.LlavaForConditionalGeneration._from_config(config, attn_implementation=attention)
+    assert width == 1 or model.model.multi_modal_projector.linear_1.in_features == width * 32
+    model.generation_config.pad_token_id = 0
+    model.generation_config.eos_token_id = None
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            parameter.data.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
+        elif parameter.ndim > 2:
+            parameter.data.normal_(0, 0.1, generator=generator)
+    size = {"height": grid[0] * patch, "width": grid[1] * patch}
+    processor = transformers.LlavaProcessor(
+        image_processor=transformers.CLIPImageProcessorPil(size=size, do_center_crop=False, crop_size=size),
+        tokenizer=tokenizer(),
+        patch_size=patch,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+    return Llava(model.to(dtype).eval(), processor)
+
+
+def image(seed: int = 0, width: int = 48, height: int = 40) -> Image:
+    """A picture of coarse noise."""
+    noise = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), dtype=np.uint8)
+    return Image(PIL.Image.fromarray(noise).resize((width, height), PIL.Image.Resampling.BICUBIC), f"noise-{seed}")
