@@ -1,0 +1,267 @@
+"""Pictures of what a pruning pipeline kept: the input, its significance, and the patches that are left at every stage.
+
+Everything is drawn from numpy arrays with Pillow; matplotlib gives only its colour map and its fonts.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from fopru_graph.errors import UserError
+
+Pixels = npt.NDArray[np.uint8]
+
+KEPT = "kept before the language model"
+LEFT = "left after in-LLM pruning"
+_INK, _MUTED, _EDGE = (25, 28, 34), (90, 95, 105), (255, 176, 0)
+_DIM = 0.45  # brightness of a dropped patch, as a share of its grey
+_HEAT = 0.7  # share of the colour map in the heat map; the rest is the grey picture
+_SMALLEST_CELL = 8  # pixels; below, lines would hide the patches that they separate
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A picture under its caption; ``bar`` asks for the colour bar of the heat map below it."""
+
+    picture: Image.Image
+    caption: str
+    bar: bool = False
+
+
+def draw_kept(
+    seen: Pixels,
+    grid: tuple[int, int],
+    selected: npt.NDArray[np.bool_],
+    final: npt.NDArray[np.bool_] | None,
+    scores: npt.NDArray[Any] | None,
+    title: str,
+    panel: int = 448,
+) -> Image.Image:
+    """Draw one tile's panels side by side: input, significance, kept patches, patches left after in-LLM pruning.
+
+    Args:
+        seen: (H, W, 3) uint8, the pixels as the encoder saw them.
+        grid: rows and columns (h, w) of the patches.
+        selected: (h·w,) bool, the patches kept before the language model.
+        final: (h·w,) bool, the patches that the last layer still sees; None or equal to ``selected`` draws no panel.
+        scores: (h·w,) significance, larger is more; None draws no panel.
+        title: the line on top; it is wrapped to the width.
+        panel: length of a panel's longer side in pixels, up to the rounding to whole pixels a patch.
+
+    Raises:
+        ValueError: an array does not fit the grid.
+    """
+    for name, array in (("selected", selected), ("final", final), ("scores", scores)):
+        if array is not None and array.shape != (grid[0] * grid[1],):
+            raise ValueError(f"{name} has shape {array.shape}, but the grid {grid} needs ({grid[0] * grid[1]},)")
+    picture = _fit(seen, grid, panel)
+    panels = [_Panel(Image.fromarray(picture), "input")]
+    if scores is not None:
+        panels.append(_Panel(_with_lines(heat_map(picture, grid, scores), grid), "significance", bar=True))
+    panels.append(_Panel(_outlined(dim(picture, grid, selected), grid, selected), caption(KEPT, selected)))
+    if final is not None and not np.array_equal(final, selected):
+        panels.append(_Panel(_outlined(dim(picture, grid, final), grid, final), caption(LEFT, final)))
+    return _sheet(panels, title, max(12, panel // 28))
+
+
+def stack(pictures: list[Image.Image]) -> Image.Image:
+    """Put pictures, one a tile, below each other on white. Raises ValueError for an empty list."""
+    if not pictures:
+        raise ValueError("there is no picture to stack")
+    result = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    top = 0
+    for picture in pictures:
+        result.paste(picture, (0, top))
+        top += picture.height
+    return result
+
+
+def save_png(picture: Image.Image, path: str | Path, metadata: dict[str, str]) -> None:
+    """Write a PNG with ``metadata`` as iTXt; the file appears whole or not at all, missing folders are made.
+
+    Args:
+        picture: what to write.
+        path: the file; it is a PNG whatever its suffix says.
+        metadata: keys of 1 to 79 Latin-1 characters, values any text.
+
+    Raises:
+        UserError: the file cannot be written there.
+        ValueError: a key of ``metadata`` is not Latin-1.
+    """
+    info, path = PngInfo(), Path(path)
+    for key, text in metadata.items():
+        info.add_itxt(key, text)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            picture.save(partial, "PNG", pnginfo=info)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"'{path}' cannot be written: {error.strerror or error}", "choose another output file"
+        ) from error
+
+
+def caption(label: str, mask: npt.NDArray[np.bool_]) -> str:
+    """``label: K of N (p %)`` for a mask of N patches of which K are set."""
+    count, total = int(mask.sum()), mask.size
+    return f"{label}: {count} of {total} ({100 * count / total:.3g} %)"
+
+
+def dim(picture: Pixels, grid: tuple[int, int], mask: npt.NDArray[np.bool_]) -> Pixels:
+    """Darken and desaturate the patches that are not in ``mask`` (h·w,); the others stay as they are.
+
+    ``picture`` is (H, W, 3) with H and W multiples of the grid's rows and columns.
+    """
+    return np.where(_spread(mask, picture, grid)[..., None], picture, _bytes(_DIM * _grey(picture)))
+
+
+def heat_map(picture: Pixels, grid: tuple[int, int], scores: npt.NDArray[Any]) -> Pixels:
+    """Blend the scores (h·w,) in the colour map *magma* over the grey picture (H, W, 3).
+
+    The scale ends at the 99th percentile: attention has a long tail, and a few patches would leave all others dark.
+    """
+    from matplotlib import colormaps
+
+    colours: npt.NDArray[np.float64] = 255 * colormaps["magma"](_spread(_unit(scores), picture, grid))[..., :3]
+    return _bytes(_HEAT * colours + (1 - _HEAT) * _grey(picture))
+
+
+def _unit(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Scores on [0, 1]; all 0 where they do not differ, and where a score is not a number."""
+    grey = scores.astype(np.float64)
+    finite = grey[np.isfinite(grey)]
+    if finite.size == 0:
+        return np.zeros_like(grey)
+    low, high = finite.min(), np.quantile(finite, 0.99)
+    if high <= low:  # at most one patch in a hundred stands out
+        high = finite.max()
+    span = max(float(high - low), np.finfo(np.float64).tiny)
+    share: npt.NDArray[np.float64] = (np.nan_to_num(grey, nan=low) - low) / span
+    return share.clip(0, 1)
+
+
+def _fit(seen: Pixels, grid: tuple[int, int], panel: int) -> Pixels:
+    """Resize so that the longer side is about ``panel`` and every patch has the same whole number of pixels."""
+    height, width = seen.shape[:2]
+    rows, columns = grid
+    scale = panel / max(height, width)
+    size = columns * max(1, round(scale * width / columns)), rows * max(1, round(scale * height / rows))
+    return np.asarray(Image.fromarray(seen).resize(size, Image.Resampling.LANCZOS))
+
+
+def _spread(patches: npt.NDArray[Any], picture: Pixels, grid: tuple[int, int]) -> npt.NDArray[Any]:
+    """One value a patch (h·w,) to one value a pixel (H, W)."""
+    height, width = picture.shape[0] // grid[0], picture.shape[1] // grid[1]
+    return patches.reshape(grid).repeat(height, 0).repeat(width, 1)
+
+
+def _grey(picture: Pixels) -> npt.NDArray[np.float64]:
+    """Luma (H, W, 1) of the picture, 0 to 255."""
+    luma: npt.NDArray[np.float64] = picture @ np.array([0.299, 0.587, 0.114])
+    return luma[..., None]
+
+
+def _bytes(values: npt.NDArray[np.floating[Any]]) -> Pixels:
+    return np.rint(values).astype(np.uint8)
+
+
+def _with_lines(picture: Pixels, grid: tuple[int, int]) -> Image.Image:
+    """Separate the patches by faint lines, as long as they are large enough to be seen between lines."""
+    height, width = picture.shape[0] // grid[0], picture.shape[1] // grid[1]
+    if min(height, width) >= _SMALLEST_CELL:
+        picture = picture.copy()
+        for lines in (picture[height::height], picture[:, width::width]):
+            lines[:] = _bytes(0.8 * lines + 0.2 * 255)
+    return Image.fromarray(picture)
+
+
+def _outlined(picture: Pixels, grid: tuple[int, int], mask: npt.NDArray[np.bool_]) -> Image.Image:
+    """Grid lines, and a coloured line wherever a kept patch meets a dropped one."""
+    result = _with_lines(picture, grid)
+    height, width = picture.shape[0] // grid[0], picture.shape[1] // grid[1]
+    if min(height, width) < _SMALLEST_CELL:
+        return result
+    draw, kept = ImageDraw.Draw(result), mask.reshape(grid)
+    for row, column in np.argwhere(kept[1:] != kept[:-1]):
+        draw.line([(column * width, (row + 1) * height), ((column + 1) * width, (row + 1) * height)], _EDGE)
+    for row, column in np.argwhere(kept[:, 1:] != kept[:, :-1]):
+        draw.line([((column + 1) * width, row * height), ((column + 1) * width, (row + 1) * height)], _EDGE)
+    return result
+
+
+def _sheet(panels: list[_Panel], title: str, size: int) -> Image.Image:
+    """Lay out the panels side by side on white: title on top, captions above the pictures, colour bars below them."""
+    margin, gap, line = 2 * size, round(1.5 * size), round(1.4 * size)
+    heading, plain = _font("DejaVuSans-Bold.ttf", round(1.15 * size)), _font("DejaVuSans.ttf", size)
+    column = max(9 * size, panels[0].picture.width)
+    width = len(panels) * (column + gap) - gap
+    titles = _wrapped(title, heading, width, most=3)
+    captions = [_wrapped(item.caption, plain, column) for item in panels]
+    middle = margin + round(1.6 * size) * len(titles) + size // 2
+    top = middle + line * max(map(len, captions)) + size // 3
+    bottom = top + panels[0].picture.height
+    bars = 2 * size if any(item.bar for item in panels) else 0
+    sheet = Image.new("RGB", (width + 2 * margin, bottom + bars + margin), "white")
+    draw = ImageDraw.Draw(sheet)
+    for n, words in enumerate(titles):
+        draw.text((margin, margin + n * round(1.6 * size)), words, _INK, heading)
+    for k, (item, lines) in enumerate(zip(panels, captions, strict=True)):
+        left = margin + k * (column + gap)
+        for n, words in enumerate(lines):
+            draw.text((left, middle + n * line), words, _MUTED, plain)
+        sheet.paste(item.picture, (left, top))
+        if item.bar:
+            _colour_bar(sheet, (left, bottom + size, left + column, bottom + 2 * size), plain)
+    return sheet
+
+
+def _colour_bar(sheet: Image.Image, box: tuple[int, int, int, int], font: ImageFont.FreeTypeFont) -> None:
+    """``low``, the colours of the heat map from low to high, ``high`` within the box."""
+    from matplotlib import colormaps
+
+    left, top, right, bottom = box
+    draw, pad = ImageDraw.Draw(sheet), (bottom - top) // 2
+    draw.text((left, (top + bottom) // 2), "low", _MUTED, font, anchor="lm")
+    draw.text((right, (top + bottom) // 2), "high", _MUTED, font, anchor="rm")
+    left, right = left + round(font.getlength("low")) + pad, right - round(font.getlength("high")) - pad
+    ramp = 255 * colormaps["magma"](np.linspace(0, 1, right - left))[None, :, :3].repeat(bottom - top, 0)
+    sheet.paste(Image.fromarray(_bytes(ramp)), (left, top))
+
+
+@functools.lru_cache(maxsize=32)
+def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
+    """A font that matplotlib ships: the same glyphs on every machine, with Greek, Cyrillic and mathematics."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int, most: int = 99) -> list[str]:
+    """Break the text into at most ``most`` lines of at most ``width`` pixels, at spaces where possible."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+            continue
+        lines.append("")
+        for character in word:
+            if lines[-1] and font.getlength(lines[-1] + character) > width:
+                lines.append("")
+            lines[-1] += character
+        if len(lines) > most:
+            return [*lines[: most - 1], f"{lines[most - 1].rstrip()[:-1]}…"]
+    return lines
