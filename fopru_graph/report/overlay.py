@@ -176,7 +176,8 @@ def _grey(picture: Pixels) -> npt.NDArray[np.float64]:
 
 
 def _bytes(values: npt.NDArray[np.floating[Any]]) -> Pixels:
-    return np.rint(values).astype(np.uint8)
+    rounded: Pixels = np.rint(values).astype(np.uint8)
+    return rounded
 
 
 def _with_lines(picture: Pixels, grid: tuple[int, int]) -> Image.Image:
