@@ -219,3 +219,24 @@ def test_wheel_and_sdist_hold_everything(tmp_path: Path) -> None:
     with tarfile.open(archive) as sources:
         held = {name.partition("/")[2] for name in sources.getnames()}
     assert {f"nodes/{name}.py" for name in NODES} | {f"pipelines/{name}" for name in PIPELINES} <= held
+
+
+# Documentation
+
+
+def test_the_scorer_of_the_contributors_guide_works(tmp_path: Path) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (example,) = (block.partition("```")[0] for block in text.split("```python\n")[1:])
+    assert len(example.splitlines()) <= 30
+    (tmp_path / "feature_norm.py").write_text(example, encoding="utf-8")
+    code = (
+        "import sys, torch\n"
+        "from fopru_graph import values\n"
+        "sys.path.append(sys.argv[1])\n"
+        "from feature_norm import FeatureNorm\n"
+        "tile = values.Tile(torch.tensor([[3.0, 4.0], [0.0, 1.0]]), (1, 2), 0, None)\n"
+        "scored = FeatureNorm()(features=values.VisionFeatures((tile, tile), ()))\n"
+        "print([scores.tolist() for scores in scored.scores], scored.grids, scored.direction)"
+    )
+    done = python(code, str(tmp_path))
+    assert done.stdout == "[[5.0, 1.0], [5.0, 1.0]] ((1, 2), (1, 2)) ('feature_norm', 'feature_norm')\n", done.stderr
