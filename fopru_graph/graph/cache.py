@@ -1,0 +1,182 @@
+"""Keeping the outputs of nodes: in memory for a session, on disk across processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Protocol
+
+Values = dict[str, Any]  # a node's outputs by name
+_MANIFEST = "manifest.json"
+
+
+class MemoryCache:
+    """The outputs of the most recently used nodes, at most ``max_entries`` of them; safe to share between threads."""
+
+    def __init__(self, max_entries: int = 64) -> None:
+        self.max_entries = max_entries
+        self._entries: OrderedDict[str, Values] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> Values | None:
+        """The outputs kept under a key, or None."""
+        with self._lock:
+            if key not in self._entries:
+                return None
+            self._entries.move_to_end(key)
+            return self._entries[key]
+
+    def put(self, key: str, values: Values) -> None:
+        """Keep outputs, dropping those that were not used for longest."""
+        with self._lock:
+            self._entries[key] = values
+            self._entries.move_to_end(key)
+            while len(self._entries) > self.max_entries:
+                self._entries.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class Codec(Protocol):
+    """How one output is written to and read from an empty folder of its own."""
+
+    def dump(self, value: Any, folder: Path) -> None:
+        """Write files that `load` can read; raise TypeError for a value that cannot be written."""
+
+    def load(self, folder: Path) -> Any:
+        """The value that was written."""
+
+
+class JsonCodec:
+    """Values that are JSON, and come back as exactly what they were."""
+
+    def dump(self, value: Any, folder: Path) -> None:
+        """Write ``value.json``; raises TypeError for a value that JSON would change, such as a tuple."""
+        if not _is_json(value):
+            raise TypeError(f"{type(value).__name__} cannot be kept as JSON")
+        (folder / "value.json").write_text(json.dumps(value), encoding="utf-8")
+
+    def load(self, folder: Path) -> Any:
+        """Read ``value.json``."""
+        return json.loads((folder / "value.json").read_text(encoding="utf-8"))
+
+
+def _is_json(value: Any) -> bool:
+    if type(value) is list:
+        return all(_is_json(item) for item in value)
+    if type(value) is dict:
+        return all(type(key) is str and _is_json(item) for key, item in value.items())
+    return value is None or type(value) in (bool, int, float, str)
+
+
+class CorruptEntry(Exception):
+    """A cache entry on disk that is not what was written."""
+
+
+class DiskCache:
+    """The outputs of nodes in a private folder, one sub-folder a key.
+
+    An entry appears at once or not at all, and every byte of it is checked when it is read. Several processes may use
+    the folder at the same time.
+    """
+
+    def __init__(self, folder: str | Path, codec: Codec | None = None) -> None:
+        self.folder = Path(folder)
+        self.codec = codec or JsonCodec()
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder.chmod(0o700)
+
+    def get(self, key: str) -> Values | None:
+        """The outputs kept under a key, or None; raises `CorruptEntry` when the entry is damaged."""
+        entry = self._entry(key)
+        if not entry.is_dir():
+            return None
+        try:
+            names = _verify(entry, key)
+            return {name: self.codec.load(entry / str(index)) for index, name in enumerate(names)}
+        except Exception as error:  # a codec may fail in any way on an entry of another version
+            raise CorruptEntry(f"the cache entry {entry} is damaged ({error}); it is computed again") from error
+
+    def put(self, key: str, values: Values) -> None:
+        """Keep outputs, in place of a damaged entry. Raises TypeError for values that the codec cannot write, or OSError."""
+        entry = self._entry(key)
+        entry.parent.mkdir(exist_ok=True, mode=0o700)
+        work = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.folder))
+        try:
+            for index, value in enumerate(values.values()):
+                (work / str(index)).mkdir()
+                self.codec.dump(value, work / str(index))
+            body = {"key": key, "outputs": list(values), "files": _checksums(work)}
+            (work / _MANIFEST).write_text(json.dumps({"body": body, "sum": _sum(body)}), encoding="utf-8")
+            _replace(work, entry, key)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove every entry."""
+        for path in self.folder.iterdir():
+            shutil.rmtree(path, ignore_errors=True)
+
+    def __contains__(self, key: str) -> bool:
+        return self._entry(key).is_dir()
+
+    def _entry(self, key: str) -> Path:
+        return self.folder / key[:2] / key
+
+
+def _verify(entry: Path, key: str) -> list[str]:
+    """The names of the entry's outputs, after every file has been compared with the manifest."""
+    manifest = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))
+    body = manifest["body"]
+    if manifest["sum"] != _sum(body) or set(manifest) != {"body", "sum"}:
+        raise ValueError("the manifest was changed")
+    if body["key"] != key:
+        raise ValueError("it belongs to another key")
+    if body["files"] != _checksums(entry):
+        raise ValueError("a file was changed")
+    return list(body["outputs"])
+
+
+def _sum(body: Any) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    sums: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / _MANIFEST:
+            with path.open("rb") as stream:
+                sums[path.relative_to(folder).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return sums
+
+
+def _replace(work: Path, entry: Path, key: str) -> None:
+    """Give the finished entry its name; a sound entry that another process wrote meanwhile stays."""
+    try:
+        os.rename(work, entry)
+        return
+    except OSError:
+        if not entry.is_dir():
+            raise
+    try:
+        _verify(entry, key)
+    except Exception:
+        aside = Path(tempfile.mkdtemp(prefix=".damaged-", dir=entry.parent.parent))
+        os.rename(entry, aside / "entry")
+        os.rename(work, entry)
+        shutil.rmtree(aside, ignore_errors=True)

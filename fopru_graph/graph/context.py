@@ -1,0 +1,65 @@
+"""What a running node may ask of the engine: report progress, stream text, notice cancellation."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from fopru_graph.graph.errors import Cancelled
+from fopru_graph.graph.events import Event, NodeProgress, NodeText
+
+
+class CancelToken:
+    """Asks a run to stop; may be set from any thread or a signal handler, and cleared for the next run."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        """Ask every run that holds this token to stop."""
+        self._event.set()
+
+    def clear(self) -> None:
+        """Forget the request."""
+        self._event.clear()
+
+    def is_cancelled(self) -> bool:
+        """Whether stopping was asked for."""
+        return self._event.is_set()
+
+
+class Context:
+    """Injected into a ``run`` parameter that is annotated with this class; the default one does nothing."""
+
+    def __init__(
+        self,
+        node: str = "",
+        *,
+        out: Path | None = None,
+        emit: Callable[[Event], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        self.node = node
+        self.out = out
+        self._emit = emit
+        self._cancelled = cancelled
+
+    def progress(self, i: int, n: int, text: str = "") -> None:
+        """Report that ``i`` of ``n`` steps are done."""
+        if self._emit:
+            self._emit(NodeProgress(self.node, i, n, text))
+
+    def text(self, chunk: str) -> None:
+        """Stream a piece of text, e.g. the next words of an answer."""
+        if self._emit:
+            self._emit(NodeText(self.node, chunk))
+
+    def cancelled(self) -> bool:
+        """Whether the run was asked to stop."""
+        return self._cancelled is not None and self._cancelled()
+
+    def check_cancelled(self) -> None:
+        """Raise `Cancelled` if the run was asked to stop."""
+        if self.cancelled():
+            raise Cancelled

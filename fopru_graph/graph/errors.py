@@ -1,0 +1,134 @@
+"""What can go wrong, as data: problems of a pipeline, failures of a node, cancellation."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a pipeline: a stable code, where it is, one sentence and, where possible, what to do.
+
+    ``node`` is ``inputs`` for a pipeline input and ``outputs`` for a pipeline output; ``line`` counts from 1.
+    """
+
+    code: str
+    message: str
+    severity: Severity = "error"
+    node: str | None = None
+    input: str | None = None
+    line: int | None = None
+    hint: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The problem as a JSON object with the keys code, severity, node, input, line, message and hint."""
+        fields = asdict(self)
+        return {key: fields[key] for key in ("code", "severity", "node", "input", "line", "message", "hint")}
+
+    def text(self, file: str | None = None) -> str:
+        """One printable line: ``file:line: node.input: message (hint)``, without the parts that are unknown."""
+        place = ".".join(part for part in (self.node, self.input) if part)
+        parts = []
+        if file or self.line:
+            parts.append(":".join(str(part) for part in (file or "line", self.line) if part))
+        if place and not self.message.startswith(place):
+            parts.append(place)
+        parts.append(self.message)
+        if self.severity == "warning":
+            parts.insert(-1, "warning")
+        return ": ".join(parts) + (f" ({self.hint})" if self.hint else "")
+
+
+def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems in the order of their lines; those without a line come last."""
+    return sorted(problems, key=lambda problem: (problem.line is None, problem.line or 0))
+
+
+def errors_of(problems: Iterable[Problem]) -> list[Problem]:
+    """Only the problems that stop a run."""
+    return [problem for problem in problems if problem.severity == "error"]
+
+
+class PipelineError(ValueError):
+    """A pipeline that cannot run; ``problems`` lists everything that is wrong with it."""
+
+    def __init__(self, problems: Sequence[Problem], file: str | None = None) -> None:
+        self.problems = list(problems)
+        self.file = file
+        super().__init__("\n".join(problem.text(file) for problem in self.problems))
+
+
+class UnknownAttribute(PipelineError, AttributeError):
+    """A `PipelineError` for attribute access, so that ``hasattr`` keeps its meaning."""
+
+
+class UserError(Exception):
+    """Raised by a node for an expected failure: one clear sentence and optionally what to do about it."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class NodeError(Exception):
+    """A node failed while it ran.
+
+    ``cause`` is the node's own exception, ``inputs`` describes what it was given (shapes, never tensors), ``done`` lists
+    the nodes that had finished and ``record`` is the `RunRecord` of the failed run.
+    """
+
+    def __init__(
+        self, node: str, type_name: str, place: str | None, cause: BaseException, inputs: Mapping[str, str], done: Sequence[str]
+    ) -> None:
+        self.node = node
+        self.type = type_name
+        self.place = place
+        self.cause = cause
+        self.inputs = dict(inputs)
+        self.done = list(done)
+        self.hint: str | None = getattr(cause, "hint", None) if isinstance(cause, UserError) else None
+        self.record: Any = None
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        where = ", ".join(part for part in (self.type, self.place) if part)
+        head = f"{self.node} ({where})"
+        if isinstance(self.cause, UserError):
+            return f"{head}: {self.cause}" + (f" ({self.hint})" if self.hint else "")
+        lines = [f"{head} failed: {type(self.cause).__name__}: {self.cause}"]
+        if self.inputs:
+            lines.append("  inputs: " + ", ".join(f"{name} = {text}" for name, text in self.inputs.items()))
+        if self.done:
+            lines.append("  finished before: " + ", ".join(self.done))
+        return "\n".join(lines)
+
+
+class Cancelled(Exception):
+    """The run was stopped on request; ``record`` is the `RunRecord` of what had been done."""
+
+    def __init__(self, message: str = "the run was cancelled") -> None:
+        self.record: Any = None
+        super().__init__(message)
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str | None:
+    """A hint that names the closest choice, or None when nothing is close."""
+    names = list(choices)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if not close:  # a wrong case is further away for difflib than for a reader
+        close = [choice for choice in names if choice.lower() == name.lower()][:1]
+    return f"did you mean {close[0]!r}?" if close else None
+
+
+def hint_choices(name: str, choices: Iterable[str]) -> str | None:
+    """The closest choice if there is one, otherwise the list of choices, or None when there are none."""
+    names = list(choices)
+    if guess := did_you_mean(name, names):
+        return guess
+    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    return f"there is: {shown}" if names else None

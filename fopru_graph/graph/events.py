@@ -1,0 +1,79 @@
+"""What happens during a run, as frozen data classes handed to ``on_event``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """A run begins; ``nodes`` are those that may run, in an order in which they could."""
+
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NodeStarted:
+    """A node's ``run`` is about to be called."""
+
+    node: str
+    type: str
+
+
+@dataclass(frozen=True)
+class NodeProgress:
+    """Step ``i`` of ``n`` of a node is done."""
+
+    node: str
+    i: int
+    n: int
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class NodeText:
+    """A piece of streamed text from a node."""
+
+    node: str
+    chunk: str
+
+
+@dataclass(frozen=True)
+class NodeFinished:
+    """A node has its outputs, after ``ms`` milliseconds or from a cache; ``report`` holds the figures they carry."""
+
+    node: str
+    ms: float
+    cached: bool
+    report: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class NodeFailed:
+    """A node raised ``error``; the run ends."""
+
+    node: str
+    error: BaseException
+
+
+@dataclass(frozen=True)
+class CacheWarning:
+    """A cache entry could not be read or written; the run goes on without it."""
+
+    node: str
+    message: str
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """The run is over; ``status`` is ``done``, ``failed`` or ``cancelled``."""
+
+    status: str
+    ms: float
+
+
+Event: TypeAlias = (
+    RunStarted | NodeStarted | NodeProgress | NodeText | NodeFinished | NodeFailed | CacheWarning | RunFinished
+)

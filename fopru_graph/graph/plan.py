@@ -1,0 +1,181 @@
+"""Which nodes a run needs, in which order, and under which cache keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import networkx as nx
+
+from fopru_graph.graph.declare import CachePolicy, NodeSpec
+from fopru_graph.graph.errors import PipelineError, Problem, errors_of, hint_choices
+from fopru_graph.graph.graph import Graph
+from fopru_graph.graph.keys import digest, ingredients
+from fopru_graph.graph.registry import Registry
+from fopru_graph.graph.tree import INPUTS, Ref, parse_reference, refs_in
+from fopru_graph.graph.validate import Checked, check
+
+if TYPE_CHECKING:
+    from fopru_graph.graph.cache import DiskCache, MemoryCache
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node of a plan: its complete inputs with references naming their output, its key and what that is made of."""
+
+    name: str
+    spec: NodeSpec
+    inputs: Mapping[str, Any]
+    key: str
+    made_of: Mapping[str, Any]
+    cache: CachePolicy
+    parents: frozenset[str]
+    lazy_parents: frozenset[str]
+    place: str | None
+
+    @property
+    def eager_parents(self) -> frozenset[str]:
+        """The nodes whose outputs are needed in any case."""
+        return self.parents - self.lazy_parents
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps in an order in which they can run, and the wanted outputs by name.
+
+    ``wanted`` maps a result's name to the output it is; ``roots`` are the nodes that the run starts from.
+    """
+
+    graph: Graph
+    flat: Graph
+    steps: Mapping[str, Step]
+    wanted: Mapping[str, Ref]
+    roots: tuple[str, ...]
+    literals: Mapping[str, Any] = field(default_factory=dict)
+
+    def explain(self, cache: MemoryCache | None = None, disk: DiskCache | None = None) -> dict[str, dict[str, Any]]:
+        """For every node of the graph: ``action`` (run, reuse or skip), ``key``, what it is ``made_of``, and ``why``."""
+        actions = _actions(self, cache, disk)
+        report: dict[str, dict[str, Any]] = {}
+        for name in self.flat.nodes:
+            step = self.steps.get(name)
+            action, why = actions.get(name, ("skip", "no wanted output needs it"))
+            report[name] = {
+                "action": action,
+                "why": why,
+                "key": step.key if step else None,
+                "made_of": dict(step.made_of) if step else None,
+            }
+        return report
+
+
+def plan(graph: Graph, registry: Registry | None = None, targets: Iterable[str] | None = None, *, to: str | None = None) -> Plan:
+    """Plan a run of the declared outputs and the output nodes, of some ``targets``, or only up to ``to``.
+
+    A target is a declared output, a node, or ``node.output``. Raises `PipelineError` with all errors of the pipeline.
+    """
+    registry = registry or graph.registry
+    partial = targets is not None or to is not None
+    checked = check(graph, registry, to_run=True, partial=partial)
+    if errors := errors_of(checked.problems):
+        raise PipelineError(errors, graph.file)
+    chosen = [to] if to is not None else list(targets) if targets is not None else None
+    wanted, literals, roots = _targets(checked, chosen)
+    needed = _ancestors(checked.flat, roots)
+    order = {name: index for index, name in enumerate(checked.flat.nodes)}
+    steps: dict[str, Step] = {}
+    keys: dict[str, str] = {}
+    needed_graph = nx.DiGraph(checked.flat.store.subgraph(needed))
+    for name in nx.lexicographical_topological_sort(needed_graph, key=order.__getitem__):
+        steps[name] = _step(checked, name, keys)
+        keys[name] = steps[name].key
+    return Plan(graph, checked.flat, steps, wanted, tuple(roots), literals)
+
+
+def _step(checked: Checked, name: str, keys: Mapping[str, str]) -> Step:
+    entry, spec, inputs = checked.flat.node(name), checked.specs[name], checked.bound[name]
+    made_of = ingredients(spec, inputs, keys)
+    lazy = set(spec.lazy_inputs())
+    eager = {ref.node for key, value in inputs.items() if key not in lazy for _, ref in refs_in(value)}
+    parents = {ref.node for value in inputs.values() for _, ref in refs_in(value)}
+    line = entry.origin.line if entry.origin else entry.line
+    place = f"{checked.flat.file or 'line'}:{line}" if line else None
+    policy = cast(CachePolicy, "never" if spec.output else entry.cache or spec.cache)
+    return Step(
+        name, spec, inputs, digest(made_of), made_of, policy, frozenset(parents), frozenset(parents - eager), place
+    )
+
+
+def _targets(checked: Checked, chosen: list[str] | None) -> tuple[dict[str, Ref], dict[str, Any], list[str]]:
+    """The wanted outputs, those that are values known already, and the nodes to start from."""
+    outputs = {name: output.ref for name, output in checked.flat.outputs.items()}
+    found: dict[str, Any] = {}
+    roots: list[str] = []
+    if chosen is None:
+        found = outputs
+        roots = [name for name, spec in checked.specs.items() if spec.output]
+    for target in chosen or ():
+        if target in outputs and target not in checked.specs:
+            found[target] = outputs[target]
+        else:
+            node, names = _target_node(checked, target)
+            roots.append(node)
+            found.update({name: Ref(node, name) for name in names})
+    if not found and not roots:
+        raise PipelineError([Problem("no-outputs", "nothing was asked for, so nothing would run")], checked.flat.file)
+    wanted: dict[str, Ref] = {}
+    literals: dict[str, Any] = {}
+    for name, value in found.items():
+        if isinstance(value, Ref) and value.node != INPUTS:
+            wanted[name] = Ref(value.node, value.output or next(iter(checked.specs[value.node].outputs)))
+            roots.append(value.node)
+        else:  # a pipeline input, or a value that a block hands through
+            literals[name] = checked.flat.inputs[value.output or ""].default if isinstance(value, Ref) else value
+    return wanted, literals, list(dict.fromkeys(roots))
+
+
+def _target_node(checked: Checked, target: str) -> tuple[str, list[str]]:
+    ref = parse_reference("$" + target.removeprefix("$"))
+    if ref is None or ref.node not in checked.specs:
+        hint = hint_choices(target, [*checked.flat.outputs, *checked.specs])
+        raise PipelineError([Problem("unknown-node", f"there is no output or node {target!r}", hint=hint)], checked.flat.file)
+    outputs = checked.specs[ref.node].outputs
+    if ref.output is not None and ref.output not in outputs:
+        message = f"{ref.node} has no output {ref.output!r}"
+        raise PipelineError([Problem("unknown-output", message, hint=hint_choices(ref.output, outputs))], checked.flat.file)
+    return ref.node, [ref.output] if ref.output else list(outputs)
+
+
+def _ancestors(flat: Graph, roots: Iterable[str]) -> set[str]:
+    """The roots and everything they depend on."""
+    store = flat.store
+    stack = list(roots)
+    needed: set[str] = set()
+    while stack:
+        name = stack.pop()
+        if name not in needed:
+            needed.add(name)
+            stack.extend(store.predecessors(name))
+    return needed
+
+
+def _actions(plan: Plan, cache: MemoryCache | None, disk: DiskCache | None) -> dict[str, tuple[str, str]]:
+    actions: dict[str, tuple[str, str]] = {}
+    stack = list(plan.roots)
+    while stack:
+        step = plan.steps[stack.pop()]
+        if step.name in actions:
+            continue
+        if step.cache != "never" and cache is not None and step.key in cache:
+            actions[step.name] = "reuse", "in the memory cache"
+        elif step.cache == "disk" and disk is not None and step.key in disk:
+            actions[step.name] = "reuse", "in the disk cache"
+        else:
+            actions[step.name] = "run", "runs for its effect" if step.spec.output else "not in a cache"
+            stack.extend(step.eager_parents)
+    for name, step in plan.steps.items():
+        lazily = any(name in reader.lazy_parents for reader in plan.steps.values() if reader.name in actions)
+        why = "evaluated only if a lazy input asks for it" if lazily else "what needs it is reused or not evaluated"
+        actions.setdefault(name, ("skip", why))
+    return actions

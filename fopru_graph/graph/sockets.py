@@ -1,0 +1,146 @@
+"""One input or output of a node type, and the validation of literals given for it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from fopru_graph.graph.errors import did_you_mean
+from fopru_graph.graph.annotations import LinkOnly, choices_of, is_link_only, literal_type, type_name
+
+_RANGE = ("greater_than", "less_than", "too_short", "too_long", "multiple_of", "pattern_mismatch")
+
+
+class Missing:
+    """The type of `MISSING`, the default of a socket that must be given."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING = Missing()
+
+
+class BadLiteral(ValueError):
+    """A literal that does not fit its socket: the problem's code, message and hint."""
+
+    def __init__(self, code: str, message: str, hint: str | None = None) -> None:
+        self.code, self.message, self.hint = code, message, hint
+        super().__init__(message)
+
+
+@dataclass(frozen=True, eq=False)
+class Socket:
+    """A named, typed input or output; ``annotation`` keeps pydantic bounds, ``default`` is `MISSING` when required."""
+
+    name: str
+    annotation: Any
+    default: Any = MISSING
+    lazy: bool = False
+    doc: str = ""
+
+    @property
+    def required(self) -> bool:
+        """Whether an input has no default."""
+        return self.default is MISSING
+
+    @cached_property
+    def type_name(self) -> str:
+        """The type as a reader would write it."""
+        return type_name(self.annotation)
+
+    @cached_property
+    def is_link_only(self) -> bool:
+        """Whether only a reference can be given (apart from None or an empty list)."""
+        return is_link_only(self.annotation)
+
+    @cached_property
+    def choices(self) -> list[Any]:
+        """The values a literal may have when the type names them, otherwise nothing."""
+        return choices_of(self.annotation)
+
+    def json_schema(self) -> dict[str, Any]:
+        """JSON Schema of the literals, with default and description; link-only types are reference strings."""
+        schema = dict(self.adapter.json_schema())
+        if self.doc:
+            schema["description"] = self.doc
+        if not self.required and not self.is_link_only:
+            schema["default"] = json.loads(self.adapter.dump_json(self.default))
+        return schema
+
+    def default_value(self) -> Any:
+        """A fresh copy of the default."""
+        return copy.deepcopy(self.default)
+
+    def read(self, value: Any) -> Any:
+        """The JSON value ``value`` as the node's ``run`` gets it (an int becomes a float where one is expected).
+
+        Raises `BadLiteral` with the problem's code when the value has the wrong type, is out of range or no choice.
+        """
+        return read_literal(self.adapter, self.annotation, value)
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[Any]:
+        """The validator of this socket's literals."""
+        return literal_adapter(self.annotation)
+
+
+def literal_adapter(annotation: Any) -> TypeAdapter[Any]:
+    """A validator for the literals that a type can have."""
+    return TypeAdapter(literal_type(annotation))
+
+
+def read_literal(adapter: TypeAdapter[Any], annotation: Any, value: Any) -> Any:
+    """The value as the type means it, by pydantic's strict JSON rules; raises `BadLiteral`."""
+    try:
+        return adapter.validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        raise _bad_literal(error, annotation, value) from None
+
+
+def _bad_literal(error: ValidationError, annotation: Any, value: Any) -> BadLiteral:
+    """The most telling of pydantic's errors: a bound or a choice says more than the types of a union's other members."""
+    details = error.errors(include_url=False, include_context=False)
+    name = type_name(annotation)
+    for detail in details:
+        if any(part in detail["type"] for part in _RANGE):
+            place = "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
+            item = f"element {place} " if place else ""
+            return BadLiteral("out-of-range", f"{item}{_lower(detail['msg'])}, but is {show(detail['input'])}")
+    choices = choices_of(annotation)
+    if choices and any(detail["type"] in ("literal_error", "enum") for detail in details):
+        hint = did_you_mean(value, [str(choice) for choice in choices]) if isinstance(value, str) else None
+        return BadLiteral("not-a-choice", f"must be one of {', '.join(map(repr, choices))}, but is {show(value)}", hint)
+    if literal_type(annotation) is LinkOnly or all(detail["type"] == "link_only" for detail in details):
+        return BadLiteral("bad-value", f"expects {name} from another node, but is the value {show(value)}", "write $node")
+    return BadLiteral("bad-value", f"expects {name}, but is {show(value)}", _type_hint(name, value))
+
+
+def _lower(text: str) -> str:
+    return text.replace("Input should be", "must be").replace("List should", "must").replace("String should", "must")
+
+
+def _type_hint(name: str, value: Any) -> str | None:
+    if isinstance(value, str) and ("float" in name or "int" in name):
+        try:
+            float(value)
+        except ValueError:
+            return None
+        return "write the number without quotes"
+    if "str" in name and isinstance(value, (bool, int, float)):
+        return "put the text in quotes"
+    return None
+
+
+def show(value: Any) -> str:
+    """A literal for a message: short, with its type where the text alone would not tell."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    if len(text) > 60:
+        text = text[:57] + "…"
+    kind = {str: "text", bool: "a bool", list: "a list", dict: "a mapping"}.get(type(value))
+    return f"{text} ({kind})" if kind else text

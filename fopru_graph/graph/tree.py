@@ -1,0 +1,153 @@
+"""The values of a node's inputs: JSON trees that may hold references to other nodes' outputs."""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any, TypeAlias
+
+MAX_DEPTH = 64
+MAX_INTEGER = 2**63 - 1
+INPUTS = "inputs"  # the reserved name that stands for the pipeline's own inputs
+
+# None, bool, int, float, str, Ref, and lists and string-keyed dicts of these
+Value: TypeAlias = Any
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_REFERENCE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_/-]*)(?:\.([A-Za-z_][A-Za-z0-9_-]*))?")
+
+
+class Link:
+    """Anything that stands for an output of a node."""
+
+    def _as_ref(self) -> Ref:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Ref(Link):
+    """A reference to an output of a node, or to the sole output when ``output`` is None; written ``$node.output``."""
+
+    node: str
+    output: str | None = None
+
+    def _as_ref(self) -> Ref:
+        return self
+
+    def __str__(self) -> str:
+        return f"${self.node}" if self.output is None else f"${self.node}.{self.output}"
+
+
+class Invalid:
+    """Stands in a loaded graph for a value that was already reported as a problem."""
+
+    def __repr__(self) -> str:
+        return "INVALID"
+
+
+INVALID = Invalid()
+
+
+def parse_reference(text: str) -> Ref | None:
+    """The reference that ``$node``, ``$node.output`` or ``$inputs.name`` means; None for any other text."""
+    match = _REFERENCE.fullmatch(text)
+    if match is None or (match[1] == INPUTS and match[2] is None):
+        return None
+    return Ref(match[1], match[2])
+
+
+def plain(value: Any, depth: int = 0) -> Value:
+    """A deep copy of ``value`` as a JSON tree with references; handles become `Ref`, tuples lists, paths and enums plain.
+
+    Raises ValueError for what a pipeline file cannot hold: other objects, nan and inf, huge integers, deep nesting.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if isinstance(value, Link):
+        return value._as_ref()
+    if isinstance(value, (list, tuple)):
+        return [plain(item, depth + 1) for item in value]
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("the keys of a mapping must be strings")
+        return {_text(key): plain(item, depth + 1) for key, item in value.items()}
+    return _plain_scalar(value)
+
+
+def _plain_scalar(value: Any) -> Value:
+    if isinstance(value, PurePath):
+        value = str(value)
+    if isinstance(value, str):
+        return _text(str(value))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a finite number")
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise ValueError("an integer must fit in 64 bits")
+    if value is None or type(value) in (bool, int, float):
+        return value
+    raise ValueError(f"{type(value).__name__} is neither a plain value nor a reference to a node")
+
+
+def _text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text holds a lone surrogate, which UTF-8 cannot encode") from None
+    return text
+
+
+def refs_in(value: Value, path: str = "") -> Iterator[tuple[str, Ref]]:
+    """Every reference in a value with its path: an empty one for the value itself, ``[0]`` or ``.key`` below."""
+    stack = [(path, value)]
+    while stack:
+        where, item = stack.pop()
+        if isinstance(item, Ref):
+            yield where, item
+        elif isinstance(item, list):
+            stack.extend((f"{where}[{index}]", child) for index, child in reversed(list(enumerate(item))))
+        elif isinstance(item, dict):
+            stack.extend((f"{where}.{key}", child) for key, child in reversed(list(item.items())))
+
+
+def has_refs(value: Value) -> bool:
+    """Whether the value is or holds a reference."""
+    return any(True for _ in refs_in(value))
+
+
+def has_invalid(value: Value) -> bool:
+    """Whether the value is or holds something that the loader has already refused."""
+    if isinstance(value, (list, dict)):
+        return any(has_invalid(item) for item in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, Invalid)
+
+
+def replace_refs(value: Value, replacement: Callable[[Ref], Any]) -> Any:
+    """A copy of the value with every reference replaced."""
+    if isinstance(value, Ref):
+        return replacement(value)
+    if isinstance(value, (list, tuple)):
+        return [replace_refs(item, replacement) for item in value]
+    if isinstance(value, dict):
+        return {key: replace_refs(item, replacement) for key, item in value.items()}
+    return value
+
+
+def tagged(value: Any, reference: Callable[[Ref], Any] = str) -> Any:
+    """A JSON form in which values of different type differ (1, 1.0, "1" and True), independent of the order of keys."""
+    if isinstance(value, Ref):
+        return ["ref", reference(value)]
+    if isinstance(value, enum.Enum):
+        return ["enum", tagged(value.value)]
+    if isinstance(value, (list, tuple)):
+        return ["list", [tagged(item, reference) for item in value]]
+    if isinstance(value, dict):
+        return ["dict", [[str(key), tagged(value[key], reference)] for key in sorted(value, key=str)]]
+    if value is None or isinstance(value, (bool, str)):
+        return [type(value).__name__, value]
+    return [type(value).__name__ if not isinstance(value, Path) else "Path", repr(value)]
