@@ -33,3 +33,9 @@ class LoadModel(Node):
         from fopru_graph.lvlm.load import load_model
 
         return load_model(name, device, dtype, attention, device_map, revision)
+
+    def fingerprint(self, name: str = "demo") -> list[str]:
+        """The checkpoint's files, so that a retrained folder is loaded again."""
+        from fopru_graph.lvlm.checkpoint import fingerprint
+
+        return fingerprint(name)

@@ -6,7 +6,7 @@ from fopru_graph import values
 from fopru_graph.graph import Node, node
 
 
-@node(category="encode", device="model")
+@node(category="encode", cache="disk", device="model")
 class VisionEncode(Node):
     """Run the vision tower; notes the attention of the layer that the projector reads."""
 

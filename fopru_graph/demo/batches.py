@@ -20,6 +20,7 @@ from fopru_graph.demo import questions, scenes
 from fopru_graph.demo.architecture import SIDE
 
 BLOCK = 12
+LABELS = ("shape", "colour", "word", "letter", "centre")
 KIND_WEIGHTS = {"existence": 1.0, "colour": 1.3, "shape": 1.3, "counting": 1.3, "position": 1.0, "reading": 1.0}
 IGNORED = -100
 
@@ -29,7 +30,7 @@ class Batch:
     """B scenes with Q questions each on a ``grid × grid`` raster; L = prefix + Q·BLOCK."""
 
     pixels: torch.Tensor | None  # (B, 3, SIDE, SIDE) float32 in [-1, 1]
-    labels: dict[str, torch.Tensor]  # shape, colour, word, centre: (B, grid²) int64
+    labels: dict[str, torch.Tensor]  # LABELS: (B, grid²) int64
     input_ids: torch.Tensor  # (B, L) int64
     targets: torch.Tensor  # (B, L) int64: next token of the answer, IGNORED elsewhere
     early: torch.Tensor  # (B, L) int64: the answer's first token at every token of its question, IGNORED elsewhere
@@ -48,14 +49,14 @@ class Packer:
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
-    def batch(self, split: str, first: int, count: int, *, pixels: bool, most_shapes: int = 6) -> Batch:
+    def batch(self, split: str, first: int, count: int, *, pixels: bool, most_shapes: int = 6, sign_share: float = 0.5) -> Batch:
         """Scenes ``first … first + count − 1`` of ``split`` with their questions."""
         drawn, asked = [], []
         for index in range(first, first + count):
             rng = scenes.scene_rng(split, index)
-            scene = scenes.sample_scene(rng, most_shapes)
+            scene = scenes.sample_scene(rng, most_shapes, sign_share)
             while not scene.shapes:
-                scene = scenes.sample_scene(rng, most_shapes)
+                scene = scenes.sample_scene(rng, most_shapes, sign_share)
             drawn.append(scene)
             asked.append(self._draw_questions(scene, rng))
         labels = [scenes.patch_labels(scene, self.grid) for scene in drawn]
@@ -64,7 +65,7 @@ class Packer:
             pixels=torch.stack([_to_tensor(scene) for scene in drawn]) if pixels else None,
             labels={
                 name: torch.from_numpy(np.stack([getattr(one, name) for one in labels]))
-                for name in ("shape", "colour", "word", "centre")
+                for name in LABELS
             },
             input_ids=torch.tensor(ids),
             targets=torch.tensor(targets),

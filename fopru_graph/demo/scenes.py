@@ -179,6 +179,7 @@ class PatchLabels:
     shape: np.ndarray  # 1 + index into SHAPES
     colour: np.ndarray  # 1 + index into COLOURS
     word: np.ndarray  # 1 + index into WORDS, on every patch of the sign
+    letter: np.ndarray  # 1 + place in the alphabet of the sign's letter at the patch's middle
     centre: np.ndarray  # 1 on the one patch that holds a shape's centre
 
 
@@ -186,7 +187,7 @@ def patch_labels(scene: Scene, grid: int, coverage: float = 0.25) -> PatchLabels
     """Label the patches of which at least the share ``coverage`` lies inside a shape (or the sign's panel)."""
     cell = 6
     side = grid * cell
-    shape, colour, word, centre = (np.zeros(grid * grid, dtype=np.int64) for _ in range(4))
+    shape, colour, word, letter, centre = (np.zeros(grid * grid, dtype=np.int64) for _ in range(5))
     owner = Image.new("L", (side, side), 0)
     draw = ImageDraw.Draw(owner)
     for k, item in enumerate(scene.shapes, start=1):
@@ -205,4 +206,17 @@ def patch_labels(scene: Scene, grid: int, coverage: float = 0.25) -> PatchLabels
     if scene.sign is not None:
         inside = ((owners == 255).mean((1, 3)) >= 0.5).reshape(-1)
         word[inside] = 1 + WORDS.index(scene.sign.word)
-    return PatchLabels(shape, colour, word, centre)
+        letter[inside] = np.tile(_letters_by_column(scene.sign, grid), grid)[inside]
+    return PatchLabels(shape, colour, word, letter, centre)
+
+
+def _letters_by_column(sign: Sign, grid: int) -> np.ndarray:
+    """(grid,) int64: 1 + place in the alphabet of the letter at each patch column's middle, 0 beside the word."""
+    scale = 200  # pixels; the font's proportions are what counts
+    text = sign.word.upper()
+    font = _font(scale)
+    ends = np.array([font.getlength(text[: i + 1]) for i in range(len(text))]) / scale * sign.size
+    x = (np.arange(grid) + 0.5) / grid - (sign.x - ends[-1] / 2)
+    index = np.searchsorted(ends, x)
+    codes = np.array([1 + ord(character) - ord("A") for character in text] + [0])
+    return np.where((x >= 0) & (x < ends[-1]), codes[np.minimum(index, len(text))], 0)

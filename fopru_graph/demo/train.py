@@ -35,7 +35,7 @@ from fopru_graph.demo.batches import IGNORED, Batch, Packer, accuracy_by_kind
 from fopru_graph.demo.scenes import COLOURS, SHAPES, WORDS
 
 STAGES = ("language", "tower", "align", "joint")
-DENSE_CLASSES = {"shape": 1 + len(SHAPES), "colour": 1 + len(COLOURS), "word": 1 + len(WORDS), "centre": 2}
+DENSE_CLASSES = {"shape": 1 + len(SHAPES), "colour": 1 + len(COLOURS), "word": 1 + len(WORDS), "letter": 27, "centre": 2}
 READ_OUT_TOKENS = 4
 VALIDATION_SCENES = 192
 
@@ -205,7 +205,7 @@ class Trainer:
         see = self._maybe_compile(lambda pixels: self._see(pixels, last=True))
 
         def step(i: int) -> dict[str, torch.Tensor]:
-            batch = packer.batch("train", 10**7 + i * size, size, pixels=True)
+            batch = packer.batch("train", 10**7 + i * size, size, pixels=True, sign_share=0.8)
             features, last = see(batch.pixels)
             dense, read_out = self.heads.losses(features.float(), batch)
             final = _presence_loss(self.heads.last_read_out(last[:, :1].float()), batch)

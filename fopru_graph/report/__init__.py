@@ -1,1 +1,1 @@
-"""What people look at after a run: pictures, tables and pages."""
+"""What people look at: pictures of kept tokens, and tables in the terminal."""

@@ -1,0 +1,109 @@
+"""``fopru-graph doctor``: is this installation able to do its work?"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from fopru_graph.report.terminal import simple_table
+
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "networkx", "pyyaml", "pillow", "pydantic")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: whether it is well, and what was found."""
+
+    what: str
+    ok: bool
+    found: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The finding as a JSON object."""
+        return asdict(self)
+
+
+def examine() -> list[Finding]:
+    """Look at everything, the cheap things first; a failure of one look never hides the others."""
+    looks: list[tuple[str, Callable[[], str]]] = [
+        ("python", lambda: f"{platform.python_version()} on {platform.platform()}"),
+        *((name, lambda name=name: importlib.metadata.version(name)) for name in PACKAGES),
+        ("devices", _devices),
+        ("transformers features", _features),
+        ("node types", _node_types),
+        ("shipped pipelines", _pipelines),
+        ("an answer from the demo model", _answer),
+    ]
+    return [_look(what, look) for what, look in looks]
+
+
+def _look(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, look())
+    except Exception as error:  # whatever is broken here is exactly what doctor is asked for
+        return Finding(what, False, f"{type(error).__name__}: {error}")
+
+
+def _devices() -> str:
+    import torch
+
+    names = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    names += ["mps"] if torch.backends.mps.is_available() else []
+    return ", ".join([*names, f"cpu ({torch.get_num_threads()} threads)"])
+
+
+def _features() -> str:
+    from fopru_graph.lvlm.probe import missing_capabilities
+
+    if missing := missing_capabilities():
+        raise RuntimeError("; ".join(missing))
+    return "all there"
+
+
+def _node_types() -> str:
+    from fopru_graph.graph import Registry
+
+    return ", ".join(Registry.default().types())
+
+
+def _shipped() -> list[Path]:
+    from fopru_graph import pipelines
+
+    return sorted(Path(pipelines.__path__[0]).glob("*.yaml"))
+
+
+def _pipelines() -> str:
+    from fopru_graph.graph import Graph, PipelineError
+
+    for path in _shipped():
+        if problems := Graph.load(path).problems():
+            raise PipelineError(problems, str(path))
+    return ", ".join(path.stem for path in _shipped())
+
+
+def _answer() -> str:
+    from fopru_graph.graph import Graph
+
+    path = next(path for path in _shipped() if path.stem == "fopru_fastv")
+    with tempfile.TemporaryDirectory() as folder:
+        result = Graph.load(path).run(out=Path(folder))
+    if result["text"] != "stop":
+        raise RuntimeError(f"the sign says 'stop', the model says {result['text']!r}")
+    return f"{result['text']!r}, as it should be"
+
+
+def show_findings(findings: list[Finding]) -> None:
+    """The findings as a table on stdout."""
+    table = simple_table("", "", "found")
+    for finding in findings:
+        table.add_row("[green]ok[/]" if finding.ok else "[red]bad[/]", finding.what, escape(finding.found))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)

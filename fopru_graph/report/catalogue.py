@@ -1,0 +1,59 @@
+"""The catalogue of node types, as tables and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from fopru_graph.graph import NodeSpec, Socket
+from fopru_graph.report.terminal import simple_table
+
+_out = Console(highlight=False)
+
+
+def describe_node(spec: NodeSpec) -> dict[str, Any]:
+    """A node type as plain JSON values."""
+    return {
+        "type": spec.type,
+        "category": spec.category,
+        "doc": spec.doc,
+        "version": spec.version,
+        "output": spec.output,
+        "cache": spec.cache,
+        "inputs": {name: _describe_socket(socket) for name, socket in spec.inputs.items()},
+        "outputs": {name: socket.type_name for name, socket in spec.outputs.items()},
+    }
+
+
+def _describe_socket(socket: Socket) -> dict[str, Any]:
+    described: dict[str, Any] = {"type": socket.type_name, "required": socket.required, "lazy": socket.lazy, "doc": socket.doc}
+    if not socket.required:
+        described["default"] = socket.default_value()
+    return described
+
+
+def show_catalogue(specs: Iterable[NodeSpec]) -> None:
+    """All node types, by category."""
+    table = simple_table("category", "type", "inputs", "gives", "")
+    for spec in sorted(specs, key=lambda spec: (spec.category, spec.type)):
+        gives = ", ".join(socket.type_name for socket in spec.outputs.values())
+        table.add_row(spec.category, f"[bold]{spec.type}[/]", escape(", ".join(spec.inputs)), escape(gives), escape(spec.summary))
+    _out.print(table)
+
+
+def show_node(spec: NodeSpec) -> None:
+    """One node type in full."""
+    _out.print(f"[bold]{spec.type}[/] [dim]{spec.category}[/]\n{escape(spec.doc)}\n")
+    table = simple_table("input", "type", "default", "")
+    for name, socket in spec.inputs.items():
+        default = "[dim]required[/]" if socket.required else escape(repr(socket.default_value()))
+        table.add_row(name, escape(socket.type_name), default, escape(socket.doc) + (" [dim](lazy)[/]" if socket.lazy else ""))
+    _out.print(table)
+    table = simple_table("output", "type")
+    for name, socket in spec.outputs.items():
+        table.add_row(name, escape(socket.type_name))
+    _out.print()
+    _out.print(table)

@@ -1,0 +1,104 @@
+"""Running a pipeline for a person at a terminal or for a program that reads JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import traceback as tracebacks
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from fopru_graph.errors import UserError
+from fopru_graph.graph import Cancelled, CancelToken, DiskCache, Executor, Graph, NodeError, expand, plan
+from fopru_graph.measure.summary import summarise
+from fopru_graph.report.terminal import RunDisplay, console, show_failure, show_summary, simple_table
+from fopru_graph.storage import TensorCodec
+
+RECORD = "run.json"
+
+
+def run_pipeline(
+    graph: Graph, *, out: Path, to: str | None, cache: Path | None, jobs: int, as_json: bool, traceback: bool
+) -> int:
+    """Run ``graph``, show or print its figures, leave its record in ``out``; returns the exit code."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # a missing model is our message, not a page of warnings
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the output folder {out} cannot be made: {error.strerror}", "choose another with --out") from error
+    display = RunDisplay(stream_text=not as_json)
+    executor = Executor(graph.registry, disk=_disk(cache), jobs=jobs)
+    token = CancelToken()
+    try:
+        with _interrupt_cancels(token):
+            result = executor.run(graph, to=to, on_event=display, cancel=token, out=out)
+    except Cancelled as cancelled:
+        display.end_line()
+        _finish_early(cancelled.record, out, as_json, "cancelled", None)
+        return 130
+    except NodeError as failure:
+        display.end_line()
+        if traceback:
+            tracebacks.print_exception(failure.cause)
+        _finish_early(failure.record, out, as_json, str(failure), failure.hint)
+        return 1
+    display.end_line()
+    result.record.save(out / RECORD)
+    summary = summarise(result.record, expand(graph))
+    if as_json:
+        print(json.dumps(summary, ensure_ascii=False))
+        return 0
+    texts = {name for name, value in result.items() if display.streamed and isinstance(value, str) and name == "text"}
+    show_summary(summary, texts)
+    console.print(f"[dim]record[/] {escape(str(out / RECORD))}", soft_wrap=True)
+    return 0
+
+
+def explain_run(graph: Graph, to: str | None, cache: Path | None, as_json: bool) -> None:
+    """Show for every node whether it would run, be taken from the cache or be skipped, and its cache key."""
+    steps = plan(graph, graph.registry, to=to, disk=_disk(cache)).explain()
+    if as_json:
+        print(json.dumps(steps, ensure_ascii=False, indent=2))
+        return
+    table = simple_table("node", "type", "action", "key", "made of")
+    for name, step in steps.items():
+        table.add_row(escape(name), step["type"], step["action"], (step["key"] or "–")[:12], escape(_made_of(step)))
+    console.print(table)
+
+
+def _made_of(step: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in step.get("inputs", {}).items())
+
+
+def _disk(folder: Path | None) -> DiskCache | None:
+    return DiskCache(folder, TensorCodec()) if folder else None
+
+
+def _finish_early(record: Any, out: Path, as_json: bool, message: str, hint: str | None) -> None:
+    """Keep the record of what was done, and say why it ended."""
+    if record is not None:
+        record.save(out / RECORD)
+    if as_json:
+        print(json.dumps({"error": {"message": message, "hint": hint}}, ensure_ascii=False))
+    show_failure(message, hint if hint and hint not in message else None)
+
+
+@contextlib.contextmanager
+def _interrupt_cancels(token: CancelToken) -> Iterator[None]:
+    """The first Ctrl-C asks the run to stop cleanly; the second one ends the program."""
+
+    def interrupt(_signal: int, _frame: Any) -> None:
+        if token.is_cancelled():
+            raise KeyboardInterrupt
+        token.cancel()
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

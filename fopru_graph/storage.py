@@ -1,0 +1,65 @@
+"""Values on disk: tensors in one safetensors file, everything else as JSON beside it. No pickle, no code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from fopru_graph import values
+
+_JSON, _TENSORS = "value.json", "tensors.safetensors"
+
+
+class TensorCodec:
+    """Stores plain data, tensors and the data classes of `fopru_graph.values` for the engine's disk cache."""
+
+    def dump(self, value: Any, folder: Path) -> None:
+        """Write ``value`` into ``folder``.
+
+        Raises:
+            TypeError: it holds something that is neither plain data, a tensor, nor a data class of `fopru_graph.values`.
+        """
+        from safetensors.torch import save_file
+
+        tensors: dict[str, Any] = {}
+        (folder / _JSON).write_text(json.dumps(_encode(value, tensors)), encoding="utf-8")
+        save_file(tensors, folder / _TENSORS)
+
+    def load(self, folder: Path) -> Any:
+        """Read back what `dump` wrote; tensors come back on the CPU."""
+        from safetensors.torch import load_file
+
+        data = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+        return _decode(data, load_file(folder / _TENSORS))
+
+
+def _encode(value: Any, tensors: dict[str, Any]) -> Any:
+    import torch
+
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, torch.Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().contiguous().clone()  # views of one storage must not share it in the file
+        return {"tensor": name}
+    if isinstance(value, tuple | list):
+        return {type(value).__name__: [_encode(one, tensors) for one in value]}
+    if dataclasses.is_dataclass(value) and getattr(values, type(value).__name__, None) is type(value):
+        fields = {f.name: _encode(getattr(value, f.name), tensors) for f in dataclasses.fields(value)}
+        return {"class": type(value).__name__, "fields": fields}
+    raise TypeError(f"a {type(value).__name__} cannot be stored in the disk cache")
+
+
+def _decode(data: Any, tensors: dict[str, Any]) -> Any:
+    if not isinstance(data, dict):
+        return data
+    if "tensor" in data:
+        return tensors[data["tensor"]]
+    if "tuple" in data:
+        return tuple(_decode(one, tensors) for one in data["tuple"])
+    if "list" in data:
+        return [_decode(one, tensors) for one in data["list"]]
+    kind = getattr(values, data["class"])
+    return kind(**{name: _decode(one, tensors) for name, one in data["fields"].items()})

@@ -1,0 +1,68 @@
+"""The one-layer tap against stock attention weights, and against the stock tower."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fopru_graph.lvlm.tap import tap_attention
+from fopru_graph.pruning.attention import attention_means
+from tests import tiny
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("layer", [-1, -2, -3, 2])
+def test_features_and_attention_are_those_of_stock_at_the_layer_that_is_read(attention, layer):
+    family = tiny.llava(attention=attention, vision_feature_layer=layer, seed=3)
+    eager = tiny.llava(attention="eager", vision_feature_layer=layer, seed=3)
+    features = family.encode([tiny.image(0), tiny.image(1)])
+    pictures = [tiny.image(i).picture for i in (0, 1)]
+    pixels = family.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+    stock = eager.model.model.vision_tower(pixels, output_hidden_states=True, output_attentions=True)
+    for i, tile in enumerate(features.tiles):
+        assert torch.allclose(tile.features, stock.hidden_states[layer][i, 1:], atol=1e-5)
+        # hidden_states[k] is the output of layer k − 1, for negative k too, since it has one entry more
+        index = layer - 1 if layer > 0 else layer
+        full = stock.attentions[index][i].mean(0)[1:, 1:]
+        given, received = attention_means(
+            tile.attention.query, tile.attention.key, tile.attention.scale, tile.attention.prefix, block=5
+        )
+        assert torch.allclose(given, full.mean(1), atol=1e-6)
+        assert torch.allclose(received, full.mean(0), atol=1e-6)
+
+
+def test_several_feature_layers_are_joined_and_the_last_is_tapped():
+    family = tiny.llava(vision_feature_layer=[-3, -2])
+    features = family.encode([tiny.image()])
+    assert features.tiles[0].features.shape == (16, 64)
+    single = tiny.llava(vision_feature_layer=-2)
+    assert features.tiles[0].attention.query.shape == single.encode([tiny.image()]).tiles[0].attention.query.shape
+
+
+def test_the_tower_stops_after_the_layer_that_is_read():
+    family = tiny.llava(vision_layers=6, vision_feature_layer=-3)
+    ran = []
+    for i, layer in enumerate(family.model.model.vision_tower.encoder.layers):
+        layer.register_forward_hook(lambda *_, i=i: ran.append(i))
+    family.encode([tiny.image()])
+    assert ran == [0, 1, 2, 3]
+
+
+def test_seen_is_the_picture_the_encoder_got():
+    family = tiny.llava()
+    seen = family.encode([tiny.image()]).seen[0]
+    assert seen.dtype == torch.uint8
+    resized = torch.tensor(list(tiny.image().picture.resize((32, 32), 3).getdata())).view(32, 32, 3)
+    assert (seen.int() - resized).abs().float().mean() < 2
+
+
+def test_a_module_is_tapped_once_at_a_time_and_untapped_after_a_failure():
+    module = tiny.llava().layers[0].self_attn
+    config = module.config
+    with pytest.raises(ZeroDivisionError), tap_attention(module, lambda *_: None):
+        with pytest.raises(RuntimeError, match="tapped already"), tap_attention(module, lambda *_: None):
+            pass
+        raise ZeroDivisionError
+    assert module.config is config
+    with tap_attention(module, lambda *_: None):
+        assert module.config is not config
