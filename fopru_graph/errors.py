@@ -4,11 +4,8 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """An expected failure: ``message`` is one clear sentence, ``hint`` says what to do about it (may be empty)."""
+    """An expected failure: ``message`` is one clear sentence, ``hint`` says what to do about it."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.message, self.hint = message, hint
-
-    def __str__(self) -> str:
-        return f"{self.message} ({self.hint})" if self.hint else self.message

@@ -26,7 +26,9 @@ def run_pipeline(
     graph: Graph, *, out: Path, to: str | None, cache: Path | None, jobs: int, as_json: bool, traceback: bool
 ) -> int:
     """Run ``graph``, show or print its figures, leave its record in ``out``; returns the exit code."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # a missing model is our message, not a page of warnings
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # what matters of its warnings comes as our own messages
+    if not console.is_terminal:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -49,7 +51,7 @@ def run_pipeline(
         return 1
     display.end_line()
     result.record.save(out / RECORD)
-    summary = summarise(result.record, expand(graph))
+    summary = summarise(result.record, expand(graph)[0])
     if as_json:
         print(json.dumps(summary, ensure_ascii=False))
         return 0
@@ -61,18 +63,14 @@ def run_pipeline(
 
 def explain_run(graph: Graph, to: str | None, cache: Path | None, as_json: bool) -> None:
     """Show for every node whether it would run, be taken from the cache or be skipped, and its cache key."""
-    steps = plan(graph, graph.registry, to=to, disk=_disk(cache)).explain()
+    steps = plan(graph, graph.registry, to=to).explain(disk=_disk(cache))
     if as_json:
         print(json.dumps(steps, ensure_ascii=False, indent=2))
         return
-    table = simple_table("node", "type", "action", "key", "made of")
+    table = simple_table("node", "action", "why", "key")
     for name, step in steps.items():
-        table.add_row(escape(name), step["type"], step["action"], (step["key"] or "–")[:12], escape(_made_of(step)))
+        table.add_row(escape(name), step["action"], escape(step["why"]), (step["key"] or "–")[:12])
     console.print(table)
-
-
-def _made_of(step: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in step.get("inputs", {}).items())
 
 
 def _disk(folder: Path | None) -> DiskCache | None:

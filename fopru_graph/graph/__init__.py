@@ -7,6 +7,7 @@ from fopru_graph.graph.cache import Codec, CorruptEntry, DiskCache, JsonCodec, M
 from fopru_graph.graph.context import CancelToken, Context
 from fopru_graph.graph.declare import Lazy, Node, NodeSpec, Outputs, node
 from fopru_graph.graph.describe import describe
+from fopru_graph.graph.entries import GraphNode, PipelineInput, PipelineOutput
 from fopru_graph.graph.errors import Cancelled, NodeError, PipelineError, Problem, UserError
 from fopru_graph.graph.events import (
     CacheWarning,
@@ -21,7 +22,7 @@ from fopru_graph.graph.events import (
 )
 from fopru_graph.graph.executor import Executor
 from fopru_graph.graph.expand import expand
-from fopru_graph.graph.graph import Graph, GraphNode, Handle, PipelineInput, PipelineOutput
+from fopru_graph.graph.graph import Graph, Handle
 from fopru_graph.graph.load import parse_value
 from fopru_graph.graph.pipeline_inputs import INPUT_TYPES
 from fopru_graph.graph.plan import Plan, Step, plan

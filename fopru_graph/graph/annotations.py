@@ -30,7 +30,7 @@ def members(annotation: Any) -> tuple[Any, ...]:
 
 
 def type_name(annotation: Any) -> str:
-    """The type as a reader would write it: ``float``, ``Significance``, ``list[InLLMPruner]``, ``Image | list[Image]``."""
+    """The type as a reader would write it: ``float``, ``list[InLLMPruner]``, ``Image | list[Image]``."""
     parts = members(annotation)
     if len(parts) > 1:
         return " | ".join(type_name(part) for part in parts)
@@ -128,7 +128,9 @@ class LinkOnly:
         return core_schema.no_info_plain_validator_function(refuse)
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
         """References are the strings that begin with one dollar."""
         return {"type": "string", "pattern": r"^\$[A-Za-z_]"}
 

@@ -113,7 +113,10 @@ class DiskCache:
             raise CorruptEntry(f"the cache entry {entry} is damaged ({error}); it is computed again") from error
 
     def put(self, key: str, values: Values) -> None:
-        """Keep outputs, in place of a damaged entry. Raises TypeError for values that the codec cannot write, or OSError."""
+        """Keep outputs, also in place of a damaged entry.
+
+        Raises TypeError for values that the codec cannot write, and OSError.
+        """
         entry = self._entry(key)
         entry.parent.mkdir(exist_ok=True, mode=0o700)
         work = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.folder))

@@ -95,7 +95,9 @@ def _decode(data: str | bytes, file: str | None) -> str:
     if len(raw) > MAX_BYTES:
         problem = Problem("too-large", f"the file has more than {MAX_BYTES} bytes", line=1)
     elif raw.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
-        problem = Problem("encoding", "the file begins with a byte-order mark", line=1, hint="save it as UTF-8 without BOM")
+        problem = Problem(
+            "encoding", "the file begins with a byte-order mark", line=1, hint="save it as UTF-8 without BOM"
+        )
     else:
         try:
             text = raw.decode("utf-8")
@@ -144,7 +146,8 @@ class _Composer:
 
     def read(self, text: str) -> None:
         for event in yaml.parse(text, Loader=_LOADER):
-            line, column = event.start_mark.line + 1, event.start_mark.column + 1
+            mark: Any = event.start_mark
+            line, column = mark.line + 1, mark.column + 1
             if isinstance(event, yaml.DocumentStartEvent):
                 self._documents += 1
                 if self._documents > 1:
@@ -154,7 +157,7 @@ class _Composer:
                 self._tag(event, line)
                 self._place(self._scalar(event, line, column), event.anchor)
             elif isinstance(event, yaml.AliasEvent):
-                self._place(self._alias(event.anchor, line, column), None)
+                self._place(self._alias(str(event.anchor), line, column), None)
             elif isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
                 self._tag(event, line)
                 self._open(event, line, column)

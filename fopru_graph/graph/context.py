@@ -63,3 +63,9 @@ class Context:
         """Raise `Cancelled` if the run was asked to stop."""
         if self.cancelled():
             raise Cancelled
+
+    def output_path(self, file: str) -> Path:
+        """Where to write ``file``: in the run's output folder, which is made if need be, or else in the current one."""
+        folder = self.out or Path()
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / file

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transform, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -33,7 +33,7 @@ class Lazy:
 
 @dataclass_transform(frozen_default=True)
 class Outputs:
-    """Base of a node's several outputs: every annotated field of a subclass is one; subclasses are frozen dataclasses."""
+    """Base of a node's several outputs: every field of a subclass is one; subclasses become frozen dataclasses."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -43,8 +43,8 @@ class Outputs:
 class Node:
     """Base of all node types; see `node`.
 
-    Optional methods: ``fingerprint`` (JSON-able extra state for the cache key), ``needs`` (names of the lazy inputs that
-    are wanted now) and ``check`` (messages about wrong literals). Each is called with the inputs it names: literals for
+    Optional methods: ``fingerprint`` (JSON-able extra state for the cache key), ``needs`` (names of the lazy inputs
+    that are wanted now) and ``check`` (messages about wrong literals). Each is called with the inputs it names: literals for
     ``fingerprint`` and ``check``, what is ready for ``needs``.
     """
 
@@ -87,12 +87,16 @@ def _bind(socket: Socket, value: Any) -> Any:
     return socket.read(literal)
 
 
+_AnyNode: TypeAlias = type[Node]
+_AnyOutputs: TypeAlias = type[Outputs]
+
+
 @dataclass(frozen=True, eq=False)
 class NodeSpec:
     """Everything the engine knows of a node type, derived from its class."""
 
     type: str
-    cls: type[Node]
+    cls: _AnyNode
     category: str
     doc: str
     version: str
@@ -102,7 +106,7 @@ class NodeSpec:
     inputs: Mapping[str, Socket]
     outputs: Mapping[str, Socket]
     context_names: tuple[str, ...] = ()
-    result: type[Outputs] | None = None
+    result: _AnyOutputs | None = None
 
     @property
     def summary(self) -> str:

@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from fopru_graph.graph.graph import Graph, GraphNode
+from fopru_graph.graph.entries import GraphNode
+from fopru_graph.graph.graph import Graph
 from fopru_graph.graph.load import FORMAT
 from fopru_graph.graph.scalars import resolve
 from fopru_graph.graph.sockets import MISSING

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from fopru_graph.errors import UserError
+
 Severity = Literal["error", "warning"]
 
 
@@ -67,23 +69,21 @@ class UnknownAttribute(PipelineError, AttributeError):
     """A `PipelineError` for attribute access, so that ``hasattr`` keeps its meaning."""
 
 
-class UserError(Exception):
-    """Raised by a node for an expected failure: one clear sentence and optionally what to do about it."""
-
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
-
-
 class NodeError(Exception):
     """A node failed while it ran.
 
-    ``cause`` is the node's own exception, ``inputs`` describes what it was given (shapes, never tensors), ``done`` lists
-    the nodes that had finished and ``record`` is the `RunRecord` of the failed run.
+    ``cause`` is the node's own exception, ``inputs`` describes what it was given (shapes, never tensors), ``done``
+    lists the nodes that had finished and ``record`` is the `RunRecord` of the failed run.
     """
 
     def __init__(
-        self, node: str, type_name: str, place: str | None, cause: BaseException, inputs: Mapping[str, str], done: Sequence[str]
+        self,
+        node: str,
+        type_name: str,
+        place: str | None,
+        cause: BaseException,
+        inputs: Mapping[str, str],
+        done: Sequence[str],
     ) -> None:
         self.node = node
         self.type = type_name
@@ -91,7 +91,7 @@ class NodeError(Exception):
         self.cause = cause
         self.inputs = dict(inputs)
         self.done = list(done)
-        self.hint: str | None = getattr(cause, "hint", None) if isinstance(cause, UserError) else None
+        self.hint: str | None = (cause.hint or None) if isinstance(cause, UserError) else None
         self.record: Any = None
         super().__init__(self._text())
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import replace
+
+from fopru_graph.graph.entries import GraphNode, Origin
 from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
-from fopru_graph.graph.graph import Graph, GraphNode, Origin
+from fopru_graph.graph.graph import Graph
 from fopru_graph.graph.load import load_text, read_bytes
 from fopru_graph.graph.pipeline_inputs import declared_problem
 from fopru_graph.graph.registry import Registry
 from fopru_graph.graph.sockets import MISSING
-from fopru_graph.graph.tree import INPUTS, INVALID, Ref, Value, has_invalid, has_refs, replace_refs
+from fopru_graph.graph.tree import INPUTS, INVALID, Ref, Value, has_invalid, has_refs, refs_in, replace_refs
 
 MAX_NESTING = 8
 MAX_BLOCKS = 1000
@@ -65,7 +67,7 @@ class _Expansion:
 
         def inner(ref: Ref) -> Value:
             if ref.node == INPUTS:
-                return given[ref.output or ""] if ref.output in given else ref
+                return given.get(ref.output or "", INVALID)
             return Ref(prefix + ref.node, ref.output)
 
         for name, output in block.outputs.items():
@@ -73,15 +75,14 @@ class _Expansion:
         root = outer.origin.outer if outer.origin else outer.name
         line = outer.origin.line if outer.origin else outer.line
         for entry in block.nodes.values():
-            inputs = {key: replace_refs(value, inner) for key, value in entry.inputs.items()}
             origin = Origin(root, line, path, entry.line)
-            placed = replace(entry, name=prefix + entry.name, inputs=inputs, line=line, input_lines={}, origin=origin)
-            unknown = [ref for ref in _input_refs(entry) if ref.output not in block.inputs]
-            for ref in unknown:
+            placed = replace(entry, name=prefix + entry.name, line=line, input_lines={}, origin=origin)
+            for ref in {
+                ref for _, ref in refs_in(entry.inputs) if ref.node == INPUTS and ref.output not in block.inputs
+            }:
                 hint = hint_choices(ref.output or "", block.inputs)
                 self._add(placed, "unknown-pipeline-input", f"{ref} is no input of this block", hint)
-            if unknown:
-                placed.inputs = {key: INVALID if _mentions(value, unknown) else value for key, value in inputs.items()}
+            placed.inputs = {key: replace_refs(value, inner) for key, value in entry.inputs.items()}
             if is_block(placed.type):
                 self._block(placed, posixpath.dirname(path), (*above, path))
             else:
@@ -137,12 +138,15 @@ class _Expansion:
                 hint = f"it is a {declared.type}"
                 self._add(outer, "missing-input", f"{outer.type} needs a value for {name!r}", hint, name)
                 value = INVALID
-            elif not has_refs(value) and not has_invalid(value):
-                if problem := declared_problem(declared.type, value, self.registry):
-                    self._add(outer, problem.code, f"{outer.name}.{name} {problem.message}", problem.hint, name)
-                    value = INVALID
+            elif problem := self._misfit(declared.type, value):
+                self._add(outer, problem.code, f"{outer.name}.{name} {problem.message}", problem.hint, name)
+                value = INVALID
             values[name] = value
         return values
+
+    def _misfit(self, kind: str, value: Value) -> Problem | None:
+        """Why a literal does not fit the type that the block declares; links are judged where they end."""
+        return None if has_refs(value) or has_invalid(value) else declared_problem(kind, value, self.registry)
 
     def _resolve_block_outputs(self) -> None:
         """Replace references to blocks' outputs by what they stand for, in every node."""
@@ -195,20 +199,3 @@ def locate(problem: Problem, entry: GraphNode) -> Problem:
         return replace(problem, line=line)
     place = f"{origin.file}:{origin.inner_line}" if origin.inner_line else origin.file
     return replace(problem, node=origin.outer, input=None, line=origin.line, message=f"{place}: {problem.message}")
-
-
-def _input_refs(entry: GraphNode) -> list[Ref]:
-    found: list[Ref] = []
-
-    def note(ref: Ref) -> Ref:
-        found.append(ref)
-        return ref
-
-    replace_refs(entry.inputs, note)
-    return [ref for ref in found if ref.node == INPUTS]
-
-
-def _mentions(value: Value, refs: list[Ref]) -> bool:
-    found: list[bool] = []
-    replace_refs(value, lambda ref: found.append(ref in refs))
-    return any(found)

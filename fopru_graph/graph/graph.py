@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import networkx as nx
 
 from fopru_graph.graph.declare import snake_case
+from fopru_graph.graph.entries import GraphNode, PipelineInput, PipelineOutput, bad_name
 from fopru_graph.graph.errors import PipelineError, Problem, UnknownAttribute, errors_of, hint_choices
 from fopru_graph.graph.registry import Registry
 from fopru_graph.graph.sockets import MISSING
@@ -22,49 +23,8 @@ if TYPE_CHECKING:
     from fopru_graph.graph.record import RunResult
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a node of an expanded sub-graph comes from: the outer node, and the file and line of its own text."""
-
-    outer: str
-    line: int | None
-    file: str
-    inner_line: int | None
-
-
-@dataclass
-class GraphNode:
-    """One node as the pipeline's text has it; nothing here is checked. Lines are those of the YAML file, if any."""
-
-    name: str
-    type: str
-    inputs: dict[str, Value] = field(default_factory=dict)
-    cache: str | None = None
-    comment: str | None = None
-    line: int | None = None
-    input_lines: dict[str, int] = field(default_factory=dict)
-    origin: Origin | None = None
-
-
-@dataclass
-class PipelineInput:
-    """A value that ``set`` or an outer graph may give; without a default it must be given."""
-
-    type: str
-    default: Value = MISSING
-    line: int | None = None
-
-
-@dataclass
-class PipelineOutput:
-    """A named result of the pipeline."""
-
-    ref: Value
-    line: int | None = None
-
-
 class Handle(Link):
-    """What `Graph.add` returns: stands for the node's sole output, or ``handle.name``/``handle["name"]`` for one of many."""
+    """A node of `Graph.add`: stands for its sole output; ``handle.name`` and ``handle["name"]`` are one of several."""
 
     def __init__(self, graph: Graph, name: str) -> None:
         self._graph = graph
@@ -96,8 +56,8 @@ class Handle(Link):
 class Graph:
     """A pipeline, built in Python or read from YAML. Two graphs are equal when their canonical forms are.
 
-    Nodes and links are kept in a `networkx.MultiDiGraph`: a node holds its `GraphNode`, an edge the path of the input and
-    the name of the output it connects. A link to a node that does not exist (yet) is kept and reported by `problems`.
+    Nodes and links are kept in a `networkx.MultiDiGraph`: a node holds its `GraphNode`, an edge the path of the input
+    and the name of the output it connects. A link to a node that does not exist (yet) is kept and reported by `problems`.
     """
 
     def __init__(self, name: str = "", description: str = "", registry: Registry | None = None) -> None:
@@ -117,7 +77,7 @@ class Graph:
 
     @classmethod
     def load(cls, path: str | Path, registry: Registry | None = None) -> Graph:
-        """Read a YAML file. Raises `PipelineError` when it is no YAML document at all; other problems are kept in the graph."""
+        """Read a YAML file; raises `PipelineError` when it is no YAML mapping, other problems are kept in the graph."""
         from fopru_graph.graph.load import load_file
 
         return load_file(Path(path), registry)
@@ -179,7 +139,12 @@ class Graph:
                 for name, entry in self.inputs.items()
             },
             "nodes": {
-                name: [entry.type, {key: tagged(value) for key, value in entry.inputs.items()}, entry.cache, entry.comment]
+                name: [
+                    entry.type,
+                    {key: tagged(value) for key, value in entry.inputs.items()},
+                    entry.cache,
+                    entry.comment,
+                ]
                 for name, entry in self.nodes.items()
             },
             "outputs": {name: tagged(entry.ref) for name, entry in self.outputs.items()},
@@ -242,7 +207,9 @@ class Graph:
         """Declare a pipeline output; raises `PipelineError` for a bad or used name."""
         self._check_name(name, "outputs", self.outputs)
         if not isinstance(ref, Link):
-            raise PipelineError([Problem("bad-reference", f"output {name!r} must be an output of a node", node="outputs")])
+            raise PipelineError(
+                [Problem("bad-reference", f"output {name!r} must be an output of a node", node="outputs")]
+            )
         self.outputs[name] = PipelineOutput(ref._as_ref())
 
     def set(self, target: str, value: Any) -> None:
@@ -257,7 +224,9 @@ class Graph:
         entry = self.nodes.get(node_name)
         if entry is None:
             hint = hint_choices(node_name, self.nodes)
-            raise PipelineError([Problem("unknown-node", f"cannot set {target}: no node {node_name!r}", hint=hint)], self.file)
+            raise PipelineError(
+                [Problem("unknown-node", f"cannot set {target}: no node {node_name!r}", hint=hint)], self.file
+            )
         spec = self.registry.find(entry.type)
         if spec is not None and (unknown := spec.unknown_inputs({key: value})):
             raise PipelineError([replace(unknown[0], node=node_name, line=entry.line)], self.file)
@@ -333,7 +302,9 @@ class Graph:
         if not NAME.fullmatch(name) or (kind is None and name == INPUTS):
             raise PipelineError([bad_name(f"{where}name", name, kind)])
         if name in taken:
-            raise PipelineError([Problem("duplicate-id", f"there already is a pipeline {where}{name!r}", node=kind or name)])
+            raise PipelineError(
+                [Problem("duplicate-id", f"there already is a pipeline {where}{name!r}", node=kind or name)]
+            )
 
     def _plain(self, value: Any, node_name: str, key: str) -> Value:
         try:
@@ -347,11 +318,3 @@ class Graph:
             message = f"cannot set {name}: the pipeline has no such input"
             raise PipelineError([Problem("unknown-pipeline-input", message, input=name, hint=hint)], self.file)
         self.inputs[name].default = self._plain(value, INPUTS, name)
-
-
-def bad_name(what: str, name: str, node: str | None = None, line: int | None = None) -> Problem:
-    """The problem of a name that is reserved or cannot be written in a reference."""
-    if name == INPUTS:
-        return Problem("bad-name", f"{what} {name!r} is reserved for the pipeline's inputs", node=node, line=line)
-    hint = "letters, digits, _ and - are possible, with a letter or _ first"
-    return Problem("bad-name", f"{what} {name!r} cannot be referred to", node=node, line=line, hint=hint)

@@ -9,9 +9,10 @@ from pydantic import TypeAdapter
 
 from fopru_graph.graph.annotations import compatible, item_type, type_name
 from fopru_graph.graph.declare import NodeSpec
+from fopru_graph.graph.entries import GraphNode
 from fopru_graph.graph.errors import Problem, hint_choices
 from fopru_graph.graph.expand import locate
-from fopru_graph.graph.graph import Graph, GraphNode
+from fopru_graph.graph.graph import Graph
 from fopru_graph.graph.pipeline_inputs import declared_annotation
 from fopru_graph.graph.registry import Registry
 from fopru_graph.graph.sockets import MISSING, BadLiteral, Socket, literal_adapter, read_literal
@@ -70,7 +71,9 @@ class InputChecker:
             return ref, Any
         if ref.output is None and len(spec.outputs) > 1:
             message = f"{ref} could be several outputs of {spec.type}"
-            self._add("ambiguous-output", key, message, "write one of " + ", ".join(f"{ref}.{name}" for name in spec.outputs))
+            self._add(
+                "ambiguous-output", key, message, "write one of " + ", ".join(f"{ref}.{name}" for name in spec.outputs)
+            )
             return None
         name = ref.output or next(iter(spec.outputs))
         if name not in spec.outputs:
@@ -158,7 +161,9 @@ class InputChecker:
                 if _makes(output.annotation, annotation):
                     return f"use ${name}" + (f".{output.name}" if len(spec.outputs) > 1 else "")
         types = self.registry.types().values()
-        makers = [spec.type for spec in types if any(_makes(out.annotation, annotation) for out in spec.outputs.values())]
+        makers = [
+            spec.type for spec in types if any(_makes(out.annotation, annotation) for out in spec.outputs.values())
+        ]
         return f"{type_name(annotation)} comes from {', '.join(makers[:3])}" if makers else None
 
     def _add(self, code: str, key: str, message: str, hint: str | None = None) -> None:

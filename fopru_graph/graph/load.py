@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fopru_graph.graph.compose import MAX_BYTES, Located, Mapping, Scalar, Sequence, compose
+from fopru_graph.graph.entries import GraphNode, PipelineInput, PipelineOutput, bad_name
 from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
-from fopru_graph.graph.graph import Graph, GraphNode, PipelineInput, PipelineOutput, bad_name
+from fopru_graph.graph.graph import Graph
 from fopru_graph.graph.registry import Registry
 from fopru_graph.graph.sockets import MISSING
 from fopru_graph.graph.tree import INPUTS, INVALID, NAME, Ref, Value, parse_reference
@@ -160,7 +161,9 @@ class _Reader:
             declared.type = kind
         elif "type" not in entry.items:
             hint = f"write {name}: {{type: str}}"
-            self._add("bad-structure", f"the pipeline input {name!r} has no type", key.line, INPUTS, input=name, hint=hint)
+            self._add(
+                "bad-structure", f"the pipeline input {name!r} has no type", key.line, INPUTS, input=name, hint=hint
+            )
         if "default" in entry.items:
             declared.default = value_of(entry.items["default"][1], self.problems, INPUTS, name)
 
@@ -186,7 +189,9 @@ class _Reader:
         value = value_of(entry, self.problems, "outputs", name)
         if not isinstance(value, Ref) and value is not INVALID:
             hint = f"write {name}: $node or $node.output"
-            self._add("bad-reference", f"output {name!r} must be a reference", entry.line, "outputs", input=name, hint=hint)
+            self._add(
+                "bad-reference", f"output {name!r} must be a reference", entry.line, "outputs", input=name, hint=hint
+            )
             value = INVALID
         self.graph.outputs[name] = PipelineOutput(value, key.line)
 

@@ -22,7 +22,7 @@ INPUT_TYPES: dict[str, Any] = {
 
 
 def declared_annotation(name: str, registry: Registry) -> Any | None:
-    """The annotation of a declared type: one of `INPUT_TYPES`, or the type of a socket of some node; None if unknown."""
+    """The annotation of a declared type: one of `INPUT_TYPES` or the type of some node's socket; None if unknown."""
     return INPUT_TYPES[name] if name in INPUT_TYPES else registry.annotation(name)
 
 

@@ -55,7 +55,7 @@ class Plan:
     literals: Mapping[str, Any] = field(default_factory=dict)
 
     def explain(self, cache: MemoryCache | None = None, disk: DiskCache | None = None) -> dict[str, dict[str, Any]]:
-        """For every node of the graph: ``action`` (run, reuse or skip), ``key``, what it is ``made_of``, and ``why``."""
+        """For every node: ``action`` (run, reuse or skip), ``why``, ``key``, and what the key is ``made_of``."""
         actions = _actions(self, cache, disk)
         report: dict[str, dict[str, Any]] = {}
         for name in self.flat.nodes:
@@ -70,7 +70,9 @@ class Plan:
         return report
 
 
-def plan(graph: Graph, registry: Registry | None = None, targets: Iterable[str] | None = None, *, to: str | None = None) -> Plan:
+def plan(
+    graph: Graph, registry: Registry | None = None, targets: Iterable[str] | None = None, *, to: str | None = None
+) -> Plan:
     """Plan a run of the declared outputs and the output nodes, of some ``targets``, or only up to ``to``.
 
     A target is a declared output, a node, or ``node.output``. Raises `PipelineError` with all errors of the pipeline.
@@ -139,11 +141,15 @@ def _target_node(checked: Checked, target: str) -> tuple[str, list[str]]:
     ref = parse_reference("$" + target.removeprefix("$"))
     if ref is None or ref.node not in checked.specs:
         hint = hint_choices(target, [*checked.flat.outputs, *checked.specs])
-        raise PipelineError([Problem("unknown-node", f"there is no output or node {target!r}", hint=hint)], checked.flat.file)
+        raise PipelineError(
+            [Problem("unknown-node", f"there is no output or node {target!r}", hint=hint)], checked.flat.file
+        )
     outputs = checked.specs[ref.node].outputs
     if ref.output is not None and ref.output not in outputs:
         message = f"{ref.node} has no output {ref.output!r}"
-        raise PipelineError([Problem("unknown-output", message, hint=hint_choices(ref.output, outputs))], checked.flat.file)
+        raise PipelineError(
+            [Problem("unknown-output", message, hint=hint_choices(ref.output, outputs))], checked.flat.file
+        )
     return ref.node, [ref.output] if ref.output else list(outputs)
 
 
@@ -174,7 +180,7 @@ def _actions(plan: Plan, cache: MemoryCache | None, disk: DiskCache | None) -> d
         else:
             actions[step.name] = "run", "runs for its effect" if step.spec.output else "not in a cache"
             stack.extend(step.eager_parents)
-    for name, step in plan.steps.items():
+    for name in plan.steps:
         lazily = any(name in reader.lazy_parents for reader in plan.steps.values() if reader.name in actions)
         why = "evaluated only if a lazy input asks for it" if lazily else "what needs it is reused or not evaluated"
         actions.setdefault(name, ("skip", why))

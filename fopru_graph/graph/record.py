@@ -59,7 +59,7 @@ class RunRecord:
         versions: Mapping[str, str] | None = None,
         outputs: Mapping[str, Any] | None = None,
     ) -> RunRecord:
-        """The record of a run that has ended in whatever way; ``outputs`` are the values of the wanted outputs, if any."""
+        """The record of a run that has ended in whatever way; ``outputs`` are the values of the wanted outputs."""
         nodes = {}
         for name, fact in facts.items():
             step = plan.steps[name]
@@ -114,16 +114,16 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class RunResult(Mapping[str, Any]):
-    """The wanted outputs by name; also ``timings`` (node to ms), the ``cached`` nodes, the `RunRecord`, and ``values``.
+    """The wanted outputs by name; also ``timings`` (node to ms), the ``cached`` nodes, the ``record`` and ``by_node``.
 
-    ``values`` holds all outputs of the wanted nodes; those of the others were released.
+    ``by_node`` holds all outputs of the wanted nodes; those of the others were released.
     """
 
     outputs: Mapping[str, Any]
     timings: Mapping[str, float]
     cached: frozenset[str]
     record: RunRecord
-    values: Mapping[str, Mapping[str, Any]]
+    by_node: Mapping[str, Mapping[str, Any]]
 
     def __getitem__(self, name: str) -> Any:
         return self.outputs[name]

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Runner:
         cache: MemoryCache | None,
         disk: DiskCache | None,
         jobs: int,
-        model_lock: threading.RLock,  # type: ignore[valid-type]
+        model_lock: AbstractContextManager[Any],
         on_event: Callable[[Event], None] | None,
         cancel: CancelToken | None,
         out: Path | None,
@@ -174,7 +174,7 @@ class Runner:
     def _execute(self, step: Step, inputs: Mapping[str, Any]) -> Values:
         """Call one node, in whatever thread, and keep what it gives."""
         context = Context(step.name, out=self._out, emit=self.emit, cancelled=self._is_cancelled)
-        with self._model_lock if step.spec.device == "model" else nullcontext():  # type: ignore[attr-defined]
+        with self._model_lock if step.spec.device == "model" else nullcontext():
             self._check_cancelled()
             self.emit(NodeStarted(step.name, step.spec.type))
             begin = time.perf_counter()

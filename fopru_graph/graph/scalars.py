@@ -8,7 +8,9 @@ import re
 from fopru_graph.graph.tree import MAX_INTEGER, Value
 
 _NULL = {"", "~", "null", "Null", "NULL"}
-_BOOL = {text: value for value, word in ((True, "true"), (False, "false")) for text in (word, word.title(), word.upper())}
+_BOOL = {
+    text: value for value, word in ((True, "true"), (False, "false")) for text in (word, word.title(), word.upper())
+}
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")

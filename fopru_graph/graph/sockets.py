@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from fopru_graph.graph.errors import did_you_mean
 from fopru_graph.graph.annotations import LinkOnly, choices_of, is_link_only, literal_type, type_name
+from fopru_graph.graph.errors import did_you_mean
 
 _RANGE = ("greater_than", "less_than", "too_short", "too_long", "multiple_of", "pattern_mismatch")
 
@@ -104,7 +104,7 @@ def read_literal(adapter: TypeAdapter[Any], annotation: Any, value: Any) -> Any:
 
 
 def _bad_literal(error: ValidationError, annotation: Any, value: Any) -> BadLiteral:
-    """The most telling of pydantic's errors: a bound or a choice says more than the types of a union's other members."""
+    """The most telling of pydantic's errors: a bound or a choice says more than the types of a union's members."""
     details = error.errors(include_url=False, include_context=False)
     name = type_name(annotation)
     for detail in details:
@@ -117,7 +117,8 @@ def _bad_literal(error: ValidationError, annotation: Any, value: Any) -> BadLite
         hint = did_you_mean(value, [str(choice) for choice in choices]) if isinstance(value, str) else None
         return BadLiteral("not-a-choice", f"must be one of {', '.join(map(repr, choices))}, but is {show(value)}", hint)
     if literal_type(annotation) is LinkOnly or all(detail["type"] == "link_only" for detail in details):
-        return BadLiteral("bad-value", f"expects {name} from another node, but is the value {show(value)}", "write $node")
+        message = f"expects {name} from another node, but is the value {show(value)}"
+        return BadLiteral("bad-value", message, "write $node")
     return BadLiteral("bad-value", f"expects {name}, but is {show(value)}", _type_hint(name, value))
 
 

@@ -61,7 +61,7 @@ def parse_reference(text: str) -> Ref | None:
 
 
 def plain(value: Any, depth: int = 0) -> Value:
-    """A deep copy of ``value`` as a JSON tree with references; handles become `Ref`, tuples lists, paths and enums plain.
+    """A deep copy of ``value`` as a JSON tree with references; handles become `Ref`, tuples lists.
 
     Raises ValueError for what a pipeline file cannot hold: other objects, nan and inf, huge integers, deep nesting.
     """

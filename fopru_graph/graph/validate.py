@@ -11,9 +11,10 @@ from typing import Any
 import networkx as nx
 
 from fopru_graph.graph.declare import CACHE_POLICIES, NodeSpec
+from fopru_graph.graph.entries import GraphNode
 from fopru_graph.graph.errors import PipelineError, Problem, did_you_mean, errors_of, sort_problems
 from fopru_graph.graph.expand import expand, locate
-from fopru_graph.graph.graph import Graph, GraphNode
+from fopru_graph.graph.graph import Graph
 from fopru_graph.graph.hooks import accepts, settle
 from fopru_graph.graph.links import InputChecker
 from fopru_graph.graph.pipeline_inputs import declared_annotation, declared_problem, unknown_type_problem
@@ -87,7 +88,8 @@ class _Validator:
                     hint = f"set it: --set {name}=…"
                     problem = Problem("missing-input", "has no default and was not given", hint=hint)
             elif has_refs(declared.default):
-                problem = Problem("bad-reference", "must be a plain value, not a reference", hint="write $$ for a dollar")
+                hint = "write $$ for a dollar"
+                problem = Problem("bad-reference", "must be a plain value, not a reference", hint=hint)
             elif not has_invalid(declared.default):
                 problem = declared_problem(declared.type, declared.default, self.registry)
             if problem:
@@ -156,8 +158,8 @@ class _Validator:
             if len(component) == 1 and not store.has_edge(first, first):
                 continue
             path = " -> ".join(_shortest_cycle(store, first, component))
-            hint = "remove one of these links"
-            self.add(Problem("cycle", f"the nodes wait for each other: {path}", node=first, hint=hint), self.entries[first])
+            message = f"the nodes wait for each other: {path}"
+            self.add(Problem("cycle", message, node=first, hint="remove one of these links"), self.entries[first])
 
     def unused(self) -> None:
         if not self.graph.outputs and not any(spec.output for spec in self.checked.specs.values()):
@@ -220,5 +222,3 @@ def _shortest_cycle(store: Any, start: str, component: set[str]) -> list[str]:
                 came_from[reader] = name
                 queue.append(reader)
     return [start, start]
-
-

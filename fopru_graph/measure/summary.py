@@ -20,7 +20,7 @@ def summarise(record: RunRecord, graph: Graph) -> dict[str, Any]:
     when any part of that came from a cache. ``graph`` is the expanded graph that ran.
     """
     nodes = {name: {"ms": round(entry["ms"], 3), "cached": entry["cached"]} for name, entry in record.nodes.items()}
-    summary: dict[str, Any] = {"pipeline": record.name, "outputs": record.outputs}
+    summary: dict[str, Any] = {"pipeline": graph.name, "outputs": record.outputs}
     figures: dict[str, Any] = {}
     name = next((n for n, entry in record.nodes.items() if "prefill_ms" in (entry.get("report") or {})), None)
     if name is not None:

@@ -37,10 +37,12 @@ def _describe_socket(socket: Socket) -> dict[str, Any]:
 
 def show_catalogue(specs: Iterable[NodeSpec]) -> None:
     """All node types, by category."""
-    table = simple_table("category", "type", "inputs", "gives", "")
+    table = simple_table("category", "type", "gives", "")
+    for column in table.columns[:2]:
+        column.no_wrap = True
     for spec in sorted(specs, key=lambda spec: (spec.category, spec.type)):
         gives = ", ".join(socket.type_name for socket in spec.outputs.values())
-        table.add_row(spec.category, f"[bold]{spec.type}[/]", escape(", ".join(spec.inputs)), escape(gives), escape(spec.summary))
+        table.add_row(spec.category, f"[bold]{spec.type}[/]", escape(gives), escape(spec.summary))
     _out.print(table)
 
 

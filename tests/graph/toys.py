@@ -187,9 +187,7 @@ class Echo(Node):
 class Choose(Node):
     """One of two values; the other is not evaluated."""
 
-    def run(
-        self, which: bool, yes: Annotated[Any, Lazy()] = None, no: Annotated[Any, Lazy()] = None
-    ) -> Any:
+    def run(self, which: bool, yes: Annotated[Any, Lazy()] = None, no: Annotated[Any, Lazy()] = None) -> Any:
         note("Choose")
         return yes if which else no
 
@@ -285,4 +283,8 @@ class Sleepy(Node):
         return value
 
 
-ALL = [value for value in list(globals().values()) if isinstance(value, type) and issubclass(value, Node) and value is not Node]
+ALL = [
+    value
+    for value in list(globals().values())
+    if isinstance(value, type) and issubclass(value, Node) and value is not Node
+]
