@@ -55,9 +55,9 @@ class Executor:
     ) -> RunResult:
         """Run the declared outputs and output nodes, only some ``targets``, or only up to the node ``to``.
 
-        ``sets`` are values as for `Graph.set`; ``graph`` itself is not changed. ``out`` is the folder in which nodes may
-        write. Raises `PipelineError` before anything runs when the pipeline has errors, `NodeError` when a node
-        fails and `Cancelled` when the token asks for it; an exception of ``on_event`` ends the run and is raised as it is.
+        ``sets`` are values as for `Graph.set`; ``graph`` itself is not changed. ``out`` is the folder in which nodes
+        may write. Raises `PipelineError` before anything runs when the pipeline has errors, `NodeError` when a node
+        fails and `Cancelled` when the token asks for it; an exception of ``on_event`` ends the run and is raised.
         """
         chosen = self.plan(graph, targets, to=to, sets=sets)
         runner = Runner(chosen, self.cache, self.disk, self.jobs, self._model_lock, on_event, cancel, out)

@@ -77,9 +77,7 @@ class _Expansion:
         for entry in block.nodes.values():
             origin = Origin(root, line, path, entry.line)
             placed = replace(entry, name=prefix + entry.name, line=line, input_lines={}, origin=origin)
-            for ref in {
-                ref for _, ref in refs_in(entry.inputs) if ref.node == INPUTS and ref.output not in block.inputs
-            }:
+            for ref in _unknown_inputs(entry, block):
                 hint = hint_choices(ref.output or "", block.inputs)
                 self._add(placed, "unknown-pipeline-input", f"{ref} is no input of this block", hint)
             placed.inputs = {key: replace_refs(value, inner) for key, value in entry.inputs.items()}
@@ -199,3 +197,9 @@ def locate(problem: Problem, entry: GraphNode) -> Problem:
         return replace(problem, line=line)
     place = f"{origin.file}:{origin.inner_line}" if origin.inner_line else origin.file
     return replace(problem, node=origin.outer, input=None, line=origin.line, message=f"{place}: {problem.message}")
+
+
+def _unknown_inputs(entry: GraphNode, block: Graph) -> list[Ref]:
+    """The references of a node to inputs that its block does not declare, each once."""
+    refs = [ref for _, ref in refs_in(entry.inputs) if ref.node == INPUTS and ref.output not in block.inputs]
+    return list(dict.fromkeys(refs))

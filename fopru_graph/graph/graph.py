@@ -57,7 +57,7 @@ class Graph:
     """A pipeline, built in Python or read from YAML. Two graphs are equal when their canonical forms are.
 
     Nodes and links are kept in a `networkx.MultiDiGraph`: a node holds its `GraphNode`, an edge the path of the input
-    and the name of the output it connects. A link to a node that does not exist (yet) is kept and reported by `problems`.
+    and the name of the output it connects. A link to a node that does not exist is kept and reported by `problems`.
     """
 
     def __init__(self, name: str = "", description: str = "", registry: Registry | None = None) -> None:

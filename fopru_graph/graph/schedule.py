@@ -1,7 +1,8 @@
 """Which node may run next, and how long each value is kept: the bookkeeping of a run, without the running.
 
 A run pulls: it begins at the wanted nodes and goes up the links only as far as it must. A cached node needs no
-ancestors, and a lazy input pulls nothing until it is asked for. A value is dropped when no node that may still run can read it.
+ancestors, and a lazy input pulls nothing until it is asked for. A value is dropped when no
+node that may still run can read it.
 """
 
 from __future__ import annotations

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 def test_sockets_are_derived_from_the_signature_of_run():
     spec = toys.Keep.spec
     assert list(spec.inputs) == ["scores", "ratio", "order", "tokens"]
-    assert [socket.type_name for socket in spec.inputs.values()] == ["Scores", "float", "'best' | 'first'", "int | None"]
+    assert [socket.type_name for socket in spec.inputs.values()] == [
+        "Scores",
+        "float",
+        "'best' | 'first'",
+        "int | None",
+    ]
     assert [socket.required for socket in spec.inputs.values()] == [True, False, False, False]
     assert spec.inputs["scores"].is_link_only
     assert not spec.inputs["ratio"].is_link_only

@@ -118,7 +118,9 @@ def test_nodes_keep_the_order_in_which_they_were_added_though_referred_to_before
 def test_networkx_view_has_paths_and_outputs_on_its_edges(graph):
     split = graph.Split(picture=graph.Load(), id="split")
     graph.Gather(pictures=[split.low, split.high], id="gather")
-    edges = sorted((source, reader, data["input"], data["output"]) for source, reader, data in graph.store.edges(data=True))
+    edges = sorted(
+        (source, reader, data["input"], data["output"]) for source, reader, data in graph.store.edges(data=True)
+    )
     assert edges == [
         ("load", "split", "picture", None),
         ("split", "gather", "pictures[0]", "low"),
