@@ -44,8 +44,8 @@ class Node:
     """Base of all node types; see `node`.
 
     Optional methods: ``fingerprint`` (JSON-able extra state for the cache key), ``needs`` (names of the lazy inputs
-    that are wanted now) and ``check`` (messages about wrong literals). Each is called with the inputs it names: literals
-    for ``fingerprint`` and ``check``, what is ready for ``needs``.
+    that are wanted now) and ``check`` (messages about wrong literals). Each is called with the inputs that it names:
+    literals for ``fingerprint`` and ``check``, what is ready for ``needs``.
     """
 
     spec: ClassVar[NodeSpec]

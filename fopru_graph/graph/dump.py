@@ -12,7 +12,7 @@ from fopru_graph.graph.graph import Graph
 from fopru_graph.graph.load import FORMAT
 from fopru_graph.graph.scalars import resolve
 from fopru_graph.graph.sockets import MISSING
-from fopru_graph.graph.tree import Ref
+from fopru_graph.graph.tree import Ref, Value
 
 WIDTH = 120
 _WIDEST_COLUMN = 28  # a longer name is not aligned with, so that it cannot push the others over the edge
@@ -30,24 +30,33 @@ def dump(graph: Graph) -> str:
             lines.append(f"{key}: {_scalar(text, _PLAIN_BLOCK)}")
     inputs: dict[str, Any] = {}
     for name, declared in graph.inputs.items():
-        inputs[name] = {"type": declared.type} | ({} if declared.default is MISSING else {"default": declared.default})
+        inputs[name] = {"type": declared.type} | ({} if declared.default is MISSING else {"default": _escaped(declared.default)})
     lines += _section("inputs", inputs)
     lines += _section("nodes", {name: _node(entry) for name, entry in graph.nodes.items()})
     if graph.outputs:
         lines += _entry("outputs", {name: output.ref for name, output in graph.outputs.items()})
     if graph.ui is not None:
-        lines += _entry("ui", graph.ui, escape=False)
+        lines += _entry("ui", graph.ui)
     return "\n".join(lines) + "\n"
 
 
 def _node(entry: GraphNode) -> dict[str, Any]:
     fields: dict[str, Any] = {"type": entry.type}
     if entry.inputs:
-        fields["inputs"] = entry.inputs
+        fields["inputs"] = _escaped(entry.inputs)
     for key, text in (("cache", entry.cache), ("comment", entry.comment)):
         if text is not None:
             fields[key] = text
     return fields
+
+
+def _escaped(value: Value) -> Value:
+    """The value with another dollar before every text that would otherwise be read as a reference."""
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    return "$" + value if isinstance(value, str) and value.startswith("$") else value
 
 
 def _section(name: str, entries: Mapping[str, Any]) -> list[str]:
@@ -60,36 +69,36 @@ def _section(name: str, entries: Mapping[str, Any]) -> list[str]:
 
 
 def _entry(
-    key: str, value: Any, indent: str = "", column: int = 0, escape: bool = True, split: bool = False
+    key: str, value: Any, indent: str = "", column: int = 0, split: bool = False
 ) -> list[str]:
     """A key and its value: on one line when it fits, otherwise a mapping or list with one item a line.
 
     ``split`` asks for the long form: a node that does not fit on one line has one input a line.
     """
     head = f"{indent}{_key(key)}:"
-    flow = _flow(value, escape)
+    flow = _flow(value)
     line = f"{head} ".ljust(column) + flow
     splittable = isinstance(value, dict) and all(len(_key(inner)) <= _LONGEST_SIMPLE_KEY for inner in value)
     if not value or (len(line) <= WIDTH and not (split and splittable)):
         return [line]
     if splittable:
-        inside = [_entry(inner, item, indent + "  ", 0, escape, column > 0) for inner, item in value.items()]
+        inside = [_entry(inner, item, indent + "  ", 0, column > 0) for inner, item in value.items()]
         return [head, *(row for rows in inside for row in rows)]
     if isinstance(value, list):
-        return [head, *(f"{indent}  - {_flow(item, escape)}" for item in value)]
+        return [head, *(f"{indent}  - {_flow(item)}" for item in value)]
     return [line]
 
 
-def _flow(value: Any, escape: bool) -> str:
-    """A value on one line; ``escape`` doubles the dollar that would make a text a reference."""
+def _flow(value: Any) -> str:
+    """A value on one line."""
     if isinstance(value, dict):
-        return "{" + ", ".join(_flow_pair(_key(key), _flow(item, escape)) for key, item in value.items()) + "}"
+        return "{" + ", ".join(_flow_pair(_key(key), _flow(item)) for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(_flow(item, escape) for item in value) + "]"
+        return "[" + ", ".join(_flow(item) for item in value) + "]"
     if isinstance(value, Ref):
         return str(value)
     if isinstance(value, str):
-        return _scalar("$" + value if escape and value.startswith("$") else value, _PLAIN_FLOW)
+        return _scalar(value, _PLAIN_FLOW)
     return repr(value) if isinstance(value, float) else json.dumps(value)
 
 

@@ -154,6 +154,9 @@ class Graph:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and self.canonical() == other.canonical()
 
+    def __repr__(self) -> str:
+        return f"<Graph {self.name!r}: {', '.join(f'{node.name} ({node.type})' for node in self.nodes.values())}>"
+
     __hash__ = None  # type: ignore[assignment]  # a graph can be changed
 
     def copy(self) -> Graph:
