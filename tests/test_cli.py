@@ -1,0 +1,292 @@
+"""The command line: exit codes, JSON, located errors, lightness."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fopru_graph.cli import app
+
+PIPELINES = Path(__file__).resolve().parent.parent / "pipelines"
+COMBINED = str(PIPELINES / "fopru_fastv.yaml")
+
+
+def invoke(*arguments: str):
+    """Run in this process: stdout and stderr apart, the exit code."""
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_run_json_has_the_promised_keys_and_the_right_answer(tmp_path):
+    result = invoke("run", COMBINED, "--json", "--out", str(tmp_path))
+    assert result.exit_code == 0
+    data = json.loads(result.stdout)
+    assert list(data) == [
+        *("pipeline", "outputs", "visual_tokens", "ttft_ms", "tpot_ms", "new_tokens"),
+        *("kv_bytes", "peak_memory_bytes", "device", "dtype", "nodes"),
+    ]
+    assert data["outputs"]["text"] == "stop"
+    tokens = data["visual_tokens"]
+    assert (tokens["encoded"], tokens["kept"], tokens["final"], tokens["layer_average"]) == (256, 128, 64, 96.0)
+    assert set(data["nodes"]["encode"]) == {"ms", "cached"}
+    assert (tmp_path / "kept.png").is_file() and (tmp_path / "run.json").is_file()
+
+
+def test_run_streams_the_answer_to_stdout_and_the_figures_to_stderr(tmp_path):
+    result = invoke("run", COMBINED, "--out", str(tmp_path))
+    assert result.exit_code == 0
+    assert result.stdout == "stop\n"
+    for word in ("encoded", "final", "TTFT", "TPOT", "significance", "kept.png"):
+        assert word in result.stderr
+
+
+def test_set_changes_inputs_and_node_inputs(tmp_path):
+    settings = ["prune.ratio=0.25", "image=demo:taxi-rank", "prompt=what colour is the star?"]
+    options = [part for setting in settings for part in ("--set", setting)]
+    result = invoke("run", COMBINED, "--json", "--out", str(tmp_path), *options)
+    data = json.loads(result.stdout)
+    assert data["outputs"]["text"] == "white"
+    assert data["visual_tokens"]["kept"] == 64
+
+
+def test_a_batch_can_be_set(tmp_path):
+    questions = "prompt=[what does the text say ?, what colour is the circle ?]"
+    result = invoke("run", COMBINED, "--json", "--out", str(tmp_path), "--set", "generate." + questions)
+    assert result.exit_code == 1  # two prompts, one image
+    assert "do not fit" in json.loads(result.stdout)["error"]["message"]
+
+
+def test_text_that_looks_like_yaml_is_taken_as_text(tmp_path):
+    result = invoke("run", COMBINED, "--json", "--out", str(tmp_path), "--set", "prompt=is it: {red} # really?")
+    assert result.exit_code == 0
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["inputs"]["prompt"] == "is it: {red} # really?"
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("prune.ratoi=1", "did you mean 'ratio'"),
+        ("prun.ratio=1", "did you mean 'prune'"),
+        ("imge=x", "did you mean 'image'"),
+        ("prune.ratio=2", "ratio"),
+        ("prune.ratio='0.5'", "ratio"),
+        ("prune.ratio=[", "quote"),
+        ("prune.ratio", "there is no ="),
+    ],
+)
+def test_a_bad_set_is_refused_before_anything_runs(setting, says):
+    result = invoke("run", COMBINED, "--set", setting)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"image": "nowhere.png"}, "nowhere.png"),
+        ({"image": "demo:street-sing"}, "street-sign"),
+        ({"model": "no-model"}, "neither a folder nor a hub name"),
+        ({"fastv.layer": "9"}, "layers 0 … 5"),
+        ({"prompt": "<image><image>"}, "do not fit"),
+    ],
+)
+def test_a_failing_node_is_exit_1_with_its_name_line_and_a_hint(settings, says, tmp_path):
+    options = [part for item in settings.items() for part in ("--set", "=".join(item))]
+    result = invoke("run", COMBINED, "--out", str(tmp_path), *options)
+    assert result.exit_code == 1
+    assert says in result.stderr
+    assert "fopru_fastv.yaml:" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
+
+
+def test_to_runs_only_what_is_needed(tmp_path):
+    result = invoke("run", COMBINED, "--json", "--out", str(tmp_path), "--to", "reorder")
+    data = json.loads(result.stdout)
+    assert set(data["nodes"]) == {"model", "image", "encode", "significance", "prune", "reorder"}
+    assert data["visual_tokens"] is None and data["ttft_ms"] is None
+
+
+def test_explain_tells_what_would_run_and_runs_nothing(tmp_path):
+    result = invoke("run", COMBINED, "--explain", "--json")
+    steps = json.loads(result.stdout)
+    assert steps["encode"]["action"] == "run" and len(steps["encode"]["key"]) == 64
+    assert invoke("run", COMBINED, "--explain").exit_code == 0
+
+
+def test_the_disk_cache_spares_the_encoder_and_changes_nothing(tmp_path):
+    options = ["--json", "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    first = json.loads(invoke("run", COMBINED, *options).stdout)
+    second = json.loads(invoke("run", COMBINED, *options, "--set", "prompt=where is the circle ?").stdout)
+    assert not first["nodes"]["encode"]["cached"] and second["nodes"]["encode"]["cached"]
+    assert second["outputs"]["text"] == "top left"
+    assert second["ttft_ms"] is None
+    reused = json.loads(invoke("run", COMBINED, "--explain", "--json", "--cache", str(tmp_path / "cache")).stdout)
+    assert reused["encode"]["action"] == "reuse"
+
+
+def test_a_record_can_be_run_again(tmp_path):
+    invoke("run", COMBINED, "--out", str(tmp_path), "--set", "prompt=what colour is the square ?")
+    result = invoke("run", str(tmp_path / "run.json"), "--json", "--out", str(tmp_path / "again"))
+    assert json.loads(result.stdout)["outputs"]["text"] == "blue"
+
+
+BROKEN = """\
+format: 1
+name: broken
+nodes:
+  image:   {type: LoadImage, inputs: {path: 5}}
+  model:   {type: LoadModle}
+  encode:  {type: VisionEncode, inputs: {model: $modle, imge: $image}}
+  loop:    {type: Reorder, inputs: {selection: $loop}}
+  prune:   {type: RankPrune, inputs: {significance: $image, ratio: 2}}
+outputs: {text: $prune.txt}
+"""
+
+
+def test_validate_json_lists_all_problems_with_the_promised_keys(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text(BROKEN)
+    result = invoke("validate", str(path), "--json")
+    assert result.exit_code == 2
+    problems = json.loads(result.stdout)["problems"]
+    assert all(list(p) == ["code", "severity", "node", "input", "line", "message", "hint"] for p in problems)
+    found = {(p["code"], p["line"]) for p in problems if p["severity"] == "error"}
+    assert found >= {
+        ("bad-value", 4),
+        ("unknown-type", 5),
+        ("unknown-node", 6),
+        ("unknown-input", 6),
+        ("missing-input", 6),
+        ("cycle", 7),
+        ("type-mismatch", 8),
+        ("out-of-range", 8),
+        ("unknown-output", 9),
+    }
+    shown = invoke("validate", str(path))
+    assert shown.exit_code == 2 and "loop -> loop" in shown.stderr
+
+
+def test_validate_a_good_file():
+    result = invoke("validate", COMBINED)
+    assert result.exit_code == 0 and "valid" in result.stdout
+    assert json.loads(invoke("validate", COMBINED, "--json").stdout) == {"problems": []}
+
+
+def test_missing_file_is_exit_2():
+    assert invoke("validate", "nowhere.yaml").exit_code == 2
+    assert invoke("run", "nowhere.yaml").exit_code == 2
+    assert invoke("run", "nowhere.json").exit_code == 2
+
+
+def test_nodes_lists_and_describes():
+    assert "RankPrune" in invoke("nodes").stdout
+    shown = invoke("nodes", "RankPrune").stdout
+    assert "ratio" in shown and "Selection" in shown
+    data = json.loads(invoke("nodes", "LLMGenerate", "--json").stdout)
+    assert data["inputs"]["prompt"]["required"] and data["outputs"]["text"] == "str | list[str]"
+    missing = invoke("nodes", "RnkPrune")
+    assert missing.exit_code == 2 and "RankPrune" in missing.stderr
+
+
+@pytest.mark.parametrize("form", ["mermaid", "dot", "svg"])
+def test_draw(form, tmp_path):
+    result = invoke("draw", COMBINED, "--format", form)
+    assert result.exit_code == 0 and "FastVPrune" in result.stdout
+    path = tmp_path / "drawing"
+    assert invoke("draw", COMBINED, "--format", form, "-o", str(path)).exit_code == 0
+    assert path.read_text().strip() == result.stdout.strip()
+
+
+def test_draw_in_an_unknown_format_is_exit_2():
+    assert invoke("draw", COMBINED, "--format", "gif").exit_code == 2
+
+
+def test_schema_is_json():
+    assert "RankPrune" in json.dumps(json.loads(invoke("schema").stdout))
+
+
+def test_doctor_finds_this_installation_well():
+    result = invoke("doctor", "--json")
+    findings = json.loads(result.stdout)
+    assert [f for f in findings if not f["ok"]] == []
+    assert result.exit_code == 0
+
+
+OWN_NODE = '''
+import torch
+from fopru_graph import Node, node, values
+
+
+@node(category="score")
+class KeyNorm(Node):
+    """Score visual tokens by the length of their keys."""
+
+    def run(self, features: values.VisionFeatures) -> values.Significance:
+        scores = tuple(t.attention.key[:, t.attention.prefix:].norm(dim=-1).mean(0) for t in features.tiles)
+        return values.Significance(scores, tuple(t.grid for t in features.tiles), ("key norm",) * len(scores))
+'''
+
+
+def test_a_node_of_ones_own_is_one_short_file(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "key_norm.py").write_text(OWN_NODE)
+    text = Path(COMBINED).read_text().replace("type: Significance", "type: KeyNorm")
+    (tmp_path / "mine.yaml").write_text(text)
+    without = invoke("validate", str(tmp_path / "mine.yaml"))
+    assert without.exit_code == 2 and "KeyNorm" in without.stderr
+    result = invoke("run", str(tmp_path / "mine.yaml"), "--nodes", str(tmp_path / "mine"), "--json", "--out", str(tmp_path))
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["visual_tokens"]["final"] == 64
+
+
+def python(*arguments: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import fopru_graph",
+        "from fopru_graph import Graph",
+        "import fopru_graph.values, fopru_graph.nodes.llm_generate",
+        "from fopru_graph.cli import app; app(['--help'], standalone_mode=False)",
+        f"from fopru_graph.cli import app; app(['validate', {COMBINED!r}], standalone_mode=False)",
+        "from fopru_graph.cli import app; app(['nodes'], standalone_mode=False)",
+        f"from fopru_graph.cli import app; app(['draw', {COMBINED!r}], standalone_mode=False)",
+    ],
+)
+def test_light_commands_import_no_torch(code):
+    done = python("-c", code + "\nimport sys; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)) and 7)")
+    assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_ends_with_130_and_leaves_a_record(tmp_path):
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import time\nfrom fopru_graph import Node, node, Context\n"
+        "@node(category='flow')\nclass Slow(Node):\n    'Wait to be stopped.'\n"
+        "    def run(self, ctx: Context) -> str:\n"
+        "        print('waiting', flush=True)\n"
+        "        while True:\n            time.sleep(0.02); ctx.check_cancelled()\n"
+    )
+    (tmp_path / "slow.yaml").write_text("format: 1\nnodes:\n  slow: {type: Slow}\noutputs: {text: $slow}\n")
+    command = [sys.executable, "-m", "fopru_graph.cli", "run", "slow.yaml", "--nodes", "slow.py", "--out", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert "waiting" in process.stdout.readline()
+    time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "cancelled" in errors and "Traceback" not in errors
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "cancelled"
