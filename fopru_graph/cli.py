@@ -19,11 +19,13 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Visual-token pruning for vision-language models as node-graph pipelines: FoPru, FastV and their combinations.",
+    help="Visual-token pruning for vision-language models as node-graph pipelines: FoPru, FastV, both.",
 )
 
 FileArgument = Annotated[Path, typer.Argument(help="a pipeline's YAML file", show_default=False)]
-NodesOption = Annotated[list[Path] | None, typer.Option("--nodes", help="folder or file with nodes of your own (is run)")]
+NodesOption = Annotated[
+    list[Path] | None, typer.Option("--nodes", help="folder or file with nodes of your own (is run)")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON for machines")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="set a pipeline input, or NODE.INPUT=VALUE")
@@ -44,7 +46,9 @@ def main() -> None:
 
 @app.command()
 def run(
-    file: Annotated[Path, typer.Argument(help="a pipeline's YAML file, or the run.json of an earlier run", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="a pipeline's YAML file, or the run.json of an earlier run", show_default=False)
+    ],
     sets: SetOption = None,
     as_json: JsonOption = False,
     out: Annotated[Path, typer.Option(help="folder for pictures, texts and the run's record")] = Path("fopru-out"),
@@ -53,7 +57,9 @@ def run(
     nodes: NodesOption = None,
     cache: Annotated[Path | None, typer.Option(help="keep encoded pictures in this folder between runs")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="nodes that may run at the same time")] = 1,
-    traceback: Annotated[bool, typer.Option("--traceback", help="show Python's traceback of an unexpected failure")] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="show Python's traceback of an unexpected failure")
+    ] = False,
 ) -> None:
     """Run a pipeline: the answer streams to stdout, figures follow on stderr."""
     from fopru_graph.runner import explain_run, run_pipeline
@@ -66,7 +72,9 @@ def run(
 
 
 @app.command()
-def validate(file: FileArgument, as_json: JsonOption = False, nodes: NodesOption = None, sets: SetOption = None) -> None:
+def validate(
+    file: FileArgument, as_json: JsonOption = False, nodes: NodesOption = None, sets: SetOption = None
+) -> None:
     """Report every problem of a pipeline at once, with its line and a hint; runs nothing."""
     from fopru_graph.graph import PipelineError
 
@@ -88,7 +96,9 @@ def validate(file: FileArgument, as_json: JsonOption = False, nodes: NodesOption
 
 @app.command(name="nodes")
 def list_nodes(
-    type_name: Annotated[str | None, typer.Argument(metavar="[TYPE]", help="show one node type in full", show_default=False)] = None,
+    type_name: Annotated[
+        str | None, typer.Argument(metavar="[TYPE]", help="show one node type in full", show_default=False)
+    ] = None,
     as_json: JsonOption = False,
     nodes: NodesOption = None,
 ) -> None:
@@ -118,7 +128,8 @@ def draw(
     nodes: NodesOption = None,
 ) -> None:
     """Draw a pipeline as Mermaid, DOT or SVG text; needs no network and no other program."""
-    from fopru_graph.graph.draw import FORMATS, draw as draw_graph
+    from fopru_graph.graph.draw import FORMATS
+    from fopru_graph.graph.draw import draw as draw_graph
 
     if form not in FORMATS:
         _fail(2, f"format {form!r} is unknown", f"choose {', '.join(FORMATS)}")
@@ -150,7 +161,8 @@ def doctor(as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-# -- shared by the commands ----------------------------------------------------------------------------------------------
+# -- shared by the commands
+# ----------------------------------------------------------------------------------------------
 
 
 def _registry(folders: list[Path] | None) -> Registry:
@@ -194,7 +206,8 @@ def _open(file: Path, folders: list[Path] | None, sets: list[str] | None = None,
 
 
 def _apply_sets(graph: Graph, sets: list[str] | None) -> None:
-    """Apply NAME=VALUE options; a target that takes text gets the text as it stands, any other the value as YAML reads it."""
+    """Apply NAME=VALUE options; a target that takes text gets the text as it stands, any other the value as YAML
+    reads it."""
     from fopru_graph.graph import PipelineError, parse_value
 
     for option in sets or []:

@@ -16,7 +16,17 @@ from rich.markup import escape
 
 from fopru_graph.report.terminal import simple_table
 
-PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "networkx", "pyyaml", "pillow", "pydantic")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "tokenizers",
+    "safetensors",
+    "networkx",
+    "pyyaml",
+    "pillow",
+    "pydantic",
+)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,9 @@ def run_pipeline(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"the output folder {out} cannot be made: {error.strerror}", "choose another with --out") from error
+        raise UserError(
+            f"the output folder {out} cannot be made: {error.strerror}", "choose another with --out"
+        ) from error
     display = RunDisplay(stream_text=not as_json)
     executor = Executor(graph.registry, disk=_disk(cache), jobs=jobs)
     token = CancelToken()

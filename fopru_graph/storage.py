@@ -19,7 +19,8 @@ class TensorCodec:
         """Write ``value`` into ``folder``.
 
         Raises:
-            TypeError: it holds something that is neither plain data, a tensor, nor a data class of `fopru_graph.values`.
+            TypeError: it holds something that is neither plain data, a tensor, nor a data class of
+            `fopru_graph.values`.
         """
         from safetensors.torch import save_file
 

@@ -1,8 +1,8 @@
 """The values that travel on a pipeline's edges: small frozen data classes that import no torch.
 
-Shapes: N visual tokens of one tile on a grid (h, w); K of them kept; D encoder width, E language-model width. A *tile* is
-one picture as the vision encoder sees it; LLaVA-1.5 has one tile an image, other families have several. All pruning
-before the projector works tile by tile.
+Shapes: N visual tokens of one tile on a grid (h, w); K of them kept; D encoder width, E language-model width. A
+*tile* is one picture as the vision encoder sees it; LLaVA-1.5 has one tile an image, other families have several. All
+pruning before the projector works tile by tile.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ class VisionFeatures:
 class Significance:
     """One score per visual token, larger is more significant.
 
-    ``scores`` holds one (N,) float32 tensor a tile, ``grids`` its (h, w); ``direction`` says for each tile which mean was
-    taken: ``received`` (column mean, s₂ of Eq. 3), ``given`` (row mean, s₁), or the name of another scorer.
+    ``scores`` holds one (N,) float32 tensor a tile, ``grids`` its (h, w); ``direction`` says for each tile which
+    mean was taken: ``received`` (column mean, s₂ of Eq. 3), ``given`` (row mean, s₁), or the name of another scorer.
     """
 
     scores: tuple[torch.Tensor, ...]
@@ -124,9 +124,10 @@ class VisualTokens:
 class InLLMPruner:
     """A description of pruning inside the language model: from layer ``layer`` on only the best visual tokens remain.
 
-    ``score`` gets query (B, H, L, d), key (B, G, L, d), scale and mask of layer ``layer − 1`` and returns (B, L) scores, e.g.
-    `fopru_graph.pruning.fastv.last_row_attention`. Exactly one of ``ratio`` (share kept of the visual tokens that arrive
-    at the layer, in (0, 1]) and ``tokens`` (number kept) is set; both count sample by sample.
+    ``score`` gets query (B, H, L, d), key (B, G, L, d), scale and mask of layer ``layer − 1`` and returns (B, L)
+    scores, e.g. `fopru_graph.pruning.fastv.last_row_attention`. Exactly one of ``ratio`` (share kept of the
+    visual tokens that arrive at the layer, in (0, 1]) and ``tokens`` (number kept) is set; both count sample by
+    sample.
     """
 
     score: Callable[..., torch.Tensor]
@@ -139,10 +140,10 @@ class InLLMPruner:
 class Generation:
     """Generated answers of B prompts and everything measured on the way, read from tensors.
 
-    Token counts and KV bytes are sums over the batch: ``encoded`` leave the vision tower, ``projected`` enter the language
-    model, ``visual_per_layer`` pass through each layer. ``kv_lengths`` is the cache length of each layer at the end.
-    ``token_ids`` end with the stop token where one was generated. ``kept`` holds, an image, the (K, 2) rows of tile and
-    index that the last layer still saw.
+    Token counts and KV bytes are sums over the batch: ``encoded`` leave the vision tower, ``projected`` enter the
+    language model, ``visual_per_layer`` pass through each layer. ``kv_lengths`` is the cache length of each layer
+    at the end. ``token_ids`` end with the stop token where one was generated. ``kept`` holds, an image, the (K,
+    2) rows of tile and index that the last layer still saw.
     """
 
     texts: tuple[str, ...]

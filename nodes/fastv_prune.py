@@ -20,7 +20,9 @@ class FastVPrune(Node):
 
     def run(
         self,
-        layer: Annotated[int, Field(ge=1, description="first layer that sees fewer tokens; scores come from the one below")] = 3,
+        layer: Annotated[
+            int, Field(ge=1, description="first layer that sees fewer tokens; scores come from the one below")
+        ] = 3,
         ratio: Ratio = 0.5,
         tokens: Tokens = None,
     ) -> values.InLLMPruner:

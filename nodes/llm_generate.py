@@ -29,7 +29,9 @@ class LLMGenerate(Node):
         prompt: Annotated[
             str | list[str], Field(description="the question; a list is a batch; <image> marks where images stand")
         ],
-        pruners: Annotated[list[values.InLLMPruner] | None, Field(description="pruning inside the language model")] = None,
+        pruners: Annotated[
+            list[values.InLLMPruner] | None, Field(description="pruning inside the language model")
+        ] = None,
         max_new_tokens: Annotated[int, Field(ge=1, description="most tokens of the answer")] = 64,
         temperature: Annotated[float, Field(ge=0, description="0 takes the most likely token, above it samples")] = 0.0,
         seed: Annotated[int, Field(ge=0, description="of the sampling")] = 0,
@@ -45,9 +47,9 @@ class LLMGenerate(Node):
             if stream is not None:
                 stream.put(int(ids[0]))
 
-        generation = generate(
-            model.family, tokens, prompts, pruners or (), max_new_tokens, temperature, seed, on_step
-        )
+        generation = generate(model.family, tokens, prompts, pruners or (), max_new_tokens, temperature, seed, on_step)
         if stream is not None:
             stream.end()
-        return Answer(text=generation.texts[0] if isinstance(prompt, str) else list(generation.texts), generation=generation)
+        return Answer(
+            text=generation.texts[0] if isinstance(prompt, str) else list(generation.texts), generation=generation
+        )

@@ -14,7 +14,9 @@ from fopru_graph.graph import Node, node
 class LoadImage(Node):
     """Read a picture file as RGB, turned as its EXIF data says."""
 
-    def run(self, path: Annotated[str, Field(description="a file, or demo:NAME for a bundled picture")]) -> values.Image:
+    def run(
+        self, path: Annotated[str, Field(description="a file, or demo:NAME for a bundled picture")]
+    ) -> values.Image:
         from fopru_graph.lvlm.images import load_image
 
         return load_image(path)

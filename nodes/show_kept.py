@@ -21,7 +21,9 @@ class ShowKept(Node):
         generation: values.Generation | None = None,
         selection: values.Selection | None = None,
         significance: values.Significance | None = None,
-        file: Annotated[str, Field(pattern=r"^[\w.-]+\.png$", description="name of the PNG in the output folder")] = "kept.png",
+        file: Annotated[
+            str, Field(pattern=r"^[\w.-]+\.png$", description="name of the PNG in the output folder")
+        ] = "kept.png",
     ) -> str:
         from fopru_graph.report.kept import kept_picture
         from fopru_graph.report.overlay import save_png

@@ -244,13 +244,17 @@ def test_a_node_of_ones_own_is_one_short_file(tmp_path):
     (tmp_path / "mine.yaml").write_text(text)
     without = invoke("validate", str(tmp_path / "mine.yaml"))
     assert without.exit_code == 2 and "KeyNorm" in without.stderr
-    result = invoke("run", str(tmp_path / "mine.yaml"), "--nodes", str(tmp_path / "mine"), "--json", "--out", str(tmp_path))
+    result = invoke(
+        "run", str(tmp_path / "mine.yaml"), "--nodes", str(tmp_path / "mine"), "--json", "--out", str(tmp_path)
+    )
     assert result.exit_code == 0
     assert json.loads(result.stdout)["visual_tokens"]["final"] == 64
 
 
 def python(*arguments: str, **options) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False, **options)
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False, **options
+    )
 
 
 @pytest.mark.parametrize(

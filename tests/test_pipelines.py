@@ -40,7 +40,9 @@ def test_a_shipped_file_is_valid_and_byte_stable(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_pipelines_interchange_same_inputs_same_outputs(name):
     graph, other = load(name), load("baseline")
-    assert {k: (v.type, v.default) for k, v in graph.inputs.items()} == {k: (v.type, v.default) for k, v in other.inputs.items()}
+    assert {k: (v.type, v.default) for k, v in graph.inputs.items()} == {
+        k: (v.type, v.default) for k, v in other.inputs.items()
+    }
     assert {k: str(v.ref) for k, v in graph.outputs.items()} == {k: str(v.ref) for k, v in other.outputs.items()}
 
 

@@ -13,7 +13,31 @@ GRID, PATCH = 16, 14
 SIDE = GRID * PATCH
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 TEMPLATE_WORDS = ("user", "assistant", ":", "?", ".", ",")
-QUESTION_WORDS = tuple("is there a what colour the shape object where how many are does text say yes no top bottom left right".split())
+QUESTION_WORDS = tuple(
+    [
+        "is",
+        "there",
+        "a",
+        "what",
+        "colour",
+        "the",
+        "shape",
+        "object",
+        "where",
+        "how",
+        "many",
+        "are",
+        "does",
+        "text",
+        "say",
+        "yes",
+        "no",
+        "top",
+        "bottom",
+        "left",
+        "right",
+    ]
+)
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }} : "
     "{% for part in message['content'] %}"
@@ -88,7 +112,8 @@ def build_config() -> transformers.LlavaConfig:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=1024,
-        initializer_range=0.05,  # about 1 / sqrt(width): with the usual 0.02 attention starts flat and binding never clicks
+        # About 1 / √width: with the usual 0.02 attention starts flat and binding takes far longer to click.
+        initializer_range=0.05,
         bos_token_id=vocab.index("<s>"),
         eos_token_id=vocab.index("</s>"),
         pad_token_id=vocab.index("<pad>"),

@@ -49,7 +49,9 @@ class Packer:
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
-    def batch(self, split: str, first: int, count: int, *, pixels: bool, most_shapes: int = 6, sign_share: float = 0.5) -> Batch:
+    def batch(
+        self, split: str, first: int, count: int, *, pixels: bool, most_shapes: int = 6, sign_share: float = 0.5
+    ) -> Batch:
         """Scenes ``first … first + count − 1`` of ``split`` with their questions."""
         drawn, asked = [], []
         for index in range(first, first + count):
@@ -63,10 +65,7 @@ class Packer:
         ids, targets, early = zip(*(self._pack(block) for block in asked), strict=True)
         return Batch(
             pixels=torch.stack([_to_tensor(scene) for scene in drawn]) if pixels else None,
-            labels={
-                name: torch.from_numpy(np.stack([getattr(one, name) for one in labels]))
-                for name in LABELS
-            },
+            labels={name: torch.from_numpy(np.stack([getattr(one, name) for one in labels])) for name in LABELS},
             input_ids=torch.tensor(ids),
             targets=torch.tensor(targets),
             early=torch.tensor(early),

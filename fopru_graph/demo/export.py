@@ -1,4 +1,4 @@
-"""Turn a finished training into the shipped folder: ``python -m fopru_graph.demo.export --work demo-training --out DIR``."""
+"""From a finished training to the shipped folder: ``python -m fopru_graph.demo.export --work demo-training``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ def export(work: Path, out: Path) -> None:
     """Write weights (bfloat16), configuration, tokenizer, processor and chat template of the joint stage."""
     model = architecture.build_model()
     state = load_file(work / "joint.safetensors")
-    parts = {"lm": model.model.language_model, "tower": model.model.vision_tower, "projector": model.model.multi_modal_projector}
+    parts = {
+        "lm": model.model.language_model,
+        "tower": model.model.vision_tower,
+        "projector": model.model.multi_modal_projector,
+    }
     for name, module in parts.items():
         prefix = f"{name}."
         module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
@@ -44,14 +48,16 @@ def write_card(work: Path, out: Path, scenes: int) -> None:
 def _card(rows: dict[str, dict], log: list[str], scenes: int) -> str:
     last = {row["stage"]: row for row in map(json.loads, log)}
     stages = "\n".join(
-        f"| {stage} | {row['step']} | {row['minutes']:.0f} | {json.dumps(row.get('validation', {}))} |" for stage, row in last.items()
+        f"| {stage} | {row['step']} | {row['minutes']:.0f} | {json.dumps(row.get('validation', {}))} |"
+        for stage, row in last.items()
     )
     head = "| tokens kept | " + " | ".join([*KINDS, "all", "object patches kept"]) + " |\n|" + "---|" * (len(KINDS) + 3)
     table = "\n".join(
         f"| {name} | "
         + " | ".join(f"{row.get(kind, float('nan')):.1%}" for kind in [*KINDS, "all"])
-        + f" | {row['object_patches_kept']:.0%} |" if "object_patches_kept" in row else
-        f"| {name} | " + " | ".join(f"{row.get(kind, float('nan')):.1%}" for kind in [*KINDS, "all"]) + " | |"
+        + f" | {row['object_patches_kept']:.0%} |"
+        if "object_patches_kept" in row
+        else f"| {name} | " + " | ".join(f"{row.get(kind, float('nan')):.1%}" for kind in [*KINDS, "all"]) + " | |"
         for name, row in rows.items()
     )
     return _TEXT.format(stages=stages, head=head, table=table, scenes=scenes, questions=rows["all tokens"]["questions"])
@@ -65,13 +71,15 @@ pipeline_tag: image-text-to-text
 
 # The fopru-graph demo model
 
-A small LLaVA, trained from nothing on synthetic scenes, so that every pipeline of fopru-graph can be run, seen and tested
-without a network. It knows six shapes, eight colours and twenty-four words and nothing else: it is no general model, and
-figures on it say nothing about larger ones.
+A small LLaVA, trained from nothing on synthetic scenes, so that every pipeline of fopru-graph can be run, seen and
+tested without a network. It knows six shapes, eight colours and twenty-four words and nothing else: it is no general
+model, and figures on it say nothing about larger ones.
 
-* Architecture: stock `LlavaForConditionalGeneration`. CLIP tower 6 × 192 on 16 × 16 patches of 14 pixels (features of layer
-  −2, as LLaVA-1.5), two-layer MLP projector, Llama 6 × 256 with 4 heads and 2 key-value heads. 7.1 M parameters, bfloat16.
-* Training data: scenes drawn on the fly by `fopru_graph/demo/scenes.py`; train, validation and test use disjoint streams.
+* Architecture: stock `LlavaForConditionalGeneration`. CLIP tower 6 × 192 on 16 × 16 patches of 14 pixels (features
+  of layer −2, as LLaVA-1.5), two-layer MLP projector, Llama 6 × 256 with 4 heads and 2 key-value heads. 7.1 M
+  parameters, bfloat16.
+* Training data: scenes drawn on the fly by `fopru_graph/demo/scenes.py`; train, validation and test use disjoint
+  streams.
 * Training: `python -m fopru_graph.demo.train`, then `python -m fopru_graph.demo.export`; four stages, described in the
   script. No visual token is ever dropped in training: the pruning methods are training-free and stay so.
 
@@ -83,8 +91,8 @@ The full log is `training-log.jsonl`.
 
 ## Accuracy on the test split
 
-{questions} questions about {scenes} unseen scenes; the whole answer must be right; weights as shipped, computed in float32.
-FastV drops from layer 3 on (of 6). Nothing was tuned towards these figures.
+{questions} questions about {scenes} unseen scenes; the whole answer must be right; weights as shipped, computed in
+float32. FastV drops from layer 3 on (of 6). Nothing was tuned towards these figures.
 
 {head}
 {table}
@@ -94,6 +102,7 @@ FastV drops from layer 3 on (of 6). Nothing was tuned towards these figures.
 
 
 def main() -> None:
+    """Export, evaluate, and write the model card."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("demo-training"))
     parser.add_argument("--out", type=Path, default=OUT)

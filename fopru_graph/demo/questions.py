@@ -34,7 +34,7 @@ def all_kinds(scene: Scene, rng: np.random.Generator) -> list[Question]:
 
 
 def _existence(scene: Scene, rng: np.random.Generator) -> Question | None:
-    """Half yes, half no; most absent pairs join a colour and a shape that are both present, as POPE's adversarial set."""
+    """Half yes, half no; most absent pairs join a present colour and a present shape (POPE's adversarial set)."""
     present = {(s.colour, s.shape) for s in scene.shapes}
     if not present:
         return None

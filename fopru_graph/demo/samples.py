@@ -1,4 +1,4 @@
-"""The bundled pictures, ``demo:NAME``: hand-made scenes with questions, written by ``python -m fopru_graph.demo.samples``."""
+"""The bundled pictures, ``demo:NAME``: hand-made scenes, written by ``python -m fopru_graph.demo.samples``."""
 
 from __future__ import annotations
 
@@ -52,7 +52,11 @@ SCENES = {
         15,
     ),
     "zoo-gate": Scene(
-        (Shape("star", "yellow", 0.2, 0.75, 0.2), Shape("star", "red", 0.8, 0.7, 0.18), Shape("cross", "blue", 0.8, 0.2, 0.18)),
+        (
+            Shape("star", "yellow", 0.2, 0.75, 0.2),
+            Shape("star", "red", 0.8, 0.7, 0.18),
+            Shape("cross", "blue", 0.8, 0.2, 0.18),
+        ),
         Sign("zoo", 0.3, 0.3, 0.12),
         16,
     ),
@@ -67,7 +71,11 @@ SCENES = {
         17,
     ),
     "two-rings": Scene(
-        (Shape("ring", "white", 0.25, 0.25, 0.22), Shape("ring", "purple", 0.75, 0.7, 0.22), Shape("cross", "red", 0.3, 0.75, 0.2)),
+        (
+            Shape("ring", "white", 0.25, 0.25, 0.22),
+            Shape("ring", "purple", 0.75, 0.7, 0.22),
+            Shape("cross", "red", 0.3, 0.75, 0.2),
+        ),
         None,
         18,
     ),
@@ -84,9 +92,15 @@ SCENES = {
         None,
         20,
     ),
-    "opposites": Scene((Shape("circle", "black", 0.22, 0.75, 0.22), Shape("square", "white", 0.78, 0.25, 0.2)), None, 21),
+    "opposites": Scene(
+        (Shape("circle", "black", 0.22, 0.75, 0.22), Shape("square", "white", 0.78, 0.25, 0.2)), None, 21
+    ),
     "fish-shop": Scene(
-        (Shape("circle", "blue", 0.25, 0.25, 0.2), Shape("circle", "green", 0.75, 0.3, 0.18), Shape("triangle", "white", 0.75, 0.75, 0.2)),
+        (
+            Shape("circle", "blue", 0.25, 0.25, 0.2),
+            Shape("circle", "green", 0.75, 0.3, 0.18),
+            Shape("triangle", "white", 0.75, 0.75, 0.2),
+        ),
         Sign("fish", 0.32, 0.7, 0.12),
         22,
     ),

@@ -44,6 +44,7 @@ class Shape:
     size: float
 
     def box(self, margin: float = 0.0) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom, widened by ``margin`` on every side."""
         half = self.size / 2 + margin
         return self.x - half, self.y - half, self.x + half, self.y + half
 
@@ -59,6 +60,7 @@ class Sign:
     dark: bool = False
 
     def box(self, margin: float = 0.0) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of the panel, widened by ``margin`` on every side."""
         half_width = (0.36 * len(self.word) + 0.3) * self.size + margin
         half_height = 0.75 * self.size + margin
         return self.x - half_width, self.y - half_height, self.x + half_width, self.y + half_height

@@ -35,7 +35,13 @@ from fopru_graph.demo.batches import IGNORED, Batch, Packer, accuracy_by_kind
 from fopru_graph.demo.scenes import COLOURS, SHAPES, WORDS
 
 STAGES = ("language", "tower", "align", "joint")
-DENSE_CLASSES = {"shape": 1 + len(SHAPES), "colour": 1 + len(COLOURS), "word": 1 + len(WORDS), "letter": 27, "centre": 2}
+DENSE_CLASSES = {
+    "shape": 1 + len(SHAPES),
+    "colour": 1 + len(COLOURS),
+    "word": 1 + len(WORDS),
+    "letter": 27,
+    "centre": 2,
+}
 READ_OUT_TOKENS = 4
 VALIDATION_SCENES = 192
 
@@ -105,10 +111,7 @@ def _rare(name: str) -> torch.Tensor:
 def _presence_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Multi-label loss of logits (B, T, shapes + colours + words) against what the picture holds."""
     present = torch.cat(
-        [
-            F.one_hot(batch.labels[name], DENSE_CLASSES[name]).amax(1)[:, 1:]
-            for name in ("shape", "colour", "word")
-        ],
+        [F.one_hot(batch.labels[name], DENSE_CLASSES[name]).amax(1)[:, 1:] for name in ("shape", "colour", "word")],
         -1,
     )
     target = present[:, None, :].expand(-1, logits.shape[1], -1).float()
@@ -158,7 +161,9 @@ class Trainer:
                 inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False
             ).last_hidden_state
 
-    def _answer(self, read: Callable, packer: Packer, batch: Batch, visual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _answer(
+        self, read: Callable, packer: Packer, batch: Batch, visual: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss, early-answer included, and greedy choices (B, L) from visual tokens (B, N, D)."""
         words = self.model.get_input_embeddings()
         text = words(batch.input_ids)
@@ -195,7 +200,9 @@ class Trainer:
 
         def validate(i: int) -> dict[str, float]:
             packer = small if i < 0.5 * steps else full
-            return self._validate(packer, size, False, lambda b: self._answer(reads[packer], packer, b, visual(b, 0.0))[1])
+            return self._validate(
+                packer, size, False, lambda b: self._answer(reads[packer], packer, b, visual(b, 0.0))[1]
+            )
 
         self._run("language", steps, 1e-3, step, validate)
 
@@ -273,7 +280,9 @@ class Trainer:
 
     # -- plumbing ------------------------------------------------------------------------------------------------
 
-    def _validate(self, packer: Packer, size: int, pixels: bool, choose: Callable[[Batch], torch.Tensor]) -> dict[str, float]:
+    def _validate(
+        self, packer: Packer, size: int, pixels: bool, choose: Callable[[Batch], torch.Tensor]
+    ) -> dict[str, float]:
         tally: dict[str, list[bool]] = {}
         for first in range(0, VALIDATION_SCENES, size):
             batch = packer.batch("validation", first, size, pixels=pixels)
@@ -333,6 +342,7 @@ def _stages(wanted: str) -> Iterator[str]:
 
 
 def main() -> None:
+    """Run the stages that the command line asks for and that are not done yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("demo-training"), help="checkpoints and logs")
     parser.add_argument("--stage", default="all", help=f"all, or some of {','.join(STAGES)}")

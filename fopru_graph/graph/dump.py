@@ -30,7 +30,9 @@ def dump(graph: Graph) -> str:
             lines.append(f"{key}: {_scalar(text, _PLAIN_BLOCK)}")
     inputs: dict[str, Any] = {}
     for name, declared in graph.inputs.items():
-        inputs[name] = {"type": declared.type} | ({} if declared.default is MISSING else {"default": _escaped(declared.default)})
+        inputs[name] = {"type": declared.type}
+        if declared.default is not MISSING:
+            inputs[name]["default"] = _escaped(declared.default)
     lines += _section("inputs", inputs)
     lines += _section("nodes", {name: _node(entry) for name, entry in graph.nodes.items()})
     if graph.outputs:
@@ -68,9 +70,7 @@ def _section(name: str, entries: Mapping[str, Any]) -> list[str]:
     return [f"{name}:", *(line for key, value in entries.items() for line in _entry(key, value, "  ", column))]
 
 
-def _entry(
-    key: str, value: Any, indent: str = "", column: int = 0, split: bool = False
-) -> list[str]:
+def _entry(key: str, value: Any, indent: str = "", column: int = 0, split: bool = False) -> list[str]:
     """A key and its value: on one line when it fits, otherwise a mapping or list with one item a line.
 
     ``split`` asks for the long form: a node that does not fit on one line has one input a line.

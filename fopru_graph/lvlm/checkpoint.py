@@ -61,7 +61,9 @@ def _check_config(name: str, config: Any) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{name}: config.json holds no object", "the file is damaged")
     if config.get("auto_map"):
-        raise UserError(f"{name}: the checkpoint needs its own code to run (auto_map in config.json)", "remote code is never run")
+        raise UserError(
+            f"{name}: the checkpoint needs its own code to run (auto_map in config.json)", "remote code is never run"
+        )
     return config
 
 
@@ -75,13 +77,18 @@ def _check_weights(name: str, folder: Path) -> None:
             raise UserError(f"{name}: {_INDEX} cannot be read", "the file is damaged") from error
         missing = [shard for shard in shards if not (folder / str(shard)).is_file()]
         if missing:
-            raise UserError(f"{name}: {len(missing)} of {len(shards)} weight shards are missing: {', '.join(missing[:3])}", "download them again")
+            raise UserError(
+                f"{name}: {len(missing)} of {len(shards)} weight shards are missing: {', '.join(missing[:3])}",
+                "download them again",
+            )
     elif not (folder / _SINGLE).is_file():
         pickled = next((one for one in _PICKLED if (folder / one).exists()), None)
         found = f"only {pickled}" if pickled else "no weights"
         raise UserError(
             f"{name}: no safetensors in the folder ({found})",
-            "pickled weights can run code and are never opened; convert them to safetensors" if pickled else "expected " + _SINGLE,
+            "pickled weights can run code and are never opened; convert them to safetensors"
+            if pickled
+            else "expected " + _SINGLE,
         )
 
 
@@ -92,7 +99,8 @@ def first_line(error: BaseException) -> str:
 
 
 def fingerprint(name: str) -> list[str]:
-    """What tells one state of a local checkpoint from another: names, sizes and times of its files; [] for a hub name."""
+    """What tells one state of a local checkpoint from another: names, sizes and times of its files; [] for a hub
+    name."""
     folder = DEMO if name == "demo" else Path(name).expanduser()
     if not folder.is_dir():
         return []

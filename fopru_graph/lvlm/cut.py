@@ -1,8 +1,8 @@
 """Pruning inside the language model by hooks on its decoder layers: hidden states, positions and masks really shrink.
 
-A cut at layer K ranks by layer K − 1's attention of the prompt and lets only the survivors through layers K and up. Every
-layer's cache then has its own, shorter length; kept tokens keep their original positions, and generated ones go on from
-the full length. This works under the stock ``generate`` as well as under `decode.generate`.
+A cut at layer K ranks by layer K − 1's attention of the prompt and lets only the survivors through layers K and up.
+Every layer's cache then has its own, shorter length; kept tokens keep their original positions, and generated ones go
+on from the full length. This works under the stock ``generate`` as well as under `decode.generate`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Cuts:
         positions: per layer, (B, M) int64 positions of the prompt that the layer sees, or None for all of them.
     """
 
-    def __init__(self, family: Family, pruners: Sequence[InLLMPruner], visual: torch.Tensor, valid: torch.Tensor) -> None:
+    def __init__(
+        self, family: Family, pruners: Sequence[InLLMPruner], visual: torch.Tensor, valid: torch.Tensor
+    ) -> None:
         self._layers = family.layers
         self._visual, self._valid = visual, valid.bool()
         self._stages: dict[int, list[InLLMPruner]] = {}
@@ -93,7 +95,9 @@ class Cuts:
         """The pre-hook of layer ``index``: shorten what the stock forward passes to it."""
         last = index == len(self._layers) - 1
 
-        def shorten(_layer: Any, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        def shorten(
+            _layer: Any, args: tuple[Any, ...], given: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             hidden = args[0] if args else given["hidden_states"]
             if index == self._firsts[0]:
                 self._begin_step(hidden)
@@ -165,7 +169,9 @@ class Cuts:
     def _reduce_mask(self, mask: Any, positions: torch.Tensor, real: torch.Tensor, total: int) -> Any:
         """Rows and columns of a mask for the survivors and the tokens generated since; ``total`` counts them all."""
         if mask is not None and not isinstance(mask, torch.Tensor):
-            raise UserError(f"in-LLM pruning cannot cut a {type(mask).__name__}", "load the model with attention: sdpa or eager")
+            raise UserError(
+                f"in-LLM pruning cannot cut a {type(mask).__name__}", "load the model with attention: sdpa or eager"
+            )
         if mask is None and bool(real.all()):
             return None
         batch, kept = positions.shape

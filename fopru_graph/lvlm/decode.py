@@ -1,4 +1,4 @@
-"""The default executor: a thin prefill and decode loop over the stock decoder stack, with exact times, streaming and cancel."""
+"""The default executor: prefill and decode over the stock decoder stack, with exact times, streaming and cancel."""
 
 from __future__ import annotations
 
@@ -89,7 +89,13 @@ def _loop(
 
 
 def _collect(
-    family: Family, tokens: VisualTokens, prompt: Prompt, cuts: Cuts, ids: torch.Tensor, times: list[float], cache: DynamicCache
+    family: Family,
+    tokens: VisualTokens,
+    prompt: Prompt,
+    cuts: Cuts,
+    ids: torch.Tensor,
+    times: list[float],
+    cache: DynamicCache,
 ) -> Generation:
     """Read every figure of the finished run from its tensors."""
     answers = [_until_stop(row, family.stop_ids) for row in ids.tolist()]

@@ -1,4 +1,4 @@
-"""The interface between pipelines and a family of vision-language models. A further family is one file in `families/`."""
+"""The interface between pipelines and a family of models. A further family is one file in `families/`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class Family(ABC):
 
     @abstractmethod
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:
-        """Map the selected features (all, if None) into the language model's space; unselected ones are never projected.
+        """Map the selected features (all, if None) into the language model's space; unselected ones are never
+        projected.
 
         Raises:
             UserError: the selection was made for other tiles.

@@ -32,8 +32,8 @@ def load_model(
         device: ``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         dtype: of the weights; ``auto`` is the checkpoint's own on a GPU and float32 on the CPU.
         attention: kernel of every layer: sdpa, eager or flash_attention_2.
-        device_map: ``auto``, ``balanced`` or ``sequential`` spreads the layers over all devices (accelerate); it replaces
-            ``device``.
+        device_map: ``auto``, ``balanced`` or ``sequential`` spreads the layers over all devices (accelerate); it
+        replaces ``device``.
         revision: branch, tag or commit on the hub.
 
     Raises:
@@ -48,7 +48,9 @@ def load_model(
     chosen: Any = dtype if dtype != "auto" else ("float32" if place.type == "cpu" and device_map is None else "auto")
     options = {"revision": revision} if revision else {}
     try:
-        processor = transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False, backend="pil", **options)
+        processor = transformers.AutoProcessor.from_pretrained(
+            source, trust_remote_code=False, backend="pil", **options
+        )
         model, found = getattr(transformers, family.auto_class).from_pretrained(
             source,
             output_loading_info=True,
@@ -81,7 +83,9 @@ def _device(device: str) -> torch.device:
     except RuntimeError as error:
         raise UserError(f"device {device!r} is unknown", "use auto, cpu, cuda, cuda:N or mps") from error
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {device!r} is not here: {torch.cuda.device_count()} CUDA device(s)", "use device: auto")
+        raise UserError(
+            f"device {device!r} is not here: {torch.cuda.device_count()} CUDA device(s)", "use device: auto"
+        )
     if place.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device 'mps' is not here", "use device: auto")
     return place

@@ -36,7 +36,8 @@ class Prompt:
 
 
 def distribute_images(prompts: Sequence[str], images: int) -> list[int]:
-    """Images of each prompt, in order: its ``<image>`` markers; without markers all images of the only prompt, or one each.
+    """Images of each prompt, in order: its ``<image>`` markers; without markers all images of the only prompt, or
+    one each.
 
     Raises:
         UserError: the numbers do not fit.
@@ -80,7 +81,9 @@ def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -
     """
     per_prompt = distribute_images(prompts, len(tokens.rows))
     counts = iter([len(rows) for rows in tokens.rows])
-    ids = [_expand(family, chat_text(family, prompt, n), n, counts) for prompt, n in zip(prompts, per_prompt, strict=True)]
+    ids = [
+        _expand(family, chat_text(family, prompt, n), n, counts) for prompt, n in zip(prompts, per_prompt, strict=True)
+    ]
     length = max(len(one) for one in ids)
     pad = family.processor.tokenizer.pad_token_id or 0
     device = family.device

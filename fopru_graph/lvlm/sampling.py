@@ -6,7 +6,7 @@ import torch
 
 
 def pick_tokens(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
-    """Next ids (B,) from logits (B, V): the most likely at temperature 0, else drawn from softmax(logits / temperature)."""
+    """Next ids (B,) from logits (B, V): the most likely at temperature 0, else a draw from softmax(logits / t)."""
     if temperature == 0:
         return logits.argmax(-1)
     weights = torch.softmax(logits.float() / temperature, -1)

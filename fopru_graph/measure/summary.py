@@ -16,8 +16,8 @@ def summarise(record: RunRecord, graph: Graph) -> dict[str, Any]:
     """Figures of a finished run; those of the generation are null where the pipeline generates nothing.
 
     ``ttft_ms`` (time to first token) is the time of every node that the first generating node depends on, loading left
-    out, plus its prefill: from the decoded picture in memory, preprocessing included, to the first token's id. It is null
-    when any part of that came from a cache. ``graph`` is the expanded graph that ran.
+    out, plus its prefill: from the decoded picture in memory, preprocessing included, to the first token's id. It is
+    null when any part of that came from a cache. ``graph`` is the expanded graph that ran.
     """
     nodes = {name: {"ms": round(entry["ms"], 3), "cached": entry["cached"]} for name, entry in record.nodes.items()}
     summary: dict[str, Any] = {"pipeline": graph.name, "outputs": record.outputs}

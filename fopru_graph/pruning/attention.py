@@ -1,4 +1,4 @@
-"""Reductions of an attention map that never store the map: softmax rows are formed block by block and summed at once."""
+"""Reductions of an attention map that never store the map: rows are formed block by block and summed at once."""
 
 from __future__ import annotations
 

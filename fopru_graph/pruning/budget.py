@@ -11,7 +11,8 @@ _SLACK = 1e-6
 
 
 def kept_count(available: int, ratio: float | None = None, tokens: int | None = None) -> int:
-    """Number kept of ``available`` tokens (or rows): ⌊available · ratio⌋, or ``tokens``; at least 1, at most ``available``.
+    """Number kept of ``available`` tokens (or rows): ⌊available · ratio⌋, or ``tokens``; at least 1, at most
+    ``available``.
 
     The floor is that of Algorithm 1's slice ``[: N × r%]``. ``tokens`` wins over ``ratio``; 0 available stay 0.
 

@@ -18,8 +18,8 @@ def last_row_attention(
         query: (B, H, L, d), after rotary embedding.
         key: (B, G, L, d) with G key-value heads, H a multiple of G.
         scale: factor on the logits, usually 1 / √d.
-        mask: what the model's attention got: None (nothing hidden), bool (B or 1, 1, L, L) with True = visible, the same as
-            additive floats, or (B, L) with non-zero = visible.
+        mask: what the model's attention got: None (nothing hidden), bool (B or 1, 1, L, L) with True = visible, the
+        same as additive floats, or (B, L) with non-zero = visible.
 
     Returns:
         (B, L) float32; each row sums to one.

@@ -27,7 +27,9 @@ def row_select(
     """
     height, width = grid
     if height * width != scores.shape[0]:
-        raise UserError(f"a {height} × {width} grid has no room for {scores.shape[0]} scores", "pass the tile's own grid")
+        raise UserError(
+            f"a {height} × {width} grid has no room for {scores.shape[0]} scores", "pass the tile's own grid"
+        )
     rows = None if tokens is None else kept_count(scores.shape[0], tokens=tokens) // width
     kept = kept_count(height, ratio, None if rows is None else max(1, rows))
     best = torch.argsort(scores.view(height, width).sum(1), descending=True, stable=True)[:kept]

@@ -29,7 +29,12 @@ def describe_node(spec: NodeSpec) -> dict[str, Any]:
 
 
 def _describe_socket(socket: Socket) -> dict[str, Any]:
-    described: dict[str, Any] = {"type": socket.type_name, "required": socket.required, "lazy": socket.lazy, "doc": socket.doc}
+    described: dict[str, Any] = {
+        "type": socket.type_name,
+        "required": socket.required,
+        "lazy": socket.lazy,
+        "doc": socket.doc,
+    }
     if not socket.required:
         described["default"] = socket.default_value()
     return described
@@ -52,7 +57,9 @@ def show_node(spec: NodeSpec) -> None:
     table = simple_table("input", "type", "default", "")
     for name, socket in spec.inputs.items():
         default = "[dim]required[/]" if socket.required else escape(repr(socket.default_value()))
-        table.add_row(name, escape(socket.type_name), default, escape(socket.doc) + (" [dim](lazy)[/]" if socket.lazy else ""))
+        table.add_row(
+            name, escape(socket.type_name), default, escape(socket.doc) + (" [dim](lazy)[/]" if socket.lazy else "")
+        )
     _out.print(table)
     table = simple_table("output", "type")
     for name, socket in spec.outputs.items():

@@ -18,8 +18,8 @@ def kept_picture(
 ) -> PIL.Image.Image:
     """One row of panels a tile: what the encoder saw, what was kept before and inside the language model, the scores.
 
-    Without ``selection`` all tokens count as kept before the language model; without ``generation`` nothing is said about
-    what happened inside it.
+    Without ``selection`` all tokens count as kept before the language model; without ``generation`` nothing is said
+    about what happened inside it.
     """
     pictures = []
     for i, tile in enumerate(features.tiles):

@@ -90,7 +90,9 @@ def show_summary(summary: dict[str, Any], streamed: set[str]) -> None:
     """Tokens, times and memory of a run, the time of every node, and the outputs that were not streamed."""
     tokens = summary["visual_tokens"]
     if tokens is not None:
-        table = simple_table(">encoded", ">kept", ">final", ">layer average", ">TTFT ms", ">TPOT ms", ">KV cache", ">peak memory")
+        table = simple_table(
+            ">encoded", ">kept", ">final", ">layer average", ">TTFT ms", ">TPOT ms", ">KV cache", ">peak memory"
+        )
         table.title = f"[bold]visual tokens and speed[/] [dim]({summary['device']}, {summary['dtype']})[/]"
         table.add_row(
             *(str(tokens[key]) for key in ("encoded", "kept", "final", "layer_average")),

@@ -58,7 +58,13 @@ def some(family, images: int, ratio: float):
 def run(family, tokens, prompts, pruners=(), **options):
     logits = []
     generation = generate(
-        family, tokens, prompts, pruners, max_new_tokens=STEPS, on_step=lambda _ids, row: logits.append(row.clone()), **options
+        family,
+        tokens,
+        prompts,
+        pruners,
+        max_new_tokens=STEPS,
+        on_step=lambda _ids, row: logits.append(row.clone()),
+        **options,
     )
     return generation, torch.stack(logits, 1)  # (B, steps, V)
 
@@ -174,7 +180,9 @@ def fingerprint(family) -> dict:
     modules = dict(family.model.named_modules())
     return {
         "hooks": {n: (len(m._forward_hooks), len(m._forward_pre_hooks)) for n, m in modules.items()},
-        "configs": {n: (id(m.config), m.config._attn_implementation) for n, m in modules.items() if hasattr(m, "config")},
+        "configs": {
+            n: (id(m.config), m.config._attn_implementation) for n, m in modules.items() if hasattr(m, "config")
+        },
         "weights": {n: (p.data_ptr(), p.double().sum().item()) for n, p in family.model.named_parameters()},
     }
 

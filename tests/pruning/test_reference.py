@@ -115,7 +115,9 @@ def test_budget(available, ratio, tokens, kept):
     assert kept_count(available, ratio, tokens) == kept
 
 
-@pytest.mark.parametrize(("ratio", "tokens"), [(None, None), (0.0, None), (-0.1, None), (1.01, None), (0.5, 0), (None, -3)])
+@pytest.mark.parametrize(
+    ("ratio", "tokens"), [(None, None), (0.0, None), (-0.1, None), (1.01, None), (0.5, 0), (None, -3)]
+)
 def test_impossible_budgets_are_refused(ratio, tokens):
     with pytest.raises(UserError):
         kept_count(10, ratio, tokens)

@@ -34,7 +34,8 @@ class Llava(Family):
         patch = tower.config.patch_size
         grid = (pixels.shape[-2] // patch, pixels.shape[-1] // patch)
         tiles = tuple(
-            Tile(features[i, prefix:], grid, i, TileAttention(query[i], key[i], scale, prefix)) for i in range(len(images))
+            Tile(features[i, prefix:], grid, i, TileAttention(query[i], key[i], scale, prefix))
+            for i in range(len(images))
         )
         return VisionFeatures(tiles, tuple(self._seen(one) for one in batch["pixel_values"]))
 

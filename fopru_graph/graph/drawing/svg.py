@@ -1,0 +1,182 @@
+"""A picture as a standalone SVG file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from xml.sax.saxutils import escape, quoteattr
+
+from fopru_graph.graph.drawing.boxes import PADDING, SOCKET, STATE, Box, make_boxes
+from fopru_graph.graph.drawing.layers import Layers, arrange
+from fopru_graph.graph.drawing.palette import DARK, LIGHT, NEUTRAL, Ground, accent, fill
+from fopru_graph.graph.drawing.picture import Arrow, Picture
+from fopru_graph.graph.drawing.place import GAP, MARGIN, Placed, place
+
+_TIP = 7.0  # length of an arrow head
+_LANE = 12.0  # between links that lead up, right of everything
+_CORNER = 8.0
+_SANS = 'ui-sans-serif, system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif'
+_MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"
+
+
+def svg(picture: Picture) -> str:
+    """The picture as SVG text: light or dark as the reader's system is, and readable without style sheets' media queries."""
+    return _Drawing(picture).text()
+
+
+class _Drawing:
+    def __init__(self, picture: Picture) -> None:
+        self.picture = picture
+        self.layers: Layers = arrange(picture)
+        self.boxes = make_boxes(picture.shapes, self.layers)
+        self.placed: Placed = place(self.layers, self.boxes)
+        self.row_of = {one: number for number, row in enumerate(self.layers.rows) for one in row}
+
+    def text(self) -> str:
+        title = f"Pipeline {self.picture.title}".strip()
+        width = self.placed.width + len(self.layers.upward) * _LANE
+        size = f'width="{_n(width)}" height="{_n(self.placed.height)}" viewBox="0 0 {_n(width)} {_n(self.placed.height)}"'
+        lines = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label={quoteattr(title)}>',
+            f"<title>{escape(title)}</title>",
+            f"<style>{_style_sheet()}</style>",
+            f'<rect class="panel" x="0.5" y="0.5" width="{_n(width - 1)}" height="{_n(self.placed.height - 1)}" rx="10"/>',
+            *self._links(),
+            *(line for box in self.boxes.values() for line in self._box(box)),
+            "</svg>",
+        ]
+        return "\n".join(lines) + "\n"
+
+    # -- shapes -------------------------------------------------------------------------------------------------------
+
+    def _top(self, box: Box) -> float:
+        upper, lower = self.placed.rows[self.row_of[box.shape.id]]
+        return (upper + lower - box.height) / 2
+
+    def _box(self, box: Box) -> Iterator[str]:
+        shape, middle, top = box.shape, self.placed.x[box.shape.id], self._top(box)
+        flags = [word for word, holds in (("missing", shape.missing), ("failed", shape.state == "failed")) if holds]
+        css = " ".join([shape.kind, f"c{shape.colour}", *flags])
+        radius = 7.0 if shape.kind == "node" else box.height / 2
+        frame = f'x="{_n(middle - box.width / 2)}" y="{_n(top)}" width="{_n(box.width)}" height="{_n(box.height)}"'
+        yield f'<g id="{shape.id}" class="{css}">'
+        yield f"<title>{escape(_tooltip(box))}</title>"
+        yield f'<rect class="box" {frame} rx="{_n(radius)}"/>'
+        baseline = top + PADDING / 2
+        if box.input_names:
+            yield from _sockets(box.inputs, middle, baseline + SOCKET.height - 4)
+            baseline += SOCKET.height
+        if box.state:
+            yield from _badge(box.state, middle + box.width / 2, baseline)
+        for style, text in box.lines:
+            yield _text(style.css, middle, baseline + style.height - 4.5, text)
+            baseline += style.height
+        if box.output_names:
+            yield from _sockets(box.outputs, middle, baseline + SOCKET.height - 3)
+        yield "</g>"
+
+    # -- links --------------------------------------------------------------------------------------------------------
+
+    def _links(self) -> Iterator[str]:
+        for arrow, route in self.layers.routes.items():
+            yield from self._link(arrow, self._downward(arrow, route))
+        for number, arrow in enumerate(self.layers.upward):
+            yield from self._link(arrow, self._around(arrow, number))
+
+    def _link(self, arrow: Arrow, path: str) -> Iterator[str]:
+        shapes = self.picture.shapes
+        ends = f'data-from="{arrow.source}" data-to="{arrow.target}" data-input={quoteattr(arrow.path)}'
+        source = shapes[arrow.source].name + (f".{arrow.output}" if arrow.output else "")
+        target = shapes[arrow.target].name + (f".{arrow.path}" if arrow.path else "")
+        x, y = self._end(arrow)
+        yield f'<g class="link c{shapes[arrow.source].colour}" {ends}>'
+        yield f"<title>{escape(source)} → {escape(target)}</title>"
+        yield f'<path class="line" d="{path}"/>'
+        yield f'<path class="tip" d="M{_n(x)},{_n(y)} l-4,-{_n(_TIP)} l8,0 z"/></g>'
+
+    def _start(self, arrow: Arrow) -> tuple[float, float]:
+        box = self.boxes[arrow.source]
+        return self.placed.x[arrow.source] + box.outputs[arrow.output], self._top(box) + box.height
+
+    def _end(self, arrow: Arrow) -> tuple[float, float]:
+        box = self.boxes[arrow.target]
+        return self.placed.x[arrow.target] + box.inputs[arrow.input], self._top(box)
+
+    def _downward(self, arrow: Arrow, route: list[object]) -> str:
+        """From row to row: straight through a row, and an S through the gap between two."""
+        x, y = self._start(arrow)
+        end_x, end_y = self._end(arrow)
+        parts = [f"M{_n(x)},{_n(y)}"]
+        for one in route[1:]:
+            last = one == arrow.target
+            next_x = end_x if last else self.placed.x[one]
+            upper, lower = self.placed.rows[self.row_of[one]]
+            parts.append(f"V{_n(upper - GAP)}")
+            middle = upper - GAP / 2
+            parts.append(f"C{_n(x)},{_n(middle)} {_n(next_x)},{_n(middle)} {_n(next_x)},{_n(upper - _TIP)}")
+            parts.append(f"V{_n(end_y - _TIP + 1 if last else lower)}")
+            x = next_x
+        return " ".join(parts)
+
+    def _around(self, arrow: Arrow, number: int) -> str:
+        """Out below the source, up along the right edge, and in above the target."""
+        (x, y), (end_x, end_y) = self._start(arrow), self._end(arrow)
+        lane = self.placed.width - MARGIN / 2 + number * _LANE
+        low = self.placed.rows[self.row_of[arrow.source]][1] + GAP / 3
+        high = self.placed.rows[self.row_of[arrow.target]][0] - GAP / 3
+        corner = _CORNER
+        return (
+            f"M{_n(x)},{_n(y)} V{_n(low - corner)} q0,{corner} {corner},{corner} H{_n(lane - corner)} "
+            f"q{corner},0 {corner},-{corner} V{_n(high + corner)} q0,-{corner} -{corner},-{corner} "
+            f"H{_n(end_x + corner)} q-{corner},0 -{corner},{corner} V{_n(end_y - _TIP + 1)}"
+        )
+
+
+def _tooltip(box: Box) -> str:
+    shape = box.shape
+    head = f"{shape.name}: {shape.type}" if shape.type else shape.name
+    return "\n".join([head, *([shape.doc] if shape.doc else []), *shape.details])
+
+
+def _text(css: str, x: float, y: float, text: str) -> str:
+    return f'<text class="{css}" x="{_n(x)}" y="{_n(y)}">{escape(text)}</text>'
+
+
+def _sockets(places: dict[str, float], middle: float, y: float) -> Iterator[str]:
+    return (_text(SOCKET.css, middle + at, y, SOCKET.fit(name)) for name, at in places.items() if name)
+
+
+def _badge(state: str, right: float, top: float) -> Iterator[str]:
+    """The run state as a word, since a colour alone does not tell everybody."""
+    width = STATE.width(state) + PADDING
+    left = right - width - PADDING / 2
+    yield f'<rect class="badge" x="{_n(left)}" y="{_n(top + 2)}" width="{_n(width)}" height="14" rx="7"/>'
+    yield _text(STATE.css, left + width / 2, top + 12.3, state)
+
+
+def _n(value: float) -> str:
+    """A coordinate, as short as it is exact enough."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _style_sheet() -> str:
+    fonts = (
+        f"text{{font-family:{_SANS};text-anchor:middle}}.name{{font-size:13px;font-weight:600}}.type{{font-size:11px}}"
+        f".detail,.socket{{font-family:{_MONO}}}.detail{{font-size:10.5px}}.socket{{font-size:9.5px}}"
+        ".state{font-size:9.5px;font-weight:600}.line{fill:none;stroke-width:1.6}.box{stroke-width:1.4}"
+        ".missing .box{stroke-dasharray:5 4}.failed .box{stroke-width:2.6}"
+    )
+    return f"{fonts}{_colours(LIGHT)}@media (prefers-color-scheme:dark){{{_colours(DARK)}}}"
+
+
+def _colours(ground: Ground) -> str:
+    rules = [
+        f".panel{{fill:{ground.panel};stroke:{ground.frame}}}text{{fill:{ground.text}}}",
+        f".type,.socket{{fill:{ground.muted}}}.badge{{fill:{ground.muted}}}.state{{fill:{ground.panel}}}",
+    ]
+    for index in range(NEUTRAL + 1):
+        strong = accent(index, ground)
+        rules.append(
+            f".c{index} .box{{fill:{fill(index, ground)};stroke:{strong}}}"
+            f".c{index} .line{{stroke:{strong}}}.c{index} .tip{{fill:{strong}}}"
+        )
+    return "".join([*rules, f".failed .box{{stroke:{ground.failed}}}.failed .badge{{fill:{ground.failed}}}"])
