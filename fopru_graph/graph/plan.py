@@ -75,15 +75,15 @@ def plan(
 ) -> Plan:
     """Plan a run of the declared outputs and the output nodes, of some ``targets``, or only up to ``to``.
 
-    A target is a declared output, a node, or ``node.output``. Raises `PipelineError` with all errors of the pipeline.
+    A target is a declared output, or else a node or ``node.output``, which is what ``to`` is. Raises `PipelineError` with all errors of the pipeline.
     """
     registry = registry or graph.registry
     partial = targets is not None or to is not None
     checked = check(graph, registry, to_run=True, partial=partial)
     if errors := errors_of(checked.problems):
         raise PipelineError(errors, graph.file)
-    chosen = [to] if to is not None else list(targets) if targets is not None else None
-    wanted, literals, roots = _targets(checked, chosen)
+    chosen = None if targets is None else list(targets)
+    wanted, literals, roots = _targets(checked, chosen, to)
     needed = _ancestors(checked.flat, roots)
     order = {name: index for index, name in enumerate(checked.flat.nodes)}
     steps: dict[str, Step] = {}
@@ -109,16 +109,22 @@ def _step(checked: Checked, name: str, keys: Mapping[str, str]) -> Step:
     )
 
 
-def _targets(checked: Checked, chosen: list[str] | None) -> tuple[dict[str, Ref], dict[str, Any], list[str]]:
+def _targets(
+    checked: Checked, chosen: list[str] | None, to: str | None
+) -> tuple[dict[str, Ref], dict[str, Any], list[str]]:
     """The wanted outputs, those that are values known already, and the nodes to start from."""
     outputs = {name: output.ref for name, output in checked.flat.outputs.items()}
     found: dict[str, Any] = {}
     roots: list[str] = []
-    if chosen is None:
+    if to is not None:
+        node, names = _target_node(checked, to)
+        roots.append(node)
+        found = {name: Ref(node, name) for name in names}
+    elif chosen is None:
         found = outputs
         roots = [name for name, spec in checked.specs.items() if spec.output]
     for target in chosen or ():
-        if target in outputs and target not in checked.specs:
+        if target in outputs:
             found[target] = outputs[target]
         else:
             node, names = _target_node(checked, target)

@@ -112,7 +112,7 @@ class RunRecord:
         return graph
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunResult(Mapping[str, Any]):
     """The wanted outputs by name; also ``timings`` (node to ms), the ``cached`` nodes, the ``record`` and ``by_node``.
 

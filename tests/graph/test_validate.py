@@ -75,7 +75,7 @@ def test_hints_and_both_sides_of_a_clash(registry):
 
 def test_a_type_that_no_node_here_makes_is_hinted_by_node_types(registry):
     graph = nodes("  s: {type: Score}\n", registry, "{s: $s}")
-    assert errors(graph)[0].hint == "Picture comes from Load, TakePhoto, Split"
+    assert errors(graph)[0].hint == "Picture comes from Load, Split, TakePhoto"
 
 
 def test_a_problem_as_json_and_as_text(registry):

@@ -188,7 +188,6 @@ class Choose(Node):
     """One of two values; the other is not evaluated."""
 
     def run(self, which: bool, yes: Annotated[Any, Lazy()] = None, no: Annotated[Any, Lazy()] = None) -> Any:
-        note("Choose")
         return yes if which else no
 
     def needs(self, which: bool) -> list[str]:

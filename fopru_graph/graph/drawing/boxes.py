@@ -49,7 +49,6 @@ class Box:
     width: float
     height: float
     lines: tuple[tuple[Style, str], ...]
-    state: str
     inputs: Mapping[str, float]
     outputs: Mapping[str, float]
     input_names: bool
@@ -76,18 +75,16 @@ def _ordered(sockets: Mapping[str, list[float]]) -> list[str]:
 
 def _box(shape: Shape, inputs: list[str], outputs: list[str]) -> Box:
     lines = [(NAME, NAME.fit(shape.name)), (TYPE, TYPE.fit(shape.type))]
-    lines += [(DETAIL, DETAIL.fit(detail)) for detail in shape.details]
-    lines = [(style, text) for style, text in lines if text]
-    state = STATE.fit(shape.state, 80)
-    widths = [style.width(text) for style, text in lines]
-    if state:
-        widths[0] += 2 * (STATE.width(state) + 2 * PADDING)  # the name stays in the middle
-    width = max(_NARROWEST, *(width + 2 * PADDING for width in widths), _row_width(inputs), _row_width(outputs))
+    lines = [*((style, text) for style, text in lines if text), *((DETAIL, DETAIL.fit(text)) for text in shape.details)]
+    if shape.state:
+        lines.append((STATE, STATE.fit(shape.state)))
+    widest = max((style.width(text) for style, text in lines), default=0.0)
+    width = max(_NARROWEST, widest + 2 * PADDING, _row_width(inputs), _row_width(outputs))
     height = sum(style.height for style, _ in lines) + PADDING
     input_names, output_names = any(inputs), any(outputs)
     height += (input_names + output_names) * SOCKET.height
     return Box(
-        shape, width, height, tuple(lines), state, _spread(inputs, width), _spread(outputs, width), input_names, output_names
+        shape, width, height, tuple(lines), _spread(inputs, width), _spread(outputs, width), input_names, output_names
     )
 
 

@@ -78,7 +78,7 @@ def closing_links(links: nx.DiGraph[str]) -> set[tuple[str, str]]:
 
 
 def _layer_numbers(links: nx.DiGraph[str]) -> dict[str, int]:
-    """The longest path to each shape; what nothing leads to stands just above its first reader instead of at the top."""
+    """The longest path to each shape; what nothing leads to stands just above its first reader, not at the top."""
     layer = {name: number for number, names in enumerate(nx.topological_generations(links)) for name in names}
     for name in links:
         if not links.pred[name] and links.succ[name]:

@@ -31,12 +31,13 @@ class Ground:
     text: str
     muted: str
     accent: str
+    done: str
     failed: str
     share: float  # of the accent in a box's fill
 
 
-LIGHT = Ground("#ffffff", "#d8dee4", "#1c2128", "#57606a", "#656d76", "#c62828", 0.09)
-DARK = Ground("#11161d", "#30363d", "#eef2f6", "#a4b0bd", "#8d98a5", "#ff7b72", 0.16)
+LIGHT = Ground("#ffffff", "#d8dee4", "#1c2128", "#57606a", "#656d76", "#1f7a3a", "#c62828", 0.09)
+DARK = Ground("#11161d", "#30363d", "#eef2f6", "#a4b0bd", "#8d98a5", "#5fd07c", "#ff7b72", 0.16)
 
 
 def colour_index(category: str) -> int:

@@ -8,8 +8,9 @@ from typing import Literal
 
 from fopru_graph.graph.drawing.palette import NEUTRAL, colour_index
 from fopru_graph.graph.drawing.text import clean, value_text
+from fopru_graph.graph.entries import GraphNode
 from fopru_graph.graph.expand import is_block
-from fopru_graph.graph.graph import Graph, GraphNode
+from fopru_graph.graph.graph import Graph
 from fopru_graph.graph.sockets import MISSING, BadLiteral, Socket
 from fopru_graph.graph.tree import INPUTS, Ref, Value, has_invalid, has_refs, refs_in, tagged
 
@@ -38,7 +39,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Arrow:
-    """A link between the shapes of two ids. ``output`` is empty for a sole output, ``path`` is the place in the input."""
+    """A link between two shapes' ids. ``output`` is empty for a sole output, ``path`` is the place in the input."""
 
     source: str
     target: str
@@ -57,7 +58,7 @@ class Picture:
 
 
 def picture_of(graph: Graph, states: Mapping[str, str] | None = None) -> Picture:
-    """The shapes and arrows of a graph, which may have any problem; ``states`` maps names of nodes to their run state."""
+    """The shapes and arrows of a graph, sound or not; ``states`` maps names of nodes to their run state."""
     return _Painter(graph, states or {}).picture()
 
 
@@ -147,6 +148,6 @@ def _is_default(value: Value, socket: Socket | None) -> bool:
     if socket is None or socket.required or has_refs(value) or has_invalid(value):
         return False
     try:
-        return tagged(socket.read(value)) == tagged(socket.default)
+        return bool(tagged(socket.read(value)) == tagged(socket.default))
     except BadLiteral:
         return False

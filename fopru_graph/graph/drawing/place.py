@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from fopru_graph.graph.drawing.boxes import Box
 from fopru_graph.graph.drawing.layers import Bend, Layers, Place
+from fopru_graph.graph.drawing.straight import Straightener, distance
 
 MARGIN = 20.0
 GAP = 42.0  # between rows, where links change their place
-_BETWEEN_BOXES, _BETWEEN_LINKS = 22.0, 16.0
 _PASSES = 24
 _BEND_WEIGHT = 6.0  # a long link is kept straight rather than a short one
 
 
 @dataclass(frozen=True)
 class Link:
-    """A part of a link from one place to one in a lower row: the neighbour, and how far to the right of it one is best."""
+    """A part of a link between two rows, seen from one end: the other end, and how far right of it is straight."""
 
     other: Place
     offset: float
@@ -63,6 +63,9 @@ def _columns(layers: Layers, boxes: Mapping[str, Box], half: Mapping[Place, floa
                 wanted[one] = sum(x[link.other] + link.offset for link in links) / len(links) if links else x[one]
                 weights[one] = _BEND_WEIGHT if isinstance(one, Bend) else float(len(links)) or 0.1
             _settle(row, wanted, weights, half, x)
+    straightener = Straightener(layers, half, x)
+    straightener.snap({one: [(link.other, link.offset) for link in links] for one, links in above.items()})
+    straightener.straighten()
     return x
 
 
@@ -90,7 +93,7 @@ def _settle(
     shift, shifts = 0.0, []
     for number, one in enumerate(row):
         if number:
-            shift += half[row[number - 1]] + half[one] + _distance(row[number - 1], one)
+            shift += half[row[number - 1]] + half[one] + distance(row[number - 1], one)
         shifts.append(shift)
     pools: list[tuple[float, float, int]] = []  # mean, weight and number of places that touch each other
     for one, shift in zip(row, shifts, strict=True):
@@ -102,7 +105,3 @@ def _settle(
         pools.append((mean, weight, count))
     means = [mean for mean, _, count in pools for _ in range(count)]
     x.update((one, mean + shift) for one, mean, shift in zip(row, means, shifts, strict=True))
-
-
-def _distance(one: Place, other: Place) -> float:
-    return _BETWEEN_BOXES if isinstance(one, str) and isinstance(other, str) else _BETWEEN_LINKS

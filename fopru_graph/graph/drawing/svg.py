@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from xml.sax.saxutils import escape, quoteattr
 
 from fopru_graph.graph.drawing.boxes import PADDING, SOCKET, STATE, Box, make_boxes
-from fopru_graph.graph.drawing.layers import Layers, arrange
+from fopru_graph.graph.drawing.layers import Layers, Place, arrange
 from fopru_graph.graph.drawing.palette import DARK, LIGHT, NEUTRAL, Ground, accent, fill
 from fopru_graph.graph.drawing.picture import Arrow, Picture
 from fopru_graph.graph.drawing.place import GAP, MARGIN, Placed, place
@@ -19,7 +19,7 @@ _MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"
 
 
 def svg(picture: Picture) -> str:
-    """The picture as SVG text: light or dark as the reader's system is, and readable without style sheets' media queries."""
+    """The picture as SVG text: light or dark as the reader's system is, light where that is not known."""
     return _Drawing(picture).text()
 
 
@@ -33,13 +33,13 @@ class _Drawing:
 
     def text(self) -> str:
         title = f"Pipeline {self.picture.title}".strip()
-        width = self.placed.width + len(self.layers.upward) * _LANE
-        size = f'width="{_n(width)}" height="{_n(self.placed.height)}" viewBox="0 0 {_n(width)} {_n(self.placed.height)}"'
+        width, height = self.placed.width + len(self.layers.upward) * _LANE, self.placed.height
+        size = f'width="{_n(width)}" height="{_n(height)}" viewBox="0 0 {_n(width)} {_n(height)}"'
         lines = [
             f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label={quoteattr(title)}>',
             f"<title>{escape(title)}</title>",
             f"<style>{_style_sheet()}</style>",
-            f'<rect class="panel" x="0.5" y="0.5" width="{_n(width - 1)}" height="{_n(self.placed.height - 1)}" rx="10"/>',
+            f'<rect class="panel" x="0.5" y="0.5" width="{_n(width - 1)}" height="{_n(height - 1)}" rx="10"/>',
             *self._links(),
             *(line for box in self.boxes.values() for line in self._box(box)),
             "</svg>",
@@ -54,7 +54,7 @@ class _Drawing:
 
     def _box(self, box: Box) -> Iterator[str]:
         shape, middle, top = box.shape, self.placed.x[box.shape.id], self._top(box)
-        flags = [word for word, holds in (("missing", shape.missing), ("failed", shape.state == "failed")) if holds]
+        flags = ["missing"] * shape.missing + [state for state in ("done", "failed") if state == shape.state]
         css = " ".join([shape.kind, f"c{shape.colour}", *flags])
         radius = 7.0 if shape.kind == "node" else box.height / 2
         frame = f'x="{_n(middle - box.width / 2)}" y="{_n(top)}" width="{_n(box.width)}" height="{_n(box.height)}"'
@@ -65,9 +65,9 @@ class _Drawing:
         if box.input_names:
             yield from _sockets(box.inputs, middle, baseline + SOCKET.height - 4)
             baseline += SOCKET.height
-        if box.state:
-            yield from _badge(box.state, middle + box.width / 2, baseline)
         for style, text in box.lines:
+            if style is STATE:
+                yield _badge(text, middle, baseline)
             yield _text(style.css, middle, baseline + style.height - 4.5, text)
             baseline += style.height
         if box.output_names:
@@ -101,7 +101,7 @@ class _Drawing:
         box = self.boxes[arrow.target]
         return self.placed.x[arrow.target] + box.inputs[arrow.input], self._top(box)
 
-    def _downward(self, arrow: Arrow, route: list[object]) -> str:
+    def _downward(self, arrow: Arrow, route: list[Place]) -> str:
         """From row to row: straight through a row, and an S through the gap between two."""
         x, y = self._start(arrow)
         end_x, end_y = self._end(arrow)
@@ -141,16 +141,15 @@ def _text(css: str, x: float, y: float, text: str) -> str:
     return f'<text class="{css}" x="{_n(x)}" y="{_n(y)}">{escape(text)}</text>'
 
 
-def _sockets(places: dict[str, float], middle: float, y: float) -> Iterator[str]:
+def _sockets(places: Mapping[str, float], middle: float, y: float) -> Iterator[str]:
     return (_text(SOCKET.css, middle + at, y, SOCKET.fit(name)) for name, at in places.items() if name)
 
 
-def _badge(state: str, right: float, top: float) -> Iterator[str]:
-    """The run state as a word, since a colour alone does not tell everybody."""
+def _badge(state: str, middle: float, top: float) -> str:
+    """The ground of a run state, which is a word since a colour alone does not tell everybody."""
     width = STATE.width(state) + PADDING
-    left = right - width - PADDING / 2
-    yield f'<rect class="badge" x="{_n(left)}" y="{_n(top + 2)}" width="{_n(width)}" height="14" rx="7"/>'
-    yield _text(STATE.css, left + width / 2, top + 12.3, state)
+    left = middle - width / 2
+    return f'<rect class="badge" x="{_n(left)}" y="{_n(top + 3)}" width="{_n(width)}" height="14" rx="7"/>'
 
 
 def _n(value: float) -> str:
@@ -179,4 +178,6 @@ def _colours(ground: Ground) -> str:
             f".c{index} .box{{fill:{fill(index, ground)};stroke:{strong}}}"
             f".c{index} .line{{stroke:{strong}}}.c{index} .tip{{fill:{strong}}}"
         )
-    return "".join([*rules, f".failed .box{{stroke:{ground.failed}}}.failed .badge{{fill:{ground.failed}}}"])
+    rules.append(f".done .badge{{fill:{ground.done}}}.failed .badge{{fill:{ground.failed}}}")
+    rules.append(f".failed .box{{stroke:{ground.failed}}}")
+    return "".join(rules)

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fopru_graph.graph import Graph, Node, PipelineError, Registry, node
+from tests.graph import toys
+
+ROOT = Path(__file__).parents[2]
+GOOD = '''
+from __future__ import annotations
+from fopru_graph.graph import Node, node
+
+@node(category="mine")
+class {name}(Node):
+    """A node of one's own."""
+    def run(self, x: int = 1) -> int:
+        return x
+'''
+
+
+def problems(registry: Registry, type_name: str) -> list[tuple[str, str]]:
+    graph = Graph.loads(f"format: 1\nnodes:\n  n: {{type: {type_name}}}\noutputs: {{n: $n}}\n", registry)
+    return [(problem.code, problem.message) for problem in graph.problems()]
+
+
+def test_a_folder_of_files_and_packages(tmp_path):
+    (tmp_path / "one.py").write_text(GOOD.format(name="One"))
+    (tmp_path / "_hidden.py").write_text("raise SystemExit")
+    (tmp_path / "notes.txt").write_text("no node")
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "__init__.py").write_text("from .two import Two\n")
+    (tmp_path / "pack" / "two.py").write_text(GOOD.format(name="Two"))
+    registry = Registry()
+    assert registry.load_folder(tmp_path) == []
+    assert list(registry.types()) == ["One", "Two"]
+    graph = Graph(registry=registry)
+    graph.output("x", graph.Two(x=4))
+    assert graph.run()["x"] == 4
+
+
+def test_a_single_file(tmp_path):
+    (tmp_path / "one.py").write_text(GOOD.format(name="One"))
+    registry = Registry()
+    registry.load_folder(tmp_path / "one.py")
+    assert list(registry.types()) == ["One"]
+    with pytest.raises(PipelineError, match="no folder or file"):
+        registry.load_folder(tmp_path / "two.py")
+
+
+@pytest.mark.parametrize("text", ["import no_such_module\n", "raise SystemExit(3)\n", "def broken(:\n", "1 / 0\n"])
+def test_a_use_of_a_type_whose_file_fails_shows_that_error(tmp_path, text):
+    (tmp_path / "bad.py").write_text(text + GOOD.format(name="Bad"))
+    (tmp_path / "good.py").write_text(GOOD.format(name="Good"))
+    registry = Registry()
+    [failure] = registry.load_folder(tmp_path)
+    assert (failure.types, failure.source) == (("Bad",), str(tmp_path / "bad.py"))
+    [(code, message)] = problems(registry, "Bad")
+    assert code == "pack-failed"
+    assert failure.error.strip() in message
+    assert "bad.py" in message
+    assert problems(registry, "Good") == []
+
+
+def test_a_wrong_declaration_in_a_folder_is_a_pack_failure(tmp_path):
+    (tmp_path / "bad.py").write_text(GOOD.format(name="Bad").replace("x: int = 1", "x"))
+    registry = Registry()
+    [failure] = registry.load_folder(tmp_path)
+    assert "parameter 'x' has no annotation" in failure.summary
+
+
+def test_the_same_type_from_two_files_is_refused_naming_both(tmp_path):
+    (tmp_path / "one.py").write_text(GOOD.format(name="Same"))
+    (tmp_path / "two.py").write_text(GOOD.format(name="Same"))
+    registry = Registry()
+    assert len(registry.load_folder(tmp_path)) == 1
+    [(code, message)] = problems(registry, "Same")
+    assert code == "pack-failed"
+    assert "one.py" in message
+    assert "two.py" in message
+
+
+def test_adding_another_class_of_the_same_name_is_refused(registry):
+    @node(category="toy")
+    class Load(Node):
+        """Another one."""
+
+        def run(self) -> int:
+            return 1
+
+    with pytest.raises(PipelineError, match="defined twice"):
+        registry.add(Load)
+    assert registry.get("Load").cls is toys.Load
+    registry.add(toys.Load)
+
+
+def test_the_same_file_under_two_names_is_refused(tmp_path):
+    (tmp_path / "one.py").write_text(GOOD.format(name="One"))
+    registry = Registry()
+    registry.load_folder(tmp_path)
+    [failure] = registry.load_folder(tmp_path / "one.py")
+    assert "already loaded as" in failure.error
+    assert list(registry.types()) == ["One"]
+    other = Registry()
+    other.load_module(toys)
+    assert "already loaded as tests.graph.toys" in other.load_folder(toys.__file__)[0].error
+    assert "Load" in other.types()
+
+
+def test_only_classes_defined_in_a_module_belong_to_it(tmp_path):
+    (tmp_path / "one.py").write_text(GOOD.format(name="One") + "from tests.graph.toys import Load\n")
+    registry = Registry()
+    registry.load_folder(tmp_path)
+    assert list(registry.types()) == ["One"]
+
+
+def test_a_new_registry_sees_the_present_text_of_a_file(tmp_path):
+    for turn, name in enumerate(("First", "Second")):
+        (tmp_path / "one.py").write_text(GOOD.format(name=name))
+        os.utime(tmp_path / "one.py", (turn, turn))
+        registry = Registry()
+        registry.load_folder(tmp_path)
+        assert list(registry.types()) == [name]
+
+
+def test_suggestions_and_unknown_types(registry):
+    assert registry.suggest("Scoer") == "did you mean 'Score'?"
+    assert registry.suggest("load") == "did you mean 'Load'?"
+    with pytest.raises(PipelineError, match="no node type 'Nope'"):
+        registry.get("Nope")
+
+
+def test_the_default_registry_loads_without_torch():
+    """The built-in nodes, entry points, a validation and a run, in a fresh process."""
+    script = """
+import sys
+from fopru_graph.graph import Graph, Registry
+registry = Registry.default()
+types = registry.types()
+graph = Graph.loads("format: 1\\nnodes: {a: {type: Nope}}\\noutputs: {a: $a}\\n", registry)
+assert [problem.code for problem in graph.problems()] == ["unknown-type"], graph.problems()
+assert not registry.failures, registry.failures
+assert "torch" not in sys.modules
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", script], env=environment, cwd="/", check=True)
+
+
+def test_entry_points_name_a_module_or_a_class(monkeypatch):
+    from importlib.metadata import EntryPoint
+
+    points = [
+        EntryPoint("toys", "tests.graph.toys", "fopru_graph.nodes"),
+        EntryPoint("gone", "no_such_module", "fopru_graph.nodes"),
+        EntryPoint("odd", "tests.graph.toys:note", "fopru_graph.nodes"),
+        EntryPoint("one", "tests.graph.toys:Load", "fopru_graph.nodes"),
+    ]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
+    registry = Registry()
+    registry._load_entry_points()
+    assert registry.get("Load").cls is toys.Load
+    assert [failure.source.split()[2] for failure in registry.failures] == ["gone", "odd"]
+
+
+def test_importing_the_engine_imports_no_torch():
+    script = "import sys, fopru_graph.graph; assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fopru_graph.graph import Graph, Problem, Registry, expand
+
+BLOCK = """\
+format: 1
+inputs:
+  picture: {type: Picture}
+  ratio:   {type: float, default: 0.5}
+nodes:
+  score: {type: Score, inputs: {picture: $inputs.picture}}
+  keep:  {type: Keep, inputs: {scores: $score, ratio: $inputs.ratio}}
+outputs: {kept: $keep, scores: $score}
+"""
+OUTER = """\
+format: 1
+nodes:
+  load:  {type: Load, inputs: {size: 4}}
+  block: {type: ./block.yaml, inputs: {picture: $load, ratio: 1.0}}
+  total: {type: Total, inputs: {values: $block.kept}}
+outputs: {total: $total, scores: $block.scores}
+"""
+
+
+def write(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder / "outer.yaml"
+
+
+def load(folder: Path, registry: Registry, **files: str) -> Graph:
+    return Graph.load(write(folder, **files), registry)
+
+
+def errors(graph: Graph) -> list[Problem]:
+    return [problem for problem in graph.problems() if problem.severity == "error"]
+
+
+def test_a_block_runs_as_its_nodes_would(tmp_path, registry):
+    graph = load(tmp_path, registry, outer=OUTER, block=BLOCK)
+    assert graph.problems() == []
+    result = graph.run()
+    assert result["total"] == 6.0
+    assert list(result.timings) == ["load", "block/score", "block/keep", "total"]
+    assert result["scores"].values == (0.0, 1.0, 2.0, 3.0)
+
+
+def test_expand_gives_a_flat_graph(tmp_path, registry):
+    flat, problems = expand(load(tmp_path, registry, outer=OUTER, block=BLOCK))
+    assert problems == []
+    assert list(flat.nodes) == ["load", "block/score", "block/keep", "total"]
+    assert str(flat.nodes["total"].inputs["values"]) == "$block/keep"
+    assert flat.nodes["block/keep"].inputs["ratio"] == 1.0
+
+
+def test_a_default_of_the_block_is_used(tmp_path, registry):
+    graph = load(tmp_path, registry, outer=OUTER.replace(", ratio: 1.0", ""), block=BLOCK)
+    assert graph.run()["total"] == 5.0
+
+
+def test_a_pipeline_input_goes_through_a_block(tmp_path, registry):
+    outer = OUTER.replace("nodes:", "inputs:\n  share: {type: float, default: 0.25}\nnodes:").replace(
+        "1.0", "$inputs.share"
+    )
+    graph = load(tmp_path, registry, outer=outer, block=BLOCK)
+    assert graph.problems() == []
+    assert (graph.run()["total"], graph.run(sets={"share": 1.0})["total"]) == (3.0, 6.0)
+
+
+def test_blocks_in_blocks_in_another_folder(tmp_path, registry):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "block.yaml").write_text(
+        "format: 1\ninputs:\n  picture: {type: Picture}\nnodes:\n"
+        "  inner: {type: ../inner.yaml, inputs: {picture: $inputs.picture}}\noutputs: {kept: $inner.kept, scores: $inner.scores}\n"
+    )
+    outer = OUTER.replace("./block.yaml", "parts/block.yaml").replace(", ratio: 1.0", "")
+    graph = load(tmp_path, registry, outer=outer, inner=BLOCK)
+    assert graph.problems() == []
+    assert list(graph.run().timings) == ["load", "block/inner/score", "block/inner/keep", "total"]
+
+
+def test_a_block_may_hand_its_input_through(tmp_path, registry):
+    block = "format: 1\ninputs:\n  picture: {type: Picture}\noutputs: {same: $inputs.picture}\n"
+    outer = "format: 1\nnodes:\n  l: {type: Load}\n  b: {type: ./block.yaml, inputs: {picture: $l}}\noutputs: {x: $b}\n"
+    graph = load(tmp_path, registry, outer=outer, block=block)
+    assert graph.problems() == []
+    assert graph.run()["x"].pixels == (0, 1, 2, 3)
+
+
+def test_problems_inside_a_block_name_its_line_and_carry_the_outer_place(tmp_path, registry):
+    block = BLOCK.replace("scores: $score, ratio", "scores: $scor, ratio").replace("type: Score", "typ: Score")
+    problems = errors(load(tmp_path, registry, outer=OUTER, block=block))
+    assert {(problem.node, problem.line) for problem in problems} == {("block", 4)}
+    assert [(problem.code, problem.message.partition(": ")[0]) for problem in problems] == [
+        ("unknown-key", "block.yaml:6"), ("bad-structure", "block.yaml:6"), ("unknown-node", "block.yaml:7"),
+    ]  # fmt: skip
+
+
+def test_the_interface_of_a_block_is_checked(tmp_path, registry):
+    outer = OUTER.replace("picture: $load, ratio: 1.0", "pictur: $load, ratio: half").replace(
+        "$block.kept", "$block.kep"
+    )
+    found = {
+        (problem.code, problem.input): problem for problem in errors(load(tmp_path, registry, outer=outer, block=BLOCK))
+    }
+    assert set(found) == {
+        ("unknown-input", "pictur"), ("missing-input", "picture"), ("bad-value", "ratio"), ("unknown-output", "values"),
+    }  # fmt: skip
+    assert found["unknown-input", "pictur"].hint == "did you mean 'picture'?"
+    assert found["unknown-output", "values"].hint == "did you mean 'kept'?"
+
+
+def test_several_outputs_need_a_name(tmp_path, registry):
+    graph = load(tmp_path, registry, outer=OUTER.replace("$block.kept", "$block"), block=BLOCK)
+    assert [problem.code for problem in errors(graph)] == ["ambiguous-output"]
+
+
+def test_types_are_checked_across_the_border(tmp_path, registry):
+    graph = load(tmp_path, registry, outer=OUTER.replace("picture: $load", "picture: $total"), block=BLOCK)
+    assert "type-mismatch" in {problem.code for problem in errors(graph)}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "/etc/block.yaml",
+        "https://example.org/block.yaml",
+        "./block.txt",
+        "C:/block.yaml",
+        "~/block.yaml",
+        "a\\\\b.yaml",
+    ],
+)
+def test_only_relative_yaml_files_are_blocks(kind, tmp_path, registry):
+    graph = load(tmp_path, registry, outer=OUTER.replace("./block.yaml", f'"{kind}"'), block=BLOCK)
+    assert [(problem.code, problem.line) for problem in errors(graph)] == [("bad-subgraph", 4)]
+
+
+def test_a_block_that_is_missing_or_broken(tmp_path, registry):
+    graph = load(tmp_path, registry, outer=OUTER)
+    [problem] = errors(graph)
+    assert problem.line == 4
+    assert "No such file" in problem.message
+    (tmp_path / "block.yaml").write_text("a: [")
+    [problem] = errors(graph)
+    assert (problem.code, problem.line) == ("syntax", 4)
+    assert problem.message.startswith("block.yaml:")
+
+
+@pytest.mark.parametrize("files", [1, 2, 3])
+def test_files_that_include_each_other_are_refused(files, tmp_path, registry):
+    for index in range(files):
+        text = f"format: 1\nnodes:\n  b: {{type: ./f{(index + 1) % files}.yaml}}\noutputs: {{b: $b}}\n"
+        (tmp_path / f"f{index}.yaml").write_text(text)
+    problem = errors(Graph.load(tmp_path / "f0.yaml", registry))[0]
+    assert (problem.code, problem.line) == ("bad-subgraph", 3)
+    assert "include each other" in problem.message
+
+
+def test_nesting_deeper_than_eight_is_refused(tmp_path, registry):
+    for index in range(10):
+        (tmp_path / f"f{index}.yaml").write_text(
+            f"format: 1\nnodes:\n  b: {{type: ./f{index + 1}.yaml}}\noutputs: {{b: $b}}\n"
+        )
+    (tmp_path / "f10.yaml").write_text("format: 1\nnodes:\n  b: {type: Load}\noutputs: {b: $b}\n")
+    assert [problem.code for problem in errors(Graph.load(tmp_path / "f0.yaml", registry))] == ["bad-subgraph"]
+    assert errors(Graph.load(tmp_path / "f2.yaml", registry)) == []
+
+
+def test_blocks_that_multiply_are_stopped(tmp_path, registry):
+    for index in range(8):
+        rows = "".join(f"  b{i}: {{type: ./f{index + 1}.yaml}}\n" for i in range(10))
+        (tmp_path / f"f{index}.yaml").write_text(f"format: 1\nnodes:\n{rows}outputs: {{b: $b0}}\n")
+    (tmp_path / "f8.yaml").write_text("format: 1\nnodes:\n  b: {type: Load}\noutputs: {b: $b}\n")
+    assert "bad-subgraph" in {problem.code for problem in errors(Graph.load(tmp_path / "f0.yaml", registry))}
+
+
+def test_keys_do_not_depend_on_the_block(tmp_path, registry):
+    result = load(tmp_path, registry, outer=OUTER, block=BLOCK).run()
+    flat = Graph("flat", registry=registry)
+    score = flat.Score(picture=flat.Load(size=4))
+    flat.output("total", flat.Total(values=flat.Keep(scores=score, ratio=1.0)))
+    assert flat.run().record.nodes["total"]["key"] == result.record.nodes["total"]["key"]
+
+
+def test_a_record_with_blocks_is_replayed_without_the_files(tmp_path, registry):
+    graph = load(tmp_path, registry, outer=OUTER, block=BLOCK)
+    result = graph.run()
+    for path in tmp_path.iterdir():
+        path.unlink()
+    again = result.record.graph(registry).run()
+    assert again["total"] == result["total"]
+    assert {name: node["key"] for name, node in again.record.nodes.items()} == {
+        name: node["key"] for name, node in result.record.nodes.items()
+    }
+
+
+def test_a_block_in_a_graph_without_a_file(registry):
+    graph = Graph("g", registry=registry)
+    graph.output("x", graph.add("./block.yaml", "b"))
+    assert errors(graph)[0].code == "bad-subgraph"
+
+
+def test_a_block_that_feeds_itself_is_a_cycle(tmp_path, registry):
+    block = "format: 1\ninputs:\n  picture: {type: Picture}\noutputs: {same: $inputs.picture}\n"
+    outer = "format: 1\nnodes:\n  b: {type: ./block.yaml, inputs: {picture: $b}}\noutputs: {x: $b}\n"
+    assert {problem.code for problem in errors(load(tmp_path, registry, outer=outer, block=block))} == {"cycle"}
