@@ -17,7 +17,8 @@ def draw(graph: Graph, form: str, states: Mapping[str, str] | None = None) -> st
     """The graph as text in one of `FORMATS`; the same graph always gives the same text.
 
     Any graph can be drawn: what is only referred to is dashed, and links that close a cycle lead back up. ``states``
-    maps names of nodes to ``done``, ``cached``, ``failed`` or another word to show. Raises ValueError for another format.
+    maps names of nodes to ``done``, ``cached``, ``failed`` or another word to show. Raises ValueError for an
+    unknown format.
     """
     if form not in _WRITERS:
         raise ValueError(f"cannot draw as {form!r}; the formats are {', '.join(FORMATS)}")
