@@ -3,12 +3,13 @@
 It knows nothing of models and imports no torch.
 """
 
+from fopru_graph.errors import UserError
 from fopru_graph.graph.cache import Codec, CorruptEntry, DiskCache, JsonCodec, MemoryCache
 from fopru_graph.graph.context import CancelToken, Context
 from fopru_graph.graph.declare import Lazy, Node, NodeSpec, Outputs, node
 from fopru_graph.graph.describe import describe
 from fopru_graph.graph.entries import GraphNode, PipelineInput, PipelineOutput
-from fopru_graph.graph.errors import Cancelled, NodeError, PipelineError, Problem, UserError
+from fopru_graph.graph.errors import Cancelled, NodeError, PipelineError, Problem
 from fopru_graph.graph.events import (
     CacheWarning,
     Event,

@@ -37,7 +37,7 @@ class Scalar:
 
 @dataclass
 class Sequence:
-    """A list; ``size`` counts its values with aliases expanded, ``height`` the levels below it."""
+    """A list; ``size`` counts its values (not its keys) with aliases expanded, ``height`` the levels below it."""
 
     line: int
     column: int
@@ -211,7 +211,8 @@ class _Composer:
             self.root = self.root or value
             return
         top = self._stack[-1]
-        top.node.size += value.size
+        is_key = isinstance(top.node, Mapping) and top.key is None
+        top.node.size += 0 if is_key and isinstance(value, Scalar) else value.size
         top.node.height = max(top.node.height, value.height + 1)
         if top.node.size > MAX_VALUES:
             raise _TooMuch("too-many-values", f"the file holds more than {MAX_VALUES} values", value.line)

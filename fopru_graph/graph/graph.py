@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
 import networkx as nx
@@ -34,7 +35,7 @@ class Handle(Link):
         return Ref(self._name)
 
     def __getitem__(self, output: str) -> Ref:
-        spec = self._graph.registry.find(self._graph.nodes[self._name].type)
+        spec = self._graph.registry.find(self._graph.node(self._name).type)
         if spec is not None and output not in spec.outputs:
             message = f"{self._name} ({spec.type}) has no output {output!r}"
             hint = hint_choices(output, spec.outputs)
@@ -117,12 +118,14 @@ class Graph:
         """The nodes by name, in order."""
         return {name: entry for name, entry in self._store.nodes(data="entry") if entry is not None}
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._store and self._store.nodes[name].get("entry") is not None
+
     def node(self, name: str) -> GraphNode:
         """One node; raises KeyError when there is none of this name."""
-        entry = self._store.nodes[name].get("entry")
-        if entry is None:
+        if name not in self:
             raise KeyError(name)
-        return cast(GraphNode, entry)
+        return cast(GraphNode, self._store.nodes[name]["entry"])
 
     @property
     def store(self) -> nx.MultiDiGraph[str]:
@@ -192,8 +195,8 @@ class Graph:
         Raises `PipelineError` for an unknown type or input, or a bad or used name.
         """
         spec = self._builder_spec(type_name)
-        chosen = name or id or self._free_name(snake_case(type_name))
-        self._check_name(chosen, None, self.nodes)
+        chosen = name or id or self._free_name(_default_name(type_name))
+        self._check_name(chosen, None, self)
         if spec is not None and (unknown := spec.unknown_inputs(inputs)):
             raise PipelineError([replace(problem, node=chosen) for problem in unknown])
         self.put(GraphNode(chosen, type_name, {key: self._plain(value, chosen, key) for key, value in inputs.items()}))
@@ -224,12 +227,12 @@ class Graph:
         if not dot:
             self._set_pipeline_input(target, value)
             return
-        entry = self.nodes.get(node_name)
-        if entry is None:
+        if node_name not in self:
             hint = hint_choices(node_name, self.nodes)
             raise PipelineError(
                 [Problem("unknown-node", f"cannot set {target}: no node {node_name!r}", hint=hint)], self.file
             )
+        entry = self.node(node_name)
         spec = self.registry.find(entry.type)
         if spec is not None and (unknown := spec.unknown_inputs({key: value})):
             raise PipelineError([replace(unknown[0], node=node_name, line=entry.line)], self.file)
@@ -238,7 +241,7 @@ class Graph:
 
     def remove(self, name: str) -> None:
         """Remove a node; references to it stay and are reported until they are changed. Raises `PipelineError`."""
-        if name not in self.nodes:
+        if name not in self:
             hint = hint_choices(name, self.nodes)
             raise PipelineError([Problem("unknown-node", f"there is no node {name!r} to remove", hint=hint)])
         readers = list(self._store.out_edges(name, data=True))
@@ -292,15 +295,14 @@ class Graph:
         return self.registry.get(type_name)
 
     def _free_name(self, base: str) -> str:
-        names = self.nodes
-        if base not in names and base != INPUTS:
+        if base not in self and base != INPUTS:
             return base
         number = 2
-        while f"{base}_{number}" in names:
+        while f"{base}_{number}" in self:
             number += 1
         return f"{base}_{number}"
 
-    def _check_name(self, name: str, kind: str | None, taken: Mapping[str, Any]) -> None:
+    def _check_name(self, name: str, kind: str | None, taken: Container[str]) -> None:
         where = f"{kind[:-1]} " if kind else "node "
         if not NAME.fullmatch(name) or (kind is None and name == INPUTS):
             raise PipelineError([bad_name(f"{where}name", name, kind)])
@@ -321,3 +323,10 @@ class Graph:
             message = f"cannot set {name}: the pipeline has no such input"
             raise PipelineError([Problem("unknown-pipeline-input", message, input=name, hint=hint)], self.file)
         self.inputs[name].default = self._plain(value, INPUTS, name)
+
+
+def _default_name(type_name: str) -> str:
+    """The type in snake case; for a sub-graph the name of its file."""
+    if type_name.endswith((".yaml", ".yml")):
+        return re.sub(r"^(?![A-Za-z_])|[^A-Za-z0-9_-]", "_", PurePosixPath(type_name).stem)
+    return snake_case(type_name)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from fopru_graph.graph.errors import Cancelled
+
 
 def settle(value: Any) -> Any:
     """The value itself, or what an awaitable comes to."""
@@ -15,7 +17,10 @@ def settle(value: Any) -> Any:
         return value
 
     async def wait() -> Any:
-        return await value
+        try:
+            return await value
+        except asyncio.CancelledError as error:  # no ordinary exception: it would pass by every handler of the run
+            raise Cancelled from error
 
     try:
         asyncio.get_running_loop()

@@ -62,9 +62,13 @@ class InputChecker:
         """
         if ref.node == INPUTS:
             return self._resolve_input(ref, key)
-        nodes = self.flat.nodes
-        if ref.node not in nodes:
-            self._add("unknown-node", key, f"{ref} refers to a node that does not exist", hint_choices(ref.node, nodes))
+        if ref.node not in self.flat:
+            self._add(
+                "unknown-node",
+                key,
+                f"{ref} refers to a node that does not exist",
+                hint_choices(ref.node, self.flat.nodes),
+            )
             return None
         spec = self.specs.get(ref.node)
         if spec is None:

@@ -132,7 +132,9 @@ class Registry:
     def _load_built_in(self) -> None:
         try:
             package = importlib.import_module(BUILT_IN)
-        except ModuleNotFoundError:
+        except ModuleNotFoundError as error:
+            if error.name != BUILT_IN:
+                raise
             return
         for module in pkgutil.iter_modules(package.__path__):
             if not module.name.startswith("_"):

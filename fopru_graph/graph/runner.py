@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fopru_graph.errors import UserError
 from fopru_graph.graph.cache import CorruptEntry, DiskCache, MemoryCache, Values
 from fopru_graph.graph.context import CancelToken, Context
 from fopru_graph.graph.describe import describe
-from fopru_graph.graph.errors import Cancelled, NodeError, UserError
+from fopru_graph.graph.errors import Cancelled, NodeError
 from fopru_graph.graph.events import CacheWarning, Event, NodeFailed, NodeFinished, NodeStarted
 from fopru_graph.graph.hooks import accepts, settle
 from fopru_graph.graph.plan import Plan, Step

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
-MAX_DEPTH = 64
+MAX_DEPTH = 64  # of a file
+MAX_VALUE_DEPTH = 56  # of one input, which stands some levels below the top of its file
 MAX_INTEGER = 2**63 - 1
 INPUTS = "inputs"  # the reserved name that stands for the pipeline's own inputs
 
@@ -65,8 +66,8 @@ def plain(value: Any, depth: int = 0) -> Value:
 
     Raises ValueError for what a pipeline file cannot hold: other objects, nan and inf, huge integers, deep nesting.
     """
-    if depth > MAX_DEPTH:
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    if depth > MAX_VALUE_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_VALUE_DEPTH} levels")
     if isinstance(value, enum.Enum):
         value = value.value
     if isinstance(value, Link):

@@ -12,7 +12,7 @@ import networkx as nx
 
 from fopru_graph.graph.declare import CACHE_POLICIES, NodeSpec
 from fopru_graph.graph.entries import GraphNode
-from fopru_graph.graph.errors import PipelineError, Problem, did_you_mean, errors_of, sort_problems
+from fopru_graph.graph.errors import PipelineError, Problem, did_you_mean, sort_problems
 from fopru_graph.graph.expand import expand, locate
 from fopru_graph.graph.graph import Graph
 from fopru_graph.graph.hooks import accepts, settle
@@ -58,8 +58,7 @@ def check(graph: Graph, registry: Registry, *, to_run: bool = False, partial: bo
     validator.nodes()
     validator.outputs(partial)
     validator.cycles()
-    if not errors_of(checked.problems):
-        validator.check_hooks()
+    validator.check_hooks()
     validator.unused()
     checked.problems = sort_problems(checked.problems)
     return checked
@@ -101,6 +100,10 @@ class _Validator:
             if isinstance(output.ref, Ref):
                 entry = GraphNode("outputs", "", line=output.line)
                 self._checker(entry).resolve(output.ref, name)
+            elif has_refs(output.ref):
+                message = f"the output {name!r} is a list of references that a sub-graph hands through"
+                hint = "make every element an output of its own"
+                self.add(Problem("bad-reference", message, node="outputs", input=name, line=output.line, hint=hint))
         runs = any(spec.output for spec in self.checked.specs.values())
         if not partial and not self.graph.outputs and not runs:
             hint = "add outputs: {name: $node}"
@@ -138,14 +141,14 @@ class _Validator:
         self.add(Problem(problem.code, message, node=entry.name, hint=problem.hint), entry)
 
     def check_hooks(self) -> None:
-        """Ask each node's own ``check``; only in a pipeline without other errors, so that it sees sound literals."""
+        """Ask the own ``check`` of every node whose inputs are sound in themselves."""
         for name, spec in self.checked.specs.items():
             hook = getattr(spec.cls(), "check", None)
-            if hook is None:
+            bound = self.checked.bound[name]
+            if hook is None or has_invalid(bound):
                 continue
-            literals = {key: value for key, value in self.checked.bound[name].items() if not has_refs(value)}
-            given = accepts(hook, {key: value for key, value in literals.items() if not has_invalid(value)})
-            for message in _messages(hook, given):
+            literals = {key: value for key, value in bound.items() if not has_refs(value)}
+            for message in _messages(hook, accepts(hook, literals)):
                 self.add(Problem("check", message, node=name), self.entries[name])
 
     # -- the graph as a whole -----------------------------------------------------------------------------------------

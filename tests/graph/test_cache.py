@@ -81,10 +81,12 @@ def test_deep_values_take_part_to_the_last_leaf(registry):
 def test_the_order_of_keys_of_inputs_and_of_nodes_and_their_names_change_nothing(registry):
     one = Graph.loads(
         "format: 1\nnodes:\n  e: {type: Echo, inputs: {value: {a: 1, b: 2}}}\n"
-        "  k: {type: Add, inputs: {a: $t, b: 2}}\n  t: {type: Total, inputs: {values: [1, 2]}}\noutputs: {k: $k, e: $e}\n", registry,
+        "  k: {type: Add, inputs: {a: $t, b: 2}}\n  t: {type: Total, inputs: {values: [1, 2]}}\n"
+        "outputs: {k: $k, e: $e}\n", registry,
     )  # fmt: skip
     two = Graph.loads(
-        "format: 1\nnodes:\n  total: {type: Total, inputs: {values: [1, 2]}}\n  sum: {type: Add, inputs: {b: 2, a: $total.output}}\n"
+        "format: 1\nnodes:\n  total: {type: Total, inputs: {values: [1, 2]}}\n"
+        "  sum: {type: Add, inputs: {b: 2, a: $total.output}}\n"
         "  echo: {type: Echo, inputs: {value: {b: 2, a: 1}}}\noutputs: {e: $echo, k: $sum}\n", registry,
     )  # fmt: skip
     first, second = keys(one), keys(two)
@@ -426,7 +428,8 @@ def test_explain_tells_what_runs_is_reused_and_is_skipped_and_why(graph, calls):
     graph.set("keep.ratio", 1.0)
     report = executor.explain(graph)
     assert {name: entry["action"] for name, entry in report.items()} == {
-        "load": "skip", "score": "reuse", "keep": "run", "total": "run", "y": "skip", "n": "skip", "c": "run", "unused": "skip",
+        "load": "skip", "score": "reuse", "keep": "run", "total": "run",
+        "y": "skip", "n": "skip", "c": "run", "unused": "skip",
     }  # fmt: skip
     assert "lazy" in report["y"]["why"]
     assert "no wanted output" in report["unused"]["why"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import weakref
@@ -490,8 +491,6 @@ def test_a_model_node_that_waits_does_not_keep_others_from_running(graph):
 
 
 def test_coroutines_run_alone_mixed_with_others_and_inside_a_running_loop(graph):
-    import asyncio
-
     graph.output("x", graph.Add(a=graph.Sleepy(value=2), b=graph.Add(a=1)))
     assert graph.run()["x"] == 4.0
 
@@ -549,7 +548,7 @@ def test_cached_values_are_not_released(watched):
 
 
 def test_a_value_for_a_lazy_input_is_kept_until_nobody_can_ask_for_it(watched):
-    """The choice is made before the last step; the branch that it does not take must not hold its values until the end."""
+    """The branch that a choice does not take must not hold values until the end."""
     shared = watched.Watch(turn=0, id="shared")
     choose = watched.Choose(which=True, yes=watched.Watch(picture=shared, turn=1), no=watched.Score(picture=shared))
     watched.output("x", watched.Watch(picture=choose, turn=2))
@@ -617,3 +616,73 @@ def test_the_output_folder_reaches_nodes(graph, tmp_path):
 def test_jobs_must_be_positive():
     with pytest.raises(ValueError, match="at least 1"):
         Executor(jobs=0)
+
+
+# -- coroutines -------------------------------------------------------------------------------------------------------
+
+
+@node(category="toy")
+class Coroutine(Node):
+    """Ends in a way of one's choice, and cleans up."""
+
+    cleaned: list[str] = []
+
+    async def run(self, end: str = "value") -> str:
+        try:
+            await asyncio.sleep(0)
+            if end == "error":
+                raise RuntimeError("inside")
+            if end == "timeout":
+                await asyncio.wait_for(asyncio.sleep(60), 0.001)
+            if end == "cancel":
+                raise asyncio.CancelledError
+            return end
+        finally:
+            self.cleaned.append(end)
+
+    async def check(self, end: str) -> list[str]:
+        await asyncio.sleep(0)
+        return ["end must not be empty"] if not end else []
+
+    async def fingerprint(self, end: str) -> str:
+        await asyncio.sleep(0)
+        return end
+
+
+@JOBS
+@pytest.mark.parametrize(
+    ("end", "error", "message"),
+    [
+        ("error", NodeError, "RuntimeError: inside"),
+        ("timeout", NodeError, "TimeoutError"),
+        ("cancel", Cancelled, "cancelled"),
+        ("", PipelineError, "end must not be empty"),
+    ],
+)
+def test_a_coroutine_that_fails_times_out_or_is_cancelled(graph, jobs, end, error, message):
+    graph.registry.add(Coroutine)
+    Coroutine.cleaned.clear()
+    graph.output("x", graph.Coroutine(end=end))
+    with pytest.raises(error, match=message):
+        graph.run(jobs=jobs)
+    assert Coroutine.cleaned == ([end] if end else [])
+    graph.set("coroutine.end", "fine")
+    assert graph.run(jobs=jobs)["x"] == "fine"
+
+
+def test_coroutines_are_cached_like_other_nodes(graph):
+    graph.registry.add(Coroutine)
+    Coroutine.cleaned.clear()
+    graph.output("x", graph.Coroutine())
+    cache = MemoryCache()
+    assert [graph.run(cache=cache).cached for _ in range(2)] == [frozenset(), {"coroutine"}]
+    assert Coroutine.cleaned == ["value"]
+
+
+@JOBS
+def test_a_failure_of_one_branch_while_another_is_a_coroutine(graph, jobs):
+    graph.registry.add(Coroutine)
+    graph.output("x", graph.Coroutine())
+    graph.output("y", graph.Boom())
+    with pytest.raises(NodeError, match="it went boom"):
+        graph.run(jobs=jobs)

@@ -186,3 +186,17 @@ def test_registries_are_independent():
     assert list(registry.types()) == ["Load"]
     with pytest.raises(PipelineError):
         Graph(registry=registry).add("Score")
+
+
+def test_the_deepest_value_that_can_be_built_can_be_read_again(graph):
+    value: list = []
+    for _ in range(55):
+        value = [value]
+    graph.output("x", graph.Echo(value=value))
+    assert Graph.loads(graph.dumps(), graph.registry) == graph
+    with pytest.raises(PipelineError, match="deeper than"):
+        graph.set("echo.value", [[value]])
+
+
+def test_a_sub_graph_is_named_after_its_file(graph):
+    assert [str(graph.add(kind)) for kind in ("./score-block.yaml", "parts/2 x.yml")] == ["$score-block", "$_2_x"]

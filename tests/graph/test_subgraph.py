@@ -75,7 +75,8 @@ def test_blocks_in_blocks_in_another_folder(tmp_path, registry):
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "block.yaml").write_text(
         "format: 1\ninputs:\n  picture: {type: Picture}\nnodes:\n"
-        "  inner: {type: ../inner.yaml, inputs: {picture: $inputs.picture}}\noutputs: {kept: $inner.kept, scores: $inner.scores}\n"
+        "  inner: {type: ../inner.yaml, inputs: {picture: $inputs.picture}}\n"
+        "outputs: {kept: $inner.kept, scores: $inner.scores}\n"
     )
     outer = OUTER.replace("./block.yaml", "parts/block.yaml").replace(", ratio: 1.0", "")
     graph = load(tmp_path, registry, outer=outer, inner=BLOCK)
@@ -209,3 +210,14 @@ def test_a_block_that_feeds_itself_is_a_cycle(tmp_path, registry):
     block = "format: 1\ninputs:\n  picture: {type: Picture}\noutputs: {same: $inputs.picture}\n"
     outer = "format: 1\nnodes:\n  b: {type: ./block.yaml, inputs: {picture: $b}}\noutputs: {x: $b}\n"
     assert {problem.code for problem in errors(load(tmp_path, registry, outer=outer, block=block))} == {"cycle"}
+
+
+def test_a_list_of_references_handed_through_a_block_feeds_a_node_but_is_no_output(tmp_path, registry):
+    block = "format: 1\ninputs:\n  values: {type: json}\noutputs: {same: $inputs.values}\n"
+    outer = (
+        "format: 1\nnodes:\n  l: {type: Load}\n  b: {type: ./block.yaml, inputs: {values: [$l, $l]}}\n"
+        "  g: {type: Gather, inputs: {pictures: $b}}\noutputs: {g: $g}\n"
+    )
+    assert load(tmp_path, registry, outer=outer, block=block).run()["g"] == 2
+    graph = load(tmp_path, registry, outer=outer.replace("g: $g", "g: $g, b: $b"), block=block)
+    assert [(problem.code, problem.input) for problem in errors(graph)] == [("bad-reference", "b")]

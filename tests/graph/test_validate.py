@@ -117,7 +117,8 @@ def test_undeclared_inputs_are_refused_even_when_linked(registry):
     ("inputs", "code"),
     [
         ("{a: $w}", None), ("{a: $f}", "type-mismatch"), ("{a: 1}", None), ("{a: true}", "bad-value"),
-        ('{a: "1"}', "bad-value"), ("{a: $t}", "type-mismatch"), ("{a: [$w]}", "type-mismatch"), ("{a: null}", "bad-value"),
+        ('{a: "1"}', "bad-value"), ("{a: $t}", "type-mismatch"), ("{a: [$w]}", "type-mismatch"),
+        ("{a: null}", "bad-value"),
     ],
 )  # fmt: skip
 def test_ints_fit_floats_and_bools_fit_no_number(inputs, code, registry):
@@ -163,7 +164,8 @@ def test_edge_to_itself_is_a_cycle(registry):
 
 def test_one_cycle_problem_a_component_with_a_shortest_path(registry):
     graph = nodes(
-        "  a: {type: Add, inputs: {a: $c}}\n  b: {type: Add, inputs: {a: $a}}\n  c: {type: Add, inputs: {a: $b, b: $c}}\n"
+        "  a: {type: Add, inputs: {a: $c}}\n  b: {type: Add, inputs: {a: $a}}\n"
+        "  c: {type: Add, inputs: {a: $b, b: $c}}\n"
         "  d: {type: Add, inputs: {a: $e}}\n  e: {type: Add, inputs: {a: $d}}\n", registry, "{a: $a, d: $d}",
     )  # fmt: skip
     assert [problem.message.partition(": ")[2] for problem in errors(graph)] == ["a -> b -> c -> a", "d -> e -> d"]
@@ -190,7 +192,8 @@ def test_an_output_node_is_output_enough(registry):
 
 def test_unused_nodes_and_inputs_are_warnings(registry):
     graph = Graph.loads(
-        "format: 1\ninputs:\n  x: {type: int, default: 1}\nnodes:\n  l: {type: Load}\n  m: {type: Load}\noutputs: {l: $l}\n",
+        "format: 1\ninputs:\n  x: {type: int, default: 1}\n"
+        "nodes:\n  l: {type: Load}\n  m: {type: Load}\noutputs: {l: $l}\n",
         registry,
     )
     assert [(problem.code, problem.severity, problem.line) for problem in graph.problems()] == [
@@ -256,3 +259,10 @@ def test_an_unknown_type_s_hint_and_an_empty_registry():
     [problem] = [p for p in nodes("  l: {type: Load}\n", Registry(), "{l: $l}").problems() if p.severity == "error"]
     assert (problem.code, problem.hint) == ("unknown-type", "no node types are loaded")
     assert toys.Load.spec.type == "Load"
+
+
+def test_a_check_is_asked_beside_other_nodes_problems_but_not_with_bad_inputs(registry):
+    text = "  a: {type: Even, inputs: {value: 3}}\n  b: {type: Load, inputs: {size: 0}}\n"
+    text += "  c: {type: Even, inputs: {value: x}}\n"
+    graph = nodes(text, registry, "{a: $a, b: $b, c: $c}")
+    assert [problem.code for problem in errors(graph)] == ["check", "out-of-range", "bad-value"]
