@@ -206,8 +206,7 @@ def _open(file: Path, folders: list[Path] | None, sets: list[str] | None = None,
 
 
 def _apply_sets(graph: Graph, sets: list[str] | None) -> None:
-    """Apply NAME=VALUE options; a target that takes text gets the text as it stands, any other the value as YAML
-    reads it."""
+    """Apply NAME=VALUE options; a target that takes text gets it as it stands, any other the value as in YAML."""
     from fopru_graph.graph import PipelineError, parse_value
 
     for option in sets or []:

@@ -99,8 +99,7 @@ def first_line(error: BaseException) -> str:
 
 
 def fingerprint(name: str) -> list[str]:
-    """What tells one state of a local checkpoint from another: names, sizes and times of its files; [] for a hub
-    name."""
+    """What tells one state of a local checkpoint from another: its files' names, sizes and times; [] for the hub."""
     folder = DEMO if name == "demo" else Path(name).expanduser()
     if not folder.is_dir():
         return []
