@@ -75,8 +75,8 @@ def plan(
 ) -> Plan:
     """Plan a run of the declared outputs and the output nodes, of some ``targets``, or only up to ``to``.
 
-    A target is a declared output, or else a node or ``node.output``, which is what ``to`` is. Raises `PipelineError` with
-    all errors of the pipeline.
+    A target is a declared output, or else a node or ``node.output``, which is what ``to`` is. Raises `PipelineError`
+    with all errors of the pipeline.
     """
     registry = registry or graph.registry
     partial = targets is not None or to is not None

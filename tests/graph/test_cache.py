@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import stat
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from fopru_graph.graph import CacheWarning, DiskCache, Executor, Graph, MemoryCache, Registry, plan
+from fopru_graph.graph.keys import digest, ingredients
 from tests.graph import toys
 
 ROOT = Path(__file__).parents[2]
@@ -165,6 +167,11 @@ def test_code_and_version_take_part(tmp_path):
     assert key("x", "1") == first
     assert key("x + 1", "1") != first
     assert key("x", "2") != first
+
+
+def test_the_version_alone_takes_part():
+    newer = dataclasses.replace(toys.Load.spec, version="2")
+    assert digest(ingredients(newer, {}, {})) != digest(ingredients(toys.Load.spec, {}, {}))
 
 
 def test_the_content_of_a_file_takes_part(registry, tmp_path, calls):

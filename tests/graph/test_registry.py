@@ -66,6 +66,12 @@ def test_a_use_of_a_type_whose_file_fails_shows_that_error(tmp_path, text):
     assert problems(registry, "Good") == []
 
 
+def test_a_file_that_fails_does_not_hide_a_type_that_is_there(tmp_path, registry):
+    (tmp_path / "bad.py").write_text("1 / 0\n" + GOOD.format(name="Load"))
+    assert len(registry.load_folder(tmp_path)) == 1
+    assert problems(registry, "Load") == []
+
+
 def test_a_wrong_declaration_in_a_folder_is_a_pack_failure(tmp_path):
     (tmp_path / "bad.py").write_text(GOOD.format(name="Bad").replace("x: int = 1", "x"))
     registry = Registry()

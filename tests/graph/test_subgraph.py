@@ -162,6 +162,13 @@ def test_files_that_include_each_other_are_refused(files, tmp_path, registry):
     assert "include each other" in problem.message
 
 
+def test_blocks_that_include_each_other_below_the_pipeline(tmp_path, registry):
+    text = "format: 1\nnodes:\n  b: {type: ./NEXT.yaml}\noutputs: {b: $b}\n"
+    files = {name: text.replace("NEXT", next_) for name, next_ in (("outer", "a"), ("a", "c"), ("c", "a"))}
+    [problem] = errors(load(tmp_path, registry, **files))
+    assert "include each other: a.yaml -> c.yaml -> a.yaml" in problem.message
+
+
 def test_nesting_deeper_than_eight_is_refused(tmp_path, registry):
     for index in range(10):
         (tmp_path / f"f{index}.yaml").write_text(

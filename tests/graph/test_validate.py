@@ -78,6 +78,16 @@ def test_a_type_that_no_node_here_makes_is_hinted_by_node_types(registry):
     assert errors(graph)[0].hint == "Picture comes from Load, Split, TakePhoto"
 
 
+def test_a_hint_never_makes_a_cycle(registry):
+    graph = nodes(
+        "  a: {type: Score, inputs: {picture: $t}}\n  s: {type: Score, inputs: {picture: $l}}\n"
+        "  l: {type: Echo, inputs: {value: $a}}\n  t: {type: Text}\n  k: {type: Split, inputs: {picture: $l}}\n",
+        registry,
+        "{k: $k.low, s: $s}",
+    )
+    assert errors(graph)[0].hint == "Picture comes from Load, Split, TakePhoto"
+
+
 def test_a_problem_as_json_and_as_text(registry):
     graph = nodes("  l: {type: Load, inputs: {size: 0}}\n", registry, "{l: $l}")
     [problem] = graph.problems()
