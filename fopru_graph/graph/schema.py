@@ -215,7 +215,7 @@ def _draft_07(schema: Schema, place: str) -> Schema:
     converted: Schema = {}
     for key, content in schema.items():
         if key in ("anyOf", "oneOf", "allOf"):
-            converted[key] = [_draft_07(part, place) for part in content]
+            converted[key] = [_literal(part, place) for part in content]
         elif key == "prefixItems":
             converted["items"] = [_value(part, place) for part in content]
         elif key == "items" and "prefixItems" in schema:

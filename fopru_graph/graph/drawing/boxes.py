@@ -60,9 +60,11 @@ def make_boxes(shapes: Mapping[str, Shape], layers: Layers) -> dict[str, Box]:
     shares = {place: (at + 0.5) / len(row) for row in layers.rows for at, place in enumerate(row)}
     inputs: dict[str, dict[str, list[float]]] = {name: {} for name in shapes}
     outputs: dict[str, dict[str, list[float]]] = {name: {} for name in shapes}
-    for arrow, route in layers.routes.items():
-        inputs[arrow.target].setdefault(arrow.input, []).append(shares[route[-2]])
-        outputs[arrow.source].setdefault(arrow.output, []).append(shares[route[1]])
+    for upper, lower, output, name in layers.parts():
+        if isinstance(lower, str):
+            inputs[lower].setdefault(name, []).append(shares[upper])
+        if isinstance(upper, str):
+            outputs[upper].setdefault(output, []).append(shares[lower])
     for arrow in layers.upward:  # they run along the right edge of the picture
         inputs[arrow.target].setdefault(arrow.input, []).append(1.0)
         outputs[arrow.source].setdefault(arrow.output, []).append(1.0)

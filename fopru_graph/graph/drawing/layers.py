@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import networkx as nx
@@ -31,12 +31,20 @@ class Layers:
     """Places by layer, from top to bottom and from left to right."""
 
     rows: list[list[Place]]
-    routes: dict[Arrow, list[Place]]  # from the source to the target, one place a layer
+    trunks: dict[tuple[str, str], list[Place]]  # by shape and output: the shape, and the bends of its longest link
+    ends: dict[Arrow, Place]  # the place above its target at which a link leaves its trunk
     upward: list[Arrow] = field(default_factory=list)  # the links that close a cycle
 
     def index(self) -> dict[Place, int]:
         """The position of every place in its row."""
         return {place: index for row in self.rows for index, place in enumerate(row)}
+
+    def parts(self) -> Iterator[tuple[Place, Place, str, str]]:
+        """Every part of a link between two places, with the output it comes from and the input it ends in, if any."""
+        for (_, output), trunk in self.trunks.items():
+            yield from ((upper, lower, output, "") for upper, lower in zip(trunk, trunk[1:], strict=False))
+        for arrow, upper in self.ends.items():
+            yield upper, arrow.target, arrow.output, arrow.input
 
 
 def arrange(picture: Picture) -> Layers:
@@ -86,23 +94,26 @@ def _layer_numbers(links: nx.DiGraph[str]) -> dict[str, int]:
     return layer
 
 
-def _with_bends(names: Iterable[str], layer: Mapping[str, int], arrows: Iterable[Arrow]) -> Layers:
+def _with_bends(names: Iterable[str], layer: Mapping[str, int], arrows: Sequence[Arrow]) -> Layers:
     """The rows, where links that cross a layer have a place too; links from the same output share theirs."""
     rows: list[list[Place]] = [[] for _ in range(max(layer.values(), default=-1) + 1)]
     for name in names:
         rows[layer[name]].append(name)
-    bends: dict[Bend, None] = {}
-    routes: dict[Arrow, list[Place]] = {}
+    trunks: dict[tuple[str, str], list[Place]] = {}
+    room = _MOST_BENDS
+    for arrow in sorted(arrows, key=lambda arrow: layer[arrow.target], reverse=True):  # the longest of a trunk first
+        if (arrow.source, arrow.output) not in trunks:
+            passed = range(layer[arrow.source] + 1, layer[arrow.target])
+            bends = [Bend(arrow.source, arrow.output, number) for number in passed if len(passed) <= room]
+            room -= len(bends)
+            trunks[arrow.source, arrow.output] = [arrow.source, *bends]
+            for bend in bends:
+                rows[bend.layer].append(bend)
+    ends: dict[Arrow, Place] = {}
     for arrow in arrows:
-        between = range(layer[arrow.source] + 1, layer[arrow.target])
-        passed = [Bend(arrow.source, arrow.output, number) for number in between]
-        if len(bends) + len(passed) > _MOST_BENDS:
-            passed = []
-        bends.update(dict.fromkeys(passed))
-        routes[arrow] = [arrow.source, *passed, arrow.target]
-    for bend in bends:
-        rows[bend.layer].append(bend)
-    return Layers(rows, routes)
+        trunk = trunks[arrow.source, arrow.output]
+        ends[arrow] = trunk[min(layer[arrow.target] - layer[arrow.source], len(trunk)) - 1]
+    return Layers(rows, trunks, ends)
 
 
 class Segments:
@@ -111,10 +122,9 @@ class Segments:
     def __init__(self, layers: Layers) -> None:
         self.above: dict[Place, dict[Place, None]] = {place: {} for row in layers.rows for place in row}
         self.below: dict[Place, dict[Place, None]] = {place: {} for row in layers.rows for place in row}
-        for route in layers.routes.values():
-            for upper, lower in zip(route, route[1:], strict=False):
-                self.below[upper][lower] = None
-                self.above[lower][upper] = None
+        for upper, lower, _, _ in layers.parts():
+            self.below[upper][lower] = None
+            self.above[lower][upper] = None
 
 
 def _reduce_crossings(layers: Layers) -> None:

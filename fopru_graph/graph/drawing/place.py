@@ -70,15 +70,14 @@ def _columns(layers: Layers, boxes: Mapping[str, Box], half: Mapping[Place, floa
 
 
 def _links(layers: Layers, boxes: Mapping[str, Box]) -> tuple[dict[Place, list[Link]], dict[Place, list[Link]]]:
-    """The links of every place to those above and to those below it; links that share their way count once."""
+    """The links of every place to those above and to those below it."""
     above: dict[Place, dict[Link, None]] = {place: {} for row in layers.rows for place in row}
     below: dict[Place, dict[Link, None]] = {place: {} for row in layers.rows for place in row}
-    for arrow, route in layers.routes.items():
-        for upper, lower in zip(route, route[1:], strict=False):
-            leaves = boxes[upper].outputs[arrow.output] if isinstance(upper, str) else 0.0
-            enters = boxes[lower].inputs[arrow.input] if isinstance(lower, str) else 0.0
-            above[lower][Link(upper, leaves - enters)] = None
-            below[upper][Link(lower, enters - leaves)] = None
+    for upper, lower, output, name in layers.parts():
+        leaves = boxes[upper].outputs[output] if isinstance(upper, str) else 0.0
+        enters = boxes[lower].inputs[name] if isinstance(lower, str) else 0.0
+        above[lower][Link(upper, leaves - enters)] = None
+        below[upper][Link(lower, enters - leaves)] = None
     return {key: list(value) for key, value in above.items()}, {key: list(value) for key, value in below.items()}
 
 

@@ -77,8 +77,13 @@ class _Drawing:
     # -- links --------------------------------------------------------------------------------------------------------
 
     def _links(self) -> Iterator[str]:
-        for arrow, route in self.layers.routes.items():
-            yield from self._link(arrow, self._downward(arrow, route))
+        for (source, output), trunk in self.layers.trunks.items():
+            if len(trunk) > 1:
+                path = self._trunk(trunk, self._start(source, output))
+                colour = self.picture.shapes[source].colour
+                yield f'<path class="line c{colour}" data-trunk="{source}" d="{path}"/>'
+        for arrow, above in self.layers.ends.items():
+            yield from self._link(arrow, self._downward(arrow, above))
         for number, arrow in enumerate(self.layers.upward):
             yield from self._link(arrow, self._around(arrow, number))
 
@@ -93,33 +98,43 @@ class _Drawing:
         yield f'<path class="line" d="{path}"/>'
         yield f'<path class="tip" d="M{_n(x)},{_n(y)} l-4,-{_n(_TIP)} l8,0 z"/></g>'
 
-    def _start(self, arrow: Arrow) -> tuple[float, float]:
-        box = self.boxes[arrow.source]
-        return self.placed.x[arrow.source] + box.outputs[arrow.output], self._top(box) + box.height
+    def _start(self, source: str, output: str) -> tuple[float, float]:
+        box = self.boxes[source]
+        return self.placed.x[source] + box.outputs[output], self._top(box) + box.height
 
     def _end(self, arrow: Arrow) -> tuple[float, float]:
         box = self.boxes[arrow.target]
         return self.placed.x[arrow.target] + box.inputs[arrow.input], self._top(box)
 
-    def _downward(self, arrow: Arrow, route: list[Place]) -> str:
-        """From row to row: straight through a row, and an S through the gap between two."""
-        x, y = self._start(arrow)
-        end_x, end_y = self._end(arrow)
+    def _trunk(self, trunk: list[Place], start: tuple[float, float]) -> str:
+        """What several links share: from row to row, straight through each."""
+        x, y = start
         parts = [f"M{_n(x)},{_n(y)}"]
-        for one in route[1:]:
-            last = one == arrow.target
-            next_x = end_x if last else self.placed.x[one]
-            upper, lower = self.placed.rows[self.row_of[one]]
-            parts.append(f"V{_n(upper - GAP)}")
-            middle = upper - GAP / 2
-            parts.append(f"C{_n(x)},{_n(middle)} {_n(next_x)},{_n(middle)} {_n(next_x)},{_n(upper - _TIP)}")
-            parts.append(f"V{_n(end_y - _TIP + 1 if last else lower)}")
+        for one in trunk[1:]:
+            next_x, row = self.placed.x[one], self.row_of[one]
+            parts += [self._step(x, next_x, row), f"V{_n(self.placed.rows[row][1])}"]
             x = next_x
         return " ".join(parts)
 
+    def _downward(self, arrow: Arrow, above: Place) -> str:
+        """The last part of a link, from its source or its trunk."""
+        if isinstance(above, str):
+            x, y = self._start(arrow.source, arrow.output)
+        else:
+            x, y = self.placed.x[above], self.placed.rows[self.row_of[above]][1]
+        end_x, end_y = self._end(arrow)
+        step = self._step(x, end_x, self.row_of[arrow.target])
+        return f"M{_n(x)},{_n(y)} {step} V{_n(end_y - _TIP + 1)}"
+
+    def _step(self, x: float, next_x: float, row: int) -> str:
+        """An S through the gap above a row, so that no box is in the way."""
+        upper = self.placed.rows[row][0]
+        middle = _n(upper - GAP / 2)
+        return f"V{_n(upper - GAP)} C{_n(x)},{middle} {_n(next_x)},{middle} {_n(next_x)},{_n(upper - _TIP)}"
+
     def _around(self, arrow: Arrow, number: int) -> str:
         """Out below the source, up along the right edge, and in above the target."""
-        (x, y), (end_x, end_y) = self._start(arrow), self._end(arrow)
+        (x, y), (end_x, end_y) = self._start(arrow.source, arrow.output), self._end(arrow)
         lane = self.placed.width - MARGIN / 2 + number * _LANE
         low = self.placed.rows[self.row_of[arrow.source]][1] + GAP / 3
         high = self.placed.rows[self.row_of[arrow.target]][0] - GAP / 3
@@ -176,7 +191,7 @@ def _colours(ground: Ground) -> str:
         strong = accent(index, ground)
         rules.append(
             f".c{index} .box{{fill:{fill(index, ground)};stroke:{strong}}}"
-            f".c{index} .line{{stroke:{strong}}}.c{index} .tip{{fill:{strong}}}"
+            f".c{index} .line,.line.c{index}{{stroke:{strong}}}.c{index} .tip{{fill:{strong}}}"
         )
     rules.append(f".done .badge{{fill:{ground.done}}}.failed .badge{{fill:{ground.failed}}}")
     rules.append(f".failed .box{{stroke:{ground.failed}}}")

@@ -16,13 +16,14 @@ _LONGEST = 200  # characters that are looked at; no label is as wide
 
 # Advance widths in em of the widest common sans serif (DejaVu Sans, Verdana), so that a label fits with any font.
 _WIDTHS = {
-    **dict.fromkeys("ijlI'|", 0.36),
-    **dict.fromkeys(' .,:;!()[]/\\fJ-rt"', 0.45),
+    **dict.fromkeys("ijlI'|", 0.37),
+    **dict.fromkeys(" .,:;!()[]/\\fJ-rt", 0.46),
+    **dict.fromkeys('"*_`', 0.52),
     **dict.fromkeys("mwMW%@", 1.03),
     **dict.fromkeys("ABCDEFGHKLNOPQRSTUVXYZ&", 0.8),
     **dict.fromkeys("+=<>~^#", 0.85),
 }
-_OTHER, _WIDE, _BOLD, _MONO = 0.65, 1.35, 1.12, 0.61
+_OTHER, _FOREIGN, _WIDE, _BOLD, _MONO = 0.65, 1.08, 1.35, 1.12, 0.61
 
 
 def clean(text: str) -> str:
@@ -41,9 +42,10 @@ def _advance(character: str, mono: bool) -> float:
         return 0.0
     if unicodedata.east_asian_width(character) in "WF" or ord(character) > 0x2E80:
         return _WIDE
-    if ord(character) > 0x17F:
-        return 1.03  # taken from some other font: even in a monospace text it may be wide
-    return _MONO if mono else _WIDTHS.get(character, _OTHER)
+    if mono and ord(character) < 0x180:  # what is not Latin may be taken from a font that is wider
+        return _MONO
+    base = unicodedata.normalize("NFD", character)[0]
+    return _WIDTHS.get(base, _OTHER) if base.isascii() else _FOREIGN
 
 
 def fit(text: str, size: float, width: float, *, bold: bool = False, mono: bool = False) -> str:
