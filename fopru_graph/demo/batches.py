@@ -20,7 +20,7 @@ from fopru_graph.demo import questions, scenes
 from fopru_graph.demo.architecture import SIDE
 
 BLOCK = 12
-LABELS = ("shape", "colour", "word", "letter", "centre")
+LABELS = ("shape", "colour", "word", "letter", "centre", "row", "column")
 # The kinds that are learned last are asked most.
 KIND_WEIGHTS = {"existence": 1.0, "colour": 1.0, "shape": 1.0, "counting": 1.6, "position": 1.5, "reading": 1.0}
 IGNORED = -100

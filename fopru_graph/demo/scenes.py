@@ -183,6 +183,8 @@ class PatchLabels:
     word: np.ndarray  # 1 + index into WORDS, on every patch of the sign
     letter: np.ndarray  # 1 + place in the alphabet of the sign's letter at the patch's middle
     centre: np.ndarray  # 1 on the one patch that holds a shape's centre
+    row: np.ndarray  # 1 + the patch's row
+    column: np.ndarray  # 1 + the patch's column
 
 
 def patch_labels(scene: Scene, grid: int, coverage: float = 0.25) -> PatchLabels:
@@ -209,7 +211,8 @@ def patch_labels(scene: Scene, grid: int, coverage: float = 0.25) -> PatchLabels
         inside = ((owners == 255).mean((1, 3)) >= 0.5).reshape(-1)
         word[inside] = 1 + WORDS.index(scene.sign.word)
         letter[inside] = np.tile(_letters_by_column(scene.sign, grid), grid)[inside]
-    return PatchLabels(shape, colour, word, letter, centre)
+    row, column = (index.reshape(-1) + 1 for index in np.indices((grid, grid)))
+    return PatchLabels(shape, colour, word, letter, centre, row, column)
 
 
 def _letters_by_column(sign: Sign, grid: int) -> np.ndarray:

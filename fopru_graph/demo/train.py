@@ -41,6 +41,8 @@ DENSE_CLASSES = {
     "word": 1 + len(WORDS),
     "letter": 27,
     "centre": 2,
+    "row": 1 + GRID,
+    "column": 1 + GRID,
 }
 READ_OUT_TOKENS = 4
 VALIDATION_SCENES = 192
@@ -233,6 +235,11 @@ class Trainer:
         """Stage 3: the projector alone learns the symbolic tokens."""
         packer = Packer(self.tokenizer, GRID, per_scene=1)
         words = self.model.get_input_embeddings()
+        projector = self.model.model.multi_modal_projector
+        # The symbolic tokens are about 0.05 in size and the tower's features about 6: with the usual initialisation the
+        # first outputs are so far off that every hidden unit dies on the way.
+        nn.init.normal_(projector.linear_1.weight, std=0.012)
+        nn.init.normal_(projector.linear_2.weight, std=0.003)
         see = self._maybe_compile(lambda pixels: self._see(pixels)[0])
 
         def step(i: int) -> dict[str, torch.Tensor]:
@@ -266,7 +273,7 @@ class Trainer:
                 target = self.symbols(batch.labels, words.weight)
             align = self._alignment(features, target, batch)
             fade = max(0.0, 1 - 2 * i / steps)
-            return {"answer": loss, "dense": 0.1 * dense, "read_out": 0.1 * read_out, "align": 0.2 * fade * align}
+            return {"answer": loss, "dense": 0.1 * dense, "read_out": 0.1 * read_out, "align": 0.5 * fade * align}
 
         def validate(i: int) -> dict[str, float]:
             return self._validate(

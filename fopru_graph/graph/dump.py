@@ -17,7 +17,8 @@ from fopru_graph.graph.tree import Ref, Value
 WIDTH = 120
 _WIDEST_COLUMN = 28  # a longer name is not aligned with, so that it cannot push the others over the edge
 _LONGEST_SIMPLE_KEY = 120  # YAML allows 1024 bytes; longer keys get the explicit form ``? key : value``
-_PLAIN_FLOW = re.compile(r"[\w$./][\w $./;()?!'=+*%<>|~^&@:-]*")
+# No question mark between braces: PyYAML's own parser, unlike libyaml, takes it for the mark of a key there.
+_PLAIN_FLOW = re.compile(r"[\w$./][\w $./;()!'=+*%<>|~^&@:-]*")
 _PLAIN_BLOCK = re.compile(r"[\w$./][\w $./;()?!'=+*%<>|~^&@:,\[\]{}-]*")
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 

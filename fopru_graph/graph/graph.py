@@ -72,6 +72,7 @@ class Graph:
         self.blocks: dict[str, str] = {}  # texts of sub-graph files, which then are not read from disk
         self.document_problems: list[Problem] = []
         self._registry = registry
+        self._cache: MemoryCache | None = None
         self._store: nx.MultiDiGraph[str] = nx.MultiDiGraph()
 
     # -- reading and writing ------------------------------------------------------------------------------------------
@@ -281,9 +282,16 @@ class Graph:
         cancel: CancelToken | None = None,
         out: Path | None = None,
     ) -> RunResult:
-        """Run the pipeline; see `Executor.run`."""
+        """Run the pipeline; see `Executor.run`.
+
+        The graph remembers the outputs of its own nodes, so that a second run only runs what changed; another ``cache``
+        takes the place of that memory, ``MemoryCache(0)`` remembers nothing.
+        """
+        from fopru_graph.graph.cache import MemoryCache
         from fopru_graph.graph.executor import Executor
 
+        if cache is None:
+            cache = self._cache = MemoryCache() if self._cache is None else self._cache
         executor = Executor(self.registry, cache=cache, disk=disk, jobs=jobs)
         return executor.run(self, targets, to=to, sets=sets, on_event=on_event, cancel=cancel, out=out)
 

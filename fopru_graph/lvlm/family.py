@@ -5,14 +5,11 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from fopru_graph.values import Image, Selection, VisionFeatures, VisualTokens
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
 
 
 class Family(ABC):
@@ -21,13 +18,15 @@ class Family(ABC):
     Attributes:
         model_types: values of ``config.model_type`` that the family serves.
         auto_class: name of the stock transformers class that loads it.
+        model: the stock model; typed loosely, as transformers has no types for a model's parts that hold everywhere.
+        processor: the stock processor.
         lock: held by every run on the model, because taps and hooks sit on its modules for the time of a forward.
     """
 
     model_types: ClassVar[tuple[str, ...]]
     auto_class: ClassVar[str]
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+    def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor = model, processor
         self.lock = threading.RLock()
 
@@ -49,29 +48,31 @@ class Family(ABC):
     # -- language side -------------------------------------------------------------------------------------------
 
     @property
-    def language_model(self) -> torch.nn.Module:
+    def language_model(self) -> Any:
         """The stock decoder stack (without the output head)."""
         return self.model.model.language_model
 
     @property
-    def layers(self) -> torch.nn.ModuleList:
+    def layers(self) -> Any:
         """The decoder layers, in order."""
         return self.language_model.layers
 
     @property
     def image_token_id(self) -> int:
         """The placeholder that stands for one visual token in the prompt."""
-        return self.model.config.image_token_id
+        return int(self.model.config.image_token_id)
 
     @property
     def device(self) -> torch.device:
         """Where prompts enter the language model."""
-        return self.model.get_input_embeddings().weight.device
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """Type of the language model's weights."""
-        return self.model.get_input_embeddings().weight.dtype
+        dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
+        return dtype
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -83,4 +84,5 @@ class Family(ABC):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Next-token logits (B, V) of the last hidden states (B, E)."""
-        return self.model.lm_head(hidden)
+        logits: torch.Tensor = self.model.lm_head(hidden)
+        return logits

@@ -18,6 +18,7 @@ import pytest
 from fopru_graph.graph import CacheWarning, DiskCache, Executor, Graph, MemoryCache, Registry, plan
 from fopru_graph.graph.keys import digest, ingredients
 from tests.graph import toys
+from tests.graph.toys import fresh
 
 ROOT = Path(__file__).parents[2]
 
@@ -227,9 +228,21 @@ def test_partial_cache(graph, calls):
 
 
 def test_without_a_cache_everything_runs_again(graph, calls):
-    pipeline(graph).run()
-    graph.run()
+    fresh(pipeline(graph))
+    fresh(graph)
     assert len(calls) == 8
+
+
+def test_a_graph_remembers_its_own_runs(graph, calls):
+    pipeline(graph).run()
+    calls.clear()
+    graph.set("keep.ratio", 1.0)
+    assert graph.run()["x"] == 6.0
+    assert calls == ["Keep", "Total"]
+    copy = graph.copy()
+    calls.clear()
+    copy.run()
+    assert len(calls) == 4  # memory is a graph's own
 
 
 def test_a_hit_needs_no_ancestors_even_failing_ones(graph, monkeypatch):
@@ -297,8 +310,8 @@ def entry_of(cache: DiskCache, graph: Graph) -> Path:
 
 def test_the_disk_cache_outlives_the_process(registry, calls, tmp_path):
     graph = kept(registry, [1, 2.5, "ü", None, True, {"a": []}])
-    first = graph.run(disk=DiskCache(tmp_path / "c"))
-    second = graph.run(disk=DiskCache(tmp_path / "c"))
+    first = fresh(graph, disk=DiskCache(tmp_path / "c"))
+    second = fresh(graph, disk=DiskCache(tmp_path / "c"))
     assert calls == ["Kept"]
     assert second == first
     assert second.cached == {"kept"}
@@ -306,13 +319,13 @@ def test_the_disk_cache_outlives_the_process(registry, calls, tmp_path):
 
 def test_only_nodes_that_ask_for_it_are_kept_on_disk(graph, tmp_path):
     disk = DiskCache(tmp_path / "c")
-    pipeline(graph).run(disk=disk)
+    fresh(pipeline(graph), disk=disk)
     assert list(disk.folder.iterdir()) == []
 
 
 def test_the_folder_is_private(registry, tmp_path):
     disk = DiskCache(tmp_path / "c")
-    kept(registry).run(disk=disk)
+    fresh(kept(registry), disk=disk)
     for path in (disk.folder, *disk.folder.rglob("*")):
         if path.is_dir() and path.name != "0":
             assert stat.S_IMODE(path.stat().st_mode) == 0o700
@@ -326,7 +339,7 @@ def every_file(entry: Path) -> list[Path]:
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "remove"])
 def test_a_damaged_entry_is_a_miss_with_a_warning_and_is_replaced(registry, calls, tmp_path, file, damage):
     disk, graph = DiskCache(tmp_path / "c"), kept(registry, {"some": "value"})
-    expected = graph.run(disk=disk)["x"]
+    expected = fresh(graph, disk=disk)["x"]
     path = every_file(entry_of(disk, graph))[file]
     data = path.read_bytes()
     spoilt = {"flip": data[:9] + bytes([data[9] ^ 4]) + data[10:], "truncate": data[:-3], "empty": b"", "remove": None}[
@@ -334,15 +347,15 @@ def test_a_damaged_entry_is_a_miss_with_a_warning_and_is_replaced(registry, call
     ]
     path.unlink() if spoilt is None else path.write_bytes(spoilt)
     events: list[Any] = []
-    assert graph.run(disk=disk, on_event=events.append)["x"] == expected
+    assert fresh(graph, disk=disk, on_event=events.append)["x"] == expected
     assert calls == ["Kept", "Kept"]
     assert [event.node for event in events if isinstance(event, CacheWarning)] == ["kept"]
-    assert graph.run(disk=disk).cached == {"kept"}
+    assert fresh(graph, disk=disk).cached == {"kept"}
 
 
 def test_every_flipped_byte_of_an_entry_is_noticed(registry, tmp_path):
     disk, graph = DiskCache(tmp_path / "c"), kept(registry, 12)
-    expected = graph.run(disk=disk).by_node["kept"]
+    expected = fresh(graph, disk=disk).by_node["kept"]
     key = keys(graph)["kept"]
     for path in every_file(entry_of(disk, graph)):
         data = path.read_bytes()
@@ -357,10 +370,10 @@ def test_every_flipped_byte_of_an_entry_is_noticed(registry, tmp_path):
 
 def test_an_entry_under_a_wrong_key_is_refused(registry, tmp_path, calls):
     disk, one, two = DiskCache(tmp_path / "c"), kept(registry, 1), kept(registry, 2)
-    one.run(disk=disk)
+    fresh(one, disk=disk)
     entry_of(disk, two).parent.mkdir(exist_ok=True)
     os.rename(entry_of(disk, one), entry_of(disk, two))
-    assert two.run(disk=disk)["x"] == {"value": 2}
+    assert fresh(two, disk=disk)["x"] == {"value": 2}
 
 
 def test_a_value_that_json_would_change_is_not_kept(graph, tmp_path):
@@ -368,7 +381,7 @@ def test_a_value_that_json_would_change_is_not_kept(graph, tmp_path):
     graph.nodes["load"].cache = "disk"
     events: list[Any] = []
     disk = DiskCache(tmp_path / "c")
-    graph.run(disk=disk, on_event=events.append)
+    fresh(graph, disk=disk, on_event=events.append)
     assert "Picture cannot be kept" in next(event.message for event in events if isinstance(event, CacheWarning))
     assert list(disk.folder.rglob("*.json")) == []
     with pytest.raises(TypeError):
@@ -404,7 +417,7 @@ def test_a_codec_of_one_s_own(registry, tmp_path, calls):
 
     graph = kept(registry)
     for _ in range(2):
-        graph.run(disk=DiskCache(tmp_path / "c", Upper()))
+        fresh(graph, disk=DiskCache(tmp_path / "c", Upper()))
     assert calls == ["Kept"]
 
 
@@ -416,7 +429,7 @@ def test_a_run_without_room_on_disk_goes_on_with_a_warning(registry, tmp_path, m
 
     monkeypatch.setattr(disk, "put", full)
     events: list[Any] = []
-    assert kept(registry).run(disk=disk, on_event=events.append)["x"] == {"value": 1}
+    assert fresh(kept(registry), disk=disk, on_event=events.append)["x"] == {"value": 1}
     assert any(isinstance(event, CacheWarning) for event in events)
 
 

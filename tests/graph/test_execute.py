@@ -33,6 +33,7 @@ from fopru_graph.graph import (
     node,
 )
 from tests.graph import toys
+from tests.graph.toys import fresh
 
 JOBS = pytest.mark.parametrize("jobs", [1, 3])
 
@@ -50,7 +51,7 @@ def chain(graph: Graph, length: int) -> Ref:
 @JOBS
 def test_linear(graph, jobs):
     graph.output("sum", chain(graph, 5))
-    assert graph.run(jobs=jobs) == {"sum": 5.0}
+    assert fresh(graph, jobs=jobs) == {"sum": 5.0}
 
 
 @JOBS
@@ -69,7 +70,7 @@ def test_branches_that_merge(graph, jobs, calls):
     left, right = graph.Score(picture=load), graph.Score(picture=load, scale=2)
     long = graph.Keep(scores=right, ratio=1.0)
     graph.output("sum", graph.Add(a=graph.Total(values=graph.Keep(scores=left, ratio=1.0)), b=graph.Total(values=long)))
-    assert graph.run(jobs=jobs)["sum"] == 18.0
+    assert fresh(graph, jobs=jobs)["sum"] == 18.0
     assert calls.count("Load") == 1
 
 
@@ -78,27 +79,27 @@ def test_branches_that_do_not_merge(graph, jobs):
     load = graph.Load(size=2)
     for index in range(3):
         graph.output(f"out{index}", graph.Score(picture=load, scale=float(index)))
-    assert {name: scores.values for name, scores in graph.run(jobs=jobs).items()} == {
+    assert {name: scores.values for name, scores in fresh(graph, jobs=jobs).items()} == {
         "out0": (0.0, 0.0), "out1": (0.0, 1.0), "out2": (0.0, 2.0),
     }  # fmt: skip
 
 
 def test_default_only_inputs(graph):
     graph.output("text", graph.Text())
-    assert graph.run()["text"] == ""
+    assert fresh(graph)["text"] == ""
 
 
 def test_a_variadic_input_merges_branches_of_different_length(graph):
     split = graph.Split(picture=graph.Load(size=4))
     graph.output("count", graph.Gather(pictures=[split.low, graph.TakePhoto(), split.high]))
-    assert graph.run()["count"] == 3
+    assert fresh(graph)["count"] == 3
 
 
 def test_output_reuse_under_several_names(graph, calls):
     load = graph.Load()
     graph.output("a", load)
     graph.output("b", load)
-    result = graph.run()
+    result = fresh(graph)
     assert result["a"] is result["b"]
     assert calls == ["Load"]
 
@@ -107,7 +108,7 @@ def test_one_output_goes_to_several_readers_unchanged(graph):
     value = graph.Echo(value=[1, {"a": 2}])
     graph.output("x", graph.Echo(value=value))
     graph.output("y", graph.Echo(value=value))
-    result = graph.run()
+    result = fresh(graph)
     assert result["x"] is result["y"]
     assert result["x"] == [1, {"a": 2}]
 
@@ -115,14 +116,14 @@ def test_one_output_goes_to_several_readers_unchanged(graph):
 def test_a_pipeline_input_can_be_an_output(graph):
     graph.output("size", graph.input("size", "int", 3))
     graph.output("load", graph.Load(size=Ref("inputs", "size")))
-    result = graph.run(sets={"size": 5})
+    result = fresh(graph, sets={"size": 5})
     assert (list(result), result["size"], len(result["load"].pixels)) == (["size", "load"], 5, 5)
 
 
 def test_sets_do_not_change_the_graph(graph):
     graph.output("load", graph.Load(size=3))
-    assert len(graph.run(sets={"load.size": 5})["load"].pixels) == 5
-    assert len(graph.run()["load"].pixels) == 3
+    assert len(fresh(graph, sets={"load.size": 5})["load"].pixels) == 5
+    assert len(fresh(graph)["load"].pixels) == 3
 
 
 # -- targets ----------------------------------------------------------------------------------------------------------
@@ -137,47 +138,47 @@ def several(graph: Graph) -> None:
 
 def test_all_outputs_and_output_nodes_run_by_default(graph, calls):
     several(graph)
-    assert list(graph.run()) == ["low", "score"]
+    assert list(fresh(graph)) == ["low", "score"]
     assert sorted(calls) == ["Load", "Score", "Show:show", "Split", "Text"]
 
 
 def test_output_nodes_come_first_among_those_that_could_run(graph, calls):
     graph.output("x", graph.Score(picture=graph.Load()))
     graph.Show(value=1, id="late")
-    graph.run()
+    fresh(graph)
     assert calls == ["Show:late", "Load", "Score"]
 
 
 def test_partial_execution_runs_only_ancestors_of_the_targets(graph, calls):
     several(graph)
-    assert list(graph.run(targets=["score"])) == ["score"]
+    assert list(fresh(graph, targets=["score"])) == ["score"]
     assert calls == ["Load", "Score"]
     calls.clear()
-    assert list(graph.run(targets=["low", "show"])) == ["low", "output"]
+    assert list(fresh(graph, targets=["low", "show"])) == ["low", "output"]
     assert sorted(calls) == ["Load", "Show:show", "Split", "Text"]
 
 
 def test_run_up_to_a_node_gives_its_outputs(graph, calls):
     several(graph)
-    assert list(graph.run(to="split")) == ["low", "high"]
-    assert list(graph.run(to="split.high")) == ["high"]
+    assert list(fresh(graph, to="split")) == ["low", "high"]
+    assert list(fresh(graph, to="split.high")) == ["high"]
     assert calls == ["Load", "Split"] * 2
-    assert graph.run(to="load").by_node["load"]["output"].pixels == (0, 1, 2, 3)
+    assert fresh(graph, to="load").by_node["load"]["output"].pixels == (0, 1, 2, 3)
 
 
 def test_run_up_to_a_node_needs_no_declared_outputs(graph):
     graph.Load(size=2)
-    assert graph.run(to="load")["output"].pixels == (0, 1)
+    assert fresh(graph, to="load")["output"].pixels == (0, 1)
 
 
 def test_an_empty_list_of_targets_and_unknown_targets_are_refused(graph, calls):
     several(graph)
     with pytest.raises(PipelineError, match="nothing was asked for"):
-        graph.run(targets=[])
+        fresh(graph, targets=[])
     with pytest.raises(PipelineError, match="did you mean 'score'"):
-        graph.run(targets=["scor"])
+        fresh(graph, targets=["scor"])
     with pytest.raises(PipelineError, match="no output 'lo' .did you mean 'low'"):
-        graph.run(to="split.lo")
+        fresh(graph, to="split.lo")
     assert calls == []
 
 
@@ -186,7 +187,7 @@ def test_an_invalid_pipeline_runs_nothing_and_lists_every_error(graph, calls):
     graph.output("b", graph.Score())
     graph.output("c", graph.TakePhoto())
     with pytest.raises(PipelineError) as caught:
-        graph.run()
+        fresh(graph)
     assert [problem.code for problem in caught.value.problems] == ["out-of-range", "missing-input"]
     assert calls == []
 
@@ -197,7 +198,7 @@ def test_an_invalid_pipeline_runs_nothing_and_lists_every_error(graph, calls):
 @JOBS
 def test_a_lazy_input_is_not_evaluated_unless_needed(graph, calls, jobs):
     graph.output("x", graph.Choose(which=True, yes=graph.Load(size=1), no=graph.Score(picture=graph.Load(size=2))))
-    assert graph.run(jobs=jobs)["x"].pixels == (0,)
+    assert fresh(graph, jobs=jobs)["x"].pixels == (0,)
     assert calls == ["Load"]
 
 
@@ -205,7 +206,7 @@ def test_a_lazy_input_is_not_evaluated_unless_needed(graph, calls, jobs):
 def test_a_lazy_input_pulls_its_ancestors_when_needed(graph, calls, jobs):
     flag = graph.Flag(value=False)
     graph.output("x", graph.Choose(which=flag, yes=graph.Boom(), no=graph.Score(picture=graph.Load(size=2))))
-    assert graph.run(jobs=jobs)["x"].values == (0.0, 1.0)
+    assert fresh(graph, jobs=jobs)["x"].values == (0.0, 1.0)
     assert calls == ["Flag", "Load", "Score"]
 
 
@@ -213,7 +214,7 @@ def test_a_lazy_input_that_another_node_evaluated_is_shared(graph, calls):
     load = graph.Load()
     graph.output("a", graph.Choose(which=True, yes=load, no=graph.Boom()))
     graph.output("b", graph.Score(picture=load))
-    graph.run()
+    fresh(graph)
     assert calls.count("Load") == 1
 
 
@@ -221,14 +222,14 @@ def test_partial_execution_with_lazy_nodes(graph, calls):
     choose = graph.Choose(which=True, yes=graph.Load(), no=graph.Boom())
     graph.output("a", graph.Score(picture=choose))
     graph.output("b", graph.Boom(value=choose))
-    graph.run(targets=["a"])
+    fresh(graph, targets=["a"])
     assert calls == ["Load", "Score"]
 
 
 def test_nested_lazy_choices(graph, calls):
     inner = graph.Choose(which=False, yes=graph.Boom(), no=graph.Text(text="inner"))
     graph.output("x", graph.Choose(which=True, yes=inner, no=graph.Boom()))
-    assert graph.run()["x"] == "inner"
+    assert fresh(graph)["x"] == "inner"
     assert calls == ["Text"]
 
 
@@ -249,7 +250,7 @@ class Stepwise(Node):
 def test_needs_is_asked_again_with_what_is_ready_and_may_be_a_coroutine(graph, calls, first, ran):
     graph.registry.add(Stepwise)
     graph.output("x", graph.Stepwise(items=graph.Echo(value=first), more=graph.Echo(value=50)))
-    assert graph.run()["x"] == (50 if ran == 2 else 30)
+    assert fresh(graph)["x"] == (50 if ran == 2 else 30)
     assert calls == ["Echo"] * ran
 
 
@@ -268,7 +269,7 @@ def test_needs_that_asks_for_an_unknown_input_fails_with_the_node(graph):
     graph.registry.add(AsksWrong)
     graph.output("x", graph.AsksWrong(value=graph.Load()))
     with pytest.raises(NodeError, match="needs.. asked for 'valu'"):
-        graph.run()
+        fresh(graph)
 
 
 # -- errors and cancellation ------------------------------------------------------------------------------------------
@@ -280,7 +281,7 @@ def test_a_failing_node_is_named_with_type_line_cause_inputs_and_finished_nodes(
         "format: 1\nnodes:\n  load: {type: Load}\n  boom: {type: Boom, inputs: {value: $load}}\noutputs: {x: $boom}\n"
     )
     with pytest.raises(NodeError) as caught:
-        Graph.loads(text, registry, "some.yaml").run(jobs=jobs)
+        fresh(Graph.loads(text, registry, "some.yaml"), jobs=jobs)
     error = caught.value
     assert (error.node, error.type, error.place, error.done) == ("boom", "Boom", "some.yaml:4", ["load"])
     assert isinstance(error.cause, RuntimeError)
@@ -294,7 +295,7 @@ def test_a_failing_node_is_named_with_type_line_cause_inputs_and_finished_nodes(
 def test_an_expected_failure_keeps_its_one_sentence(graph):
     graph.output("x", graph.Boom(expected=True))
     with pytest.raises(NodeError) as caught:
-        graph.run()
+        fresh(graph)
     assert str(caught.value) == "boom (Boom): the picture is empty (take another)"
     assert caught.value.hint == "take another"
 
@@ -367,10 +368,10 @@ def test_cancel_between_nodes(graph, calls, jobs):
             token.cancel()
 
     with pytest.raises(Cancelled):
-        graph.run(cancel=token, on_event=listen, jobs=jobs)
+        fresh(graph, cancel=token, on_event=listen, jobs=jobs)
     assert calls == ["Add", "Add"]
     token.clear()
-    assert graph.run(cancel=token)["x"] == 5.0
+    assert fresh(graph, cancel=token)["x"] == 5.0
 
 
 @node(category="toy")
@@ -389,7 +390,7 @@ def test_a_failure_tells_parallel_nodes_to_stop(graph):
     graph.output("x", graph.Waits(turn=2))
     graph.output("y", graph.BoomsLate())
     with pytest.raises(NodeError, match="late"):
-        graph.run(jobs=2)
+        fresh(graph, jobs=2)
     assert Waits.noticed.is_set()
 
 
@@ -402,14 +403,14 @@ def test_an_exception_of_the_listener_ends_the_run_as_it_is(graph, jobs):
             raise KeyError("listener")
 
     with pytest.raises(KeyError, match="listener"):
-        graph.run(on_event=listen, jobs=jobs)
+        fresh(graph, on_event=listen, jobs=jobs)
 
 
 def test_a_node_that_returns_the_wrong_outputs_is_an_error_of_that_node(graph, monkeypatch):
     monkeypatch.setattr(toys.Split, "run", lambda self, picture: 3)
     graph.output("x", graph.Split(picture=graph.Load()).low)
     with pytest.raises(NodeError, match="run must return Halves"):
-        graph.run()
+        fresh(graph)
 
 
 @node(category="toy")
@@ -423,10 +424,10 @@ class Share(Node):
 def test_bounds_hold_for_linked_numbers_and_ints_become_floats(graph):
     graph.registry.add(Share)
     graph.output("x", graph.Share(ratio=graph.Whole(value=1)))
-    assert type(graph.run()["x"]) is float
+    assert type(fresh(graph)["x"]) is float
     graph.set("whole.value", 2)
     with pytest.raises(NodeError, match="ratio must be less than or equal to 1, but is 2"):
-        graph.run()
+        fresh(graph)
 
 
 # -- threads ----------------------------------------------------------------------------------------------------------
@@ -457,7 +458,7 @@ def test_independent_nodes_run_at_the_same_time(graph, cls):
     graph.registry.add(cls)
     for index in range(3):
         graph.output(f"x{index}", graph.add(cls.__name__, turn=index))
-    assert dict(graph.run(jobs=3)) == {"x0": 0, "x1": 1, "x2": 2}
+    assert dict(fresh(graph, jobs=3)) == {"x0": 0, "x1": 1, "x2": 2}
 
 
 class Busy:
@@ -526,15 +527,15 @@ def test_a_model_node_that_must_wait_does_not_take_a_thread_from_others(graph):
     graph.output("m0", graph.ModelWaitsForCpu(turn=0))
     graph.output("m1", graph.ModelWaitsForCpu(turn=1))
     graph.output("c", graph.FreesModel())
-    assert dict(graph.run(jobs=2)) == {"m0": True, "m1": True, "c": True}
+    assert dict(fresh(graph, jobs=2)) == {"m0": True, "m1": True, "c": True}
 
 
 def test_coroutines_run_alone_mixed_with_others_and_inside_a_running_loop(graph):
     graph.output("x", graph.Add(a=graph.Sleepy(value=2), b=graph.Add(a=1)))
-    assert graph.run()["x"] == 4.0
+    assert fresh(graph)["x"] == 4.0
 
     async def notebook() -> float:
-        return graph.run()["x"]
+        return fresh(graph)["x"]
 
     assert asyncio.run(notebook()) == 4.0
 
@@ -571,7 +572,7 @@ def test_a_value_is_released_after_its_last_reader(watched, jobs):
     for turn in range(1, 6):
         last = watched.Watch(picture=last, turn=turn)
     watched.output("x", last)
-    result = watched.run(jobs=jobs)
+    result = fresh(watched, jobs=jobs)
     assert Watch.alive == [0, 1, 1, 1, 1, 1]
     assert [ref() is not None for ref in Watch.made] == [False] * 5 + [True]
     assert result["x"] is Watch.made[-1]()
@@ -592,7 +593,7 @@ def test_a_value_that_nobody_reads_is_released_at_once(watched):
     watched.registry.add(MakesAndShows)
     watched.MakesAndShows()
     watched.output("x", watched.Watch(turn=1))
-    watched.run()
+    fresh(watched)
     assert Watch.alive == [0]
 
 
@@ -609,14 +610,14 @@ def test_a_value_for_a_lazy_input_is_kept_until_nobody_can_ask_for_it(watched):
     shared = watched.Watch(turn=0, id="shared")
     choose = watched.Choose(which=True, yes=watched.Watch(picture=shared, turn=1), no=watched.Score(picture=shared))
     watched.output("x", watched.Watch(picture=choose, turn=2))
-    watched.run()
+    fresh(watched)
     assert Watch.alive == [0, 1, 1]
 
 
 def test_events_of_a_run_in_order(graph):
     events: list[Any] = []
     graph.output("x", graph.Steps(count=2))
-    graph.run(on_event=events.append)
+    fresh(graph, on_event=events.append)
     assert [type(event) for event in events] == [
         RunStarted, NodeStarted, NodeProgress, NodeText, NodeProgress, NodeText, NodeFinished, RunFinished,
     ]  # fmt: skip
@@ -629,7 +630,9 @@ def test_progress_of_two_runs_is_kept_apart(graph):
     first: list[Any] = []
     second: list[Any] = []
     graph.output("x", graph.Steps())
-    threads = [threading.Thread(target=graph.run, kwargs={"on_event": seen.append}) for seen in (first, second)]
+    threads = [
+        threading.Thread(target=fresh, args=(graph,), kwargs={"on_event": seen.append}) for seen in (first, second)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -652,7 +655,7 @@ def test_a_failure_s_events(graph):
     events: list[Any] = []
     graph.output("x", graph.Boom())
     with pytest.raises(NodeError):
-        graph.run(on_event=events.append)
+        fresh(graph, on_event=events.append)
     assert [type(event) for event in events] == [RunStarted, NodeStarted, NodeFailed, RunFinished]
     assert events[-1].status == "failed"
 
@@ -667,7 +670,7 @@ def test_the_output_folder_reaches_nodes(graph, tmp_path):
 
     graph.registry.add(Where)
     graph.output("x", graph.Where())
-    assert graph.run(out=tmp_path)["x"] == f"where {tmp_path}"
+    assert fresh(graph, out=tmp_path)["x"] == f"where {tmp_path}"
 
 
 def test_jobs_must_be_positive():
@@ -721,10 +724,10 @@ def test_a_coroutine_that_fails_times_out_or_is_cancelled(graph, jobs, end, erro
     Coroutine.cleaned.clear()
     graph.output("x", graph.Coroutine(end=end))
     with pytest.raises(error, match=message):
-        graph.run(jobs=jobs)
+        fresh(graph, jobs=jobs)
     assert Coroutine.cleaned == ([end] if end else [])
     graph.set("coroutine.end", "fine")
-    assert graph.run(jobs=jobs)["x"] == "fine"
+    assert fresh(graph, jobs=jobs)["x"] == "fine"
 
 
 def test_coroutines_are_cached_like_other_nodes(graph):
@@ -742,4 +745,4 @@ def test_a_failure_of_one_branch_while_another_is_a_coroutine(graph, jobs):
     graph.output("x", graph.Coroutine())
     graph.output("y", graph.Boom())
     with pytest.raises(NodeError, match="it went boom"):
-        graph.run(jobs=jobs)
+        fresh(graph, jobs=jobs)

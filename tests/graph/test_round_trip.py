@@ -246,7 +246,7 @@ name: fopru
 description: Keep half, then answer.
 inputs:
   size:   {{type: int, default: 4}}
-  prompt: {{type: str, default: what does the text say ?}}
+  prompt: {{type: str, default: "what does the text say ?"}}
 nodes:
   load:          {{type: Load, inputs: {{size: $inputs.size}}}}
   score:         {{type: Score, inputs: {{picture: $load, scale: 0.5}}}}

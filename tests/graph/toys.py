@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from fopru_graph.graph import Context, Lazy, Node, Outputs, UserError, node
+from fopru_graph.graph import Context, Graph, Lazy, MemoryCache, Node, Outputs, RunResult, UserError, node
 
 CALLS: list[str] = []
 _LOCK = threading.Lock()
@@ -20,6 +20,11 @@ def note(name: str) -> None:
     """Remember that a node ran."""
     with _LOCK:
         CALLS.append(name)
+
+
+def fresh(graph: Graph, **options: Any) -> RunResult:
+    """Run without the memory that a graph has of its earlier runs."""
+    return graph.run(cache=MemoryCache(0), **options)
 
 
 @dataclass(frozen=True, eq=False)

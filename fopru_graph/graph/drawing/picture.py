@@ -11,8 +11,8 @@ from fopru_graph.graph.drawing.text import clean, value_text
 from fopru_graph.graph.entries import GraphNode
 from fopru_graph.graph.expand import is_block
 from fopru_graph.graph.graph import Graph
-from fopru_graph.graph.sockets import MISSING, BadLiteral, Socket
-from fopru_graph.graph.tree import INPUTS, Ref, Value, has_invalid, has_refs, refs_in, tagged
+from fopru_graph.graph.sockets import MISSING
+from fopru_graph.graph.tree import INPUTS, Ref, Value, refs_in
 
 Kind = Literal["node", "input", "output"]
 _WORST_FIRST = ("failed", "done", "cached")
@@ -99,11 +99,7 @@ class _Painter:
     def _node(self, name: str, entry: GraphNode) -> Shape:
         spec = self.specs[name]
         known = spec is not None or is_block(entry.type)
-        details = [
-            f"{key}: {value_text(value)}"
-            for key, value in entry.inputs.items()
-            if _is_literal(value) and not _is_default(value, spec.inputs.get(key) if spec else None)
-        ]
+        details = [f"{key}: {value_text(value)}" for key, value in entry.inputs.items() if _is_literal(value)]
         return Shape(
             self._new_id("node", name), "node", clean(name),
             type=clean(entry.type) if known else f"{clean(entry.type) or 'no type'} (unknown)",
@@ -142,12 +138,3 @@ def _is_literal(value: Value) -> bool:
     """Whether the value says more than which outputs are linked; a list of references alone does not."""
     items = value if isinstance(value, list) and value else [value]
     return not all(isinstance(item, Ref) for item in items)
-
-
-def _is_default(value: Value, socket: Socket | None) -> bool:
-    if socket is None or socket.required or has_refs(value) or has_invalid(value):
-        return False
-    try:
-        return bool(tagged(socket.read(value)) == tagged(socket.default))
-    except BadLiteral:
-        return False
