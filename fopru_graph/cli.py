@@ -62,7 +62,7 @@ def run(
     ] = False,
 ) -> None:
     """Run a pipeline: the answer streams to stdout, figures follow on stderr."""
-    from fopru_graph.runner import explain_run, run_pipeline
+    from fopru_graph.commands.run import explain_run, run_pipeline
 
     graph = _open(file, nodes, sets, as_json)
     if explain:
@@ -150,7 +150,7 @@ def schema(
 @app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Check this installation: versions, devices, the bundled model, one real answer."""
-    from fopru_graph.doctor import examine, show_findings
+    from fopru_graph.commands.doctor import examine, show_findings
 
     findings = examine()
     if as_json:

@@ -152,3 +152,38 @@ def test_a_budget_outside_its_bounds_never_runs():
     graph.set("prune.ratio", 1.5)
     with pytest.raises(PipelineError, match="ratio"):
         graph.run()
+
+
+def digest(value) -> object:
+    """Everything a node could change in one of its inputs, as numbers."""
+    import dataclasses
+
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape), value._version, value.double().sum().item()
+    if isinstance(value, list | tuple):
+        return [digest(item) for item in value]
+    if hasattr(value, "family"):
+        return [digest(parameter.data) for parameter in value.family.model.parameters()]
+    if dataclasses.is_dataclass(value):
+        return [digest(getattr(value, field.name)) for field in dataclasses.fields(value)]
+    return value.tobytes() if hasattr(value, "tobytes") else value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_node_changes_its_inputs(name, tmp_path, monkeypatch):
+    from fopru_graph.graph import Node
+
+    call, watched = Node.call, []
+
+    def watch(self, inputs, context):
+        before = digest(list(inputs.values()))
+        result = call(self, inputs, context)
+        assert digest(list(inputs.values())) == before, type(self).__name__
+        watched.append(type(self).__name__)
+        return result
+
+    monkeypatch.setattr(Node, "call", watch)
+    load(name).run(out=tmp_path)
+    assert {"VisionEncode", "Project", "LLMGenerate", "ShowKept"} <= set(watched)

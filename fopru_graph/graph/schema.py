@@ -190,7 +190,7 @@ def _input_text(socket: Socket, schema: Schema, default: Any) -> str:
 def _bounds(schema: Schema) -> Iterable[str]:
     """Bounds stand beside the type, or in the alternatives of a union."""
     for part in (schema, *schema.get("anyOf", ())) if schema != _LINK else ():
-        yield from (text.format(part[key]) for key, text in _BOUNDS.items() if key in part)
+        yield from (text.format(_shown(part[key])) for key, text in _BOUNDS.items() if key in part)
 
 
 def _value(schema: Schema, place: str) -> Schema:
@@ -243,3 +243,8 @@ def _escaped(value: Any) -> Any:
     if isinstance(value, list):
         return [_escaped(item) for item in value]
     return {key: _escaped(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _shown(bound: Any) -> Any:
+    """A bound as a person writes it; pydantic's versions differ in whether a whole one is ``1`` or ``1.0``."""
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound

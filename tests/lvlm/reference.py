@@ -59,7 +59,7 @@ def answer_by_masking(
                 row = noted[0][0, :, -1].float().mean(0)  # (L,)
                 alive = [p for p in range(length) if visual[p] and p not in hidden_keys[index]]
                 ranked = sorted(alive, key=lambda p: (-row[p].item(), p))
-                dropped = set(ranked[max(1, int(len(alive) * ratio)) :]) | hidden_keys[index]
+                dropped = set(ranked[max(1, int(len(alive) * ratio + 1e-6)) :]) | hidden_keys[index]
                 for later in range(first, len(layers)):
                     hidden_keys[later] = dropped
         logits = eager.logits(language.norm(x[:, -1]))[0]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import DynamicCache
 
 from fopru_graph.errors import UserError
@@ -29,6 +32,26 @@ CONFIGS = {
     "bfloat16": {"dtype": torch.bfloat16, "seed": 7},
     "bfloat16, eager, deep": {"dtype": torch.bfloat16, "attention": "eager", "layers": 6, "seed": 8},
 }
+
+
+def random_config(seed: int) -> dict:
+    """A small LLaVA that nobody chose."""
+    rng = np.random.default_rng(seed)
+    heads = int(rng.choice([2, 4, 6, 8]))
+    side = int(rng.integers(2, 8))
+    return {
+        "text": str(rng.choice(["llama", "mistral", "qwen2"])),
+        "layers": int(rng.integers(3, 9)),
+        "heads": heads,
+        "kv_heads": int(rng.choice([n for n in (1, 2, 4) if heads % n == 0])),
+        "grid": (side, side),
+        "vision_layers": int(rng.integers(2, 6)),
+        "attention": str(rng.choice(["sdpa", "eager"])),
+        "seed": seed,
+    }
+
+
+CONFIGS |= {f"random {seed}": random_config(seed) for seed in range(100, 106)}
 BATCHES = {
     "one": (["what is it?"], [1]),
     "two images in one prompt": (["<image> or <image>, which?"], [2]),
@@ -117,6 +140,26 @@ def test_dropping_equals_masking(config, batch, cuts):
             length = int(real.sum()) + STEPS - 1
             assert list(generation.kv_lengths) == [length - len(dropped) for dropped in hidden]
             assert generation.kv_lengths[0] > generation.kv_lengths[-1]
+
+
+CHAINS = st.lists(st.tuples(st.integers(1, 5), st.floats(0.05, 1.0)), max_size=3, unique_by=lambda cut: cut[0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.permutations(range(16)), min_size=1, max_size=2), st.integers(1, 16), CHAINS)
+def test_any_selection_works_with_any_chain(orders, kept, chain):
+    """Any subset of the tokens in any order, then cuts at any layers, each with any ratio."""
+    family, eager = tiny.llava(layers=6, seed=20), tiny.llava(layers=6, seed=20, attention="eager")
+    features = family.encode([tiny.image(i) for i in range(len(orders))])
+    chosen = tuple(torch.tensor(order[: max(1, kept - i)]) for i, order in enumerate(orders))
+    tokens = family.project(features, Selection(chosen, features.counts))
+    cuts = sorted(chain)
+    generation, ours = run(family, tokens, ["<image>" * len(orders) + "x"], [fastv(*cut) for cut in chain])
+    prompt = build_prompt(family, ["<image>" * len(orders) + "x"], tokens)
+    ids, logits, hidden = answer_by_masking(eager, prompt.embeds[0], prompt.visual[0], cuts, STEPS)
+    assert list(generation.token_ids[0]) == ids
+    assert (ours[0] - logits).abs().max() < 1e-4
+    assert [len(dropped) for dropped in hidden] == [generation.kv_lengths[0] - n for n in generation.kv_lengths]
 
 
 def test_dropping_equals_masking_in_bfloat16_given_the_same_choice():
