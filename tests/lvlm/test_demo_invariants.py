@@ -66,7 +66,9 @@ def test_ratio_one_is_the_stock_model(family, batch):
         logits = []
         tokens = family.project(features, selection)
         pruners = [InLLMPruner(last_row_attention, 3, 1.0)]
-        ours = generate(family, tokens, prompts, pruners, 6, on_step=lambda _i, row, out=logits: out.append(row.clone()))
+        ours = generate(
+            family, tokens, prompts, pruners, 6, on_step=lambda _i, row, out=logits: out.append(row.clone())
+        )
         new = stock.sequences[:, inputs.input_ids.shape[1] :]
         for row, ids in zip(new.tolist(), ours.token_ids, strict=True):
             assert row[: len(ids)] == list(ids)
