@@ -76,14 +76,7 @@ def validate(
     file: FileArgument, as_json: JsonOption = False, nodes: NodesOption = None, sets: SetOption = None
 ) -> None:
     """Report every problem of a pipeline at once, with its line and a hint; runs nothing."""
-    from fopru_graph.graph import PipelineError
-
-    try:
-        graph = _load(file, nodes)
-        _apply_sets(graph, sets)
-        problems = graph.problems()
-    except PipelineError as error:
-        problems = error.problems
+    _, problems = _check(file, nodes, sets)
     if as_json:
         print(json.dumps({"problems": [problem.to_json() for problem in problems]}, indent=2, ensure_ascii=False))
     else:
@@ -187,18 +180,23 @@ def _load(file: Path, folders: list[Path] | None) -> Graph:
     return Graph.load(file, registry)
 
 
-def _open(file: Path, folders: list[Path] | None, sets: list[str] | None = None, as_json: bool = False) -> Graph:
-    """A graph that can run; else its problems are shown and the program ends with exit code 2."""
+def _check(file: Path, folders: list[Path] | None, sets: list[str] | None) -> tuple[Graph | None, list[Problem]]:
+    """The graph with the set values in it, if there is one at all, and everything that is wrong."""
     from fopru_graph.graph import PipelineError
 
     try:
         graph = _load(file, folders)
         _apply_sets(graph, sets)
-        problems = graph.problems()
+        return graph, graph.problems()
     except PipelineError as error:
-        problems = error.problems
+        return None, error.problems
+
+
+def _open(file: Path, folders: list[Path] | None, sets: list[str] | None = None, as_json: bool = False) -> Graph:
+    """A graph that can run; else its problems are shown and the program ends with exit code 2."""
+    graph, problems = _check(file, folders, sets)
     _show(problems, file)
-    if any(problem.severity == "error" for problem in problems):
+    if graph is None or any(problem.severity == "error" for problem in problems):
         if as_json:
             print(json.dumps({"problems": [problem.to_json() for problem in problems]}, ensure_ascii=False))
         raise typer.Exit(2)

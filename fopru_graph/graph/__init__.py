@@ -23,7 +23,8 @@ from fopru_graph.graph.events import (
 )
 from fopru_graph.graph.executor import Executor
 from fopru_graph.graph.expand import expand
-from fopru_graph.graph.graph import Graph, Handle
+from fopru_graph.graph.graph import Graph
+from fopru_graph.graph.handle import Handle
 from fopru_graph.graph.load import parse_value
 from fopru_graph.graph.pipeline_inputs import INPUT_TYPES
 from fopru_graph.graph.plan import Plan, Step, plan

@@ -1,0 +1,96 @@
+"""What the demo model is trained with beside its answers; none of it is shipped with the weights."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fopru_graph.demo.architecture import GRID
+from fopru_graph.demo.batches import Batch
+from fopru_graph.demo.scenes import COLOURS, SHAPES, WORDS
+
+DENSE_CLASSES = {
+    "shape": 1 + len(SHAPES),
+    "colour": 1 + len(COLOURS),
+    "word": 1 + len(WORDS),
+    "letter": 27,
+    "centre": 2,
+    "row": 1 + GRID,
+    "column": 1 + GRID,
+}
+READ_OUT_TOKENS = 4
+
+
+class Symbols(nn.Module):
+    """Symbolic visual tokens: word embeddings of a patch's labels plus learned place codes (training only)."""
+
+    def __init__(self, width: int, tokenizer) -> None:
+        super().__init__()
+        self.place = nn.Embedding(2 * GRID, width)
+        self.early = nn.Linear(width, len(tokenizer))
+        self.nothing = nn.Parameter(torch.zeros(width))
+        self.centre = nn.Parameter(torch.zeros(width))
+        for weight in (self.place.weight, self.nothing, self.centre):
+            nn.init.normal_(weight, std=0.02)
+        for name, words in (("shape", SHAPES), ("colour", COLOURS), ("word", WORDS)):
+            ids = tokenizer.convert_tokens_to_ids(["<pad>", *words])
+            self.register_buffer(f"{name}_ids", torch.tensor(ids), persistent=False)
+
+    def forward(self, labels: dict[str, torch.Tensor], words: torch.Tensor) -> torch.Tensor:
+        """Labels (B, N) and the word-embedding matrix (V, D) to tokens (B, N, D)."""
+        n = labels["shape"].shape[1]
+        grid = math.isqrt(n)
+        # A coarse grid (curriculum) uses every second place code, so that the codes mean the same place later.
+        step = GRID // grid
+        line = torch.arange(grid) * step
+        rows, columns = self.place(line), self.place(GRID + line)
+        tokens = (rows[:, None] + columns[None, :]).reshape(1, n, -1)
+        for name in ("shape", "colour", "word"):
+            ids = getattr(self, f"{name}_ids")[labels[name]]
+            tokens = tokens + words[ids] * (labels[name] > 0)[..., None]
+        empty = (labels["shape"] == 0) & (labels["word"] == 0)
+        return tokens + empty[..., None] * self.nothing + (labels["centre"] > 0)[..., None] * self.centre
+
+
+class Heads(nn.Module):
+    """Dense labels under each patch and the global read-out, both on the features that the projector reads."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.dense = nn.ModuleDict({name: nn.Linear(width, count) for name, count in DENSE_CLASSES.items()})
+        self.read_out = nn.Linear(width, len(SHAPES) + len(COLOURS) + len(WORDS))
+        self.last_read_out = nn.Linear(width, len(SHAPES) + len(COLOURS) + len(WORDS))
+
+    def losses(self, features: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Dense and read-out loss of features (B, 1 + N, D), CLS first."""
+        x = self.norm(features)
+        dense = torch.stack(
+            [
+                F.cross_entropy(head(x[:, 1:]).float().flatten(0, 1), batch.labels[name].flatten(), weight=_rare(name))
+                for name, head in self.dense.items()
+            ]
+        ).sum()
+        places = torch.randint(1, x.shape[1], (x.shape[0], READ_OUT_TOKENS))
+        places[:, 0] = 0  # CLS is always among them
+        chosen = torch.take_along_dim(x, places[..., None], 1)
+        read_out = presence_loss(self.read_out(chosen), batch)
+        return dense, read_out
+
+
+def _rare(name: str) -> torch.Tensor:
+    """Class weights: 'nothing' lies under nine patches in ten and must not drown the rest."""
+    return torch.tensor([0.3] + [1.0] * (DENSE_CLASSES[name] - 1))
+
+
+def presence_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Multi-label loss of logits (B, T, shapes + colours + words) against what the picture holds."""
+    present = torch.cat(
+        [F.one_hot(batch.labels[name], DENSE_CLASSES[name]).amax(1)[:, 1:] for name in ("shape", "colour", "word")],
+        -1,
+    )
+    target = present[:, None, :].expand(-1, logits.shape[1], -1).float()
+    return 4 * F.binary_cross_entropy_with_logits(logits.float(), target)
