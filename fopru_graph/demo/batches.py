@@ -22,7 +22,7 @@ from fopru_graph.demo.architecture import SIDE
 BLOCK = 12
 LABELS = ("shape", "colour", "word", "letter", "centre", "row", "column")
 # The kinds that are learned last are asked most.
-KIND_WEIGHTS = {"existence": 1.0, "colour": 1.0, "shape": 1.0, "counting": 1.6, "position": 1.5, "reading": 1.0}
+KIND_WEIGHTS = {"existence": 1.0, "colour": 1.0, "shape": 1.0, "counting": 1.6, "position": 1.8, "reading": 1.3}
 IGNORED = -100
 
 
@@ -35,6 +35,7 @@ class Batch:
     input_ids: torch.Tensor  # (B, L) int64
     targets: torch.Tensor  # (B, L) int64: next token of the answer, IGNORED elsewhere
     early: torch.Tensor  # (B, L) int64: the answer's first token at every token of its question, IGNORED elsewhere
+    later: torch.Tensor  # (B, L) int64: likewise the second token of an answer of two, IGNORED elsewhere
     kinds: list[list[str]]  # (B, Q)
 
 
@@ -63,13 +64,14 @@ class Packer:
             drawn.append(scene)
             asked.append(self._draw_questions(scene, rng))
         labels = [scenes.patch_labels(scene, self.grid) for scene in drawn]
-        ids, targets, early = zip(*(self._pack(block) for block in asked), strict=True)
+        ids, targets, early, later = zip(*(self._pack(block) for block in asked), strict=True)
         return Batch(
             pixels=torch.stack([_to_tensor(scene) for scene in drawn]) if pixels else None,
             labels={name: torch.from_numpy(np.stack([getattr(one, name) for one in labels])) for name in LABELS},
             input_ids=torch.tensor(ids),
             targets=torch.tensor(targets),
             early=torch.tensor(early),
+            later=torch.tensor(later),
             kinds=[[question.kind for question in block] for block in asked],
         )
 
@@ -86,10 +88,10 @@ class Packer:
                 drawn.append(question)
         return drawn
 
-    def _pack(self, block: list[questions.Question]) -> tuple[list[int], list[int], list[int]]:
+    def _pack(self, block: list[questions.Question]) -> tuple[list[int], list[int], list[int], list[int]]:
         ids = [*self.prefix, *[self.image_id] * (self.grid * self.grid)]
         targets = [IGNORED] * len(ids)
-        early = [IGNORED] * len(ids)
+        early, later = [IGNORED] * len(ids), [IGNORED] * len(ids)
         for question in block:
             asked, answer = self._ids(f"{question.text} assistant :"), self._ids(question.answer)
             answer = [*answer, self.tokenizer.eos_token_id]
@@ -98,7 +100,9 @@ class Packer:
             # The logits at position i are for token i + 1, so the answer's targets start one place early.
             targets += [*[IGNORED] * (len(asked) - 1), *answer, *[IGNORED] * (pad + 1)]
             early += [*[answer[0]] * len(asked), *[IGNORED] * (BLOCK - len(asked))]
-        return ids, targets, early
+            second = answer[1] if len(answer) > 2 else IGNORED
+            later += [*[second] * len(asked), *[IGNORED] * (BLOCK - len(asked))]
+        return ids, targets, early, later
 
     def attention_mask(self) -> torch.Tensor:
         """(1, 1, L, L) bool: causal, and blind to the other questions' blocks."""

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fopru_graph.demo.architecture import GRID
-from fopru_graph.demo.batches import Batch
+from fopru_graph.demo.batches import IGNORED, Batch
 from fopru_graph.demo.scenes import COLOURS, SHAPES, WORDS
 
 DENSE_CLASSES = {
@@ -31,6 +31,7 @@ class Symbols(nn.Module):
         super().__init__()
         self.place = nn.Embedding(2 * GRID, width)
         self.early = nn.Linear(width, len(tokenizer))
+        self.later = nn.Linear(width, len(tokenizer))
         self.nothing = nn.Parameter(torch.zeros(width))
         self.centre = nn.Parameter(torch.zeros(width))
         for weight in (self.place.weight, self.nothing, self.centre):
@@ -38,6 +39,19 @@ class Symbols(nn.Module):
         for name, words in (("shape", SHAPES), ("colour", COLOURS), ("word", WORDS)):
             ids = tokenizer.convert_tokens_to_ids(["<pad>", *words])
             self.register_buffer(f"{name}_ids", torch.tensor(ids), persistent=False)
+
+    def answers_in_questions(self, hidden: torch.Tensor, batch: Batch, start: int) -> torch.Tensor:
+        """Loss of naming the answer's tokens at every token of the question already; hidden (B, L, D)."""
+        wanted = ((self.early, batch.early), (self.later, batch.later))
+        return torch.stack(
+            [
+                F.cross_entropy(
+                    head(hidden[:, start:].float()).flatten(0, 1), target[:, start:].flatten(), reduction="sum"
+                )
+                / (target != IGNORED).sum().clamp(min=1)  # a batch may hold no answer of two tokens
+                for head, target in wanted
+            ]
+        ).sum()
 
     def forward(self, labels: dict[str, torch.Tensor], words: torch.Tensor) -> torch.Tensor:
         """Labels (B, N) and the word-embedding matrix (V, D) to tokens (B, N, D)."""

@@ -95,8 +95,7 @@ class Trainer:
         logits = (hidden[:, packer.prefix_length :].to(text.dtype) @ words.weight.T).float()
         targets = batch.targets[:, packer.prefix_length :]
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
-        early = self.symbols.early(hidden[:, packer.prefix_length :].float())
-        loss = loss + 0.5 * F.cross_entropy(early.flatten(0, 1), batch.early[:, packer.prefix_length :].flatten())
+        loss = loss + 0.5 * self.symbols.answers_in_questions(hidden, batch, packer.prefix_length)
         choices = F.pad(logits.argmax(-1), (packer.prefix_length, 0), value=IGNORED)
         return loss, choices
 
@@ -191,7 +190,7 @@ class Trainer:
                 target = self.symbols(batch.labels, words.weight)
             align = self._alignment(features, target, batch)
             fade = max(0.0, 1 - 2 * i / steps)
-            return {"answer": loss, "dense": 0.1 * dense, "read_out": 0.1 * read_out, "align": 0.5 * fade * align}
+            return {"answer": loss, "dense": 0.3 * dense, "read_out": 0.1 * read_out, "align": 0.5 * fade * align}
 
         def validate(i: int) -> dict[str, float]:
             return self._validate(
