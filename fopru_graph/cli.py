@@ -175,9 +175,14 @@ def _load(file: Path, folders: list[Path] | None) -> Graph:
     from fopru_graph.graph import Graph, RunRecord
 
     registry = _registry(folders)
-    if file.suffix == ".json":
+    if file.suffix != ".json":
+        return Graph.load(file, registry)
+    try:
         return RunRecord.load(file).graph(registry)
-    return Graph.load(file, registry)
+    except (OSError, UnicodeError) as error:
+        _fail(2, f"cannot read {file}: {getattr(error, 'strerror', None) or error}")
+    except ValueError as error:
+        _fail(2, str(error), "give a pipeline's YAML file, or the run.json of an earlier run")
 
 
 def _check(file: Path, folders: list[Path] | None, sets: list[str] | None) -> tuple[Graph | None, list[Problem]]:

@@ -188,6 +188,22 @@ def test_missing_file_is_exit_2():
     assert invoke("run", "nowhere.json").exit_code == 2
 
 
+def test_a_json_that_is_no_record_is_exit_2(tmp_path):
+    (tmp_path / "run.json").write_text('{"a": 1}')
+    result = invoke("run", str(tmp_path / "run.json"))
+    assert result.exit_code == 2
+    assert "no run record" in result.stderr
+
+
+def test_a_checkpoint_without_safetensors_is_exit_1_in_one_sentence(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickled")
+    result = invoke("run", COMBINED, "--set", f"model={tmp_path}", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert "no safetensors in the folder (only pytorch_model.bin)" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_nodes_lists_and_describes():
     assert "RankPrune" in invoke("nodes").stdout
     shown = invoke("nodes", "RankPrune").stdout
