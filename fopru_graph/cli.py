@@ -178,11 +178,12 @@ def _load(file: Path, folders: list[Path] | None) -> Graph:
     if file.suffix != ".json":
         return Graph.load(file, registry)
     try:
-        return RunRecord.load(file).graph(registry)
+        record = RunRecord.load(file)
     except (OSError, UnicodeError) as error:
         _fail(2, f"cannot read {file}: {getattr(error, 'strerror', None) or error}")
     except ValueError as error:
         _fail(2, str(error), "give a pipeline's YAML file, or the run.json of an earlier run")
+    return record.graph(registry)
 
 
 def _check(file: Path, folders: list[Path] | None, sets: list[str] | None) -> tuple[Graph | None, list[Problem]]:

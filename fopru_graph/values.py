@@ -146,6 +146,7 @@ class Generation:
     2) rows of tile and index that the last layer still saw.
     """
 
+    prompts: tuple[str, ...]
     texts: tuple[str, ...]
     token_ids: tuple[tuple[int, ...], ...]
     encoded: int

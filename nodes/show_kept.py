@@ -29,6 +29,7 @@ class ShowKept(Node):
         from fopru_graph.report.overlay import save_png
 
         path = ctx.output_path(file)
-        title = " · ".join(generation.texts) if generation is not None else ""
+        pairs = zip(generation.prompts, generation.texts, strict=True) if generation is not None else ()
+        title = "   ·   ".join(f"{prompt}  →  {text}" for prompt, text in pairs)
         save_png(kept_picture(features, selection, generation, significance, title), path, {})
         return str(path)

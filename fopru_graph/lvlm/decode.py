@@ -107,6 +107,7 @@ def _collect(
         first += len(origin)
     filled = cache.layers
     return Generation(
+        prompts=prompt.texts,
         texts=tuple(family.processor.tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in answers),
         token_ids=tuple(tuple(answer) for answer in answers),
         encoded=sum(tokens.encoded),

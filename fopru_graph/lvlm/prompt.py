@@ -19,10 +19,12 @@ _PLAIN_TEMPLATE = "USER: {} ASSISTANT:"  # LLaVA-1.5's own, for checkpoints that
 class Prompt:
     """B prompts of L tokens, embedded; everything on the language model's device.
 
-    ``embeds`` (B, L, E); ``attention_mask`` (B, L) int64, 0 on the padding at the left; ``visual`` (B, L) bool; ``row``
-    (B, L) int64, for visual positions the row among all visual tokens of the batch, −1 elsewhere; ``input_ids`` (B, L).
+    ``texts``: the B prompts as they were given; ``embeds`` (B, L, E); ``attention_mask`` (B, L) int64, 0 on the padding at
+    the left; ``visual`` (B, L) bool; ``row`` (B, L) int64, for visual positions the row among all visual tokens of the
+    batch, −1 elsewhere; ``input_ids`` (B, L).
     """
 
+    texts: tuple[str, ...]
     embeds: torch.Tensor
     attention_mask: torch.Tensor
     visual: torch.Tensor
@@ -93,7 +95,9 @@ def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -
     row = torch.where(visual, visual.flatten().cumsum(0).view_as(visual) - 1, -1)
     embeds = family.model.get_input_embeddings()(input_ids)
     rows = torch.cat([one.to(device=embeds.device, dtype=embeds.dtype) for one in tokens.rows])
-    return Prompt(embeds.masked_scatter(visual[..., None], rows), attention_mask, visual, row, input_ids)
+    return Prompt(
+        tuple(prompts), embeds.masked_scatter(visual[..., None], rows), attention_mask, visual, row, input_ids
+    )
 
 
 def _expand(family: Family, text: str, images: int, counts: Iterator[int]) -> list[int]:
