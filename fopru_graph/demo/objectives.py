@@ -21,6 +21,7 @@ DENSE_CLASSES = {
     "row": 1 + GRID,
     "column": 1 + GRID,
 }
+PLACE = ("row", "column")
 READ_OUT_TOKENS = 4
 
 
@@ -82,12 +83,15 @@ class Heads(nn.Module):
     def losses(self, features: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Dense and read-out loss of features (B, 1 + N, D), CLS first."""
         x = self.norm(features)
-        dense = torch.stack(
-            [
-                F.cross_entropy(head(x[:, 1:]).float().flatten(0, 1), batch.labels[name].flatten(), weight=_rare(name))
-                for name, head in self.dense.items()
-            ]
-        ).sum()
+        empty = (batch.labels["shape"] == 0) & (batch.labels["word"] == 0)
+        dense = torch.zeros(())
+        for name, head in self.dense.items():
+            target = batch.labels[name]
+            if name in PLACE:
+                # Where a patch is matters on objects only, and there it has to stand up to everything else.
+                target = target.masked_fill(empty, IGNORED)
+            logits = head(x[:, 1:]).float().flatten(0, 1)
+            dense = dense + F.cross_entropy(logits, target.flatten(), weight=_rare(name))
         places = torch.randint(1, x.shape[1], (x.shape[0], READ_OUT_TOKENS))
         places[:, 0] = 0  # CLS is always among them
         chosen = torch.take_along_dim(x, places[..., None], 1)
@@ -97,7 +101,7 @@ class Heads(nn.Module):
 
 def _rare(name: str) -> torch.Tensor:
     """Class weights: 'nothing' lies under nine patches in ten and must not drown the rest."""
-    return torch.tensor([0.3] + [1.0] * (DENSE_CLASSES[name] - 1))
+    return torch.tensor([0.05] + [1.0] * (DENSE_CLASSES[name] - 1))
 
 
 def presence_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:

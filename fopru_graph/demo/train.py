@@ -182,7 +182,7 @@ class Trainer:
         read = self._maybe_compile(self._read)
 
         def step(i: int) -> dict[str, torch.Tensor]:
-            batch = packer.batch("train", 3 * 10**7 + i * size, size, pixels=True)
+            batch = packer.batch("train", 3 * 10**7 + i * size, size, pixels=True, sign_share=0.6)
             features = see(batch.pixels).float()
             loss, _ = self._answer(read, packer, batch, projector(features[:, 1:]))
             dense, read_out = self.heads.losses(features, batch)

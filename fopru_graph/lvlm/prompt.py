@@ -19,7 +19,7 @@ _PLAIN_TEMPLATE = "USER: {} ASSISTANT:"  # LLaVA-1.5's own, for checkpoints that
 class Prompt:
     """B prompts of L tokens, embedded; everything on the language model's device.
 
-    ``texts``: the B prompts as they were given; ``embeds`` (B, L, E); ``attention_mask`` (B, L) int64, 0 on the padding at
+    ``texts``: the B prompts as given; ``embeds`` (B, L, E); ``attention_mask`` (B, L) int64, 0 on the padding at
     the left; ``visual`` (B, L) bool; ``row`` (B, L) int64, for visual positions the row among all visual tokens of the
     batch, −1 elsewhere; ``input_ids`` (B, L).
     """
