@@ -46,21 +46,36 @@ def write_card(work: Path, out: Path, scenes: int) -> None:
 
 
 def _card(rows: dict[str, dict], log: list[str], scenes: int) -> str:
-    last = {row["stage"]: row for row in map(json.loads, log)}
-    stages = "\n".join(
-        f"| {stage} | {row['step']} | {row['minutes']:.0f} | {json.dumps(row.get('validation', {}))} |"
-        for stage, row in last.items()
+    columns = ["tokens kept", *KINDS, "all", "object patches kept"]
+    return _TEXT.format(
+        stages="\n".join(map(_stage_row, _legs(log))),
+        head="| " + " | ".join(columns) + " |\n|" + "---|" * len(columns),
+        table="\n".join(_method_row(name, row) for name, row in rows.items()),
+        scenes=scenes,
+        questions=rows["all tokens"]["questions"],
     )
-    head = "| tokens kept | " + " | ".join([*KINDS, "all", "object patches kept"]) + " |\n|" + "---|" * (len(KINDS) + 3)
-    table = "\n".join(
-        f"| {name} | "
-        + " | ".join(f"{row.get(kind, float('nan')):.1%}" for kind in [*KINDS, "all"])
-        + f" | {row['object_patches_kept']:.0%} |"
-        if "object_patches_kept" in row
-        else f"| {name} | " + " | ".join(f"{row.get(kind, float('nan')):.1%}" for kind in [*KINDS, "all"]) + " | |"
-        for name, row in rows.items()
-    )
-    return _TEXT.format(stages=stages, head=head, table=table, scenes=scenes, questions=rows["all tokens"]["questions"])
+
+
+def _stage_row(leg: list[dict]) -> str:
+    last = leg[-1]
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in last.get("validation", {}).items())
+    return f"| {last['stage']} | {last['step']} | {last['minutes']:.0f} | {shares} |"
+
+
+def _method_row(name: str, row: dict) -> str:
+    kept = f"{row['object_patches_kept']:.0%}" if "object_patches_kept" in row else ""
+    return f"| {name} | " + " | ".join(f"{row[kind]:.1%}" for kind in [*KINDS, "all"]) + f" | {kept} |"
+
+
+def _legs(log: list[str]) -> list[list[dict]]:
+    """The log's rows by uninterrupted stretch of training: steps count up within one."""
+    legs: list[list[dict]] = []
+    for row in map(json.loads, log):
+        if legs and legs[-1][-1]["stage"] == row["stage"] and legs[-1][-1]["step"] < row["step"]:
+            legs[-1].append(row)
+        else:
+            legs.append([row])
+    return legs
 
 
 _TEXT = """---
@@ -83,11 +98,13 @@ model, and figures on it say nothing about larger ones.
 * Training: `python -m fopru_graph.demo.train`, then `python -m fopru_graph.demo.export`; four stages, described in the
   script. No visual token is ever dropped in training: the pruning methods are training-free and stay so.
 
-| stage | steps | minutes, one CPU core | last validation |
+| stage | steps | minutes, one or two CPU cores | last validation |
 |---|---|---|---|
 {stages}
 
-The full log is `training-log.jsonl`.
+A stage with several rows was interrupted, the objectives in the script were improved, and training went on from the
+weights it had; the script as it stands has all of these objectives from the first step on. `training-log.jsonl` is the
+full log.
 
 ## Accuracy on the test split
 

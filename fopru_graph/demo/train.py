@@ -270,7 +270,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("demo-training"), help="checkpoints and logs")
     parser.add_argument("--stage", default="all", help=f"all, or some of {','.join(STAGES)}")
-    parser.add_argument("--steps", default="3000,1600,300,3000", help="steps of the four stages")
+    parser.add_argument("--steps", default="1800,4000,600,3500", help="steps of the four stages")
     parser.add_argument("--size", type=int, default=16, help="scenes per step")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--no-compile", action="store_true", help="where torch.compile has no C++ compiler")
