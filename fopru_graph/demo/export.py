@@ -95,8 +95,8 @@ model, and figures on it say nothing about larger ones.
   parameters, bfloat16.
 * Training data: scenes drawn on the fly by `fopru_graph/demo/scenes.py`; train, validation and test use disjoint
   streams.
-* Training: `python -m fopru_graph.demo.train`, then `python -m fopru_graph.demo.export`; four stages, described in the
-  script. No visual token is ever dropped in training: the pruning methods are training-free and stay so.
+* Training: `python -m fopru_graph.demo.train --out DIR` trains and exports; four stages, described in the script. No
+  visual token is ever dropped in training: the pruning methods are training-free and stay so.
 
 | stage | steps | minutes, one or two CPU cores | last validation |
 |---|---|---|---|

@@ -1,6 +1,6 @@
 """Train the bundled demo model from nothing: ``python -m fopru_graph.demo.train --out DIR``.
 
-Four stages, each saved in the work folder, so an interrupted training goes on where it stopped:
+Four stages, each saved in the work folder; an interrupted training goes on with the stage that it was in:
 
 1. ``language``: the language model learns to answer from *symbolic* visual tokens, the sum of the word embeddings of
    what lies under each patch. Binding ("which colour has the triangle") is learned here, without the tower's cost. A
@@ -216,18 +216,9 @@ class Trainer:
         return scores | {"mean": sum(scores.values()) / len(scores)}
 
     def _run(self, stage: str, steps: int, rate: float, step: Callable, validate: Callable | None) -> None:
-        """The loop all stages share: AdamW, warm-up and cosine, clipping, log, checkpoint, resume."""
-        part = self.parts[stage]
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(False)
-        parameters = [p.requires_grad_(True) for p in part.parameters()]
-        decayed = [p for p in parameters if p.ndim > 1]
-        plain = [p for p in parameters if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
-        optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
-        part.train()
-        log = (self.folder / f"{stage}.jsonl").open("a")
-        start, sums = time.time(), {}
+        """The loop all stages share: AdamW, warm-up and cosine, clipping; a log row and a checkpoint now and then."""
+        optimiser, parameters = self._optimiser(stage, rate)
+        start, recent = time.time(), []
         for i in range(steps):
             warm, cosine = min(1.0, (i + 1) / 100), 0.5 * (1 + math.cos(math.pi * i / steps))
             for group in optimiser.param_groups:
@@ -237,20 +228,36 @@ class Trainer:
             torch.stack(list(losses.values())).sum().backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value.item()
-            if (i + 1) % 100 == 0 or i + 1 == steps:
+            recent.append({name: value.item() for name, value in losses.items()})
+            last = i + 1 == steps
+            if (i + 1) % 100 == 0 or last:
                 row = {"stage": stage, "step": i + 1, "minutes": round((time.time() - start) / 60, 2)}
-                row |= {name: round(value / 100, 4) for name, value in sums.items()}
-                if validate is not None and ((i + 1) % 200 == 0 or i + 1 == steps):
+                row |= {name: round(sum(one[name] for one in recent) / len(recent), 4) for name in losses}
+                if validate is not None and ((i + 1) % 200 == 0 or last):
                     with torch.no_grad():
-                        row["validation"] = {k: round(v, 4) for k, v in validate(i).items()}
+                        row["validation"] = {kind: round(share, 4) for kind, share in validate(i).items()}
                     self._save(stage)
-                sums = {}
-                print(json.dumps(row), file=log, flush=True)
-                print(json.dumps(row), flush=True)
+                self._log(stage, row)
+                recent = []
         self._save(stage)
         (self.folder / f"{stage}.done").touch()
+
+    def _optimiser(self, stage: str, rate: float) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
+        """AdamW over the stage's parameters alone; everything else is frozen."""
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(False)
+        parameters = [parameter.requires_grad_(True) for parameter in self.parts[stage].parameters()]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.02},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.parts[stage].train()
+        return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True), parameters
+
+    def _log(self, stage: str, row: dict) -> None:
+        print(json.dumps(row), flush=True)
+        with (self.folder / f"{stage}.jsonl").open("a", encoding="utf-8") as log:
+            print(json.dumps(row), file=log)
 
     def _save(self, stage: str) -> None:
         state = {name: tensor.contiguous() for name, tensor in self.parts[stage].state_dict().items()}
@@ -269,6 +276,10 @@ def main() -> None:
     """Run the stages that the command line asks for and that are not done yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("demo-training"), help="checkpoints and logs")
+    parser.add_argument(
+        "--out", type=Path, help="when all stages are done, export the model and its card to this folder"
+    )
+    parser.add_argument("--scenes", type=int, default=300, help="test scenes for the model card")
     parser.add_argument("--stage", default="all", help=f"all, or some of {','.join(STAGES)}")
     parser.add_argument("--steps", default="1800,4000,600,3500", help="steps of the four stages")
     parser.add_argument("--size", type=int, default=16, help="scenes per step")
@@ -285,6 +296,11 @@ def main() -> None:
     for stage in _stages(options.stage):
         if not (options.work / f"{stage}.done").exists():
             getattr(trainer, stage)(steps[stage], options.size)
+    if options.out is not None:
+        from fopru_graph.demo.export import export, write_card
+
+        export(options.work, options.out)
+        write_card(options.work, options.out, options.scenes)
 
 
 if __name__ == "__main__":

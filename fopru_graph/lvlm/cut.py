@@ -131,18 +131,17 @@ class Cuts:
             visual, real = visual.gather(1, before[0]), before[1]
         query, key, scale, mask = self._noted.pop(index)
         mask = mask if isinstance(mask, torch.Tensor) else None
-        device = hidden.device
-        visual, real = visual.to(device), real.to(device)
+        home = visual.device  # all bookkeeping stays with the prompt, whatever device a layer is on
         places, alive = None, real
         for pruner in self._stages[index]:
-            scores = pruner.score(query, key[:, :, : query.shape[2]], scale, mask).to(device)
+            scores = pruner.score(query, key[:, :, : query.shape[2]], scale, mask).to(home)
             if places is not None:
                 scores, visual = scores.gather(1, places), visual.gather(1, places)
             chosen, alive = surviving_positions(scores, visual, alive, pruner.ratio, pruner.tokens)
             places = chosen if places is None else places.gather(1, chosen)
         assert places is not None
-        self._kept[index] = (places if before is None else before[0].to(device).gather(1, places), alive)
-        return torch.take_along_dim(hidden, places[..., None], 1)
+        self._kept[index] = (places if before is None else before[0].gather(1, places), alive)
+        return torch.take_along_dim(hidden, places[..., None].to(hidden.device), 1)
 
     def _shortened(self, index: int, given: dict[str, Any]) -> dict[str, Any]:
         """Keyword arguments of a layer, which stock builds for the full sequence, for the survivors."""

@@ -96,7 +96,9 @@ class Llava(Family):
             )
         else:
             chosen = selection.indices
-        kept = torch.cat([tile.features[index] for tile, index in zip(features.tiles, chosen, strict=True)])
-        rows = self.model.model.multi_modal_projector(kept)
+        pairs = zip(features.tiles, chosen, strict=True)
+        kept = torch.cat([tile.features[index.to(tile.features.device)] for tile, index in pairs])
+        projector = self.model.model.multi_modal_projector
+        rows = projector(kept.to(projector.linear_1.weight.device))  # features out of a disk cache lie on the CPU
         origin = tuple(torch.stack([torch.full_like(i, t), i], 1).cpu() for t, i in enumerate(chosen))
         return VisualTokens(rows.split([len(index) for index in chosen]), origin, features.counts)
