@@ -126,9 +126,9 @@ def test_explain_tells_what_would_run_and_runs_nothing(tmp_path):
 def test_the_disk_cache_spares_the_encoder_and_changes_nothing(tmp_path):
     options = ["--json", "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
     first = json.loads(invoke("run", COMBINED, *options).stdout)
-    second = json.loads(invoke("run", COMBINED, *options, "--set", "prompt=where is the circle ?").stdout)
+    second = json.loads(invoke("run", COMBINED, *options, "--set", "prompt=what colour is the circle ?").stdout)
     assert not first["nodes"]["encode"]["cached"] and second["nodes"]["encode"]["cached"]
-    assert second["outputs"]["text"] == "top left"
+    assert second["outputs"]["text"] == "red"
     assert second["ttft_ms"] is None
     reused = json.loads(invoke("run", COMBINED, "--explain", "--json", "--cache", str(tmp_path / "cache")).stdout)
     assert reused["encode"]["action"] == "reuse"

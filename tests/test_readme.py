@@ -55,7 +55,7 @@ def test_the_five_line_pipeline_runs(folder):
 
 def test_the_python_graph_runs(folder, capsys):
     exec(compile(blocks("python")[0], "README", "exec"), {})
-    assert capsys.readouterr().out == "top left\n"
+    assert capsys.readouterr().out == "red\n"
 
 
 def test_the_own_node_runs(folder):
