@@ -53,14 +53,15 @@ def test_the_five_line_pipeline_runs(folder):
     assert (folder / "fopru-out" / "sign.txt").read_text() == "cafe\n"
 
 
-def test_the_python_graph_runs(folder, capsys):
-    exec(compile(blocks("python")[0], "README", "exec"), {})
-    assert capsys.readouterr().out == "red\n"
+@pytest.mark.parametrize(("index", "answer"), [(0, "bank"), (1, "red")])
+def test_the_python_graphs_run(folder, capsys, index, answer):
+    exec(compile(blocks("python")[index], "README", "exec"), {})
+    assert capsys.readouterr().out == f"{answer}\n"
 
 
 def test_the_own_node_runs(folder):
     (folder / "mine").mkdir()
-    (folder / "mine" / "key_norm.py").write_text(blocks("python")[1])
+    (folder / "mine" / "key_norm.py").write_text(blocks("python")[2])
     text = (ROOT / "pipelines" / "fopru_rank.yaml").read_text().replace("type: Significance", "type: KeyNorm")
     (folder / "my.yaml").write_text(text)
     assert "stop" in run("run", "my.yaml", "--nodes", "mine", "--set", "prune.ratio=1.0")
