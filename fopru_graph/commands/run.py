@@ -42,16 +42,13 @@ def run_pipeline(
         with _interrupt_cancels(token):
             result = executor.run(graph, to=to, on_event=display, cancel=token, out=out)
     except Cancelled as cancelled:
-        display.end_line()
         _finish_early(cancelled.record, out, as_json, "cancelled", None)
         return 130
     except NodeError as failure:
-        display.end_line()
         if traceback:
             tracebacks.print_exception(failure.cause)
         _finish_early(failure.record, out, as_json, str(failure), failure.hint)
         return 1
-    display.end_line()
     result.record.save(out / RECORD)
     summary = summarise(result.record, expand(graph)[0])
     if as_json:

@@ -11,7 +11,16 @@ from rich.status import Status
 from rich.table import Table
 
 from fopru_graph.graph import Problem
-from fopru_graph.graph.events import CacheWarning, Event, NodeFinished, NodeProgress, NodeStarted, NodeText, RunFinished
+from fopru_graph.graph.events import (
+    CacheWarning,
+    Event,
+    NodeFailed,
+    NodeFinished,
+    NodeProgress,
+    NodeStarted,
+    NodeText,
+    RunFinished,
+)
 
 console = Console(stderr=True, highlight=False)
 
@@ -50,6 +59,7 @@ class RunDisplay:
         self._stream_text = stream_text
         self._out = Console(highlight=False)
         self._status: Status | None = None
+        self._open_line = False
         self.streamed = False
 
     def __call__(self, event: Event) -> None:
@@ -60,18 +70,20 @@ class RunDisplay:
             self._spin(f"{event.node} {event.i}/{event.n} [dim]{escape(event.text)}[/]")
         elif isinstance(event, NodeText) and self._stream_text:
             self._still()
-            self.streamed = True
+            self.streamed = self._open_line = True
             self._out.print(event.chunk, end="", markup=False, soft_wrap=True)
             self._out.file.flush()
         elif isinstance(event, CacheWarning):
             console.print(f"[yellow]cache:[/] {escape(event.node)}: {escape(event.message)}", soft_wrap=True)
-        elif isinstance(event, NodeFinished | RunFinished):
+        elif isinstance(event, NodeFinished | NodeFailed | RunFinished):
             self._still()
+            self._end_line()
 
-    def end_line(self) -> None:
-        """Close the line of streamed text."""
-        if self.streamed:
+    def _end_line(self) -> None:
+        """Close the line of streamed text, before a spinner or an error would write over it."""
+        if self._open_line:
             self._out.print()
+            self._open_line = False
 
     def _spin(self, text: str) -> None:
         if self._status is None:
