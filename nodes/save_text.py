@@ -17,7 +17,7 @@ class SaveText(Node):
         self,
         ctx: Context,
         text: str | list[str],
-        file: Annotated[str, Field(pattern=r"^[\w.-]+$", description="name in the output folder")] = "answer.txt",
+        file: Annotated[str, Field(pattern=r"^\w[\w.-]*$", description="name in the output folder")] = "answer.txt",
     ) -> str:
         path = ctx.output_path(file)
         path.write_text("\n".join([text] if isinstance(text, str) else text) + "\n", encoding="utf-8")

@@ -22,7 +22,7 @@ class ShowKept(Node):
         selection: values.Selection | None = None,
         significance: values.Significance | None = None,
         file: Annotated[
-            str, Field(pattern=r"^[\w.-]+\.png$", description="name of the PNG in the output folder")
+            str, Field(pattern=r"^\w[\w.-]*\.png$", description="name of the PNG in the output folder")
         ] = "kept.png",
     ) -> str:
         from fopru_graph.report.kept import kept_picture

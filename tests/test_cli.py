@@ -109,6 +109,13 @@ def test_a_failing_node_is_exit_1_with_its_name_line_and_a_hint(settings, says, 
     assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.parametrize("file", ["../out.png", "/tmp/out.png", "..png/x.png", "out.txt", ".png"])
+def test_a_picture_stays_in_the_output_folder(file, tmp_path):
+    result = invoke("run", COMBINED, "--out", str(tmp_path), "--set", f"picture.file={file}")
+    assert result.exit_code == 2
+    assert "picture.file" in result.stderr
+
+
 def test_to_runs_only_what_is_needed(tmp_path):
     result = invoke("run", COMBINED, "--json", "--out", str(tmp_path), "--to", "reorder")
     data = json.loads(result.stdout)

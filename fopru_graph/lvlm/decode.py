@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import DynamicCache
 
+from fopru_graph.errors import UserError
 from fopru_graph.lvlm.cut import Cuts, pruned
 from fopru_graph.lvlm.family import Family
 from fopru_graph.lvlm.prompt import Prompt, build_prompt
@@ -44,8 +45,10 @@ def generate(
         Texts, counts and times. ``prefill_ms`` runs from the embedded prompt's making to the first token's id.
 
     Raises:
-        UserError: images, prompts or pruners do not fit the model.
+        UserError: images, prompts or pruners do not fit the model, or no token is asked for.
     """
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens must be at least 1, not {max_new_tokens}", "an answer has at least one token")
     with family.lock:
         start = _now(family)
         prompt = build_prompt(family, prompts, tokens)

@@ -34,7 +34,11 @@ class Family(ABC):
 
     @abstractmethod
     def encode(self, images: Sequence[Image]) -> VisionFeatures:
-        """Run the vision tower over all tiles of ``images`` and note the attention of the layer that is read."""
+        """Run the vision tower over all tiles of ``images`` and note the attention of the layer that is read.
+
+        Raises:
+            UserError: there is no image, or the checkpoint names a layer that the tower does not have.
+        """
 
     @abstractmethod
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:

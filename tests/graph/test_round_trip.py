@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
+import yaml
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
@@ -205,10 +207,8 @@ def damaged(seed: int) -> str:
     return text
 
 
-@settings(SETTINGS, max_examples=2000)
-@given(st.integers(0, 2**32))
-def test_a_damaged_file_gives_problems_or_a_graph_and_never_an_exception(seed):
-    text = damaged(seed)
+def problems_or_equal(text: str) -> None:
+    """The text gives located problems, or a graph that reads back as itself."""
     try:
         graph = Graph.loads(text, REGISTRY)
         problems = graph.problems()
@@ -218,6 +218,78 @@ def test_a_damaged_file_gives_problems_or_a_graph_and_never_an_exception(seed):
     assert all(problem.line is not None for problem in problems if problem.code != "no-outputs")
     if graph.nodes and not any(problem.severity == "error" for problem in problems):
         assert Graph.loads(graph.dumps(), REGISTRY) == graph
+
+
+@settings(SETTINGS, max_examples=2000)
+@given(st.integers(0, 2**32))
+def test_a_damaged_file_gives_problems_or_a_graph_and_never_an_exception(seed):
+    problems_or_equal(damaged(seed))
+
+
+KEYS = [*("format", "name", "description", "inputs", "nodes", "outputs", "ui", "type", "default", "cache", "comment")]
+KEYS += ["load", "score", "scores", "size", "ratio", "picture", "x", "", "1", "$x", "a b", "é"]
+LEAVES = [
+    None,
+    True,
+    False,
+    0,
+    1,
+    -7,
+    10**30,
+    0.5,
+    1e300,
+    "",
+    "demo",
+    "$load",
+    "$load.output",
+    "$inputs.x",
+    "$$5",
+    "${env}",
+]
+LEAVES += [
+    "Load",
+    "Score",
+    "Keep",
+    "Loda",
+    "str",
+    "path",
+    "int",
+    "./block.yaml",
+    "never",
+    "\n",
+    "a: b",
+    "!!str",
+    "no",
+    "1e3",
+]
+
+
+def tree(chance: random.Random, depth: int) -> Any:
+    """A random tree of the words that pipelines are made of, seldom in the right places."""
+    kind = chance.random()
+    if depth == 0 or kind < 0.3:
+        return chance.choice(LEAVES)
+    if kind < 0.45:
+        return [tree(chance, depth - 1) for _ in range(chance.randrange(4))]
+    return {chance.choice(KEYS): tree(chance, depth - 1) for _ in range(chance.randrange(5))}
+
+
+def document(seed: int) -> str:
+    """A random tree as YAML; three in four look like a pipeline at the top, so that the reader gets deep into them."""
+    chance = random.Random(seed)
+    data = tree(chance, 5)
+    if chance.random() < 0.75:
+        data = {"format": chance.choice([1, 1, 1, 2, "1"]), "nodes": tree(chance, 4), "outputs": tree(chance, 2)}
+        data |= {"inputs": tree(chance, 3)} if chance.random() < 0.5 else {}
+    return yaml.safe_dump(
+        data, allow_unicode=True, sort_keys=False, default_flow_style=chance.choice([None, True, False])
+    )
+
+
+@settings(SETTINGS, max_examples=2000)
+@given(st.integers(0, 2**32))
+def test_a_random_tree_gives_problems_or_a_graph_and_never_an_exception(seed):
+    problems_or_equal(document(seed))
 
 
 def test_the_undamaged_file_is_valid_and_byte_stable():

@@ -297,6 +297,14 @@ def test_an_answer_ends_at_the_stop_token_and_finished_samples_wait():
     assert stopped.token_ids[1] == expected[:end]
 
 
+def test_nothing_to_see_or_to_say_is_refused():
+    family = tiny.llava(seed=17)
+    with pytest.raises(UserError, match="no image"):
+        family.encode([])
+    with pytest.raises(UserError, match="max_new_tokens"):
+        generate(family, everything(family, 1), ["x"], max_new_tokens=0)
+
+
 def test_sampling_repeats_with_its_seed():
     family = tiny.llava(seed=16)
     tokens = everything(family, 1)

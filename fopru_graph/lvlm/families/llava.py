@@ -25,6 +25,8 @@ class Llava(Family):
     @torch.inference_mode()
     def encode(self, images: Sequence[Image]) -> VisionFeatures:
         """See `Family.encode`; the tower stops after the deepest layer that ``vision_feature_layer`` names."""
+        if not images:
+            raise UserError("there is no image to encode", "give at least one")
         batch = self.processor.image_processor([image.picture for image in images], return_tensors="pt")
         tower = self.model.model.vision_tower
         pixels = batch["pixel_values"].to(device=tower.device, dtype=tower.dtype)
