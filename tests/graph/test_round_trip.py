@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from fopru_graph.graph import Graph, PipelineError, Ref, Registry
 from tests.graph import toys
 
-SETTINGS = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 REGISTRY = Registry()
 REGISTRY.add(*toys.ALL)
 
@@ -220,7 +221,7 @@ def problems_or_equal(text: str) -> None:
         assert Graph.loads(graph.dumps(), REGISTRY) == graph
 
 
-@settings(SETTINGS, max_examples=2000)
+@settings(SETTINGS, max_examples=1200)
 @given(st.integers(0, 2**32))
 def test_a_damaged_file_gives_problems_or_a_graph_and_never_an_exception(seed):
     problems_or_equal(damaged(seed))
@@ -286,7 +287,7 @@ def document(seed: int) -> str:
     )
 
 
-@settings(SETTINGS, max_examples=2000)
+@settings(SETTINGS, max_examples=1200)
 @given(st.integers(0, 2**32))
 def test_a_random_tree_gives_problems_or_a_graph_and_never_an_exception(seed):
     problems_or_equal(document(seed))
