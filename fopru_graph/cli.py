@@ -63,12 +63,17 @@ def run(
 ) -> None:
     """Run a pipeline: the answer streams to stdout, figures follow on stderr."""
     from fopru_graph.commands.run import explain_run, run_pipeline
+    from fopru_graph.graph import PipelineError
 
     graph = _open(file, nodes, sets, as_json)
-    if explain:
-        explain_run(graph, to, cache, as_json)
-        return
-    raise typer.Exit(run_pipeline(graph, out=out, to=to, cache=cache, jobs=jobs, as_json=as_json, traceback=traceback))
+    try:
+        if explain:
+            explain_run(graph, to, cache, as_json)
+            return
+        code = run_pipeline(graph, out=out, to=to, cache=cache, jobs=jobs, as_json=as_json, traceback=traceback)
+    except PipelineError as error:  # what only this run asks for: the target of --to, an input without a default
+        _refuse(error.problems, file, as_json)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -164,9 +169,13 @@ def _registry(folders: list[Path] | None) -> Registry:
     registry = Registry.default()
     for folder in folders or []:
         try:
-            registry.load_folder(folder)
+            failures = registry.load_folder(folder)
         except (PipelineError, OSError) as error:
             _fail(2, str(error))
+        for failure in failures:
+            from fopru_graph.report.terminal import show_warning
+
+            show_warning(f"{failure.source} failed to load: {failure.error.strip().splitlines()[-1]}")
     return registry
 
 
@@ -201,12 +210,18 @@ def _check(file: Path, folders: list[Path] | None, sets: list[str] | None) -> tu
 def _open(file: Path, folders: list[Path] | None, sets: list[str] | None = None, as_json: bool = False) -> Graph:
     """A graph that can run; else its problems are shown and the program ends with exit code 2."""
     graph, problems = _check(file, folders, sets)
-    _show(problems, file)
     if graph is None or any(problem.severity == "error" for problem in problems):
-        if as_json:
-            print(json.dumps({"problems": [problem.to_json() for problem in problems]}, ensure_ascii=False))
-        raise typer.Exit(2)
+        _refuse(problems, file, as_json)
+    _show(problems, file)
     return graph
+
+
+def _refuse(problems: list[Problem], file: Path, as_json: bool) -> NoReturn:
+    """Show the problems, on stdout as JSON too where that is wanted, and end with exit code 2."""
+    _show(problems, file)
+    if as_json:
+        print(json.dumps({"problems": [problem.to_json() for problem in problems]}, ensure_ascii=False))
+    sys.exit(2)
 
 
 def _apply_sets(graph: Graph, sets: list[str] | None) -> None:

@@ -63,6 +63,15 @@ def test_a_batch_can_be_set(tmp_path):
     assert "do not fit" in json.loads(result.stdout)["error"]["message"]
 
 
+def test_texts_that_are_not_streamed_are_printed(tmp_path):
+    text = Path(COMBINED).read_text().replace("image: $image}", "image: [$image, $image]}")
+    (tmp_path / "two.yaml").write_text(text)
+    questions = "generate.prompt=[what does the text say ?, what colour is the circle ?]"
+    result = invoke("run", str(tmp_path / "two.yaml"), "--out", str(tmp_path), "--set", questions)
+    assert result.exit_code == 0
+    assert result.stdout == "stop\nred\n"
+
+
 def test_text_that_looks_like_yaml_is_taken_as_text(tmp_path):
     result = invoke("run", COMBINED, "--json", "--out", str(tmp_path), "--set", "prompt=is it: {red} # really?")
     assert result.exit_code == 0
@@ -121,6 +130,24 @@ def test_to_runs_only_what_is_needed(tmp_path):
     data = json.loads(result.stdout)
     assert set(data["nodes"]) == {"model", "image", "encode", "significance", "prune", "reorder"}
     assert data["visual_tokens"] is None and data["ttft_ms"] is None
+
+
+@pytest.mark.parametrize("more", [[], ["--explain"], ["--json"]])
+def test_an_unknown_target_is_exit_2_before_anything_runs(more, tmp_path):
+    result = invoke("run", COMBINED, "--out", str(tmp_path), "--to", "reordr", *more)
+    assert result.exit_code == 2
+    assert "reorder" in result.stderr
+    assert ("problems" in result.stdout) == ("--json" in more)
+
+
+def test_an_input_without_a_default_must_be_set(tmp_path):
+    (tmp_path / "ask.yaml").write_text(Path(COMBINED).read_text().replace(", default: demo:street-sign", ""))
+    options = ["--json", "--out", str(tmp_path)]
+    assert invoke("validate", str(tmp_path / "ask.yaml")).exit_code == 0
+    missing = invoke("run", str(tmp_path / "ask.yaml"), *options)
+    assert missing.exit_code == 2
+    assert json.loads(missing.stdout)["problems"][0]["input"] == "image"
+    assert invoke("run", str(tmp_path / "ask.yaml"), *options, "--set", "image=demo:zoo-gate").exit_code == 0
 
 
 def test_explain_tells_what_would_run_and_runs_nothing(tmp_path):
@@ -280,6 +307,24 @@ def test_a_node_of_ones_own_is_one_short_file(tmp_path):
     )
     assert result.exit_code == 0
     assert json.loads(result.stdout)["visual_tokens"]["final"] == 64
+
+
+def test_a_pack_that_fails_to_load_is_told_and_its_nodes_are_refused_with_the_reason(tmp_path):
+    (tmp_path / "pack.py").write_text(OWN_NODE + "\n1 / 0\n")
+    (tmp_path / "mine.yaml").write_text(Path(COMBINED).read_text().replace("type: Significance", "type: KeyNorm"))
+    told = invoke("validate", COMBINED, "--nodes", str(tmp_path / "pack.py"))
+    assert told.exit_code == 0 and "pack.py failed to load: ZeroDivisionError" in told.stderr
+    refused = invoke("validate", str(tmp_path / "mine.yaml"), "--nodes", str(tmp_path / "pack.py"), "--json")
+    assert refused.exit_code == 2
+    assert "pack-failed" in [problem["code"] for problem in json.loads(refused.stdout)["problems"]]
+
+
+@pytest.mark.parametrize("option", ["--cache", "--out"])
+def test_a_folder_that_cannot_be_used_is_one_sentence(option, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = python("-m", "fopru_graph.cli", "run", COMBINED, "--out", str(tmp_path), option, str(tmp_path / "file"))
+    assert done.returncode == 1
+    assert "cannot be" in done.stderr and "hint" in done.stderr and "Traceback" not in done.stderr
 
 
 def python(*arguments: str, **options) -> subprocess.CompletedProcess:

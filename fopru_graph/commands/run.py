@@ -14,7 +14,7 @@ from typing import Any
 from rich.markup import escape
 
 from fopru_graph.errors import UserError
-from fopru_graph.graph import Cancelled, CancelToken, DiskCache, Executor, Graph, NodeError, expand, plan
+from fopru_graph.graph import Cancelled, CancelToken, DiskCache, Executor, Graph, NodeError, Ref, expand, plan
 from fopru_graph.measure.summary import summarise
 from fopru_graph.report.terminal import RunDisplay, console, show_failure, show_summary, simple_table
 from fopru_graph.storage import TensorCodec
@@ -50,14 +50,26 @@ def run_pipeline(
         _finish_early(failure.record, out, as_json, str(failure), failure.hint)
         return 1
     result.record.save(out / RECORD)
-    summary = summarise(result.record, expand(graph)[0])
+    flat = expand(graph)[0]
+    summary = summarise(result.record, flat)
     if as_json:
         print(json.dumps(summary, ensure_ascii=False))
         return 0
-    texts = {name for name, value in result.items() if display.streamed and isinstance(value, str) and name == "text"}
-    show_summary(summary, texts)
+    answers = {name: value for name, value in result.items() if _is_answer(flat, name, value)}
+    for value in answers.values():
+        if value != display.streamed:
+            print(value if isinstance(value, str) else "\n".join(value))
+    show_summary(summary, by_products=[name for name in result if name not in answers])
     console.print(f"[dim]record[/] {escape(str(out / RECORD))}", soft_wrap=True)
     return 0
+
+
+def _is_answer(flat: Graph, name: str, value: Any) -> bool:
+    """Whether an output is text to be read on stdout, rather than, say, the path that a node with an effect gives."""
+    if not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+        return False
+    ref = flat.outputs[name].ref if name in flat.outputs else None
+    return not (isinstance(ref, Ref) and ref.node in flat.nodes and flat.registry.get(flat.nodes[ref.node].type).output)
 
 
 def explain_run(graph: Graph, to: str | None, cache: Path | None, as_json: bool) -> None:
@@ -73,7 +85,14 @@ def explain_run(graph: Graph, to: str | None, cache: Path | None, as_json: bool)
 
 
 def _disk(folder: Path | None) -> DiskCache | None:
-    return DiskCache(folder, TensorCodec()) if folder else None
+    if folder is None:
+        return None
+    try:
+        return DiskCache(folder, TensorCodec())
+    except OSError as error:
+        raise UserError(
+            f"the cache folder {folder} cannot be used: {error.strerror}", "choose another with --cache"
+        ) from error
 
 
 def _finish_early(record: Any, out: Path, as_json: bool, message: str, hint: str | None) -> None:

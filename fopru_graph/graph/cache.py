@@ -98,8 +98,7 @@ class DiskCache:
     def __init__(self, folder: str | Path, codec: Codec | None = None) -> None:
         self.folder = Path(folder)
         self.codec = codec or JsonCodec()
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.folder.chmod(0o700)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # a folder that is there keeps its own mode
 
     def get(self, key: str) -> Values | None:
         """The outputs kept under a key, or None; raises `CorruptEntry` when the entry is damaged."""

@@ -52,6 +52,11 @@ def show_failure(message: str, hint: str | None = None) -> None:
         console.print(f"[cyan]hint:[/] {escape(hint)}", soft_wrap=True)
 
 
+def show_warning(message: str) -> None:
+    """One thing that is not as it should be, though the program goes on."""
+    console.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
+
+
 class RunDisplay:
     """Shows which node runs on stderr and writes streamed text to stdout as it comes."""
 
@@ -60,7 +65,7 @@ class RunDisplay:
         self._out = Console(highlight=False)
         self._status: Status | None = None
         self._open_line = False
-        self.streamed = False
+        self.streamed = ""
 
     def __call__(self, event: Event) -> None:
         """Take one event of the run."""
@@ -70,7 +75,8 @@ class RunDisplay:
             self._spin(f"{event.node} {event.i}/{event.n} [dim]{escape(event.text)}[/]")
         elif isinstance(event, NodeText) and self._stream_text:
             self._still()
-            self.streamed = self._open_line = True
+            self.streamed += event.chunk
+            self._open_line = True
             self._out.print(event.chunk, end="", markup=False, soft_wrap=True)
             self._out.file.flush()
         elif isinstance(event, CacheWarning):
@@ -98,8 +104,8 @@ class RunDisplay:
             self._status = None
 
 
-def show_summary(summary: dict[str, Any], streamed: set[str]) -> None:
-    """Tokens, times and memory of a run, the time of every node, and the outputs that were not streamed."""
+def show_summary(summary: dict[str, Any], by_products: Iterable[str]) -> None:
+    """Tokens, times and memory of a run, the time of every node, and those of its outputs that are no answers."""
     tokens = summary["visual_tokens"]
     if tokens is not None:
         table = simple_table(
@@ -118,9 +124,8 @@ def show_summary(summary: dict[str, Any], streamed: set[str]) -> None:
     for name, entry in summary["nodes"].items():
         table.add_row(escape(name), f"{entry['ms']:.1f}", "[dim]from cache[/]" if entry["cached"] else "")
     console.print(table)
-    for name, value in summary["outputs"].items():
-        if name not in streamed:
-            console.print(f"[bold]{escape(name)}[/] {escape(str(value))}", soft_wrap=True)
+    for name in by_products:
+        console.print(f"[bold]{escape(name)}[/] {escape(str(summary['outputs'][name]))}", soft_wrap=True)
 
 
 def _milliseconds(value: float | None) -> str:

@@ -16,7 +16,7 @@ def test_streamed_text_ends_its_line_before_anything_else_is_shown(end, capsys):
     for event in (NodeStarted("a", "LLMGenerate"), NodeText("a", "two "), NodeText("a", "words [x]"), end):
         display(event)
     assert capsys.readouterr().out == "two words [x]\n"
-    assert display.streamed
+    assert display.streamed == "two words [x]"
     display(RunFinished("done", 2.0))
     assert capsys.readouterr().out == ""
 
