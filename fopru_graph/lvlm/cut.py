@@ -45,6 +45,7 @@ class Cuts:
         self, family: Family, pruners: Sequence[InLLMPruner], visual: torch.Tensor, valid: torch.Tensor
     ) -> None:
         self._layers = family.layers
+        self._flash = "flash" in str(family.language_model.config._attn_implementation)
         self._visual, self._valid = visual, valid.bool()
         self._stages: dict[int, list[InLLMPruner]] = {}
         for pruner in sorted(pruners, key=lambda p: p.layer):
@@ -180,6 +181,8 @@ class Cuts:
         if mask is not None and mask.dim() == 2:
             return mask.to(positions.device).gather(1, columns) * visible.to(mask.dtype)
         if mask is None:  # no padding, but samples kept different numbers: fillers must be hidden
+            if self._flash:
+                return visible.long()  # its kernels take (B, L) masks only and are causal by themselves
             row = visible[:, None, None, :]
             if self._prefilled:
                 return row

@@ -142,6 +142,24 @@ def test_dropping_equals_masking(config, batch, cuts):
             assert generation.kv_lengths[0] > generation.kv_lengths[-1]
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_equally_long_prompts_that_keep_different_numbers(attention):
+    """Nothing is padded before the cut, yet fillers are needed after it."""
+    family, eager = (tiny.llava(seed=18, attention=kind) for kind in (attention, "eager"))
+    features = family.encode([tiny.image(0), tiny.image(1)])
+    tokens = family.project(features, Selection((torch.arange(8), torch.arange(4, 8)), features.counts))
+    prompts = ["<image>short", "<image>shortlong"]
+    prompt = build_prompt(family, prompts, tokens)
+    assert not prompt.padded
+    cuts = [(1, 0.5), (3, 0.5)]
+    generation, ours = run(family, tokens, prompts, [fastv(*cut) for cut in cuts])
+    assert generation.visual_per_layer == (12, 6, 6, 3, 3)
+    for i in range(2):
+        ids, logits, _ = answer_by_masking(eager, prompt.embeds[i], prompt.visual[i], cuts, STEPS)
+        assert list(generation.token_ids[i]) == ids
+        assert (ours[i] - logits).abs().max() < 1e-4
+
+
 CHAINS = st.lists(st.tuples(st.integers(1, 5), st.floats(0.05, 1.0)), max_size=3, unique_by=lambda cut: cut[0])
 
 
