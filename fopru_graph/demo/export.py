@@ -103,8 +103,8 @@ model, and figures on it say nothing about larger ones.
 {stages}
 
 A stage with several rows was interrupted, the objectives in the script were improved, and training went on from the
-weights it had; the script as it stands has all of these objectives from the first step on. `training-log.jsonl` is the
-full log.
+weights it had. The script as it stands has all of these objectives from the first step on; in that form it has been run
+end to end with a few steps only (a test does that), not yet at full length. `training-log.jsonl` is the full log.
 
 ## Accuracy on the test split
 

@@ -6,8 +6,11 @@ import json
 
 import pytest
 import torch
+from transformers import DynamicCache
 
+from fopru_graph.demo.questions import ask
 from fopru_graph.demo.samples import FOLDER
+from fopru_graph.demo.scenes import render, sample_scene, scene_rng
 from fopru_graph.lvlm.decode import generate
 from fopru_graph.lvlm.images import load_image
 from fopru_graph.lvlm.load import load_model
@@ -17,7 +20,7 @@ from fopru_graph.pruning.fastv import last_row_attention
 from fopru_graph.pruning.rank import rank_select
 from fopru_graph.pruning.reorder import reorder
 from fopru_graph.pruning.significance import significance
-from fopru_graph.values import InLLMPruner, Selection
+from fopru_graph.values import Image, InLLMPruner, Selection
 from tests.lvlm.reference import answer_by_masking
 
 BATCHES = {
@@ -105,3 +108,44 @@ def test_the_model_answers_the_bundled_questions(family):
                 right += answer == question["answer"]
                 count += 1
         assert right / count >= least, f"{right} of {count} at ratio {ratio}"
+
+
+def answer_at(family, prompt, positions) -> str:
+    """Greedy two tokens with position ids of one's own choice."""
+    embeds, ids, cache = prompt.embeds, [], DynamicCache()
+    with torch.inference_mode():
+        for _ in range(2):
+            hidden = family.language_model(
+                inputs_embeds=embeds, position_ids=positions, past_key_values=cache, use_cache=True
+            ).last_hidden_state[:, -1]
+            ids.append(int(family.logits(hidden).argmax()))
+            embeds = family.model.get_input_embeddings()(torch.tensor([[ids[-1]]]))
+            positions = positions[:, -1:] + 1
+    return family.processor.tokenizer.decode(ids)
+
+
+def test_what_renumbering_loses_original_positions_bring_back(family):
+    """Why FoPru loses on position questions here: the demo model tells left from right by a token's place."""
+    right, asked = {"renumbered": 0, "original": 0}, 0
+    for index in range(200):
+        rng = scene_rng("validation", index)
+        scene = sample_scene(rng)
+        question = ask(scene, "position", rng)
+        if question is None:
+            continue
+        features = family.encode([Image(render(scene), "validation")])
+        selection = fopru(features, 0.5)
+        kept = selection.indices[0]
+        prompt = build_prompt(family, [question.text], family.project(features, selection))
+        length, start = prompt.embeds.shape[1], int(prompt.visual[0].nonzero()[0])
+        text = start + features.counts[0] + torch.arange(length - start - len(kept))
+        places = {
+            "renumbered": torch.arange(length)[None],
+            "original": torch.cat([torch.arange(start), start + kept, text])[None],
+        }
+        asked += 1
+        for name, positions in places.items():
+            right[name] += answer_at(family, prompt, positions) == question.answer
+    shares = {name: count / asked for name, count in right.items()}
+    print(f"{asked} questions: {shares}")
+    assert shares["original"] > shares["renumbered"] + 0.3
