@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from rich.console import Console
+from rich.progress import track
 
 from fopru_graph.demo.questions import KINDS, all_kinds
 from fopru_graph.demo.scenes import patch_labels, render, sample_scene, scene_rng
@@ -76,7 +78,7 @@ def evaluate(
         variants += [(f"{name} {ratio:.0%}", select, ratio, False) for name, select in SELECTIONS.items()]
         variants.append((f"FastV {ratio:.0%}", None, ratio, True))
     tallies = {name: Tally() for name, *_ in variants}
-    for index in range(scenes):
+    for index in track(range(scenes), "scenes", console=Console(stderr=True)):
         rng = scene_rng(split, index)
         scene = sample_scene(rng)
         questions = all_kinds(scene, rng)
