@@ -7,7 +7,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from fopru_graph.graph import Graph, MemoryCache, NodeError, PipelineError, RunRecord, expand
+from fopru_graph.graph import Graph, MemoryCache, NodeError, PipelineError, RunRecord
 from fopru_graph.measure.summary import summarise
 
 FOLDER = Path(__file__).resolve().parent.parent / "pipelines"
@@ -51,7 +51,7 @@ def test_a_shipped_pipeline_answers_and_counts(name, tmp_path):
     graph = load(name)
     result = graph.run(out=tmp_path)
     assert result["text"] == "stop"
-    summary = summarise(result.record, expand(graph)[0])
+    summary = summarise(result)
     tokens = summary["visual_tokens"]
     assert (tokens["encoded"], tokens["kept"], tokens["final"]) == COUNTS[name]
     report = result.record.nodes["generate"]["report"]
@@ -99,7 +99,7 @@ def test_only_what_changed_runs_again(tmp_path):
     again = graph.run(cache=cache, out=tmp_path)
     assert again.cached == {"model", "encode", "significance"}
     assert set(again.timings) - again.cached == {"prune", "reorder", "project", "generate", "picture"}
-    assert summarise(again.record, expand(graph)[0])["ttft_ms"] is None  # encoding was not timed, so no honest sum
+    assert summarise(again)["ttft_ms"] is None  # encoding was not timed, so no honest sum
 
 
 def test_a_record_replays(tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 from rich.markup import escape
 
 from fopru_graph.errors import UserError
-from fopru_graph.graph import Cancelled, CancelToken, DiskCache, Executor, Graph, NodeError, Ref, expand, plan
+from fopru_graph.graph import Cancelled, CancelToken, DiskCache, Executor, Graph, NodeError, RunResult
 from fopru_graph.measure.summary import summarise
 from fopru_graph.report.terminal import RunDisplay, console, show_failure, show_summary, simple_table
 from fopru_graph.storage import TensorCodec
@@ -50,12 +50,11 @@ def run_pipeline(
         _finish_early(failure.record, out, as_json, str(failure), failure.hint)
         return 1
     result.record.save(out / RECORD)
-    flat = expand(graph)[0]
-    summary = summarise(result.record, flat)
+    summary = summarise(result)
     if as_json:
         print(json.dumps(summary, ensure_ascii=False))
         return 0
-    answers = {name: value for name, value in result.items() if _is_answer(flat, name, value)}
+    answers = {name: value for name, value in result.items() if _is_answer(result, name)}
     for value in answers.values():
         if value != display.streamed:
             print(value if isinstance(value, str) else "\n".join(value))
@@ -64,17 +63,18 @@ def run_pipeline(
     return 0
 
 
-def _is_answer(flat: Graph, name: str, value: Any) -> bool:
+def _is_answer(result: RunResult, name: str) -> bool:
     """Whether an output is text to be read on stdout, rather than, say, the path that a node with an effect gives."""
+    value = result[name]
     if not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
         return False
-    ref = flat.outputs[name].ref if name in flat.outputs else None
-    return not (isinstance(ref, Ref) and ref.node in flat.nodes and flat.registry.get(flat.nodes[ref.node].type).output)
+    ref = result.plan.wanted.get(name)
+    return ref is None or not result.plan.steps[ref.node].spec.output
 
 
 def explain_run(graph: Graph, to: str | None, cache: Path | None, as_json: bool) -> None:
     """Show for every node whether it would run, be taken from the cache or be skipped, and its cache key."""
-    steps = plan(graph, graph.registry, to=to).explain(disk=_disk(cache))
+    steps = Executor(graph.registry, disk=_disk(cache)).explain(graph, to=to)
     if as_json:
         print(json.dumps(steps, ensure_ascii=False, indent=2))
         return

@@ -38,6 +38,11 @@ class Batch:
     later: torch.Tensor  # (B, L) int64: likewise the second token of an answer of two, IGNORED elsewhere
     kinds: list[list[str]]  # (B, Q)
 
+    @property
+    def empty(self) -> torch.Tensor:
+        """(B, grid²) bool: patches with nothing of any shape or sign under them."""
+        return (self.labels["shape"] == 0) & (self.labels["word"] == 0)
+
 
 class Packer:
     """Turns scenes into Batch objects for one tokenizer, grid and number of questions per scene."""

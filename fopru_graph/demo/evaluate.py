@@ -26,27 +26,22 @@ from fopru_graph.pruning.rank import rank_select
 from fopru_graph.pruning.reorder import reorder
 from fopru_graph.pruning.row import row_select
 from fopru_graph.pruning.significance import significance
-from fopru_graph.values import Image, InLLMPruner, Selection, Tile, VisionFeatures, VisualTokens
+from fopru_graph.values import Image, InLLMPruner, Selection, VisionFeatures, VisualTokens
 
 RATIOS = (0.5, 0.25, 0.11)
 FASTV_LAYER = 3
-Select = Callable[[Tile, float, int], torch.Tensor]
+Select = Callable[[torch.Tensor, tuple[int, int], float, int], torch.Tensor]  # scores (N,), grid, ratio, seed -> (K,)
 
 
-def _scores(tile: Tile) -> torch.Tensor:
-    noted = tile.attention
-    return significance(*attention_means(noted.query, noted.key, noted.scale, noted.prefix))[0]
-
-
-def _random(tile: Tile, ratio: float, seed: int) -> torch.Tensor:
-    return rank_select(torch.rand(len(tile.features), generator=torch.Generator().manual_seed(seed)), ratio)
+def _random(scores: torch.Tensor, _grid: tuple[int, int], ratio: float, seed: int) -> torch.Tensor:
+    return rank_select(torch.rand(len(scores), generator=torch.Generator().manual_seed(seed)), ratio)
 
 
 SELECTIONS: dict[str, Select] = {
-    "FoPru rank": lambda tile, ratio, _seed: rank_select(_scores(tile), ratio),
-    "FoPru row": lambda tile, ratio, _seed: row_select(_scores(tile), tile.grid, ratio),
+    "FoPru rank": lambda scores, _grid, ratio, _seed: rank_select(scores, ratio),
+    "FoPru row": lambda scores, grid, ratio, _seed: row_select(scores, grid, ratio),
     "random": _random,
-    "lowest score": lambda tile, ratio, _seed: rank_select(-_scores(tile), ratio),
+    "lowest score": lambda scores, _grid, ratio, _seed: rank_select(-scores, ratio),
 }
 
 
@@ -85,12 +80,14 @@ def evaluate(
         if not questions:
             continue
         features = family.encode([Image(render(scene), f"{split} {index}")])
-        labels = patch_labels(scene, features.tiles[0].grid[0])
+        grid, noted = features.tiles[0].grid, features.tiles[0].attention
+        scores, _ = significance(*attention_means(noted.query, noted.key, noted.scale, noted.prefix))
+        labels = patch_labels(scene, grid[0])
         objects = torch.from_numpy((labels.shape > 0) | (labels.word > 0))
         for name, select, ratio, in_llm in variants:
             selection = None
             if select is not None:
-                chosen = reorder(select(features.tiles[0], ratio, index))
+                chosen = reorder(select(scores, grid, ratio, index))
                 selection = Selection((chosen,), features.counts)
                 tallies[name].object_patches += int(objects.sum())
                 tallies[name].kept_object_patches += int(objects[chosen].sum())

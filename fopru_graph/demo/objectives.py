@@ -54,8 +54,9 @@ class Symbols(nn.Module):
             ]
         ).sum()
 
-    def forward(self, labels: dict[str, torch.Tensor], words: torch.Tensor) -> torch.Tensor:
-        """Labels (B, N) and the word-embedding matrix (V, D) to tokens (B, N, D)."""
+    def forward(self, batch: Batch, words: torch.Tensor) -> torch.Tensor:
+        """The batch's labels (B, N) and the word-embedding matrix (V, D) to tokens (B, N, D)."""
+        labels = batch.labels
         n = labels["shape"].shape[1]
         grid = math.isqrt(n)
         # A coarse grid (curriculum) uses every second place code, so that the codes mean the same place later.
@@ -66,8 +67,7 @@ class Symbols(nn.Module):
         for name in ("shape", "colour", "word"):
             ids = getattr(self, f"{name}_ids")[labels[name]]
             tokens = tokens + words[ids] * (labels[name] > 0)[..., None]
-        empty = (labels["shape"] == 0) & (labels["word"] == 0)
-        return tokens + empty[..., None] * self.nothing + (labels["centre"] > 0)[..., None] * self.centre
+        return tokens + batch.empty[..., None] * self.nothing + (labels["centre"] > 0)[..., None] * self.centre
 
 
 class Heads(nn.Module):
@@ -83,13 +83,12 @@ class Heads(nn.Module):
     def losses(self, features: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Dense and read-out loss of features (B, 1 + N, D), CLS first."""
         x = self.norm(features)
-        empty = (batch.labels["shape"] == 0) & (batch.labels["word"] == 0)
         dense = torch.zeros(())
         for name, head in self.dense.items():
             target = batch.labels[name]
             if name in PLACE:
                 # Where a patch is matters on objects only, and there it has to stand up to everything else.
-                target = target.masked_fill(empty, IGNORED)
+                target = target.masked_fill(batch.empty, IGNORED)
             logits = head(x[:, 1:]).float().flatten(0, 1)
             dense = dense + F.cross_entropy(logits, target.flatten(), weight=_rare(name))
         places = torch.randint(1, x.shape[1], (x.shape[0], READ_OUT_TOKENS))

@@ -108,7 +108,7 @@ class Trainer:
         reads = {packer: self._maybe_compile(self._read) for packer in (small, full)}
 
         def visual(batch: Batch, noise: float) -> torch.Tensor:
-            tokens = self.symbols(batch.labels, words.weight)
+            tokens = self.symbols(batch, words.weight)
             return tokens + noise * tokens.detach().std() * torch.randn_like(tokens)
 
         def step(i: int) -> dict[str, torch.Tensor]:
@@ -163,15 +163,10 @@ class Trainer:
             batch = packer.batch("train", 2 * 10**7 + i * size, size, pixels=True)
             with torch.no_grad():
                 features = see(batch.pixels).float()
-                target = self.symbols(batch.labels, words.weight)
-            return {"align": self._alignment(features, target, batch)}
+                target = self.symbols(batch, words.weight)
+            return {"align": _alignment(projector(features[:, 1:]), target, batch)}
 
         self._run("align", steps, 2e-3, step, None)
-
-    def _alignment(self, features: torch.Tensor, target: torch.Tensor, batch: Batch) -> torch.Tensor:
-        error = (self.model.model.multi_modal_projector(features[:, 1:]) - target).square().mean(-1) / target.var()
-        something = (batch.labels["shape"] > 0) | (batch.labels["word"] > 0)
-        return (error * (0.2 + something)).mean()
 
     def joint(self, steps: int, size: int) -> None:
         """Stage 4: questions about rendered pictures; the tower's own objectives stay on at low weight."""
@@ -184,11 +179,12 @@ class Trainer:
         def step(i: int) -> dict[str, torch.Tensor]:
             batch = packer.batch("train", 3 * 10**7 + i * size, size, pixels=True, sign_share=0.6)
             features = see(batch.pixels).float()
-            loss, _ = self._answer(read, packer, batch, projector(features[:, 1:]))
+            visual = projector(features[:, 1:])
+            loss, _ = self._answer(read, packer, batch, visual)
             dense, read_out = self.heads.losses(features, batch)
             with torch.no_grad():
-                target = self.symbols(batch.labels, words.weight)
-            align = self._alignment(features, target, batch)
+                target = self.symbols(batch, words.weight)
+            align = _alignment(visual, target, batch)
             fade = max(0.0, 1 - 2 * i / steps)
             return {"answer": loss, "dense": 0.3 * dense, "read_out": 0.1 * read_out, "align": 0.5 * fade * align}
 
@@ -266,6 +262,12 @@ class Trainer:
     def load(self, stage: str) -> None:
         """Take a stage's weights from the work folder."""
         self.parts[stage].load_state_dict(load_file(self.folder / f"{stage}.safetensors"))
+
+
+def _alignment(visual: torch.Tensor, target: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """How far projected tokens (B, N, D) are from the symbolic ones, relative to their variance; objects count most."""
+    error = (visual - target).square().mean(-1) / target.var()
+    return (error * (0.2 + ~batch.empty)).mean()
 
 
 def _stages(wanted: str) -> Iterator[str]:

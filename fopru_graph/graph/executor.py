@@ -78,7 +78,7 @@ class Executor:
         outputs = _outputs(chosen, runner)
         timings = {name: fact.ms for name, fact in runner.facts.items()}
         cached = frozenset(name for name, fact in runner.facts.items() if fact.cached)
-        return RunResult(outputs, timings, cached, finish(None, outputs), runner.values)
+        return RunResult(outputs, timings, cached, finish(None, outputs), runner.values, chosen)
 
     def plan(
         self,

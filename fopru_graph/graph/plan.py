@@ -14,7 +14,7 @@ from fopru_graph.graph.graph import Graph
 from fopru_graph.graph.keys import digest, ingredients
 from fopru_graph.graph.registry import Registry
 from fopru_graph.graph.tree import INPUTS, Ref, parse_reference, refs_in
-from fopru_graph.graph.validate import Checked, check
+from fopru_graph.graph.validate import Checked, check, upstream
 
 if TYPE_CHECKING:
     from fopru_graph.graph.cache import DiskCache, MemoryCache
@@ -85,7 +85,7 @@ def plan(
         raise PipelineError(errors, graph.file)
     chosen = None if targets is None else list(targets)
     wanted, literals, roots = _targets(checked, chosen, to)
-    needed = _ancestors(checked.flat, roots)
+    needed = upstream(checked.flat, roots)
     order = {name: index for index, name in enumerate(checked.flat.nodes)}
     steps: dict[str, Step] = {}
     keys: dict[str, str] = {}
@@ -158,19 +158,6 @@ def _target_node(checked: Checked, target: str) -> tuple[str, list[str]]:
             [Problem("unknown-output", message, hint=hint_choices(ref.output, outputs))], checked.flat.file
         )
     return ref.node, [ref.output] if ref.output else list(outputs)
-
-
-def _ancestors(flat: Graph, roots: Iterable[str]) -> set[str]:
-    """The roots and everything they depend on."""
-    store = flat.store
-    stack = list(roots)
-    needed: set[str] = set()
-    while stack:
-        name = stack.pop()
-        if name not in needed:
-            needed.add(name)
-            stack.extend(store.predecessors(name))
-    return needed
 
 
 def _actions(plan: Plan, cache: MemoryCache | None, disk: DiskCache | None) -> dict[str, tuple[str, str]]:

@@ -116,7 +116,7 @@ class RunRecord:
 class RunResult(Mapping[str, Any]):
     """The wanted outputs by name; also ``timings`` (node to ms), the ``cached`` nodes, the ``record`` and ``by_node``.
 
-    ``by_node`` holds all outputs of the wanted nodes; those of the others were released.
+    ``by_node`` holds all outputs of the wanted nodes; those of the others were released. ``plan`` is what was run.
     """
 
     outputs: Mapping[str, Any]
@@ -124,6 +124,7 @@ class RunResult(Mapping[str, Any]):
     cached: frozenset[str]
     record: RunRecord
     by_node: Mapping[str, Mapping[str, Any]]
+    plan: Plan
 
     def __getitem__(self, name: str) -> Any:
         return self.outputs[name]

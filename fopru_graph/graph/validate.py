@@ -64,6 +64,19 @@ def check(graph: Graph, registry: Registry, *, to_run: bool = False, partial: bo
     return checked
 
 
+def upstream(flat: Graph, roots: Iterable[str]) -> set[str]:
+    """The nodes among ``roots`` and everything that they depend on; references to nodes that do not exist end there."""
+    entries, store = flat.nodes, flat.store
+    stack = list(roots)
+    found: set[str] = set()
+    while stack:
+        name = stack.pop()
+        if name not in found and name in entries:
+            found.add(name)
+            stack.extend(store.predecessors(name))
+    return found
+
+
 class _Validator:
     def __init__(self, graph: Graph, checked: Checked, registry: Registry) -> None:
         self.graph = graph
@@ -180,17 +193,11 @@ class _Validator:
                 self.add(Problem("unused-input", message, "warning", INPUTS, name, declared.line))
 
     def _needed(self) -> set[str]:
-        stack = [ref.node for output in self.flat.outputs.values() for _, ref in refs_in(output.ref)]
-        stack += [name for name, entry in self.entries.items() if self._runs_anyway(name, entry)]
-        needed: set[str] = set()
-        while stack:
-            name = stack.pop()
-            if name not in needed and name in self.entries:
-                needed.add(name)
-                stack.extend(self.flat.store.predecessors(name))
-        return needed
+        roots = [ref.node for output in self.flat.outputs.values() for _, ref in refs_in(output.ref)]
+        roots += [name for name in self.entries if self._runs_anyway(name)]
+        return upstream(self.flat, roots)
 
-    def _runs_anyway(self, name: str, entry: GraphNode) -> bool:
+    def _runs_anyway(self, name: str) -> bool:
         """Output nodes run; a node of unknown type may be one."""
         return name not in self.checked.specs or self.checked.specs[name].output
 

@@ -35,11 +35,7 @@ def check_pruners(pruners: Sequence[InLLMPruner], depth: int) -> None:
 
 
 class Cuts:
-    """The cuts of one run and what became of the prompt; alive between `pruned` entry and exit.
-
-    Attributes:
-        positions: per layer, (B, M) int64 positions of the prompt that the layer sees, or None for all of them.
-    """
+    """The cuts of one run and what became of its prompt, which can still be asked for when `pruned` has ended."""
 
     def __init__(
         self, family: Family, pruners: Sequence[InLLMPruner], visual: torch.Tensor, valid: torch.Tensor

@@ -13,8 +13,6 @@ from fopru_graph.lvlm.families import family_for
 from fopru_graph.lvlm.probe import missing_capabilities
 from fopru_graph.values import ModelHandle
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-
 
 def load_model(
     name: str,

@@ -15,12 +15,11 @@ from fopru_graph.lvlm.decode import generate
 from fopru_graph.lvlm.images import load_image
 from fopru_graph.lvlm.load import load_model
 from fopru_graph.lvlm.prompt import build_prompt, chat_text
-from fopru_graph.pruning.attention import attention_means
+from fopru_graph.nodes.rank_prune import RankPrune
+from fopru_graph.nodes.reorder import Reorder
+from fopru_graph.nodes.significance import Significance
 from fopru_graph.pruning.fastv import last_row_attention
-from fopru_graph.pruning.rank import rank_select
-from fopru_graph.pruning.reorder import reorder
-from fopru_graph.pruning.significance import significance
-from fopru_graph.values import Image, InLLMPruner, Selection
+from fopru_graph.values import Image, InLLMPruner
 from tests.lvlm.reference import answer_by_masking
 
 BATCHES = {
@@ -45,13 +44,9 @@ def encode(family, names):
 
 
 def fopru(features, ratio):
-    indices = []
-    for tile in features.tiles:
-        noted = tile.attention
-        scores, side = significance(*attention_means(noted.query, noted.key, noted.scale, noted.prefix))
-        assert side == "received"
-        indices.append(reorder(rank_select(scores, ratio)))
-    return Selection(tuple(indices), features.counts)
+    scored = Significance()(features=features)
+    assert set(scored.direction) == {"received"}
+    return Reorder()(selection=RankPrune()(significance=scored, ratio=ratio))
 
 
 @pytest.mark.parametrize("batch", BATCHES)
