@@ -75,28 +75,53 @@ class Tile:
 
 @dataclass(frozen=True, eq=False)
 class VisionFeatures:
-    """Encoded tiles in prompt order; ``seen`` holds each tile's pixels as the encoder saw them, (h, w, 3) uint8."""
+    """Encoded tiles in prompt order and the pixels they were made from.
+
+    ``pixels`` holds one (3, H, W) float tensor a tile on the CPU, normalised by ``mean`` and ``std`` of each channel;
+    ``image_sizes`` each image's (height, width) before preprocessing, which took ``preprocess_ms``.
+    """
 
     tiles: tuple[Tile, ...]
-    seen: tuple[Any, ...] = field(repr=False)
+    pixels: tuple[torch.Tensor, ...] = field(repr=False)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    image_sizes: tuple[tuple[int, int], ...] = ()
+    preprocess_ms: float = 0.0
 
     @property
     def counts(self) -> tuple[int, ...]:
         """Visual tokens N of every tile."""
         return tuple(tile.features.shape[0] for tile in self.tiles)
 
+    def seen(self, tile: int) -> torch.Tensor:
+        """One tile as the encoder saw it: (H, W, 3) uint8."""
+        pixels = self.pixels[tile]
+        std, mean = (pixels.new_tensor(one)[:, None, None] for one in (self.std, self.mean))
+        return ((pixels * std + mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 0)
+
+    def report(self) -> dict[str, Any]:
+        """The figures of this encoding for the run record."""
+        return {"preprocess_ms": self.preprocess_ms}
+
 
 @dataclass(frozen=True, eq=False)
 class Significance:
     """One score per visual token, larger is more significant.
 
-    ``scores`` holds one (N,) float32 tensor a tile, ``grids`` its (h, w); ``direction`` says for each tile which
-    mean was taken: ``received`` (column mean, s₂ of Eq. 3), ``given`` (row mean, s₁), or the name of another scorer.
+    ``scores`` holds one (N,) float32 tensor a tile, ``grids`` its (h, w), ``sides`` the name of the scorer or, of
+    FoPru's two means, a () bool tensor on the scores' device: True where the attention received was taken.
     """
 
     scores: tuple[torch.Tensor, ...]
     grids: tuple[tuple[int, int], ...]
-    direction: tuple[str, ...]
+    sides: tuple[str | torch.Tensor, ...]
+
+    @property
+    def direction(self) -> tuple[str, ...]:
+        """For each tile the mean that was taken: ``received`` (column mean, s₂ of Eq. 3), ``given`` (row mean, s₁), or
+        another scorer's name. Reading it waits for the device, which is why it is read after a run and not in it.
+        """
+        return tuple(side if isinstance(side, str) else "received" if side else "given" for side in self.sides)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +136,9 @@ class Selection:
 class VisualTokens:
     """Projected visual tokens, one (K, E) tensor an image, ready to stand for the image's placeholders.
 
-    ``origin`` holds one (K, 2) int64 tensor an image: tile and index within the tile of every row. ``encoded`` is each
-    image's number of visual tokens before any was dropped.
+    ``origin`` holds one (K, 2) int64 tensor an image: tile and index within the tile of every row, (−1, −1) for rows
+    that stand for no patch, such as the end of a line. ``encoded`` is each image's number of rows before any was
+    dropped.
     """
 
     rows: tuple[torch.Tensor, ...]
@@ -143,7 +169,8 @@ class Generation:
     Token counts and KV bytes are sums over the batch: ``encoded`` leave the vision tower, ``projected`` enter the
     language model, ``visual_per_layer`` pass through each layer. ``kv_lengths`` is the cache length of each layer
     at the end. ``token_ids`` end with the stop token where one was generated. ``kept`` holds, an image, the (K,
-    2) rows of tile and index that the last layer still saw.
+    2) rows of tile and index that the last layer still saw. ``prefill_ms`` is the time until the first token's ids
+    were known; ``reused`` tokens of the prompt were not run again, because the last question began with them.
     """
 
     prompts: tuple[str, ...]
@@ -159,6 +186,7 @@ class Generation:
     device: str
     dtype: str
     kept: tuple[torch.Tensor, ...]
+    reused: int = 0
 
     def report(self) -> dict[str, Any]:
         """The figures of this generation for the run record; plain JSON values."""
@@ -173,6 +201,8 @@ class Generation:
             "prefill_ms": self.prefill_ms,
             "tpot_ms": sum(self.step_ms) / len(self.step_ms) if self.step_ms else None,
             "new_tokens": sum(len(ids) for ids in self.token_ids),
+            "visual_per_layer": list(layers),
+            "reused_tokens": self.reused,
             "kv_lengths": list(self.kv_lengths),
             "kv_bytes": self.kv_bytes,
             "device": self.device,

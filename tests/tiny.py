@@ -4,35 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import PIL.Image
-import tokenizers
 import torch
 import transformers
 
 from fopru_graph.lvlm.families.llava import Llava
+from fopru_graph.lvlm.presets import byte_tokenizer
 from fopru_graph.values import Image
 
 IMAGE_ID = 4
-TEXTS = {"llama": transformers.LlamaConfig, "mistral": transformers.MistralConfig, "qwen2": transformers.Qwen2Config}
-
-
-def tokenizer() -> transformers.PreTrainedTokenizerFast:
-    """Byte-level and lossless, with LLaVA's special tokens in front."""
-    names = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
-    vocab = {name: i for i, name in enumerate([*names, *sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())])}
-    core = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
-    core.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = tokenizers.decoders.ByteLevel()
-    core.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    core.add_special_tokens([tokenizers.AddedToken(name, special=True, normalized=False) for name in names])
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        padding_side="left",
-        extra_special_tokens={"image_token": "<image>"},
-    )
+TEXTS = {
+    "llama": transformers.LlamaConfig,
+    "mistral": transformers.MistralConfig,
+    "qwen2": transformers.Qwen2Config,
+    "qwen3": transformers.Qwen3Config,
+}
 
 
 def llava(
@@ -99,7 +84,7 @@ def llava(
     size = {"height": grid[0] * patch, "width": grid[1] * patch}
     processor = transformers.LlavaProcessor(
         image_processor=transformers.CLIPImageProcessorPil(size=size, do_center_crop=False, crop_size=size),
-        tokenizer=tokenizer(),
+        tokenizer=byte_tokenizer(),
         patch_size=patch,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,

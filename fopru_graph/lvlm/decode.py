@@ -1,21 +1,26 @@
-"""The default executor: prefill and decode over the stock decoder stack, with exact times, streaming and cancel."""
+"""Answering prompts: prefill, then token by token until the stop token, with exact times, streaming and cancel."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
-from transformers import DynamicCache
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.cut import Cuts, pruned
 from fopru_graph.lvlm.family import Family
+from fopru_graph.lvlm.prefix import keep_prefix, known_prefix
 from fopru_graph.lvlm.prompt import Prompt, build_prompt
-from fopru_graph.lvlm.sampling import pick_tokens
+from fopru_graph.lvlm.sampling import Sampler
+from fopru_graph.lvlm.segments import SegmentStack, fits_segments
+from fopru_graph.lvlm.stack import Stack, ThinStack
+from fopru_graph.lvlm.static import StaticStack
+from fopru_graph.lvlm.survivors import Survivors, check_pruners
 from fopru_graph.values import Generation, InLLMPruner, VisualTokens
 
 OnStep = Callable[[torch.Tensor, torch.Tensor], None]
+Loop = Literal["auto", "thin", "segments", "static"]
 
 
 @torch.inference_mode()
@@ -28,6 +33,8 @@ def generate(
     temperature: float = 0.0,
     seed: int = 0,
     on_step: OnStep | None = None,
+    min_new_tokens: int = 0,
+    loop: Loop = "auto",
 ) -> Generation:
     """Answer ``prompts`` about the images behind ``tokens``.
 
@@ -40,75 +47,80 @@ def generate(
         temperature: 0 takes the most likely token, above it samples with ``seed``.
         seed: of the sampling only.
         on_step: called after each token with its ids (B,) and logits (B, V); an exception from it ends the run cleanly.
+            The logits may be overwritten by the next step.
+        min_new_tokens: stop tokens are not taken before so many others.
+        loop: how the decoder stack is driven (`stack`): ``auto`` takes ``static`` on CUDA and ``segments`` elsewhere,
+            where the model allows them, and ``thin`` for all others. All agree.
 
     Returns:
         Texts, counts and times. ``prefill_ms`` runs from the embedded prompt's making to the first token's id.
 
     Raises:
-        UserError: images, prompts or pruners do not fit the model, or no token is asked for.
+        UserError: images, prompts or pruners do not fit the model, no token is asked for, or the model cannot be driven
+            by ``loop``.
     """
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens must be at least 1, not {max_new_tokens}", "an answer has at least one token")
+    check_pruners(pruners, len(family.layers))
+    kind = _stack_for(family, loop)
     with family.lock:
-        start = _now(family)
+        start = time.perf_counter()  # the device may still be busy with the image: the first token waits for both
         prompt = build_prompt(family, prompts, tokens)
-        with pruned(family, pruners, prompt.visual, prompt.attention_mask) as cuts:
-            ids, times, cache = _loop(family, prompt, max_new_tokens, temperature, seed, on_step)
-        return _collect(family, tokens, prompt, cuts, ids, [start, *times], cache)
+        survivors = Survivors(pruners, prompt.visual, prompt.attention_mask.bool(), prompt.text, prompt.seen)
+        sampler = Sampler(family, len(prompts), temperature, seed, min_new_tokens)
+        with kind(family, prompt, survivors, max_new_tokens - 1) as stack:
+            prefix = None if pruners else known_prefix(family, tokens, prompt)
+            ids, times = _answer(stack, sampler, max_new_tokens, prefix, on_step)
+            if not pruners:
+                keep_prefix(family, tokens, prompt, stack.reusable())
+            reused = 0 if prefix is None else prefix[0][0].shape[2]
+            return _collect(stack, tokens, ids, [start, *times], reused)
 
 
-def _loop(
-    family: Family, prompt: Prompt, max_new_tokens: int, temperature: float, seed: int, on_step: OnStep | None
-) -> tuple[torch.Tensor, list[float], DynamicCache]:
-    """Ids (B, new), the time each token was known, and the filled cache."""
-    # A cache made without the config has full layers only: sliding windows are then kept by the mask, which can be cut.
-    cache = DynamicCache()
-    generator = torch.Generator(device=family.device).manual_seed(seed)
-    mask = prompt.attention_mask if prompt.padded else None  # without padding no mask at all: the fast kernels
-    positions = (prompt.attention_mask.cumsum(-1) - 1).clamp(min=0)
-    stop = torch.tensor(sorted(family.stop_ids), device=family.device)
-    pad = family.processor.tokenizer.pad_token_id or 0
-    finished = torch.zeros(len(prompt.embeds), dtype=torch.bool, device=family.device)
-    embeds, ids, times = prompt.embeds, [], []
-    for _ in range(max_new_tokens):
-        hidden = family.language_model(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        ).last_hidden_state[:, -1]
-        logits = family.logits(hidden).to(family.device)
-        picked = torch.where(finished, pad, pick_tokens(logits, temperature, generator))
-        finished = finished | torch.isin(picked, stop)
+def _stack_for(family: Family, loop: Loop) -> type[Stack]:
+    if loop == "thin":
+        return ThinStack
+    if not fits_segments(family):
+        if loop == "auto":
+            return ThinStack
+        config = family.language_model.config
+        raise UserError(
+            f"loop {loop!r} cannot drive {config.model_type!r} with {config._attn_implementation} attention",
+            "use loop: auto or thin",
+        )
+    static = family.device.type == "cuda" and family.language_model.config._attn_implementation == "sdpa"
+    return StaticStack if loop == "static" or (loop == "auto" and static) else SegmentStack
+
+
+def _answer(
+    stack: Stack,
+    sampler: Sampler,
+    most: int,
+    prefix: Sequence[tuple[torch.Tensor, torch.Tensor]] | None,
+    on_step: OnStep | None,
+) -> tuple[torch.Tensor, list[float]]:
+    """Ids (B, new) and the time each token was known."""
+    ids: list[torch.Tensor] = []
+    times: list[float] = []
+    logits = stack.prefill(prefix)
+    while True:
+        picked = sampler.pick(logits)
         ids.append(picked)
-        done = bool(finished.all())  # also waits for the device, so the time below is the token's
-        times.append(_now(family))
+        done = sampler.all_finished(picked)  # also waits for the device, so the time below is the token's
+        times.append(time.perf_counter())
         if on_step is not None:
             on_step(picked, logits)
-        if done:
-            break
-        embeds = family.model.get_input_embeddings()(picked[:, None])
-        positions = positions[:, -1:] + 1
-        if mask is not None:
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-    return torch.stack(ids, 1), times, cache
+        if done or len(ids) == most:
+            return torch.stack(ids, 1), times
+        logits = stack.step(picked)
 
 
-def _collect(
-    family: Family,
-    tokens: VisualTokens,
-    prompt: Prompt,
-    cuts: Cuts,
-    ids: torch.Tensor,
-    times: list[float],
-    cache: DynamicCache,
-) -> Generation:
+def _collect(stack: Stack, tokens: VisualTokens, ids: torch.Tensor, times: list[float], reused: int) -> Generation:
     """Read every figure of the finished run from its tensors."""
+    family, prompt = stack.family, stack.prompt
     answers = [_until_stop(row, family.stop_ids) for row in ids.tolist()]
-    visual = [cuts.visual_in_layer(i) for i in range(len(family.layers))]
-    alive = set(prompt.row[visual[-1].to(prompt.row.device)].tolist())
-    first, kept = 0, []
-    for origin in tokens.origin:
-        kept.append(origin[[first + i in alive for i in range(len(origin))]])
-        first += len(origin)
-    filled = cache.layers
+    visual = [stack.survivors.visual_in_layer(i) for i in range(len(family.layers))]
+    filled = stack.filled()
     return Generation(
         prompts=prompt.texts,
         texts=tuple(family.processor.tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in answers),
@@ -116,24 +128,26 @@ def _collect(
         encoded=sum(tokens.encoded),
         projected=int(prompt.visual.sum()),
         visual_per_layer=tuple(int(seen.sum()) for seen in visual),
-        kv_lengths=tuple(layer.keys.shape[-2] for layer in filled),
-        kv_bytes=sum(t.numel() * t.element_size() for layer in filled for t in (layer.keys, layer.values)),
+        kv_lengths=tuple(keys.shape[-2] for keys, _ in filled),
+        kv_bytes=sum(t.numel() * t.element_size() for pair in filled for t in pair),
         prefill_ms=(times[1] - times[0]) * 1e3,
         step_ms=tuple((after - before) * 1e3 for before, after in zip(times[1:], times[2:], strict=False)),
         device=str(family.device),
         dtype=str(family.dtype).removeprefix("torch."),
-        kept=tuple(kept),
+        kept=_kept(prompt, tokens, visual[-1].cpu()),
+        reused=reused,
     )
+
+
+def _kept(prompt: Prompt, tokens: VisualTokens, last: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The origin (K, 2) of every image's rows that are alive where ``last`` (B, L) says so."""
+    alive = torch.zeros(sum(map(len, tokens.origin)), dtype=torch.bool)
+    alive[prompt.row[last]] = True
+    parts = alive.split([len(origin) for origin in tokens.origin])
+    return tuple(origin.cpu()[part] for origin, part in zip(tokens.origin, parts, strict=True))
 
 
 def _until_stop(ids: list[int], stop: frozenset[int]) -> list[int]:
     """``ids`` up to and including the first stop token."""
     end = next((i + 1 for i, token in enumerate(ids) if token in stop), len(ids))
     return ids[:end]
-
-
-def _now(family: Family) -> float:
-    """Seconds, after the device has finished all work queued so far."""
-    if family.device.type == "cuda":
-        torch.cuda.synchronize(family.device)
-    return time.perf_counter()

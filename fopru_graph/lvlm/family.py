@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -21,6 +22,9 @@ class Family(ABC):
         model: the stock model; typed loosely, as transformers has no types for a model's parts that hold everywhere.
         processor: the stock processor.
         lock: held by every run on the model, because taps and hooks sit on its modules for the time of a forward.
+        steps: decoding steps of fixed shape, kept for prompts of the same shape (`static`).
+        uncapturable: a step could not be captured as a CUDA graph; it is not tried again.
+        prefix: keys and values of the last prompt, kept for the next question about the same image (`prefix`).
     """
 
     model_types: ClassVar[tuple[str, ...]]
@@ -29,6 +33,13 @@ class Family(ABC):
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor = model, processor
         self.lock = threading.RLock()
+        self.uncapturable = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Free what is kept between runs to make the next one faster."""
+        self.steps: OrderedDict[Any, Any] = OrderedDict()
+        self.prefix: Any = None
 
     # -- vision side: each family's own --------------------------------------------------------------------------
 
@@ -85,6 +96,11 @@ class Family(ABC):
         if ids is None:
             return frozenset()
         return frozenset(ids if isinstance(ids, list) else [ids])
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, Q, E) of token ids (B, Q)."""
+        embeds: torch.Tensor = self.model.get_input_embeddings()(ids)
+        return embeds
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Next-token logits (B, V) of the last hidden states (B, E)."""

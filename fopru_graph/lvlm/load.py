@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import accelerate
 import torch
 import transformers
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.checkpoint import first_line, open_config
+from fopru_graph.lvlm.device import check_memory, choose_device
 from fopru_graph.lvlm.families import family_for
+from fopru_graph.lvlm.family import Family
+from fopru_graph.lvlm.presets import PREFIX, find_preset, preset_config, preset_processor, random_model
 from fopru_graph.lvlm.probe import missing_capabilities
 from fopru_graph.values import ModelHandle
 
@@ -25,8 +29,8 @@ def load_model(
     """Load a checkpoint and its processor.
 
     Args:
-        name: ``demo`` for the bundled model, a folder in Hugging Face layout, or a hub name such as
-            ``llava-hf/llava-1.5-7b-hf``.
+        name: ``demo`` for the bundled model, a folder in Hugging Face layout, a hub name such as
+            ``llava-hf/llava-1.5-7b-hf``, or ``random:NAME`` for a model of that size with random weights (`presets`).
         device: ``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         dtype: of the weights; ``auto`` is the checkpoint's own on a GPU and float32 on the CPU.
         attention: kernel of every layer: sdpa, eager or flash_attention_2.
@@ -36,16 +40,21 @@ def load_model(
 
     Raises:
         UserError: the checkpoint is missing, incomplete, without safetensors, of an unsupported architecture, or needs
-            remote code; or the device does not exist.
+            remote code; the device does not exist; or the weights are larger than its free memory, which is known
+            before anything is loaded.
     """
     if missing := missing_capabilities():
         raise UserError(f"transformers {transformers.__version__} lacks {missing[0]}", "install a newer transformers")
-    place = _device(device)
+    place = choose_device(device)
+    if name.startswith(PREFIX):
+        return _random(name, place, dtype, attention)
     source, config = open_config(name, revision)
     family = family_for(config.get("model_type"), name)
     chosen: Any = dtype if dtype != "auto" else ("float32" if place.type == "cpu" and device_map is None else "auto")
     options = {"revision": revision} if revision else {}
     try:
+        if device_map is None:
+            _check_fits(name, transformers.AutoConfig.from_pretrained(source, **options), family, chosen, place)
         processor = transformers.AutoProcessor.from_pretrained(
             source, trust_remote_code=False, backend="pil", **options
         )
@@ -73,20 +82,25 @@ def load_model(
     return ModelHandle(name, family(model.eval().requires_grad_(False), processor))
 
 
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise UserError(f"device {device!r} is unknown", "use auto, cpu, cuda, cuda:N or mps") from error
-    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"device {device!r} is not here: {torch.cuda.device_count()} CUDA device(s)", "use device: auto"
-        )
-    if place.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("device 'mps' is not here", "use device: auto")
-    return place
+def _random(name: str, device: torch.device, dtype: str, attention: str) -> ModelHandle:
+    """A model with random weights: half precision on a GPU, float32 on the CPU, unless ``dtype`` says otherwise."""
+    preset = find_preset(name)
+    config = preset_config(preset)
+    family = family_for(config.model_type, name)
+    chosen = dtype if dtype != "auto" else ("float32" if device.type == "cpu" else "bfloat16")
+    _check_fits(name, config, family, chosen, device)
+    model = random_model(config, family.auto_class, device, getattr(torch, chosen), attention)
+    model.generation_config.eos_token_id = None  # what it says has no end of its own
+    return ModelHandle(name, family(model.eval(), preset_processor(preset)))
+
+
+def _check_fits(name: str, config: Any, family: type[Family], dtype: str, device: torch.device) -> None:
+    """Refuse a model that is larger than the free memory, from its configuration alone."""
+    with accelerate.init_empty_weights():
+        model = getattr(transformers, family.auto_class)._from_config(config)
+    stored = config.dtype or torch.float32
+    size = (stored if dtype == "auto" else getattr(torch, dtype)).itemsize
+    check_memory(name, sum(weight.numel() for weight in model.parameters()) * size, device)
 
 
 def _load_hint(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from fopru_graph.errors import UserError
+from fopru_graph.lvlm.device import to_device
 from fopru_graph.lvlm.family import Family
 from fopru_graph.values import VisualTokens
 
@@ -17,24 +18,37 @@ _PLAIN_TEMPLATE = "USER: {} ASSISTANT:"  # LLaVA-1.5's own, for checkpoints that
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """B prompts of L tokens, embedded; everything on the language model's device.
+    """B prompts of L tokens, embedded; tensors lie on the language model's device unless it is said otherwise.
 
-    ``texts``: the B prompts as given; ``embeds`` (B, L, E); ``attention_mask`` (B, L) int64, 0 on the padding at
-    the left; ``visual`` (B, L) bool; ``row`` (B, L) int64, for visual positions the row among all visual tokens of the
-    batch, −1 elsewhere; ``input_ids`` (B, L).
+    ``texts``: the B prompts as given; ``lengths``: tokens of each, without padding; ``input_ids`` (B, L) int64 on the
+    CPU; ``embeds`` (B, L, E); ``attention_mask`` (B, L) int64, 0 on the padding at the left; ``positions`` (B, L)
+    int64, 0 on padding; ``visual`` (B, L) bool; ``row`` (B, L) int64 on the CPU, for visual positions the row among all
+    visual tokens of the batch, −1 elsewhere.
     """
 
     texts: tuple[str, ...]
+    lengths: tuple[int, ...]
+    input_ids: torch.Tensor
     embeds: torch.Tensor
     attention_mask: torch.Tensor
+    positions: torch.Tensor
     visual: torch.Tensor
     row: torch.Tensor
-    input_ids: torch.Tensor
 
     @property
     def padded(self) -> bool:
         """Whether any sample is shorter than the longest."""
-        return not bool(self.attention_mask.all())
+        return len(set(self.lengths)) > 1
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """Visual tokens of every sample."""
+        return tuple((self.row >= 0).sum(1).tolist())
+
+    @property
+    def text(self) -> tuple[int, ...]:
+        """Text tokens of every sample."""
+        return tuple(length - seen for length, seen in zip(self.lengths, self.seen, strict=True))
 
 
 def distribute_images(prompts: Sequence[str], images: int) -> list[int]:
@@ -88,15 +102,22 @@ def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -
     ]
     length = max(len(one) for one in ids)
     pad = family.processor.tokenizer.pad_token_id or 0
-    device = family.device
-    input_ids = torch.tensor([[pad] * (length - len(one)) + one for one in ids], device=device)
-    attention_mask = torch.tensor([[0] * (length - len(one)) + [1] * len(one) for one in ids], device=device)
-    visual = (input_ids == family.image_token_id) & attention_mask.bool()
+    input_ids = torch.tensor([[pad] * (length - len(one)) + one for one in ids])
+    mask = torch.tensor([[0] * (length - len(one)) + [1] * len(one) for one in ids])
+    visual = (input_ids == family.image_token_id) & mask.bool()
     row = torch.where(visual, visual.flatten().cumsum(0).view_as(visual) - 1, -1)
-    embeds = family.model.get_input_embeddings()(input_ids)
+    embeds = family.model.get_input_embeddings()(to_device(input_ids, family.device))
     rows = torch.cat([one.to(device=embeds.device, dtype=embeds.dtype) for one in tokens.rows])
+    places = to_device(visual.flatten().nonzero()[:, 0], embeds.device)
     return Prompt(
-        tuple(prompts), embeds.masked_scatter(visual[..., None], rows), attention_mask, visual, row, input_ids
+        texts=tuple(prompts),
+        lengths=tuple(map(len, ids)),
+        input_ids=input_ids,
+        embeds=embeds.flatten(0, 1).index_copy(0, places, rows).view_as(embeds),
+        attention_mask=to_device(mask, family.device),
+        positions=to_device((mask.cumsum(-1) - 1).clamp(min=0), family.device),
+        visual=to_device(visual, family.device),
+        row=row,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-BLOCK = 256  # query rows at a time: bounds memory at H · BLOCK · (P + N) floats
+BLOCK = 1 << 23  # attention weights formed at a time (32 MiB), whatever the numbers of heads, tokens and layers
 
 
 def attention_means(
@@ -19,19 +19,22 @@ def attention_means(
         key: (H, P + N, d), likewise.
         scale: factor on the logits, usually 1 / √d.
         prefix: P, the number of leading tokens that are no visual tokens.
-        block: query rows formed at a time.
+        block: attention weights formed at a time, over all heads; at least one query row.
 
     Returns:
         ``given`` (N,) float32, attention a token gives to visual tokens, s₁[i] = 1/N Σ_j Ā[i, j]; and ``received`` (N,)
         float32, attention it gets from them, s₂[j] = 1/N Σ_i Ā[i, j].
     """
-    visual = query.shape[1] - prefix
+    heads, tokens, _ = query.shape
+    visual = tokens - prefix
+    rows = max(1, block // (heads * tokens))
+    # Logits in float32: half precision would overflow or round away what tells one token from the next.
+    query, transposed = query[:, prefix:].float() * scale, key.float().transpose(1, 2)
     given = torch.empty(visual, dtype=torch.float32, device=query.device)
     received = torch.zeros(visual, dtype=torch.float32, device=query.device)
-    transposed = key.transpose(1, 2)
-    for start in range(0, visual, block):
-        rows = query[:, prefix + start : prefix + start + block]
-        mean = torch.softmax(rows @ transposed * scale, dim=-1, dtype=torch.float32).mean(0)[:, prefix:]  # (block, N)
-        given[start : start + block] = mean.sum(1)
+    for start in range(0, visual, rows):
+        weights = torch.softmax(query[:, start : start + rows] @ transposed, dim=-1)
+        mean = weights.mean(0)[:, prefix:]  # (rows, N)
+        given[start : start + rows] = mean.sum(1)
         received += mean.sum(0)
     return given / visual, received / visual

@@ -13,7 +13,7 @@ Direction = Literal["auto", "received", "given"]
 
 def significance(
     given: torch.Tensor, received: torch.Tensor, direction: Direction = "auto"
-) -> tuple[torch.Tensor, Literal["received", "given"]]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Sig of Eq. 4: of the two mean-attention vectors the one with the larger variance; a tie goes to ``received``.
 
     Softmax rows sum to one, so ``given`` is all but constant and ``received`` wins on real towers; the paper's ablation
@@ -25,7 +25,7 @@ def significance(
         direction: ``auto`` compares variances in float32; the other two force a side.
 
     Returns:
-        The scores (N,) float32 and the side that was taken.
+        The scores (N,) float32, and a () bool: whether ``received`` was taken. Both stay on the device; nothing waits.
 
     Raises:
         UserError: ``direction`` is none of the three.
@@ -34,5 +34,7 @@ def significance(
         raise UserError(f"direction {direction!r} is unknown", "choose auto, received or given")
     given, received = given.float(), received.float()
     if direction == "auto":
-        direction = "given" if given.var(correction=0) > received.var(correction=0) else "received"
-    return (given, "given") if direction == "given" else (received, "received")
+        won = given.var(correction=0) <= received.var(correction=0)
+    else:
+        won = torch.full((), direction == "received", device=given.device)
+    return torch.where(won, received, given), won

@@ -30,7 +30,7 @@ def kept_picture(
             rows = np.concatenate([rows.numpy() for rows in generation.kept])  # (K, 2): tile, index
             final = _mask(count, rows[rows[:, 0] == i, 1])
         scores = significance.scores[i].float().cpu().numpy() if significance else None
-        pictures.append(draw_kept(features.seen[i].numpy(), tile.grid, selected, final, scores, title))
+        pictures.append(draw_kept(features.seen(i).numpy(), tile.grid, selected, final, scores, title))
     return stack(pictures)
 
 

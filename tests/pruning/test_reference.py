@@ -35,7 +35,7 @@ def slow_map(query, key, scale):
 
 
 @pytest.mark.parametrize("prefix", [0, 1, 3])
-@pytest.mark.parametrize("block", [1, 4, 100])
+@pytest.mark.parametrize("block", [1, 100, 10_000])  # one row at a time, a few, all
 def test_attention_means_equal_the_full_map(prefix, block):
     generator = torch.Generator().manual_seed(prefix)
     query, key = torch.randn(2, 3, prefix + 9, 8, generator=generator)
@@ -50,15 +50,15 @@ def test_without_a_prefix_given_is_constant_so_received_wins():
     query, key = torch.randn(2, 4, 25, 8, generator=torch.Generator().manual_seed(0))
     given_, received = attention_means(query, key, 1.0)
     assert given_.std() < 1e-7 < received.std()
-    assert significance(given_, received)[1] == "received"
+    assert significance(given_, received)[1]
 
 
 def test_the_larger_variance_wins_and_a_tie_goes_to_received():
     flat, spread = torch.full((4,), 0.5), torch.tensor([0.0, 0.0, 0.0, 1.0])
-    assert significance(spread, flat)[1] == "given"
-    assert significance(flat, spread)[1] == "received"
+    assert not significance(spread, flat)[1]
+    assert significance(flat, spread)[1]
     scores, side = significance(spread, spread.flip(0))
-    assert side == "received"
+    assert side
     assert torch.equal(scores, spread.flip(0))
     assert torch.equal(significance(spread, flat, "received")[0], flat)
     with pytest.raises(UserError, match="sideways"):
@@ -157,7 +157,9 @@ def test_survivors_equal_choosing_by_hand(batch, length, ratio, seed):
     for b in range(batch):
         valid[b, : int(torch.randint(0, length // 2 + 1, (1,), generator=generator))] = False
     visual = (torch.rand(batch, length, generator=generator) < 0.6) & valid
-    positions, real = surviving_positions(scores, visual, valid, ratio)
+    counts = [(int((valid[b] & ~visual[b]).sum()), int(visual[b].sum())) for b in range(batch)]
+    kept_counts = [text + kept_count(seen, ratio) for text, seen in counts]
+    positions, real = surviving_positions(scores, visual, valid, kept_counts)
     for b in range(batch):
         seen = [i for i in range(length) if visual[b, i]]
         best = sorted(seen, key=lambda i: (-scores[b, i].item(), i))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.llava import Llava
+from fopru_graph.lvlm.families.llava_next import LlavaNext
 from fopru_graph.lvlm.family import Family
 
-FAMILIES: tuple[type[Family], ...] = (Llava,)
+FAMILIES: tuple[type[Family], ...] = (Llava, LlavaNext)
 
 
 def family_for(model_type: str | None, name: str) -> type[Family]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
+import PIL.Image
 import torch
 
 from fopru_graph.errors import UserError
+from fopru_graph.lvlm.device import to_device
 from fopru_graph.lvlm.family import Family
 from fopru_graph.lvlm.tap import tap_attention
 from fopru_graph.values import Image, Selection, Tile, TileAttention, VisionFeatures, VisualTokens
@@ -27,19 +30,33 @@ class Llava(Family):
         """See `Family.encode`; the tower stops after the deepest layer that ``vision_feature_layer`` names."""
         if not images:
             raise UserError("there is no image to encode", "give at least one")
-        batch = self.processor.image_processor([image.picture for image in images], return_tensors="pt")
+        begin = time.perf_counter()
+        pixels, owners = self._preprocess([image.picture for image in images])
+        preprocess_ms = (time.perf_counter() - begin) * 1e3
         tower = self.model.model.vision_tower
-        pixels = batch["pixel_values"].to(device=tower.device, dtype=tower.dtype)
         with self.lock:
-            features, query, key, scale = self._run_tower(pixels)
+            features, query, key, scale = self._run_tower(to_device(pixels, tower.device).to(tower.dtype))
         prefix = 1 if self.model.config.vision_feature_select_strategy == "default" else 0
         patch = tower.config.patch_size
         grid = (pixels.shape[-2] // patch, pixels.shape[-1] // patch)
         tiles = tuple(
-            Tile(features[i, prefix:], grid, i, TileAttention(query[i], key[i], scale, prefix))
-            for i in range(len(images))
+            Tile(features[i, prefix:], grid, owner, TileAttention(query[i], key[i], scale, prefix))
+            for i, owner in enumerate(owners)
         )
-        return VisionFeatures(tiles, tuple(self._seen(one) for one in batch["pixel_values"]))
+        processor = self.processor.image_processor
+        return VisionFeatures(
+            tiles=tiles,
+            pixels=pixels.unbind(),
+            mean=tuple(processor.image_mean),
+            std=tuple(processor.image_std),
+            image_sizes=tuple(image.shape for image in images),
+            preprocess_ms=preprocess_ms,
+        )
+
+    def _preprocess(self, pictures: list[PIL.Image.Image]) -> tuple[torch.Tensor, list[int]]:
+        """Pixels (T, 3, H, W) of all tiles, and the image that each tile is of."""
+        batch = self.processor.image_processor(pictures, return_tensors="pt")
+        return batch["pixel_values"], list(range(len(pictures)))
 
     def _run_tower(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
         """Features (T, 1 + N, D), query and key (T, H, 1 + N, d) and the scale of the layer that is read."""
@@ -80,27 +97,29 @@ class Llava(Family):
             )
         return indices
 
-    def _seen(self, pixels: torch.Tensor) -> torch.Tensor:
-        """One tile (3, h, w) as the encoder saw it, back to (h, w, 3) uint8."""
-        processor = self.processor.image_processor
-        mean, std = (torch.tensor(v)[:, None, None] for v in (processor.image_mean, processor.image_std))
-        return ((pixels * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
-
     @torch.inference_mode()
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:
         """See `Family.project`; the projector works token by token, so projecting fewer tokens changes none of them."""
+        chosen = self._chosen(features, selection)
+        rows = self._project_rows([tile.features for tile in features.tiles], chosen)
+        origin = tuple(torch.stack([torch.full_like(index, t), index], 1) for t, index in enumerate(chosen))
+        return VisualTokens(rows.split([len(index) for index in chosen]), origin, features.counts)
+
+    def _chosen(self, features: VisionFeatures, selection: Selection | None) -> list[torch.Tensor]:
+        """The kept indices (K,) of every tile, on its features' device."""
         if selection is None:
-            chosen = tuple(torch.arange(len(t.features), device=t.features.device) for t in features.tiles)
-        elif selection.counts != features.counts:
+            return [torch.arange(len(tile.features), device=tile.features.device) for tile in features.tiles]
+        if selection.counts != features.counts:
             raise UserError(
                 f"the selection was made from {selection.counts} tokens, the features have {features.counts}",
                 "wire Project and the pruning nodes to the same VisionEncode",
             )
-        else:
-            chosen = selection.indices
-        pairs = zip(features.tiles, chosen, strict=True)
-        kept = torch.cat([tile.features[index.to(tile.features.device)] for tile, index in pairs])
+        pairs = zip(features.tiles, selection.indices, strict=True)
+        return [index.to(tile.features.device) for tile, index in pairs]
+
+    def _project_rows(self, features: Sequence[torch.Tensor], chosen: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The chosen rows of all tiles through the projector, (ΣK, E)."""
+        kept = torch.cat([tile[index] for tile, index in zip(features, chosen, strict=True)])
         projector = self.model.model.multi_modal_projector
-        rows = projector(kept.to(projector.linear_1.weight.device))  # features out of a disk cache lie on the CPU
-        origin = tuple(torch.stack([torch.full_like(i, t), i], 1).cpu() for t, i in enumerate(chosen))
-        return VisualTokens(rows.split([len(index) for index in chosen]), origin, features.counts)
+        rows: torch.Tensor = projector(kept.to(projector.linear_1.weight.device))  # a disk cache gives CPU tensors
+        return rows

@@ -1,0 +1,67 @@
+"""Devices: which one is meant, whether a model fits, and copies that nobody waits for."""
+
+from __future__ import annotations
+
+import psutil
+import torch
+
+from fopru_graph.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that ``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` means here.
+
+    Raises:
+        UserError: there is no such device on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device {name!r} is unknown", "use auto, cpu, cuda, cuda:N or mps") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {name!r} is not here: {torch.cuda.device_count()} CUDA device(s)", "use device: auto")
+    if device.type == "mps" and not _mps():
+        raise UserError("device 'mps' is not here", "use device: auto")
+    return device
+
+
+def _mps() -> bool:
+    return torch.backends.mps.is_available()
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes that a device has."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(psutil.virtual_memory().total)
+
+
+def check_memory(name: str, needed: int, device: torch.device) -> None:
+    """Refuse a model whose weights alone do not fit, before anything is loaded.
+
+    Raises:
+        UserError: ``needed`` bytes are not free; the message has both figures.
+    """
+    free = free_memory(device)
+    if needed > free:
+        gib = 2**30
+        raise UserError(
+            f"{name} does not fit: its weights need {needed / gib:.1f} GiB, {device} has {free / gib:.1f} GiB free",
+            "use a smaller dtype, another device, or a smaller model",
+        )
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy on ``device`` that the host does not wait for (through pinned memory on CUDA)."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

@@ -1,0 +1,89 @@
+"""LLaVA-1.6 (LLaVA-NeXT): one overview tile and a grid of tiles an image, unpadded, with a newline after every row."""
+
+from __future__ import annotations
+
+import PIL.Image
+import torch
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+from fopru_graph.lvlm.families.llava import Llava
+from fopru_graph.values import Selection, VisionFeatures, VisualTokens
+
+_NEWLINE = -1
+
+
+class LlavaNext(Llava):
+    """`LlavaNextForConditionalGeneration`, e.g. ``llava-hf/llava-v1.6-vicuna-7b-hf``."""
+
+    model_types = ("llava_next",)
+    auto_class = "LlavaNextForConditionalGeneration"
+
+    def _preprocess(self, pictures: list[PIL.Image.Image]) -> tuple[torch.Tensor, list[int]]:
+        batch = self.processor.image_processor(pictures, return_tensors="pt")
+        counts = [self._tiles_of((picture.height, picture.width)) for picture in pictures]
+        pixels = torch.cat([tiles[:count] for tiles, count in zip(batch["pixel_values"], counts, strict=True)])
+        return pixels, [image for image, count in enumerate(counts) for _ in range(count)]
+
+    def _tiles_of(self, size: tuple[int, int]) -> int:
+        config = self.model.config
+        count: int = image_size_to_num_patches(
+            image_size=list(size),
+            grid_pinpoints=config.image_grid_pinpoints,
+            patch_size=config.vision_config.image_size,
+        )
+        return count
+
+    @torch.inference_mode()
+    def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:
+        """See `Family.project`. Kept tokens go where the model's own packing puts them, whatever order they come in.
+
+        Patches that the packing removes as padding are dropped even if they were selected; the newline of a row stays
+        as long as a patch of its row does. Both make the number of rows depend on the scores: the host waits for them.
+        """
+        chosen = self._chosen(features, selection)
+        kept = torch.zeros(sum(features.counts), dtype=torch.bool)
+        firsts = torch.tensor([0, *features.counts]).cumsum(0)
+        for first, index in zip(firsts, chosen, strict=False):
+            kept[first + index.cpu()] = True
+        packed = self._packed(features)
+        tiles = [tile.image for tile in features.tiles]
+        overviews = [features.counts[0] if tiles.count(image) > 1 else 0 for image in range(len(packed))]
+        rows = [_surviving(places, kept, overview) for places, overview in zip(packed, overviews, strict=True)]
+        flat = torch.cat(rows)
+        real = flat != _NEWLINE
+        all_features = torch.cat([tile.features for tile in features.tiles])
+        newline = self.model.model.image_newline
+        out = newline.expand(len(flat), -1).clone()
+        out[real.to(out.device)] = self._project_rows([all_features], [flat[real].to(all_features.device)]).to(
+            out.device
+        )
+        tile = torch.bucketize(flat, firsts[1:], right=True)
+        origin = torch.stack([tile, flat - firsts[tile]], 1).masked_fill(~real[:, None], -1)
+        lengths = [len(one) for one in rows]
+        return VisualTokens(out.split(lengths), origin.split(lengths), tuple(len(places) for places in packed))
+
+    def _packed(self, features: VisionFeatures) -> list[torch.Tensor]:
+        """The patch number (over all tiles) or `_NEWLINE` of every row of every image, by the model's own packing."""
+        owners = [tile.image for tile in features.tiles]
+        numbers = torch.arange(sum(features.counts)).view(len(owners), -1, 1)
+        packed, _ = self.model.model.pack_image_features(
+            list(numbers.split([owners.count(image) for image in range(len(features.image_sizes))])),
+            [list(size) for size in features.image_sizes],
+            vision_feature_select_strategy=self.model.config.vision_feature_select_strategy,
+            image_newline=torch.full((1,), _NEWLINE),
+        )
+        return [one.squeeze(-1) for one in packed]
+
+
+def _surviving(places: torch.Tensor, kept: torch.Tensor, overview: int) -> torch.Tensor:
+    """What is left of one image's rows: kept patches, and newlines after at least one kept patch of their own row.
+
+    ``overview`` is the number of tokens of the overview tile, which has no newlines and comes first; 0 without a grid.
+    """
+    newline = places == _NEWLINE
+    alive = ~newline & kept[places.clamp(min=0)]
+    before = torch.cat([torch.zeros(1, dtype=torch.int64), alive.cumsum(0)])  # kept patches before each place
+    ends = newline.nonzero()[:, 0]
+    begins = torch.cat([torch.tensor([overview]), ends[:-1] + 1])
+    alive[ends] = before[ends] > before[begins]
+    return places[alive]

@@ -1,0 +1,131 @@
+"""What `bench` measured, as plain data: reports read it, nothing here measures. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+STOCK = "stock"  # the pipeline name of transformers' own `generate`
+STAGES = ("encode", "score", "select", "project", "prefill", "decode")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of ``n`` repetitions."""
+
+    median: float
+    p90: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How many times less than the reference: ratio of medians, its 95 % bootstrap interval, and the ideal ratio.
+
+    ``ideal`` is the ratio of arithmetic for times to first token, and of bytes read for times per output token.
+    """
+
+    measured: float
+    low: float
+    high: float
+    ideal: float
+
+    @property
+    def reached(self) -> float:
+        """The share of the ideal gain that was measured."""
+        return self.measured / self.ideal
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One pipeline at one ratio.
+
+    ``ratio`` is the share of visual tokens that the whole pipeline keeps; None for a pipeline run as it is written.
+    ``ttft`` runs from the pixels in memory to the first token's id, ``ttft_with_preprocessing`` from the decoded
+    picture. ``stages`` are parts of the time to first token, ``decode`` all that follows. ``tokens_per_layer`` are the
+    prompt's tokens, text and visual, in each layer of the language model; ``memory`` holds peak bytes by kind
+    (``allocated``, ``reserved``, ``rss``); ``flops`` those until the first token by stage, 2 a multiply–accumulate.
+    """
+
+    pipeline: str
+    ratio: float | None
+    ttft: Timing
+    ttft_with_preprocessing: Timing
+    tpot: Timing | None
+    end_to_end: Timing
+    stages: Mapping[str, Timing]
+    ttft_gain: Gain
+    tpot_gain: Gain | None
+    tokens_per_layer: tuple[int, ...]
+    visual_per_layer: tuple[int, ...]
+    new_tokens: int
+    kv_bytes: int
+    peak_memory_bytes: int
+    memory: Mapping[str, int]
+    flops: Mapping[str, int]
+
+    @property
+    def label(self) -> str:
+        """Pipeline and ratio, e.g. ``fastv 25 %``."""
+        return self.pipeline if self.ratio is None or self.pipeline == STOCK else f"{self.pipeline} {self.ratio:.4g}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The variant as a JSON object."""
+        tpot = self.tpot_gain
+        return {
+            "pipeline": self.pipeline,
+            "ratio": self.ratio,
+            "ttft_ms": asdict(self.ttft),
+            "ttft_with_preprocessing_ms": asdict(self.ttft_with_preprocessing),
+            "tpot_ms": asdict(self.tpot) if self.tpot else None,
+            "end_to_end_ms": asdict(self.end_to_end),
+            "stages_ms": {name: asdict(timing) for name, timing in self.stages.items()},
+            "ttft_gain": self.ttft_gain.measured,
+            "ttft_gain_ideal": self.ttft_gain.ideal,
+            "ttft_gain_ci": [self.ttft_gain.low, self.ttft_gain.high],
+            "tpot_gain": tpot.measured if tpot else None,
+            "tpot_gain_ideal": tpot.ideal if tpot else None,
+            "tpot_gain_ci": [tpot.low, tpot.high] if tpot else None,
+            "tokens_per_layer": list(self.tokens_per_layer),
+            "visual_per_layer": list(self.visual_per_layer),
+            "new_tokens": self.new_tokens,
+            "kv_bytes": self.kv_bytes,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "memory_bytes": dict(self.memory),
+            "flops": dict(self.flops),
+        }
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """All variants of one bench on one model and machine.
+
+    ``reference`` is the label of the variant that gains are relative to; ``self_gain`` is that variant measured a
+    second time in every round, against itself: its interval is the noise. ``skipped`` says what was not measured and
+    why.
+    """
+
+    model: str
+    reference: str
+    variants: tuple[Variant, ...]
+    self_gain: Gain | None
+    rounds: int
+    convention: str
+    machine: Mapping[str, Any]
+    interrupted: bool = False
+    skipped: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as a JSON object."""
+        return {
+            "model": self.model,
+            "reference": self.reference,
+            "variants": [variant.to_json() for variant in self.variants],
+            "baseline_against_itself": asdict(self.self_gain) if self.self_gain else None,
+            "rounds": self.rounds,
+            "flops_convention": self.convention,
+            "interrupted": self.interrupted,
+            "skipped": list(self.skipped),
+            "machine": dict(self.machine),
+        }
