@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from fopru_graph import values
 from fopru_graph.graph import Context, Node, node
+
+_KEY = "fopru-graph"  # under which a picture names the cache key of what it was made from
 
 
 @node(category="show", output=True)
@@ -31,5 +34,11 @@ class ShowKept(Node):
         path = ctx.output_path(file)
         pairs = zip(generation.prompts, generation.texts, strict=True) if generation is not None else ()
         title = "   ·   ".join(f"{prompt}  →  {text}" for prompt, text in pairs)
-        save_png(kept_picture(features, selection, generation, significance, title), path, {})
+        save_png(kept_picture(features, selection, generation, significance, title), path, {_KEY: ctx.key})
         return str(path)
+
+    def done(self, ctx: Context, output: str) -> bool:
+        """Whether the picture lies there already, made from the same inputs: it says so itself."""
+        from fopru_graph.report.overlay import read_metadata
+
+        return Path(output) == ctx.output_path(Path(output).name) and read_metadata(output).get(_KEY) == ctx.key

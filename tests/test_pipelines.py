@@ -187,3 +187,14 @@ def test_no_node_changes_its_inputs(name, tmp_path, monkeypatch):
     monkeypatch.setattr(Node, "call", watch)
     load(name).run(out=tmp_path)
     assert {"VisionEncode", "Project", "LLMGenerate", "ShowKept"} <= set(watched)
+
+
+def test_a_second_run_draws_nothing_as_long_as_the_picture_lies_there(tmp_path):
+    graph = load("fopru_fastv")
+    first = graph.run(out=tmp_path)
+    again = graph.run(out=tmp_path)
+    assert {"generate", "picture"} <= again.cached and dict(again) == dict(first)
+    graph.set("prune.ratio", 0.25)
+    assert "picture" not in graph.run(out=tmp_path).cached
+    graph.set("prune.ratio", 0.5)
+    assert "picture" not in graph.run(out=tmp_path).cached  # the file shows the other ratio by now

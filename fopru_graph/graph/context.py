@@ -39,8 +39,10 @@ class Context:
         out: Path | None = None,
         emit: Callable[[Event], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        key: str = "",
     ) -> None:
         self.node = node
+        self.key = key  # equal keys mean equal inputs, across runs and processes
         self.out = out
         self._emit = emit
         self._cancelled = cancelled

@@ -44,8 +44,10 @@ class Node:
     """Base of all node types; see `node`.
 
     Optional methods: ``fingerprint`` (JSON-able extra state for the cache key), ``needs`` (names of the lazy inputs
-    that are wanted now) and ``check`` (messages about wrong literals). Each is called with the inputs that it names:
-    literals for ``fingerprint`` and ``check``, what is ready for ``needs``.
+    that are wanted now), ``check`` (messages about wrong literals) and, for nodes that run for their effect, ``done``
+    (whether the effect of an earlier run with the same inputs is still there; without it they run every time). Each is
+    called with the inputs that it names: literals for ``fingerprint`` and ``check``, what is ready for ``needs``,
+    literals, the earlier outputs and ``ctx`` for ``done``.
     """
 
     spec: ClassVar[NodeSpec]

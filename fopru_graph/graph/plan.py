@@ -104,7 +104,9 @@ def _step(checked: Checked, name: str, keys: Mapping[str, str]) -> Step:
     parents = {ref.node for value in inputs.values() for _, ref in refs_in(value)}
     line = entry.origin.line if entry.origin else entry.line
     place = f"{checked.flat.file or 'line'}:{line}" if line else None
-    policy = cast(CachePolicy, "never" if spec.output else entry.cache or spec.cache)
+    policy = cast(CachePolicy, entry.cache or spec.cache)
+    if spec.output and policy != "never":  # an effect is only kept where somebody can tell that it is still there
+        policy = "memory" if hasattr(spec.cls, "done") else "never"
     return Step(
         name, spec, inputs, digest(made_of), made_of, policy, frozenset(parents), frozenset(parents - eager), place
     )

@@ -174,7 +174,7 @@ class Runner:
 
     def _execute(self, step: Step, inputs: Mapping[str, Any]) -> Values:
         """Call one node, in whatever thread, and keep what it gives."""
-        context = Context(step.name, out=self._out, emit=self.emit, cancelled=self._is_cancelled)
+        context = self._context(step)
         with self._model_lock if step.spec.device == "model" else nullcontext():
             self._check_cancelled()
             self.emit(NodeStarted(step.name, step.spec.type))
@@ -208,6 +208,8 @@ class Runner:
         if step.cache == "never":
             return None
         values = self._cache.get(step.key) if self._cache is not None else None
+        if values is not None and step.spec.output and not self._is_done(step, values):
+            return None
         if values is None and self._disk is not None and step.cache == "disk":
             try:
                 values = self._disk.get(step.key)
@@ -219,6 +221,19 @@ class Runner:
             described = {name: describe(value) for name, value in values.items()}
             self._tell_finished(step, Fact(0.0, True, described, _report(values)))
         return values
+
+    def _is_done(self, step: Step, values: Values) -> bool:
+        """Whether the effect of an earlier run with the same inputs is still there, as the node's ``done`` says."""
+        hook = step.spec.cls().done  # type: ignore[attr-defined]  # others are never kept
+        literals = {name: value for name, value in step.inputs.items() if not has_refs(value)}
+        given = accepts(hook, literals | values | {"ctx": self._context(step)})
+        try:
+            return given is not None and bool(settle(hook(**given)))
+        except Exception:  # it cannot tell: the node runs again
+            return False
+
+    def _context(self, step: Step) -> Context:
+        return Context(step.name, out=self._out, emit=self.emit, cancelled=self._is_cancelled, key=step.key)
 
     def _keep(self, step: Step, values: Values) -> None:
         if step.cache == "never":

@@ -105,7 +105,7 @@ def save_png(picture: Image.Image, path: str | Path, metadata: dict[str, str]) -
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            picture.save(partial, "PNG", pnginfo=info)
+            picture.save(partial, "PNG", pnginfo=info, compress_level=3)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -113,6 +113,15 @@ def save_png(picture: Image.Image, path: str | Path, metadata: dict[str, str]) -
         raise UserError(
             f"'{path}' cannot be written: {error.strerror or error}", "choose another output file"
         ) from error
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The texts that a PNG carries; none for a file that is not there or is no PNG."""
+    try:
+        with Image.open(path) as picture:
+            return {str(key): value for key, value in picture.info.items() if isinstance(value, str)}
+    except OSError:
+        return {}
 
 
 def caption(label: str, mask: npt.NDArray[np.bool_]) -> str:
@@ -136,8 +145,8 @@ def heat_map(picture: Pixels, grid: tuple[int, int], scores: npt.NDArray[Any]) -
     """
     from matplotlib import colormaps
 
-    colours: npt.NDArray[np.float64] = 255 * colormaps["magma"](_spread(_unit(scores), picture, grid))[..., :3]
-    return _bytes(_HEAT * colours + (1 - _HEAT) * _grey(picture))
+    colours = (_HEAT * 255 * colormaps["magma"](_unit(scores))[:, :3]).astype(np.float32)  # a patch, not a pixel
+    return _bytes(_spread(colours, picture, grid) + (1 - _HEAT) * _grey(picture))
 
 
 def _unit(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -164,15 +173,14 @@ def _fit(seen: Pixels, grid: tuple[int, int], panel: int) -> Pixels:
 
 
 def _spread(patches: npt.NDArray[Any], picture: Pixels, grid: tuple[int, int]) -> npt.NDArray[Any]:
-    """One value a patch (h·w,) to one value a pixel (H, W)."""
+    """One value a patch (h·w, …) to one value a pixel (H, W, …)."""
     height, width = picture.shape[0] // grid[0], picture.shape[1] // grid[1]
-    return patches.reshape(grid).repeat(height, 0).repeat(width, 1)
+    return patches.reshape(*grid, *patches.shape[1:]).repeat(height, 0).repeat(width, 1)
 
 
-def _grey(picture: Pixels) -> npt.NDArray[np.float64]:
+def _grey(picture: Pixels) -> npt.NDArray[np.float32]:
     """Luma (H, W, 1) of the picture, 0 to 255."""
-    luma: npt.NDArray[np.float64] = picture @ np.array([0.299, 0.587, 0.114])
-    return luma[..., None]
+    return np.asarray(Image.fromarray(picture).convert("L"), dtype=np.float32)[..., None]
 
 
 def _bytes(values: npt.NDArray[np.floating[Any]]) -> Pixels:

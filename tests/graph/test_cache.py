@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fopru_graph.graph import CacheWarning, DiskCache, Executor, Graph, MemoryCache, Registry, plan
+from fopru_graph.graph import CacheWarning, Context, DiskCache, Executor, Graph, MemoryCache, Node, Registry, node, plan
 from fopru_graph.graph.keys import digest, ingredients
 from tests.graph import toys
 from tests.graph.toys import fresh
@@ -456,3 +456,66 @@ def test_explain_tells_what_runs_is_reused_and_is_skipped_and_why(graph, calls):
     assert report["keep"]["made_of"]["inputs"]["scores"] == ["ref", [report["score"]["key"], "output"]]
     assert report["keep"]["made_of"]["inputs"]["ratio"] == ["float", "1.0"]
     assert calls == []
+
+
+# Nodes that run for their effect
+
+
+@node(category="toy", output=True)
+class Mark(Node):
+    """Leaves a file with its cache key, and can tell whether it is still there."""
+
+    def run(self, ctx: Context, value: Any, file: str = "mark.txt") -> str:
+        toys.note("Mark")
+        path = ctx.output_path(file)
+        path.write_text(ctx.key)
+        return str(path)
+
+    def done(self, ctx: Context, output: str, file: str = "mark.txt") -> bool:
+        if file == "broken.txt":
+            raise OSError
+        return Path(output) == ctx.output_path(file) and Path(output).read_text() == ctx.key
+
+
+def test_an_effect_that_is_still_there_is_not_made_again(registry, tmp_path):
+    registry.add(Mark)
+    graph = Graph("g", registry=registry)
+    graph.Mark(value=graph.Text(text="a", id="text"), id="mark")
+    runs = lambda: toys.CALLS.count("Mark")  # noqa: E731
+    cache = MemoryCache()
+    before = runs()
+    result = graph.run(cache=cache, out=tmp_path)
+    assert (runs() - before, result.cached) == (1, frozenset())
+    assert graph.run(cache=cache, out=tmp_path).cached == {"mark"} and runs() - before == 1
+    graph.run(cache=cache, out=tmp_path / "elsewhere")
+    assert runs() - before == 2 and (tmp_path / "elsewhere" / "mark.txt").is_file()
+    (tmp_path / "mark.txt").write_text("another run's")
+    graph.run(cache=cache, out=tmp_path)
+    assert runs() - before == 3
+    (tmp_path / "mark.txt").unlink()
+    graph.run(cache=cache, out=tmp_path)
+    assert runs() - before == 4
+    graph.set("text.text", "b")
+    graph.run(cache=cache, out=tmp_path)
+    assert runs() - before == 5
+    graph.run(out=tmp_path, cache=MemoryCache(0))
+    assert runs() - before == 6
+
+
+def test_an_effect_that_cannot_be_judged_is_made_again(registry, tmp_path):
+    registry.add(Mark)
+    graph = Graph("g", registry=registry)
+    graph.Mark(value=1, file="broken.txt")
+    cache, before = MemoryCache(), toys.CALLS.count("Mark")
+    for _ in range(2):
+        graph.run(cache=cache, out=tmp_path)
+    assert toys.CALLS.count("Mark") - before == 2
+
+
+def test_effects_without_a_judge_are_made_every_time(registry, tmp_path):
+    graph = Graph("g", registry=registry)
+    graph.Show(value=1, id="show")
+    cache, before = MemoryCache(), toys.CALLS.count("Show:show")
+    for _ in range(2):
+        graph.run(cache=cache, out=tmp_path)
+    assert toys.CALLS.count("Show:show") - before == 2
