@@ -31,6 +31,31 @@ class Image:
         return self.picture.height, self.picture.width
 
 
+@dataclass(frozen=True)
+class Anatomy:
+    """Sizes that the arithmetic of a run follows from; widths in elements.
+
+    ``vision_layers`` of the tower's ``vision_depth`` layers are run; ``patch_inputs`` pixels' values make a patch and
+    ``prefix`` tokens come before a tile's; ``projector_weights`` multiply every projected token. ``query_width`` is
+    heads × head size, ``kv_width`` that of the key-value heads. ``step_bytes`` of weights are read for each new token.
+    """
+
+    vision_layers: int
+    vision_depth: int
+    vision_width: int
+    vision_inner: int
+    patch_inputs: int
+    prefix: int
+    projector_weights: int
+    layers: int
+    width: int
+    inner: int
+    query_width: int
+    kv_width: int
+    vocabulary: int
+    step_bytes: int
+
+
 @dataclass(frozen=True, eq=False)
 class ModelHandle:
     """A loaded model behind its family's small interface (`fopru_graph.lvlm.family`)."""
@@ -101,7 +126,7 @@ class VisionFeatures:
 
     def report(self) -> dict[str, Any]:
         """The figures of this encoding for the run record."""
-        return {"preprocess_ms": self.preprocess_ms}
+        return {"preprocess_ms": self.preprocess_ms, "tile_tokens": list(self.counts)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +196,7 @@ class Generation:
     at the end. ``token_ids`` end with the stop token where one was generated. ``kept`` holds, an image, the (K,
     2) rows of tile and index that the last layer still saw. ``prefill_ms`` is the time until the first token's ids
     were known; ``reused`` tokens of the prompt were not run again, because the last question began with them.
+    ``preprocess_ms`` is not 0 where pictures were prepared on the way.
     """
 
     prompts: tuple[str, ...]
@@ -187,11 +213,13 @@ class Generation:
     dtype: str
     kept: tuple[torch.Tensor, ...]
     reused: int = 0
+    preprocess_ms: float = 0.0
 
     def report(self) -> dict[str, Any]:
         """The figures of this generation for the run record; plain JSON values."""
         layers = self.visual_per_layer
-        return {
+        prepared = {"preprocess_ms": self.preprocess_ms} if self.preprocess_ms else {}
+        return prepared | {
             "visual_tokens": {
                 "encoded": self.encoded,
                 "kept": self.projected,
@@ -199,6 +227,8 @@ class Generation:
                 "layer_average": round(sum(layers) / len(layers), 2),
             },
             "prefill_ms": self.prefill_ms,
+            "step_ms": [round(ms, 3) for ms in self.step_ms],
+            "samples": len(self.prompts),
             "tpot_ms": sum(self.step_ms) / len(self.step_ms) if self.step_ms else None,
             "new_tokens": sum(len(ids) for ids in self.token_ids),
             "visual_per_layer": list(layers),

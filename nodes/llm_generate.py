@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from fopru_graph import values
 from fopru_graph.graph import Context, Node, Outputs, node
+
+MaxNewTokens = Annotated[int, Field(ge=1, description="most tokens of the answer")]
+MinNewTokens = Annotated[int, Field(ge=0, description="stop tokens are not taken before so many others")]
 
 
 class Answer(Outputs):
@@ -32,9 +35,14 @@ class LLMGenerate(Node):
         pruners: Annotated[
             list[values.InLLMPruner] | None, Field(description="pruning inside the language model")
         ] = None,
-        max_new_tokens: Annotated[int, Field(ge=1, description="most tokens of the answer")] = 64,
+        max_new_tokens: MaxNewTokens = 64,
         temperature: Annotated[float, Field(ge=0, description="0 takes the most likely token, above it samples")] = 0.0,
         seed: Annotated[int, Field(ge=0, description="of the sampling")] = 0,
+        min_new_tokens: MinNewTokens = 0,
+        loop: Annotated[
+            Literal["auto", "thin", "segments", "static"],
+            Field(description="how the decoder is driven: auto takes the fastest that fits, thin the stock forward"),
+        ] = "auto",
     ) -> Answer:
         from fopru_graph.lvlm.decode import generate
         from fopru_graph.lvlm.streaming import TextStream
@@ -47,7 +55,18 @@ class LLMGenerate(Node):
             if stream is not None:
                 stream.put(int(ids[0]))
 
-        generation = generate(model.family, tokens, prompts, pruners or (), max_new_tokens, temperature, seed, on_step)
+        generation = generate(
+            model.family,
+            tokens,
+            prompts,
+            pruners or (),
+            max_new_tokens,
+            temperature,
+            seed,
+            on_step,
+            min_new_tokens,
+            loop,
+        )
         if stream is not None:
             stream.end()
         return Answer(

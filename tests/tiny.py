@@ -8,6 +8,7 @@ import torch
 import transformers
 
 from fopru_graph.lvlm.families.llava import Llava
+from fopru_graph.lvlm.families.llava_next import LlavaNext
 from fopru_graph.lvlm.presets import byte_tokenizer
 from fopru_graph.values import Image
 
@@ -33,8 +34,12 @@ def llava(
     dtype: torch.dtype = torch.float32,
     sliding_window: int | None = None,
     seed: int = 0,
+    anyres: bool = False,
 ) -> Llava:
-    """A LLaVA of one to two layers' thickness with weights large enough that attention is far from uniform."""
+    """A LLaVA of one to two layers' thickness with weights large enough that attention is far from uniform.
+
+    ``anyres`` makes it a LLaVA-1.6, whose pictures are cut into up to 2 × 2 or 1 × 3 tiles.
+    """
     torch.manual_seed(seed)
     patch = 8
     if grid[0] != grid[1]:
@@ -48,7 +53,13 @@ def llava(
         patch_size=patch,
         projection_dim=16,
     )
-    options = {"sliding_window": sliding_window} if text == "mistral" else {}
+    options = {}
+    if text == "mistral":
+        options = {"sliding_window": sliding_window}
+    elif text == "qwen3":
+        options = {"head_dim": 8}
+    elif sliding_window is not None:  # Qwen2's own rule: the layers from the third on have the window
+        options = {"sliding_window": sliding_window, "use_sliding_window": True, "max_window_layers": 2}
     language = TEXTS[text](
         vocab_size=320,
         hidden_size=heads * 8,
@@ -63,15 +74,23 @@ def llava(
         **options,
     )
     width = len(vision_feature_layer) if isinstance(vision_feature_layer, list) else 1
-    config = transformers.LlavaConfig(
+    side = grid[0] * patch
+    pinpoints = [[side * h, side * w] for h, w in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
+    kinds = (
+        (transformers.LlavaNextConfig, transformers.LlavaNextForConditionalGeneration, LlavaNext)
+        if anyres
+        else (transformers.LlavaConfig, transformers.LlavaForConditionalGeneration, Llava)
+    )
+    config = kinds[0](
         vision_config=vision,
         text_config=language,
         image_token_id=IMAGE_ID,
         image_seq_length=grid[0] * grid[1],
         vision_feature_layer=vision_feature_layer,
         vision_feature_select_strategy="default",
+        **({"image_grid_pinpoints": pinpoints} if anyres else {}),
     )
-    model = transformers.LlavaForConditionalGeneration._from_config(config, attn_implementation=attention)
+    model = kinds[1]._from_config(config, attn_implementation=attention)
     assert width == 1 or model.model.multi_modal_projector.linear_1.in_features == width * 32
     model.generation_config.pad_token_id = 0
     model.generation_config.eos_token_id = None
@@ -81,15 +100,22 @@ def llava(
             parameter.data.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
         elif parameter.ndim > 2:
             parameter.data.normal_(0, 0.1, generator=generator)
-    size = {"height": grid[0] * patch, "width": grid[1] * patch}
-    processor = transformers.LlavaProcessor(
-        image_processor=transformers.CLIPImageProcessorPil(size=size, do_center_crop=False, crop_size=size),
-        tokenizer=byte_tokenizer(),
-        patch_size=patch,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-    )
-    return Llava(model.to(dtype).eval(), processor)
+    if anyres:  # a vector, so not drawn above
+        model.model.image_newline.data.normal_(0, 0.5, generator=generator)
+    size = {"height": side, "width": side}
+    images = {"size": size, "do_center_crop": False, "crop_size": size}
+    options = {
+        "tokenizer": byte_tokenizer(),
+        "patch_size": patch,
+        "vision_feature_select_strategy": "default",
+        "num_additional_image_tokens": 1,
+    }
+    if anyres:
+        preparing = transformers.LlavaNextImageProcessorPil(**images, image_grid_pinpoints=pinpoints)
+        processor = transformers.LlavaNextProcessor(image_processor=preparing, **options)
+    else:
+        processor = transformers.LlavaProcessor(image_processor=transformers.CLIPImageProcessorPil(**images), **options)
+    return kinds[2](model.to(dtype).eval(), processor)
 
 
 def image(seed: int = 0, width: int = 48, height: int = 40) -> Image:

@@ -26,9 +26,7 @@ def run_pipeline(
     graph: Graph, *, out: Path, to: str | None, cache: Path | None, jobs: int, as_json: bool, traceback: bool
 ) -> int:
     """Run ``graph``, show or print its figures, leave its record in ``out``; returns the exit code."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # what matters of its warnings comes as our own messages
-    if not console.is_terminal:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    quieten()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -39,7 +37,7 @@ def run_pipeline(
     executor = Executor(graph.registry, disk=_disk(cache), jobs=jobs)
     token = CancelToken()
     try:
-        with _interrupt_cancels(token):
+        with interrupt_cancels(token):
             result = executor.run(graph, to=to, on_event=display, cancel=token, out=out)
     except Cancelled as cancelled:
         _finish_early(cancelled.record, out, as_json, "cancelled", None)
@@ -104,8 +102,15 @@ def _finish_early(record: Any, out: Path, as_json: bool, message: str, hint: str
     show_failure(message, hint if hint and hint not in message else None)
 
 
+def quieten() -> None:
+    """Keep transformers' own words off the terminal: what matters of its warnings comes as our own messages."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not console.is_terminal:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
 @contextlib.contextmanager
-def _interrupt_cancels(token: CancelToken) -> Iterator[None]:
+def interrupt_cancels(token: CancelToken) -> Iterator[None]:
     """The first Ctrl-C asks the run to stop cleanly; the second one ends the program."""
 
     def interrupt(_signal: int, _frame: Any) -> None:

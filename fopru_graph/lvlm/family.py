@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from fopru_graph.values import Image, Selection, VisionFeatures, VisualTokens
+from fopru_graph.values import Anatomy, Image, Selection, VisionFeatures, VisualTokens
 
 
 class Family(ABC):
@@ -58,6 +58,14 @@ class Family(ABC):
 
         Raises:
             UserError: the selection was made for other tiles.
+        """
+
+    @abstractmethod
+    def anatomy(self) -> Anatomy:
+        """The model's sizes, from which the arithmetic of a run follows.
+
+        Raises:
+            UserError: the checkpoint names a layer that the tower does not have.
         """
 
     # -- language side -------------------------------------------------------------------------------------------

@@ -45,6 +45,13 @@ def visibility(queries: torch.Tensor, keys: torch.Tensor, window: int | None) ->
     return seen if window is None else seen & (key > query - window)
 
 
+def as_mask(seen: torch.Tensor, config: Any, dtype: torch.dtype) -> torch.Tensor:
+    """What a model's attention kernel takes for a mask: bool for sdpa, additive floats for eager."""
+    if config._attn_implementation != "eager":
+        return seen
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
+
+
 class LayerCache:
     """Keys and values of one layer in buffers made once; hands out the filled part, as a view."""
 
@@ -164,6 +171,4 @@ class SegmentStack(Stack):
         if not ragged and in_window and (queries.shape[1] == 1 or (whole and not eager)):
             return None
         seen = visibility(queries, keys, window)
-        if not eager:
-            return seen
-        return torch.zeros(seen.shape, dtype=x.dtype, device=x.device).masked_fill(~seen, torch.finfo(x.dtype).min)
+        return as_mask(seen, self.config, x.dtype)

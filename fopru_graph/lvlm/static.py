@@ -17,11 +17,16 @@ import torch
 
 from fopru_graph.lvlm.device import total_memory
 from fopru_graph.lvlm.family import Family
-from fopru_graph.lvlm.segments import HIDDEN, SegmentStack, visibility, window_of
+from fopru_graph.lvlm.segments import HIDDEN, SegmentStack, as_mask, visibility, window_of
 from fopru_graph.lvlm.stack import KeyValues
 
 BUCKET = 128
 SHARE = 3  # a model keeps steps for later prompts in up to a third of its device's memory, the latest used ones
+
+
+def can_capture(device: torch.device) -> bool:
+    """Whether steps on a device can become CUDA graphs at all."""
+    return device.type == "cuda"
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class StaticStep:
 
     def load(self, stack: SegmentStack) -> None:
         """Take over a finished prefill."""
-        for buffers, filled in zip(self._caches, stack.filled(), strict=True):
+        for buffers, filled in zip(self._caches, stack.reusable(), strict=True):
             for buffer, one in zip(buffers, filled, strict=True):
                 buffer[:, :, : one.shape[2]] = one
         for slot, places, known in zip(self._slots, self._key_positions, stack.key_positions, strict=True):
@@ -118,7 +123,7 @@ class StaticStep:
         for slot, places, (first, end) in zip(self._slots, self._key_positions, self._shape.bounds, strict=True):
             places.index_copy_(1, slot, self._position)
             windows = set(self._windows[first:end])
-            masks = {window: visibility(self._position, places, window) for window in windows}
+            masks = {w: as_mask(visibility(self._position, places, w), language.config, x.dtype) for w in windows}
             for index in range(first, end):
                 x = self._family.layers[index](
                     x,
@@ -145,7 +150,7 @@ class StaticStack(SegmentStack):
             self._step.load(self)
         self._steps += 1
         logits = self._step(ids)
-        if ids.device.type == "cuda" and not self._step.captured and not self.family.uncapturable:
+        if not self._step.captured and not self.family.uncapturable and can_capture(ids.device):
             self._capture(self._step)
         return logits
 

@@ -10,6 +10,11 @@ STOCK = "stock"  # the pipeline name of transformers' own `generate`
 STAGES = ("encode", "score", "select", "project", "prefill", "decode")
 
 
+def label_of(pipeline: str, ratio: float | None) -> str:
+    """Pipeline and ratio, e.g. ``fastv 0.25``; the pipeline alone where a ratio says nothing."""
+    return pipeline if ratio is None or pipeline == STOCK else f"{pipeline} {ratio:.4g}"
+
+
 @dataclass(frozen=True)
 class Timing:
     """Milliseconds of ``n`` repetitions."""
@@ -67,8 +72,8 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """Pipeline and ratio, e.g. ``fastv 25 %``."""
-        return self.pipeline if self.ratio is None or self.pipeline == STOCK else f"{self.pipeline} {self.ratio:.4g}"
+        """Pipeline and ratio, e.g. ``fastv 0.25``; unique in a bench."""
+        return label_of(self.pipeline, self.ratio)
 
     def to_json(self) -> dict[str, Any]:
         """The variant as a JSON object."""

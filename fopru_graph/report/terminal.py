@@ -1,7 +1,11 @@
-"""What the command line shows people: progress while a pipeline runs, tables afterwards. All of it goes to stderr."""
+"""What the command line shows people: progress while a pipeline runs, tables afterwards, and how figures are written.
+
+All of it goes to stderr but streamed text, and what is printed on ``stdout_console``.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,6 +27,11 @@ from fopru_graph.graph.events import (
 )
 
 console = Console(stderr=True, highlight=False)
+
+
+def stdout_console() -> Console:
+    """The console of results. In a pipe it is wide, so that no table breaks there."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
 def simple_table(*columns: str, title: str | None = None) -> Table:
@@ -114,10 +123,10 @@ def show_summary(summary: dict[str, Any], by_products: Iterable[str]) -> None:
         table.title = f"[bold]visual tokens and speed[/] [dim]({summary['device']}, {summary['dtype']})[/]"
         table.add_row(
             *(str(tokens[key]) for key in ("encoded", "kept", "final", "layer_average")),
-            _milliseconds(summary["ttft_ms"]),
-            _milliseconds(summary["tpot_ms"]),
-            _size(summary["kv_bytes"]),
-            _size(summary["peak_memory_bytes"]),
+            milliseconds(summary["ttft_ms"]),
+            milliseconds(summary["tpot_ms"]),
+            size(summary["kv_bytes"]),
+            size(summary["peak_memory_bytes"]),
         )
         console.print(table)
     table = simple_table("node", ">ms", "")
@@ -128,11 +137,18 @@ def show_summary(summary: dict[str, Any], by_products: Iterable[str]) -> None:
         console.print(f"[bold]{escape(name)}[/] {escape(str(summary['outputs'][name]))}", soft_wrap=True)
 
 
-def _milliseconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+def milliseconds(value: float | None, digits: int = 1) -> str:
+    """Milliseconds with ``digits`` decimals, without their unit; ``–`` for None."""
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
-def _size(count: float | None) -> str:
+def percent(share: float | None) -> str:
+    """A share as a percentage of three significant digits, e.g. ``2.78 %``; ``–`` for None."""
+    return "–" if share is None else f"{100 * share:.3g} %"
+
+
+def size(count: float | None) -> str:
+    """Bytes in the largest binary unit that leaves at least one; ``–`` for None."""
     if count is None:
         return "–"
     for unit in ("B", "KiB", "MiB"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fopru_graph.graph import NodeFailed, NodeFinished, NodeStarted, NodeText, RunFinished
-from fopru_graph.report.terminal import RunDisplay, _size
+from fopru_graph.report.terminal import RunDisplay, size
 
 
 @pytest.mark.parametrize(
@@ -33,4 +33,4 @@ def test_nothing_is_streamed_where_json_is_wanted(capsys):
     ("count", "shown"), [(None, "–"), (0, "0 B"), (1023, "1023 B"), (663552, "648.0 KiB"), (5 * 2**30, "5.00 GiB")]
 )
 def test_sizes(count, shown):
-    assert _size(count) == shown
+    assert size(count) == shown

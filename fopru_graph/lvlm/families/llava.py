@@ -12,7 +12,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.lvlm.device import to_device
 from fopru_graph.lvlm.family import Family
 from fopru_graph.lvlm.tap import tap_attention
-from fopru_graph.values import Image, Selection, Tile, TileAttention, VisionFeatures, VisualTokens
+from fopru_graph.values import Anatomy, Image, Selection, Tile, TileAttention, VisionFeatures, VisualTokens
 
 
 class _Enough(Exception):
@@ -52,6 +52,33 @@ class Llava(Family):
             image_sizes=tuple(image.shape for image in images),
             preprocess_ms=preprocess_ms,
         )
+
+    def anatomy(self) -> Anatomy:
+        """See `Family.anatomy`."""
+        vision, text = self.model.config.vision_config, self.model.config.text_config
+        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        projector = self.model.model.multi_modal_projector
+        return Anatomy(
+            vision_layers=max(self._layer_indices(vision.num_hidden_layers)) + 1,
+            vision_depth=vision.num_hidden_layers,
+            vision_width=vision.hidden_size,
+            vision_inner=vision.intermediate_size,
+            patch_inputs=vision.num_channels * vision.patch_size**2,
+            prefix=1,
+            projector_weights=sum(weight.numel() for weight in projector.parameters() if weight.dim() == 2),
+            layers=text.num_hidden_layers,
+            width=text.hidden_size,
+            inner=text.intermediate_size,
+            query_width=text.num_attention_heads * head,
+            kv_width=text.num_key_value_heads * head,
+            vocabulary=text.vocab_size,
+            step_bytes=self._step_bytes(),
+        )
+
+    def _step_bytes(self) -> int:
+        """Bytes of the layers, the norm and the output head; of the embeddings a step reads one row."""
+        parts = (self.layers, self.language_model.norm, self.model.lm_head)
+        return sum(weight.numel() * weight.element_size() for part in parts for weight in part.parameters())
 
     def _preprocess(self, pictures: list[PIL.Image.Image]) -> tuple[torch.Tensor, list[int]]:
         """Pixels (T, 3, H, W) of all tiles, and the image that each tile is of."""

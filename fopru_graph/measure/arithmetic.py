@@ -1,0 +1,84 @@
+"""The two limits of speed: operations until the first token, bytes read for every further one.
+
+Two operations count for one multiply–accumulate. Only what must be computed counts: causal attention by its n(n+1)/2
+pairs, key and value projections by their own heads, the output head for one position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fopru_graph.values import Anatomy
+
+CONVENTION = "2 per multiply–accumulate; causal attention n(n+1)/2 pairs; GQA and the three FFN matrices as they are"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What one run had to do; token counts are read from its tensors.
+
+    ``tiles`` are the visual tokens of every encoded tile, ``scored`` says whether they were scored by their attention,
+    ``projected`` counts projected tokens, ``tokens_per_layer`` the prompt's tokens in each layer (of each sample),
+    ``whole_tower`` that the vision tower ran to its end.
+    """
+
+    tiles: Sequence[int]
+    scored: bool
+    projected: int
+    tokens_per_layer: Sequence[int]
+    batch: int = 1
+    whole_tower: bool = False
+
+
+def first_token_flops(anatomy: Anatomy, work: Workload) -> dict[str, int]:
+    """Operations until the first token by stage, and their ``total``."""
+    flops = {
+        "encode": sum(_tower_flops(anatomy, tokens, work.whole_tower) for tokens in work.tiles),
+        "score": sum(_score_flops(anatomy, tokens) for tokens in work.tiles) if work.scored else 0,
+        "project": 2 * work.projected * anatomy.projector_weights,
+        "prefill": work.batch * sum(_layer_flops(anatomy, tokens) for tokens in work.tokens_per_layer)
+        + work.batch * 2 * anatomy.width * anatomy.vocabulary,
+    }
+    return flops | {"total": sum(flops.values())}
+
+
+def published_macs(anatomy: Anatomy, tokens_per_layer: Sequence[int]) -> dict[str, int]:
+    """Multiply–accumulates of the decoder layers as papers count them.
+
+    ``fastv``: 4nd² + 2n²d + 2ndm a layer (FastV, Eq. 5); ``swiglu``: 4nd² + 2n²d + 3ndm (SparseVLM).
+    """
+    width, inner = anatomy.width, anatomy.inner
+    shared = sum(4 * n * width**2 + 2 * n * n * width for n in tokens_per_layer)
+    ffn = sum(n * width * inner for n in tokens_per_layer)
+    return {"fastv": shared + 2 * ffn, "swiglu": shared + 3 * ffn}
+
+
+def step_bytes(anatomy: Anatomy, kv_bytes: int, kv_lengths: Sequence[int], new_tokens: int) -> float:
+    """Bytes that an average decoding step must read: the weights, and the keys and values there are by then.
+
+    ``kv_bytes`` and ``kv_lengths`` are those at the end of an answer of ``new_tokens`` tokens.
+    """
+    per_token = kv_bytes / sum(kv_lengths)
+    # Step t of new − 1 reads prompt + t tokens; at the end there are prompt + new − 1.
+    average = sum(length - (new_tokens - 1) + new_tokens / 2 for length in kv_lengths)
+    return anatomy.step_bytes + per_token * average
+
+
+def _tower_flops(anatomy: Anatomy, visual: int, whole: bool) -> int:
+    tokens, width = visual + anatomy.prefix, anatomy.vision_width
+    layer = 2 * tokens * (4 * width**2 + 2 * width * anatomy.vision_inner) + 4 * tokens**2 * width
+    layers = anatomy.vision_depth if whole else anatomy.vision_layers
+    return 2 * visual * anatomy.patch_inputs * width + layers * layer
+
+
+def _score_flops(anatomy: Anatomy, visual: int) -> int:
+    """One attention map of the tower; forming it is all that is not linear in the tokens."""
+    return 2 * (visual + anatomy.prefix) ** 2 * anatomy.vision_width
+
+
+def _layer_flops(anatomy: Anatomy, tokens: int) -> int:
+    width, query, kv = anatomy.width, anatomy.query_width, anatomy.kv_width
+    projections = 2 * tokens * width * (2 * query + 2 * kv)
+    attention = 4 * query * tokens * (tokens + 1) // 2
+    return projections + attention + 2 * tokens * 3 * width * anatomy.inner

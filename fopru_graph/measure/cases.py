@@ -1,0 +1,125 @@
+"""What a bench runs: pipelines at several ratios, made comparable by answers of one length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fopru_graph.errors import UserError
+from fopru_graph.graph import Graph
+from fopru_graph.graph.executor import Executor
+from fopru_graph.graph.plan import Plan
+from fopru_graph.measure.result import STOCK, label_of
+
+RATIOS = (1.0, 0.75, 0.5, 0.25)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One pipeline at one ratio, run up to its generating node ``target``; ``prunes``: whether it drops anything."""
+
+    pipeline: str
+    ratio: float | None
+    graph: Graph
+    plan: Plan
+    target: str
+    prunes: bool
+
+    @property
+    def label(self) -> str:
+        """Pipeline and ratio; see `result.Variant.label`."""
+        return label_of(self.pipeline, self.ratio)
+
+    def lengths(self, new_tokens: int) -> dict[str, int]:
+        """What to set so that every answer has ``new_tokens`` tokens, as far as the generating node can be told."""
+        known = self.plan.steps[self.target].spec.inputs
+        keys = [key for key in ("max_new_tokens", "min_new_tokens") if key in known]
+        return {f"{self.target}.{key}": new_tokens for key in keys}
+
+    @property
+    def categories(self) -> dict[str, str]:
+        """The category of every node that runs."""
+        return {name: step.spec.category for name, step in self.plan.steps.items()}
+
+
+def check_ratios(ratios: Sequence[float]) -> None:
+    """Refuse shares that are none.
+
+    Raises:
+        UserError: a ratio lies outside (0, 1], or there is none.
+    """
+    if not ratios:
+        raise UserError("there is no ratio", "write e.g. --ratio 1,0.5,0.25")
+    for ratio in ratios:
+        if not 0 < ratio <= 1:
+            raise UserError(f"ratio {ratio:g} is not in (0, 1]", "a ratio is the share of visual tokens that is kept")
+
+
+def cases_of(graph: Graph, ratios: Sequence[float]) -> list[Case]:
+    """A pipeline at every ratio; one that drops nothing is run once, at 1, one whose ratios lie in a block as written.
+
+    A pipeline of n pruning stages keeps the n-th root of the ratio in each of them, as the paper does for FoPru and
+    FastV: a quarter is a half of a half.
+
+    Raises:
+        UserError: the pipeline generates nothing, or a pruning node has a fixed number of tokens.
+        PipelineError: the pipeline is not valid.
+    """
+    check_ratios(ratios)
+    plan = Executor(graph.registry).plan(graph)
+    generating = [name for name, step in plan.steps.items() if step.spec.category == "generate"]
+    if len(generating) != 1 or generating[0] not in graph:
+        raise UserError(
+            f"{_name(graph)}: a bench needs exactly one generating node at the top level, there are {len(generating)}",
+            "bench pipelines that end in LLMGenerate",
+        )
+    stages = [name for name, step in plan.steps.items() if step.spec.category == "prune" and "ratio" in step.inputs]
+    settable = [name for name in stages if name in graph]
+    for name in settable:
+        if plan.steps[name].inputs.get("tokens") is not None:
+            raise UserError(
+                f"{_name(graph)}: {name}.tokens is fixed, so no ratio can be set",
+                f"add --set {name}.tokens=null, or take it out of the file",
+            )
+    if len(settable) < len(stages):
+        return [_case(graph, None, {}, generating[0], True)]
+    if not stages:
+        return [_case(graph, 1.0, {}, generating[0], False)]
+    shares = {ratio: ratio ** (1 / len(stages)) for ratio in ratios}
+    return [
+        _case(graph, ratio, {f"{name}.ratio": share for name in stages}, generating[0], ratio < 1)
+        for ratio, share in shares.items()
+    ]
+
+
+def stock_case(graph: Graph) -> Case:
+    """The same model, picture and prompt as in ``graph``, answered by transformers' own ``generate``.
+
+    Raises:
+        UserError: the pipeline encodes no picture or asks several prompts at once.
+    """
+    steps = Executor(graph.registry).plan(graph).steps
+    encode = next((name for name in graph.nodes if name in steps and steps[name].spec.category == "encode"), None)
+    target = next((name for name in graph.nodes if name in steps and steps[name].spec.category == "generate"), None)
+    if encode is None or target is None:
+        raise UserError(f"{_name(graph)}: no picture is encoded at the top level", "leave out --stock")
+    given = graph.node(target).inputs
+    if isinstance(given.get("prompt"), list):
+        raise UserError(f"{_name(graph)}: the stock row answers one prompt, not a batch", "leave out --stock")
+    graph = graph.copy()
+    graph.name = STOCK
+    image = graph.node(encode).inputs["image"]
+    graph.add("StockGenerate", STOCK, model=given["model"], image=image, prompt=given["prompt"])
+    return _case(graph, 1.0, {}, STOCK, False)
+
+
+def _case(graph: Graph, ratio: float | None, sets: Mapping[str, float], target: str, prunes: bool) -> Case:
+    graph = graph.copy()
+    for name, value in sets.items():
+        graph.set(name, value)
+    plan = Executor(graph.registry).plan(graph, to=target)
+    return Case(_name(graph), ratio, graph, plan, target, prunes)
+
+
+def _name(graph: Graph) -> str:
+    return graph.name or (graph.file or "pipeline")

@@ -1,0 +1,123 @@
+"""LLaVA-1.6: tiles, unpadding and newlines as stock has them, and what pruning leaves of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fopru_graph.lvlm.decode import generate
+from fopru_graph.nodes.rank_prune import RankPrune
+from fopru_graph.nodes.reorder import Reorder
+from fopru_graph.nodes.significance import Significance
+from fopru_graph.values import Selection
+from tests import tiny
+from tests.lvlm.test_invariants import STEPS, fastv, run
+
+SIZES = {"square": (64, 64), "wide": (90, 30), "tall": (31, 90), "odd": (50, 41), "flat": (200, 20), "one tile": (8, 8)}
+
+
+def encode(family, *sizes):
+    return family.encode([tiny.image(i, *SIZES[size]) for i, size in enumerate(sizes)])
+
+
+def stock(family, texts, sizes):
+    pictures = [tiny.image(i, *SIZES[size]).picture for i, size in enumerate(sizes)]
+    inputs = family.processor(text=texts, images=pictures, padding=True, return_tensors="pt")
+    output = family.model.generate(
+        **inputs, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True, output_logits=True
+    )
+    return inputs, output.sequences[:, inputs.input_ids.shape[1] :].tolist(), torch.stack(output.logits, 1)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("text", ["llama", "mistral"])
+@pytest.mark.parametrize("loop", ["thin", "segments", "static"])
+def test_without_pruning_it_is_the_stock_model(size, text, loop):
+    family = tiny.llava(text, anyres=True, layers=3, seed=1)
+    _, ids, logits = stock(family, ["USER: <image>\nwhat? ASSISTANT:"], [size])
+    generation, ours = run(family, family.project(encode(family, size), None), ["what?"], [fastv(1, 1.0)], loop=loop)
+    assert [list(one) for one in generation.token_ids] == ids
+    assert (ours - logits).abs().max() < 1e-4
+    assert generation.encoded == generation.projected == generation.visual_per_layer[-1]
+
+
+def test_a_padded_batch_and_two_images_in_one_prompt_are_stock():
+    family = tiny.llava(anyres=True, layers=3, seed=2)
+    sizes = ["wide", "square", "tall"]
+    texts = ["USER: <image>\nwhat? ASSISTANT:", "USER: <image>\n<image>\nwhich one is it? ASSISTANT:"]
+    _, ids, logits = stock(family, texts, sizes)
+    prompts = ["<image>what?", "<image><image>which one is it?"]
+    generation, ours = run(family, family.project(encode(family, *sizes), None), prompts)
+    assert [list(one) for one in generation.token_ids] == ids
+    assert (ours - logits).abs().max() < 1e-4
+
+
+@torch.inference_mode()
+def test_every_row_says_where_it_comes_from():
+    family = tiny.llava(anyres=True, seed=3)
+    features = encode(family, "square", "odd")
+    tokens = family.project(features, None)
+    assert [tile.image for tile in features.tiles] == [0] * 5 + [1] * (len(features.tiles) - 5)
+    projector, newline = family.model.model.multi_modal_projector, family.model.model.image_newline
+    for rows, origin, encoded in zip(tokens.rows, tokens.origin, tokens.encoded, strict=True):
+        assert len(rows) == len(origin) == encoded
+        for row, (tile, index) in zip(rows, origin.tolist(), strict=True):
+            expected = newline if tile < 0 else projector(features.tiles[tile].features[index])
+            assert torch.allclose(row, expected, atol=1e-5)
+    assert tokens.encoded[0] == 16 + 8 * (8 + 1)  # overview, then eight rows of eight patches and a newline
+
+
+def by_hand(origin, kept):
+    """What must be left of an image's unpruned rows: row by row of the grid, the slow way."""
+    left, line = [], []
+    for tile, index in origin.tolist():
+        if tile >= 0:
+            line.append((tile, index))
+            continue
+        alive = [place for place in line if place in kept]
+        overview = [place for place in alive if place[0] == min(t for t, _ in line)] if not left else []
+        left += alive
+        if [place for place in alive if place not in overview]:
+            left.append((-1, -1))
+        line = []
+    return left
+
+
+@pytest.mark.parametrize("ratio", [0.07, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("size", ["square", "wide", "tall", "odd"])
+def test_a_newline_stays_with_its_row(size, ratio):
+    family = tiny.llava(anyres=True, seed=4)
+    features = encode(family, size)
+    everything = family.project(features, None)
+    selection = Reorder()(selection=RankPrune()(significance=Significance()(features=features), ratio=ratio))
+    kept = {(t, int(i)) for t, indices in enumerate(selection.indices) for i in indices}
+    tokens = family.project(features, selection)
+    assert [tuple(place) for place in tokens.origin[0].tolist()] == by_hand(everything.origin[0], kept)
+    rows = {tuple(place): row for place, row in zip(everything.origin[0].tolist(), everything.rows[0], strict=True)}
+    for place, row in zip(tokens.origin[0].tolist(), tokens.rows[0], strict=True):
+        assert torch.allclose(row, rows[tuple(place)], atol=1e-5)
+    generation = generate(family, tokens, ["what?"], [fastv(2, 0.5)], max_new_tokens=2)
+    assert generation.projected == len(tokens.rows[0]) <= generation.encoded == len(everything.rows[0])
+    assert generation.visual_per_layer[-1] == max(1, len(tokens.rows[0]) // 2)
+
+
+def test_what_unpadding_removes_is_not_projected():
+    family = tiny.llava(anyres=True, seed=5)
+    features = encode(family, "flat")
+    tokens = family.project(features, None)
+    patches = int((tokens.origin[0][:, 0] >= 0).sum())
+    assert patches < sum(features.counts)
+    seen = []
+    hook = family.model.model.multi_modal_projector.register_forward_hook(lambda _m, given, _o: seen.append(given[0]))
+    family.project(features, None)
+    hook.remove()
+    assert [len(one) for one in seen] == [patches]
+
+
+def test_the_order_of_a_selection_is_that_of_the_packing():
+    family = tiny.llava(anyres=True, seed=6)
+    features = encode(family, "square")
+    forward = tuple(torch.arange(4) for _ in features.tiles)
+    backward = tuple(torch.arange(4).flip(0) for _ in features.tiles)
+    a, b = (family.project(features, Selection(chosen, features.counts)) for chosen in (forward, backward))
+    assert torch.equal(a.rows[0], b.rows[0])

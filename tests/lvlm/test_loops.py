@@ -1,0 +1,278 @@
+"""Three ways to drive a decoder stack, and stock's: thin loop, segments and steps of fixed shape say the same."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fopru_graph.errors import UserError
+from fopru_graph.lvlm.decode import generate
+from fopru_graph.lvlm.prompt import build_prompt
+from fopru_graph.lvlm.segments import SegmentStack, fits_segments
+from fopru_graph.lvlm.stack import ThinStack
+from fopru_graph.lvlm.static import BUCKET, StaticStack
+from fopru_graph.lvlm.survivors import Survivors
+from fopru_graph.nodes.rank_prune import RankPrune
+from fopru_graph.nodes.reorder import Reorder
+from fopru_graph.nodes.significance import Significance
+from fopru_graph.pruning.fastv import last_row_attention
+from fopru_graph.values import InLLMPruner, Selection
+from tests import tiny
+from tests.lvlm.test_invariants import BATCHES, CONFIGS, everything, fastv, run, some, stock
+
+STACKS = CONFIGS | {
+    "qwen3": {"text": "qwen3", "layers": 4, "kv_heads": 1, "seed": 21},
+    "qwen2, some layers with a window": {"text": "qwen2", "layers": 6, "sliding_window": 10, "seed": 22},
+    "mistral, window, eager": {"text": "mistral", "sliding_window": 9, "attention": "eager", "seed": 23},
+}
+CUTS = {"none": [], "one": [(2, 0.5)], "two": [(1, 0.5), (2, 0.5)], "same layer": [(2, 0.7), (2, 0.7)]}
+
+
+@pytest.mark.parametrize("config", STACKS)
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("cuts", CUTS)
+def test_segments_are_the_thin_loop_bit_for_bit_and_fixed_shapes_nearly(config, batch, cuts):
+    family = tiny.llava(**STACKS[config])
+    prompts, images = BATCHES[batch]
+    tokens = some(family, sum(images), 0.75)
+    pruners = [fastv(*cut) for cut in CUTS[cuts]]
+    thin, expected = run(family, tokens, prompts, pruners, loop="thin")
+    family.forget()
+    segments, logits = run(family, tokens, prompts, pruners, loop="segments")
+    assert torch.equal(logits, expected)
+    family.forget()
+    static, nearly = run(family, tokens, prompts, pruners, loop="static")
+    assert (nearly - expected).abs().max() < (1e-4 if family.dtype == torch.float32 else 0.05 * expected.abs().max())
+    for other in (segments, static):
+        assert (other.kv_lengths, other.kv_bytes) == (thin.kv_lengths, thin.kv_bytes)
+        assert other.visual_per_layer == thin.visual_per_layer
+        assert all(torch.equal(a, b) for a, b in zip(other.kept, thin.kept, strict=True))
+    assert segments.token_ids == thin.token_ids
+    if family.dtype == torch.float32:
+        assert static.token_ids == thin.token_ids
+
+
+@pytest.mark.parametrize("config", ["llama, GQA", "llama, eager", "qwen3", "qwen2", "bfloat16"])
+@pytest.mark.parametrize("batch", ["one", "two images in one prompt"])
+def test_both_loops_are_stock_bit_for_bit(config, batch):
+    """Without padding; with it, stock's own masks may take other kernels' paths for the padding."""
+    family = tiny.llava(**STACKS[config])
+    prompts, images = BATCHES[batch]
+    _, expected = stock(family, prompts, images)
+    for loop in ("thin", "segments"):
+        _, logits = run(family, everything(family, sum(images)), prompts, loop=loop)
+        assert torch.equal(logits, expected), loop
+        family.forget()
+
+
+def test_caches_are_filled_alike():
+    family = tiny.llava(seed=24)
+    prompt = build_prompt(family, ["what?", "why??"], everything(family, 2))  # no padding, whose keys mean nothing
+    filled = []
+    for kind in (ThinStack, SegmentStack, StaticStack):
+        survivors = Survivors([fastv(2, 0.5)], prompt.visual, prompt.attention_mask.bool(), prompt.text, prompt.seen)
+        with torch.inference_mode(), kind(family, prompt, survivors, 3) as stack:
+            stack.prefill()
+            for token in (7, 8):
+                stack.step(torch.tensor([token, token]))
+            filled.append(stack.filled())
+    for layer in range(len(family.layers)):
+        for part in (0, 1):
+            assert torch.equal(filled[0][layer][part], filled[1][layer][part])
+            assert torch.allclose(filled[0][layer][part], filled[2][layer][part], atol=1e-5)
+
+
+def test_steps_of_one_shape_are_shared_and_nothing_of_the_last_prompt_is_left_in_them():
+    family = tiny.llava(seed=25)
+    tokens = everything(family, 1)
+    alone = {}
+    for prompt in ("first", "the second, longer", "third"):
+        family.forget()
+        alone[prompt], _ = run(family, tokens, [prompt], loop="static")
+    family.forget()
+    for prompt, expected in alone.items():
+        again, _ = run(family, everything(family, 1), [prompt], loop="static")
+        assert again.token_ids == expected.token_ids
+    assert len(family.steps) == 1  # all of them fit one bucket
+    (step,) = family.steps.values()
+    heads, size = family.model.config.text_config.num_key_value_heads, 8
+    assert step.kv_bytes == 2 * len(family.layers) * heads * BUCKET * size * 4
+    run(family, tokens, ["first"], [fastv(2, 0.5)], loop="static")
+    assert len(family.steps) == 2
+
+
+def test_old_steps_go_when_memory_is_short(monkeypatch):
+    family = tiny.llava(seed=26)
+    tokens = everything(family, 1)
+    monkeypatch.setattr("fopru_graph.lvlm.static.total_memory", lambda _device: 1)
+    run(family, tokens, ["x"], loop="static")
+    first = next(iter(family.steps))
+    run(family, tokens, ["x"], [fastv(2, 0.5)], loop="static")
+    assert len(family.steps) == 1 and first not in family.steps
+
+
+def test_a_step_that_cannot_be_captured_goes_on_without(monkeypatch):
+    """As on a GPU whose driver refuses: one warning, the right answer, no second attempt."""
+    family = tiny.llava(seed=27)
+    tokens = everything(family, 1)
+    expected, _ = run(family, tokens, ["x"], loop="segments")
+    attempts = []
+
+    def refuse(self):
+        attempts.append(self)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr("fopru_graph.lvlm.static.StaticStep.capture", refuse)
+    monkeypatch.setattr("fopru_graph.lvlm.static.can_capture", lambda _device: True)
+    with pytest.warns(UserWarning, match="not captured"):
+        first, _ = run(family, tokens, ["x"], loop="static")
+    again, _ = run(family, tokens, ["x"], loop="static")
+    assert first.token_ids == again.token_ids == expected.token_ids
+    assert len(attempts) == 1
+
+
+def test_auto_takes_what_fits():
+    assert fits_segments(tiny.llava())
+    sdpa, other = tiny.llava(), tiny.llava()
+    other.language_model.config.model_type = "gemma"
+    assert not fits_segments(other)
+    assert run(sdpa, everything(sdpa, 1), ["x"])[0].token_ids == run(other, everything(other, 1), ["x"])[0].token_ids
+    with pytest.raises(UserError, match="'gemma'"):
+        run(other, everything(other, 1), ["x"], loop="segments")
+
+
+# A second question about the same image
+
+
+@pytest.mark.parametrize("loop", ["thin", "segments", "static"])
+def test_a_second_question_uses_what_both_begin_with_again(loop):
+    family = tiny.llava(seed=28)
+    tokens = everything(family, 1)
+    fresh = run(family, everything(family, 1), ["what is left of it?"], loop=loop)
+    run(family, tokens, ["what is it?"], loop=loop)
+    second, logits = run(family, tokens, ["what is left of it?"], loop=loop)
+    begin = "<s>USER: " + "*" * 16 + "\nwhat is "  # one token a byte, and one a patch
+    assert second.reused == len("<s>USER: ") - 2 + len(begin[len("<s>USER: ") :])
+    assert second.token_ids == fresh[0].token_ids and second.kv_lengths == fresh[0].kv_lengths
+    assert (logits - fresh[1]).abs().max() < 1e-4
+    third, _ = run(family, tokens, ["what is left of it?"], loop=loop)
+    assert third.reused == second.kv_lengths[0] - (len(second.token_ids[0]) - 1) - 1  # all but the last token
+    assert third.token_ids == second.token_ids
+
+
+def test_nothing_is_used_again_where_it_would_be_wrong():
+    family = tiny.llava(seed=29)
+    tokens = everything(family, 1)
+    run(family, tokens, ["what is it?"])
+    assert run(family, tokens, ["what is it?"], [fastv(2, 0.5)])[0].reused == 0  # the choice depends on the question
+    assert run(family, everything(family, 1), ["what is it?"])[0].reused == 0  # encoded anew: may be another image
+    two = everything(family, 2)
+    run(family, two, ["a", "b"])
+    assert run(family, two, ["a", "b"])[0].reused == 0
+
+
+def test_a_prefix_lives_as_long_as_its_visual_tokens():
+    family = tiny.llava(seed=30)
+    tokens = everything(family, 1)
+    run(family, tokens, ["x"])
+    assert family.prefix is not None
+    del tokens
+    gc.collect()
+    assert family.prefix is None
+
+
+# Length of the answer
+
+
+@pytest.mark.parametrize("loop", ["thin", "segments", "static"])
+def test_stop_tokens_wait_for_the_least_length(loop):
+    family = tiny.llava(seed=15)
+    tokens = everything(family, 1)
+    free, _ = run(family, tokens, ["a"])
+    family.model.generation_config.eos_token_id = [free.token_ids[0][0]]
+    assert len(run(family, tokens, ["a"], loop=loop)[0].token_ids[0]) == 1
+    forced, _ = run(family, tokens, ["a"], min_new_tokens=3, loop=loop)
+    assert len(forced.token_ids[0]) >= 4 or len(forced.token_ids[0]) == 5
+    assert free.token_ids[0][0] not in forced.token_ids[0][:3]
+
+
+# Between the image and the first token
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what makes the host wait for a GPU: reading a value, and shapes that depend on values."""
+
+    WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::is_nonzero", "aten::unique"}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.name().split(".")[0] in self.WAITS:
+            raise AssertionError(f"{func.name()} waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_check_for_waiting_notices():
+    with pytest.raises(AssertionError, match="waits"), NoWaiting():
+        bool(torch.ones(1).sum() > 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "prompts"),
+    [(SegmentStack, ["why?", "a longer one"]), (ThinStack, ["<image> or <image>?"])],  # stock looks at padding masks
+)
+def test_the_host_waits_for_nothing_between_image_and_first_token(kind, prompts):
+    family = tiny.llava(seed=31)
+    with NoWaiting(), torch.inference_mode():
+        features = family.encode([tiny.image(0), tiny.image(1)])
+        scores = Significance()(features=features)
+        tokens = family.project(features, Reorder()(selection=RankPrune()(significance=scores, ratio=0.5)))
+    prompt = build_prompt(family, prompts, tokens)  # counts on the host, which are known there
+    with torch.inference_mode(), NoWaiting():
+        valid = prompt.attention_mask.bool()
+        survivors = Survivors([fastv(2, 0.5)], prompt.visual, valid, prompt.text, prompt.seen)
+        with kind(family, prompt, survivors, 3) as stack:
+            stack.prefill().argmax(-1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_steps_are_captured_and_nothing_waits_before_the_first_token():
+    family = tiny.llava(seed=32)
+    family.model.to("cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        features = family.encode([tiny.image(0)])
+        scores = Significance()(features=features)
+        selection = Reorder()(selection=RankPrune()(significance=scores, ratio=0.5))
+        tokens = family.project(features, selection)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    thin, expected = run(family, tokens, ["x"], [fastv(2, 0.5)], loop="thin")
+    static, logits = run(family, tokens, ["x"], [fastv(2, 0.5)])
+    assert all(step.captured for step in family.steps.values()) and family.steps
+    assert (logits - expected).abs().max() < 1e-3
+    assert static.kv_lengths == thin.kv_lengths
+
+
+def test_a_ragged_batch_after_a_scorer_of_ones_own():
+    """Samples that keep different numbers of tokens, cut twice, in every loop."""
+    family = tiny.llava(seed=33)
+    features = family.encode([tiny.image(i) for i in range(3)])
+    tokens = family.project(
+        features, Selection((torch.arange(3), torch.arange(16), torch.arange(7, 16)), features.counts)
+    )
+    pruners = [InLLMPruner(last_row_attention, 1, 0.5), InLLMPruner(last_row_attention, 3, tokens=2)]
+    thin, expected = run(family, tokens, ["a", "bb", "ccc"], pruners, loop="thin")
+    assert thin.visual_per_layer == (28, 13, 13, 5, 5)
+    for loop in ("segments", "static"):
+        other, logits = run(family, tokens, ["a", "bb", "ccc"], pruners, loop=loop)
+        assert (logits - expected).abs().max() < 1e-4
+        assert (other.kv_lengths, other.visual_per_layer) == (thin.kv_lengths, thin.visual_per_layer)
+
+
+def test_generate_refuses_an_unknown_layer_before_it_embeds_anything():
+    family = tiny.llava(seed=34)
+    with pytest.raises(UserError, match="layers 0 … 4"):
+        generate(family, everything(family, 1), ["x"], [fastv(5, 0.5)])

@@ -1,0 +1,205 @@
+"""The bench's arithmetic, driven by a clock that stands still: nothing here depends on how fast anything is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fopru_graph.errors import UserError
+from fopru_graph.graph import Cancelled, CancelToken, NodeError
+from fopru_graph.measure.bench import Bench
+from fopru_graph.measure.cases import cases_of
+from tests.measure import toys
+from tests.measure.toys import pipeline
+
+RATIOS = (1.0, 0.5, 0.25)
+
+
+@pytest.fixture(autouse=True)
+def _still():
+    toys.runs.clear()
+    toys.slow.clear()
+    toys.Family.forgotten = 0
+
+
+def measure(graphs, ratios=RATIOS, **options):
+    cases = [case for graph in graphs for case in cases_of(graph, ratios)]
+    return Bench(cases, clock=toys.clock, **{"new_tokens": 5, "rounds": 3} | options).run()
+
+
+def by_label(result):
+    return {variant.label: variant for variant in result.variants}
+
+
+def test_times_are_those_of_the_clock():
+    result = measure([pipeline("plain"), pipeline("pruned", 1)])
+    assert [variant.label for variant in result.variants] == ["plain 1", "pruned 1", "pruned 0.5", "pruned 0.25"]
+    plain, quarter = by_label(result)["plain 1"], by_label(result)["pruned 0.25"]
+    assert plain.ttft.median == pytest.approx(8 + 20)
+    assert plain.ttft_with_preprocessing.median == pytest.approx(10 + 20)
+    assert plain.tpot.median == pytest.approx(3)
+    assert plain.end_to_end.median == pytest.approx(10 + 20 + 4 * 3 + 4)
+    assert quarter.ttft.median == quarter.ttft.p90 == pytest.approx(8 + 1 + 0.5 + 5)
+    stages = {name: timing.median for name, timing in quarter.stages.items()}
+    assert stages == pytest.approx({"encode": 8, "score": 1, "select": 0.5, "prefill": 5, "decode": 12})
+    assert (quarter.ttft.n, quarter.tpot.n) == (6, 3)  # first tokens are measured twice a round
+
+
+def test_loading_is_done_once_and_shows_in_no_figure():
+    before = toys.clock.now
+    result = measure([pipeline("a"), pipeline("b", 1)])
+    spent = (toys.clock.now - before) * 1e3
+    assert spent < 2 * 10_000  # once for both
+    assert all(variant.ttft_with_preprocessing.median < 100 for variant in result.variants)
+
+
+def test_gains_are_ratios_of_medians_beside_the_ideal():
+    result = measure([pipeline("plain"), pipeline("pruned", 1)])
+    quarter = by_label(result)["pruned 0.25"]
+    assert quarter.ttft_gain.measured == pytest.approx(28 / 14.5)
+    assert quarter.ttft_gain.low == quarter.ttft_gain.high == pytest.approx(28 / 14.5)  # every round was the same
+    plain = by_label(result)["plain 1"]
+    assert quarter.ttft_gain.ideal == pytest.approx(plain.flops["total"] / quarter.flops["total"])
+    assert quarter.ttft_gain.reached == pytest.approx(28 / 14.5 / quarter.ttft_gain.ideal)
+    assert plain.ttft_gain.measured == plain.ttft_gain.ideal == 1
+    assert quarter.tpot_gain.measured == pytest.approx(1)
+    weights, token, layers = 10_000, toys.TOKEN_BYTES, 4
+    reads = {kept: weights + token * layers * (toys.TEXT + kept + 2.5) for kept in (20, 5)}  # 5 tokens: 4 steps, 1 … 4
+    assert quarter.tpot_gain.ideal == pytest.approx(reads[20] / reads[5])
+
+
+def test_flops_are_those_of_a_count_by_hand():
+    result = measure([pipeline("plain"), pipeline("pruned", 1)])
+    half = by_label(result)["pruned 0.5"]
+    seen, kept = 21, 10  # with the class token; visual tokens kept
+    layer = 2 * seen * 8 * 8 * 4 + 2 * seen * 8 * 16 * 2 + 2 * seen * seen * 8 * 2
+    assert half.flops["encode"] == 2 * 20 * 12 * 8 + 3 * layer
+    assert half.flops["score"] == 2 * seen * seen * 8
+    assert half.flops["project"] == 2 * kept * 100
+    n = toys.TEXT + kept
+    pairs = n * (n + 1) // 2
+    decoder = 2 * n * (10 * 10 * 2 + 10 * 5 * 2) + 2 * pairs * 10 * 2 + 2 * n * 10 * 20 * 3
+    assert half.flops["prefill"] == 4 * decoder + 2 * 10 * 50
+    assert half.flops["total"] == sum(half.flops[stage] for stage in ("encode", "score", "project", "prefill"))
+    assert half.flops["decoder_macs_fastv"] == 4 * (4 * n * 100 + 2 * n * n * 10 + 2 * n * 10 * 20)
+    assert half.flops["decoder_macs_swiglu"] == half.flops["decoder_macs_fastv"] + 4 * n * 10 * 20
+    assert by_label(result)["plain 1"].flops["score"] == 0
+
+
+def test_two_stages_share_a_ratio_as_half_of_a_half():
+    result = measure([pipeline("plain"), pipeline("both", 2)], ratios=(0.25,))
+    assert by_label(result)["both 0.25"].visual_per_layer == (5,) * 4
+    assert "generate 0.25" in toys.runs
+
+
+def test_rounds_interleave_and_the_reference_runs_twice_in_each():
+    measure([pipeline("plain"), pipeline("pruned", 1)], ratios=(0.5,), rounds=2)
+    warm_up, rounds = toys.runs[:4], toys.runs[4:]
+    assert warm_up == ["generate 1", "generate 0.5"] * 2
+    for start in (0, 6):
+        assert sorted(rounds[start : start + 6]) == sorted(["generate 1"] * 4 + ["generate 0.5"] * 2)
+    assert rounds[:6] == ["generate 1"] * 2 + ["generate 0.5"] * 2 + ["generate 1"] * 2
+    assert toys.Family.forgotten == 2  # before each variant's memory is taken
+
+
+def test_the_noise_is_the_reference_against_itself():
+    result = measure([pipeline("plain"), pipeline("pruned", 1)])
+    assert (result.reference, result.self_gain.measured, result.rounds) == ("plain 1", 1.0, 3)
+
+
+def test_the_reference_is_the_first_that_drops_nothing():
+    assert measure([pipeline("pruned", 1), pipeline("plain")]).reference == "pruned 1"
+    assert measure([pipeline("pruned", 1), pipeline("plain")], ratios=(0.5,)).reference == "plain 1"
+    assert measure([pipeline("pruned", 1), pipeline("other", 1)], ratios=(0.5,)).reference == "pruned 0.5"
+
+
+def test_one_token_has_no_time_per_output_token():
+    result = measure([pipeline("plain")], new_tokens=1)
+    (plain,) = result.variants
+    assert plain.tpot is None and plain.tpot_gain is None
+    assert plain.to_json()["tpot_ms"] is None
+    assert plain.stages["decode"].median == 0
+
+
+def test_a_variant_that_fails_is_left_out_and_named():
+    result = measure([pipeline("plain"), pipeline("broken", 1, fails=True)], ratios=(0.5,))
+    assert [variant.label for variant in result.variants] == ["plain 1"]
+    assert len(result.skipped) == 1 and "broken 0.5" in result.skipped[0] and "mend it" in result.skipped[0]
+    with pytest.raises(NodeError, match="this pruner is broken"):
+        measure([pipeline("broken", 1, fails=True)], ratios=(0.5,))
+
+
+def test_an_interrupt_keeps_the_rounds_that_were_measured():
+    token = CancelToken()
+
+    def stop(done, _total, _text):
+        if done == 4 + 8 + 2:  # warm-up and memory are 4, a round is 8 runs
+            token.cancel()
+
+    graphs = [pipeline("plain"), pipeline("pruned", 1)]
+    result = measure(graphs, ratios=(0.5,), cancel=token, on_progress=stop)
+    assert result.interrupted and len(result.variants) == 2
+    token = CancelToken()
+
+    def stop_early(done, _total, _text):
+        if done == 4 + 3:  # the reference is measured, the other is not
+            token.cancel()
+
+    result = measure(graphs, ratios=(0.5,), cancel=token, on_progress=stop_early)
+    assert result.interrupted and [variant.label for variant in result.variants] == ["plain 1"]
+    assert result.skipped == ("pruned 0.5: not measured before the interrupt",)
+    token.clear()
+    token.cancel()
+    with pytest.raises(Cancelled):
+        measure(graphs, ratios=(0.5,), cancel=token)
+
+
+def test_progress_counts_to_its_end():
+    told = []
+    measure(
+        [pipeline("plain"), pipeline("pruned", 1)], on_progress=lambda done, total, text: told.append((done, total))
+    )
+    runs = 2 * 4 + 3 * 2 * 5
+    assert told[-1] == (runs - 1, runs)
+    assert [done for done, _ in told][1:] == sorted(done for done, _ in told[1:])
+
+
+def test_a_result_is_json():
+    result = measure([pipeline("plain"), pipeline("pruned", 1)])
+    data = json.loads(json.dumps(result.to_json()))
+    keys = {"pipeline", "ratio", "ttft_ms", "tpot_ms", "stages_ms", "ttft_gain", "ttft_gain_ideal", "ttft_gain_ci"}
+    keys |= {"kv_bytes", "peak_memory_bytes", "tokens_per_layer"}
+    assert all(keys <= set(variant) for variant in data["variants"])
+    assert {"median", "p90"} <= set(data["variants"][0]["ttft_ms"])
+    assert data["variants"][3]["tokens_per_layer"] == [toys.TEXT + 5] * 4
+    assert data["variants"][3]["kv_bytes"] == (toys.TEXT + 5 + 4) * 4 * toys.TOKEN_BYTES
+    assert data["variants"][0]["peak_memory_bytes"] > 10**6
+    assert {"device", "device_name", "dtype", "threads", "torch"} <= set(data["machine"])
+
+
+# Cases
+
+
+def test_a_pipeline_without_pruning_is_one_case_whatever_the_ratios():
+    (case,) = cases_of(pipeline("plain"), RATIOS)
+    assert (case.label, case.ratio, case.prunes) == ("plain 1", 1.0, False)
+
+
+@pytest.mark.parametrize("ratios", [(), (0.0,), (1.5,), (0.5, -1)])
+def test_what_is_no_share_is_refused(ratios):
+    with pytest.raises(UserError, match="ratio"):
+        cases_of(pipeline("pruned", 1), ratios)
+
+
+def test_a_fixed_number_of_tokens_is_refused():
+    with pytest.raises(UserError, match="prune.tokens is fixed"):
+        cases_of(pipeline("pruned", 1, tokens=3), RATIOS)
+
+
+def test_a_pipeline_must_generate_once():
+    graph = pipeline("plain")
+    graph.outputs.clear()
+    graph.output("features", graph.EncodeToy(model=graph.LoadToy()))
+    with pytest.raises(UserError, match="exactly one generating node"):
+        cases_of(graph, RATIOS)
