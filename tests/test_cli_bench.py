@@ -51,8 +51,9 @@ def test_json_has_the_promised_keys_and_true_counts(tmp_path):
     assert rows["stock", 1.0]["kv_bytes"] == rows["baseline", 1.0]["kv_bytes"]
     assert rows["baseline", 1.0]["ttft_gain_ideal"] == 1 > rows["stock", 1.0]["ttft_gain_ideal"]
     assert set(rows["fopru_rank", 0.25]["stages_ms"]) == {"encode", "score", "select", "project", "prefill", "decode"}
+    assert set(rows["stock", 1.0]["stages_ms"]) == {"decode"}  # all the rest is one piece there
     assert data["machine"]["threads"] == 1 and data["machine"]["device"] == "cpu"
-    assert data["reference"] == "baseline 1"
+    assert data["reference"] == "baseline 100 %"
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {"bench.json", "bench.csv", "bench.tex", "bench.png", "bench.svg"}
     assert json.loads((tmp_path / "out" / "bench.json").read_text()) == data

@@ -11,8 +11,8 @@ STAGES = ("encode", "score", "select", "project", "prefill", "decode")
 
 
 def label_of(pipeline: str, ratio: float | None) -> str:
-    """Pipeline and ratio, e.g. ``fastv 0.25``; the pipeline alone where a ratio says nothing."""
-    return pipeline if ratio is None or pipeline == STOCK else f"{pipeline} {ratio:.4g}"
+    """Pipeline and ratio, e.g. ``fastv 25 %``; the pipeline alone where a ratio says nothing."""
+    return pipeline if ratio is None or pipeline == STOCK else f"{pipeline} {100 * ratio:.4g} %"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """Pipeline and ratio, e.g. ``fastv 0.25``; unique in a bench."""
+        """Pipeline and ratio, e.g. ``fastv 25 %``; unique in a bench."""
         return label_of(self.pipeline, self.ratio)
 
     def to_json(self) -> dict[str, Any]:

@@ -15,9 +15,9 @@ NOT_TIMED = "load"  # category of the nodes whose time is no part of the time to
 def summarise(result: RunResult) -> dict[str, Any]:
     """Figures of a finished run; those of the generation are null where the pipeline generates nothing.
 
-    ``ttft_ms`` (time to first token) is the time of every node that the first generating node depends on, loading left
-    out, plus its prefill: from the decoded picture in memory, preprocessing included, to the first token's id. It is
-    null when any part of that came from a cache.
+    ``ttft_ms`` (time to first token) is the time of every node that the first generating node depends on, loading and
+    the preparing of pictures left out, plus its prefill: from the pixels in memory to the first token's id, as in a
+    bench. It is null when any part of that came from a cache.
     """
     record = result.record
     nodes = {name: {"ms": entry["ms"], "cached": entry["cached"]} for name, entry in record.nodes.items()}
@@ -41,4 +41,5 @@ def _time_to_first_token(result: RunResult, generate: str) -> float | None:
     timed = [name for name in before if steps[name].spec.category != NOT_TIMED]
     if any(nodes[name]["cached"] for name in [*timed, generate]):
         return None
-    return sum(nodes[name]["ms"] for name in timed) + nodes[generate]["report"]["prefill_ms"]
+    prepared = sum((nodes[name]["report"] or {}).get("preprocess_ms", 0.0) for name in timed)
+    return sum(nodes[name]["ms"] for name in timed) - prepared + nodes[generate]["report"]["prefill_ms"]

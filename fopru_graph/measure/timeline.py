@@ -82,7 +82,9 @@ class Timeline:
         before = (self._started[self._target] - self._begin) * 1e3
         own = self._report.get("preprocess_ms", 0.0)  # a generating node that prepares pictures itself
         whole = before + own + self._report["prefill_ms"]
-        stages = self._spent | {"prefill": self._report["prefill_ms"], "decode": sum(steps)}
+        stages = self._spent | {"decode": sum(steps)}
+        if not own:  # else all that comes before the first token is one stage, and its parts are not known
+            stages["prefill"] = self._report["prefill_ms"]
         return Sample(
             ttft=whole - self._preprocess,
             ttft_with_preprocessing=whole,

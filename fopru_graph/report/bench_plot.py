@@ -6,7 +6,7 @@ import io
 import textwrap
 from typing import TYPE_CHECKING, Any, Literal
 
-from fopru_graph.report.bench_table import STAGES, machine_name, name_of
+from fopru_graph.report.bench_table import STAGES, machine_name
 from fopru_graph.report.terminal import milliseconds, percent
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _draw_stages(axes: Axes, result: BenchResult) -> None:
     for place, variant, end, rest in zip(places, result.variants, ends, rests, strict=True):
         text = f"{milliseconds(variant.ttft.median)} ms"
         axes.annotate(text, (end + rest, place), (4, 0), textcoords="offset points", va="center")
-    axes.set_yticks(places, [name_of(variant) for variant in result.variants])
+    axes.set_yticks(places, [variant.label for variant in result.variants])
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
     axes.margins(x=0.14, y=0.02)

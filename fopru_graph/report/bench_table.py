@@ -35,12 +35,6 @@ def machine_name(machine: Mapping[str, Any]) -> str:
     return ", ".join(str(part) for part in parts if part) or "an unnamed machine"
 
 
-def name_of(variant: Variant) -> str:
-    """Pipeline and ratio, e.g. ``fastv 25 %``, and the pipeline alone where its ratio says nothing."""
-    named_by_pipeline = variant.label == variant.pipeline
-    return variant.pipeline if named_by_pipeline else f"{variant.pipeline} {percent(variant.ratio)}"
-
-
 def gain_text(gain: Gain | None, noise: Gain | None = None) -> Text:
     """The measured gain, e.g. ``1.63×``; green where its whole interval is above the noise, red where it is below.
 

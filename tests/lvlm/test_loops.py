@@ -55,16 +55,19 @@ def test_segments_are_the_thin_loop_bit_for_bit_and_fixed_shapes_nearly(config, 
         assert static.token_ids == thin.token_ids
 
 
-@pytest.mark.parametrize("config", ["llama, GQA", "llama, eager", "qwen3", "qwen2", "bfloat16"])
-@pytest.mark.parametrize("batch", ["one", "two images in one prompt"])
+@pytest.mark.parametrize("config", STACKS)
+@pytest.mark.parametrize("batch", BATCHES)
 def test_both_loops_are_stock_bit_for_bit(config, batch):
-    """Without padding; with it, stock's own masks may take other kernels' paths for the padding."""
+    """With a sliding window nearly: stock's cache forgets what is outside of it, ours hides it, and sums differ."""
     family = tiny.llava(**STACKS[config])
     prompts, images = BATCHES[batch]
     _, expected = stock(family, prompts, images)
     for loop in ("thin", "segments"):
         _, logits = run(family, everything(family, sum(images)), prompts, loop=loop)
-        assert torch.equal(logits, expected), loop
+        if "window" in config:
+            assert (logits - expected).abs().max() < 1e-5
+        else:
+            assert torch.equal(logits, expected), loop
         family.forget()
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fopru_graph.lvlm.tap import tap_attention
-from fopru_graph.pruning.attention import attention_means
+from fopru_graph.nodes.significance import Significance
+from fopru_graph.pruning.attention import BLOCK, attention_means
 from tests import tiny
 
 
@@ -66,3 +68,52 @@ def test_a_module_is_tapped_once_at_a_time_and_untapped_after_a_failure():
     assert module.config is config
     with tap_attention(module, lambda *_: None):
         assert module.config is not config
+
+
+class Bytes(TorchDispatchMode):
+    """Counts the bytes of every tensor that comes into being, and the largest of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.total = self.largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and not func.is_view:
+            size = result.numel() * result.element_size()
+            self.total, self.largest = self.total + size, max(self.largest, size)
+        return result
+
+
+def test_scoring_takes_the_same_memory_whatever_the_number_of_layers():
+    counted = []
+    for layers in (3, 12):
+        family = tiny.llava(vision_layers=layers, grid=(6, 6))
+        features = family.encode([tiny.image()])
+        with Bytes() as bytes_made:
+            Significance()(features=features)
+        attention = features.tiles[0].attention
+        kept = (attention.query.untyped_storage().nbytes(), attention.key.untyped_storage().nbytes())
+        counted.append((bytes_made.total, bytes_made.largest, kept))
+    assert counted[0] == counted[1]
+    assert counted[0][1] == 4 * 36 * 37 * 4  # one map of one layer: heads × visual × all tokens
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_large_map_is_formed_in_blocks(dtype):
+    query, key = torch.randn(2, 8, 1200, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
+    with Bytes() as bytes_made:
+        given, received = attention_means(query, key, 0.25, 1)
+    assert bytes_made.largest <= 4 * BLOCK < 4 * 8 * 1199 * 1200  # never all of it at once
+    full = torch.softmax(query.double() @ key.double().transpose(1, 2) * 0.25, -1).mean(0)[1:, 1:]
+    assert torch.allclose(given.double(), full.mean(1), rtol=1e-4)
+    assert torch.allclose(received.double(), full.mean(0), rtol=1e-4)
+
+
+def test_half_precision_does_not_overflow():
+    """Logits beyond 65504 before they are scaled: in float16 they would be infinite and every weight not a number."""
+    query, key = torch.full((2, 1, 5, 64), 40.0, dtype=torch.float16)
+    key[0, 2] = 40.5
+    assert (query.float() @ key.float().transpose(1, 2)).max() > 65504
+    _, received = attention_means(query, key, 64**-0.5)
+    assert received.isfinite().all() and received.argmax() == 2

@@ -34,8 +34,13 @@ def by_label(result):
 
 def test_times_are_those_of_the_clock():
     result = measure([pipeline("plain"), pipeline("pruned", 1)])
-    assert [variant.label for variant in result.variants] == ["plain 1", "pruned 1", "pruned 0.5", "pruned 0.25"]
-    plain, quarter = by_label(result)["plain 1"], by_label(result)["pruned 0.25"]
+    assert [variant.label for variant in result.variants] == [
+        "plain 100 %",
+        "pruned 100 %",
+        "pruned 50 %",
+        "pruned 25 %",
+    ]
+    plain, quarter = by_label(result)["plain 100 %"], by_label(result)["pruned 25 %"]
     assert plain.ttft.median == pytest.approx(8 + 20)
     assert plain.ttft_with_preprocessing.median == pytest.approx(10 + 20)
     assert plain.tpot.median == pytest.approx(3)
@@ -56,10 +61,10 @@ def test_loading_is_done_once_and_shows_in_no_figure():
 
 def test_gains_are_ratios_of_medians_beside_the_ideal():
     result = measure([pipeline("plain"), pipeline("pruned", 1)])
-    quarter = by_label(result)["pruned 0.25"]
+    quarter = by_label(result)["pruned 25 %"]
     assert quarter.ttft_gain.measured == pytest.approx(28 / 14.5)
     assert quarter.ttft_gain.low == quarter.ttft_gain.high == pytest.approx(28 / 14.5)  # every round was the same
-    plain = by_label(result)["plain 1"]
+    plain = by_label(result)["plain 100 %"]
     assert quarter.ttft_gain.ideal == pytest.approx(plain.flops["total"] / quarter.flops["total"])
     assert quarter.ttft_gain.reached == pytest.approx(28 / 14.5 / quarter.ttft_gain.ideal)
     assert plain.ttft_gain.measured == plain.ttft_gain.ideal == 1
@@ -71,7 +76,7 @@ def test_gains_are_ratios_of_medians_beside_the_ideal():
 
 def test_flops_are_those_of_a_count_by_hand():
     result = measure([pipeline("plain"), pipeline("pruned", 1)])
-    half = by_label(result)["pruned 0.5"]
+    half = by_label(result)["pruned 50 %"]
     seen, kept = 21, 10  # with the class token; visual tokens kept
     layer = 2 * seen * 8 * 8 * 4 + 2 * seen * 8 * 16 * 2 + 2 * seen * seen * 8 * 2
     assert half.flops["encode"] == 2 * 20 * 12 * 8 + 3 * layer
@@ -84,12 +89,12 @@ def test_flops_are_those_of_a_count_by_hand():
     assert half.flops["total"] == sum(half.flops[stage] for stage in ("encode", "score", "project", "prefill"))
     assert half.flops["decoder_macs_fastv"] == 4 * (4 * n * 100 + 2 * n * n * 10 + 2 * n * 10 * 20)
     assert half.flops["decoder_macs_swiglu"] == half.flops["decoder_macs_fastv"] + 4 * n * 10 * 20
-    assert by_label(result)["plain 1"].flops["score"] == 0
+    assert by_label(result)["plain 100 %"].flops["score"] == 0
 
 
 def test_two_stages_share_a_ratio_as_half_of_a_half():
     result = measure([pipeline("plain"), pipeline("both", 2)], ratios=(0.25,))
-    assert by_label(result)["both 0.25"].visual_per_layer == (5,) * 4
+    assert by_label(result)["both 25 %"].visual_per_layer == (5,) * 4
     assert "generate 0.25" in toys.runs
 
 
@@ -105,13 +110,13 @@ def test_rounds_interleave_and_the_reference_runs_twice_in_each():
 
 def test_the_noise_is_the_reference_against_itself():
     result = measure([pipeline("plain"), pipeline("pruned", 1)])
-    assert (result.reference, result.self_gain.measured, result.rounds) == ("plain 1", 1.0, 3)
+    assert (result.reference, result.self_gain.measured, result.rounds) == ("plain 100 %", 1.0, 3)
 
 
 def test_the_reference_is_the_first_that_drops_nothing():
-    assert measure([pipeline("pruned", 1), pipeline("plain")]).reference == "pruned 1"
-    assert measure([pipeline("pruned", 1), pipeline("plain")], ratios=(0.5,)).reference == "plain 1"
-    assert measure([pipeline("pruned", 1), pipeline("other", 1)], ratios=(0.5,)).reference == "pruned 0.5"
+    assert measure([pipeline("pruned", 1), pipeline("plain")]).reference == "pruned 100 %"
+    assert measure([pipeline("pruned", 1), pipeline("plain")], ratios=(0.5,)).reference == "plain 100 %"
+    assert measure([pipeline("pruned", 1), pipeline("other", 1)], ratios=(0.5,)).reference == "pruned 50 %"
 
 
 def test_one_token_has_no_time_per_output_token():
@@ -124,8 +129,8 @@ def test_one_token_has_no_time_per_output_token():
 
 def test_a_variant_that_fails_is_left_out_and_named():
     result = measure([pipeline("plain"), pipeline("broken", 1, fails=True)], ratios=(0.5,))
-    assert [variant.label for variant in result.variants] == ["plain 1"]
-    assert len(result.skipped) == 1 and "broken 0.5" in result.skipped[0] and "mend it" in result.skipped[0]
+    assert [variant.label for variant in result.variants] == ["plain 100 %"]
+    assert len(result.skipped) == 1 and "broken 50 %" in result.skipped[0] and "mend it" in result.skipped[0]
     with pytest.raises(NodeError, match="this pruner is broken"):
         measure([pipeline("broken", 1, fails=True)], ratios=(0.5,))
 
@@ -147,8 +152,8 @@ def test_an_interrupt_keeps_the_rounds_that_were_measured():
             token.cancel()
 
     result = measure(graphs, ratios=(0.5,), cancel=token, on_progress=stop_early)
-    assert result.interrupted and [variant.label for variant in result.variants] == ["plain 1"]
-    assert result.skipped == ("pruned 0.5: not measured before the interrupt",)
+    assert result.interrupted and [variant.label for variant in result.variants] == ["plain 100 %"]
+    assert result.skipped == ("pruned 50 %: not measured before the interrupt",)
     token.clear()
     token.cancel()
     with pytest.raises(Cancelled):
@@ -183,7 +188,7 @@ def test_a_result_is_json():
 
 def test_a_pipeline_without_pruning_is_one_case_whatever_the_ratios():
     (case,) = cases_of(pipeline("plain"), RATIOS)
-    assert (case.label, case.ratio, case.prunes) == ("plain 1", 1.0, False)
+    assert (case.label, case.ratio, case.prunes) == ("plain 100 %", 1.0, False)
 
 
 @pytest.mark.parametrize("ratios", [(), (0.0,), (1.5,), (0.5, -1)])
