@@ -31,28 +31,44 @@ class Image:
         return self.picture.height, self.picture.width
 
 
+@dataclass(frozen=True, eq=False)
+class Video:
+    """Frames of a video, evenly spaced in time, and where they came from."""
+
+    frames: tuple[PIL.Image.Image, ...]
+    source: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(frames, height, width), the latter in pixels."""
+        return len(self.frames), self.frames[0].height, self.frames[0].width
+
+
 @dataclass(frozen=True)
 class Anatomy:
-    """Sizes that the arithmetic of a run follows from; widths in elements.
+    """Sizes that the arithmetic of a run follows from. Weights are counted where they multiply every token.
 
-    ``vision_layers`` of the tower's ``vision_depth`` layers are run; ``patch_inputs`` pixels' values make a patch and
-    ``prefix`` tokens come before a tile's; ``projector_weights`` multiply every projected token. ``query_width`` is
-    heads × head size, ``kv_width`` that of the key-value heads. ``step_bytes`` of weights are read for each new token.
+    ``tower_weights`` of the layers that are run, ``tower_layers`` of them, ``whole_tower`` both for all layers;
+    ``tower_width`` elements take part in attention. ``patch_weights`` embed a patch, ``prefix`` tokens come before a
+    tile's, a visual token is made of ``patches`` patches and of ``projector_weights``. ``layer_weights`` of a decoder
+    layer, ``width`` and ``inner`` its widths, ``query_width`` heads × head size; ``head_weights`` of the output head.
+    ``step_bytes`` of weights are read for each new token.
     """
 
-    vision_layers: int
-    vision_depth: int
-    vision_width: int
-    vision_inner: int
-    patch_inputs: int
+    tower_weights: int
+    tower_layers: int
+    whole_tower: tuple[int, int]
+    tower_width: int
+    patch_weights: int
     prefix: int
+    patches: int
     projector_weights: int
     layers: int
+    layer_weights: int
     width: int
     inner: int
     query_width: int
-    kv_width: int
-    vocabulary: int
+    head_weights: int
     step_bytes: int
 
 
@@ -78,24 +94,31 @@ class ModelHandle:
 class TileAttention:
     """What is needed to reduce one tile's attention map at the layer that the projector reads, without storing the map.
 
-    ``query`` and ``key`` are (H, P + N, d), after any rotary embedding; the map is softmax(scale · q kᵀ) over all P + N
-    tokens, of which the first P (CLS, registers) are no visual tokens.
+    ``query`` and ``key`` are (H, P + M, d), after any rotary embedding; the map is softmax(scale · q kᵀ) over all P + M
+    tokens, of which the first P (CLS, registers) are no patches. ``units`` (N, m) int64 holds the patches that the
+    model merges into each visual token; None where every patch is one, M = N.
     """
 
     query: torch.Tensor
     key: torch.Tensor
     scale: float
     prefix: int
+    units: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """One tile: features (N, D) of the layer that the projector reads, its grid (h, w) with h·w = N, its attention."""
+    """One tile: its visual tokens (N, D), their grid (h, w) with h·w = N, and the attention that scores them.
+
+    ``features`` are those of the layer that the projector reads, or what the projector made of them, where it merges
+    patches. ``deep`` holds further (N, E) features that the model adds inside its language model (DeepStack).
+    """
 
     features: torch.Tensor
     grid: tuple[int, int]
     image: int
     attention: TileAttention
+    deep: tuple[torch.Tensor, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +126,8 @@ class VisionFeatures:
     """Encoded tiles in prompt order and the pixels they were made from.
 
     ``pixels`` holds one (3, H, W) float tensor a tile on the CPU, normalised by ``mean`` and ``std`` of each channel;
-    ``image_sizes`` each image's (height, width) before preprocessing, which took ``preprocess_ms``.
+    ``image_sizes`` each image's (height, width) before preprocessing, which took ``preprocess_ms``. ``markup`` is the
+    text that stands for each image in a prompt, with one placeholder a visual token; none where that is all it is.
     """
 
     tiles: tuple[Tile, ...]
@@ -112,6 +136,7 @@ class VisionFeatures:
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     image_sizes: tuple[tuple[int, int], ...] = ()
     preprocess_ms: float = 0.0
+    markup: tuple[str, ...] = ()
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -163,12 +188,17 @@ class VisualTokens:
 
     ``origin`` holds one (K, 2) int64 tensor an image: tile and index within the tile of every row, (−1, −1) for rows
     that stand for no patch, such as the end of a line. ``encoded`` is each image's number of rows before any was
-    dropped.
+    dropped, and ``places`` (K,) int64 which of them are left, where that matters. ``deep`` holds an image's further
+    (K, E) features, one a DeepStack layer; ``grids`` its (frames, h, w); ``markup`` as in `VisionFeatures`.
     """
 
     rows: tuple[torch.Tensor, ...]
     origin: tuple[torch.Tensor, ...]
     encoded: tuple[int, ...]
+    places: tuple[torch.Tensor, ...] = ()
+    deep: tuple[tuple[torch.Tensor, ...], ...] = ()
+    grids: tuple[tuple[int, int, int], ...] = ()
+    markup: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

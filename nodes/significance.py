@@ -23,11 +23,15 @@ class Significance(Node):
         ] = "auto",
     ) -> values.Significance:
         from fopru_graph.pruning.attention import attention_means
+        from fopru_graph.pruning.pool import pool_units
         from fopru_graph.pruning.significance import significance
 
-        scored = []
+        scores, sides = [], []
         for tile in features.tiles:
             noted = tile.attention
-            scored.append(significance(*attention_means(noted.query, noted.key, noted.scale, noted.prefix), direction))
-        scores, sides = zip(*scored, strict=True)
-        return values.Significance(scores, tuple(tile.grid for tile in features.tiles), sides)
+            means = attention_means(noted.query, noted.key, noted.scale, noted.prefix)
+            pooled = [pool_units(mean, noted.units) for mean in means]
+            one, side = significance(*pooled, direction)
+            scores.append(one)
+            sides.append(side)
+        return values.Significance(tuple(scores), tuple(tile.grid for tile in features.tiles), tuple(sides))

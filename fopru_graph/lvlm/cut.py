@@ -162,7 +162,7 @@ def pruned(
     Raises:
         UserError: a layer does not exist, the budget is wrong, or the model is driven in a way that cannot be pruned.
     """
-    check_pruners(pruners, len(family.layers))
+    check_pruners(pruners, len(family.layers), family.first_cut)
     valid = attention_mask.bool()
     text, seen = (valid & ~visual).sum(1).tolist(), (valid & visual).sum(1).tolist()
     survivors = Survivors(pruners, visual, valid, text, seen)

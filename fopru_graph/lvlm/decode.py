@@ -61,7 +61,7 @@ def generate(
     """
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens must be at least 1, not {max_new_tokens}", "an answer has at least one token")
-    check_pruners(pruners, len(family.layers))
+    check_pruners(pruners, len(family.layers), family.first_cut)
     kind = _stack_for(family, loop)
     with family.lock:
         start = time.perf_counter()  # the device may still be busy with the image: the first token waits for both

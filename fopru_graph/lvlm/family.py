@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from fopru_graph.values import Anatomy, Image, Selection, VisionFeatures, VisualTokens
+from fopru_graph.errors import UserError
+from fopru_graph.values import Anatomy, Image, Selection, Video, VisionFeatures, VisualTokens
 
 
 class Family(ABC):
@@ -24,7 +25,7 @@ class Family(ABC):
         lock: held by every run on the model, because taps and hooks sit on its modules for the time of a forward.
         steps: decoding steps of fixed shape, kept for prompts of the same shape (`static`).
         uncapturable: a step could not be captured as a CUDA graph; it is not tried again.
-        prefix: keys and values of the last prompt, kept for the next question about the same image (`prefix`).
+        last_prompt: its keys and values, kept for the next question about the same image (`prefix`).
     """
 
     model_types: ClassVar[tuple[str, ...]]
@@ -39,12 +40,12 @@ class Family(ABC):
     def forget(self) -> None:
         """Free what is kept between runs to make the next one faster."""
         self.steps: OrderedDict[Any, Any] = OrderedDict()
-        self.prefix: Any = None
+        self.last_prompt: Any = None
 
     # -- vision side: each family's own --------------------------------------------------------------------------
 
     @abstractmethod
-    def encode(self, images: Sequence[Image]) -> VisionFeatures:
+    def encode(self, images: Sequence[Image | Video]) -> VisionFeatures:
         """Run the vision tower over all tiles of ``images`` and note the attention of the layer that is read.
 
         Raises:
@@ -53,22 +54,118 @@ class Family(ABC):
 
     @abstractmethod
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:
-        """Map the selected features (all, if None) into the language model's space; unselected ones are never
-        projected.
+        """The selected visual tokens (all, if None) in the language model's space.
 
         Raises:
             UserError: the selection was made for other tiles.
         """
 
-    @abstractmethod
-    def anatomy(self) -> Anatomy:
-        """The model's sizes, from which the arithmetic of a run follows.
+    def chosen(self, features: VisionFeatures, selection: Selection | None) -> list[torch.Tensor]:
+        """The kept indices (K,) of every tile, on its features' device."""
+        if selection is None:
+            return [torch.arange(len(tile.features), device=tile.features.device) for tile in features.tiles]
+        if selection.counts != features.counts:
+            raise UserError(
+                f"the selection was made from {selection.counts} tokens, the features have {features.counts}",
+                "wire Project and the pruning nodes to the same VisionEncode",
+            )
+        pairs = zip(features.tiles, selection.indices, strict=True)
+        return [index.to(tile.features.device) for tile, index in pairs]
 
-        Raises:
-            UserError: the checkpoint names a layer that the tower does not have.
+    def anatomy(self) -> Anatomy:
+        """The model's sizes, from which the arithmetic of a run follows; counted from its weights."""
+        layers, config = list(self.tower_layers), self.language_model.config
+        run = self.run_layers
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        embedding = matrices(self.tower) - matrices(*layers)
+        return Anatomy(
+            tower_weights=matrices(*layers[:run]),
+            tower_layers=run,
+            whole_tower=(matrices(*layers), len(layers)),
+            tower_width=self.tower_width,
+            patch_weights=embedding,
+            prefix=self.prefix,
+            patches=self.patches,
+            projector_weights=matrices(self.projector),
+            layers=len(self.layers),
+            layer_weights=matrices(*self.layers) // len(self.layers),
+            width=config.hidden_size,
+            inner=config.intermediate_size,
+            query_width=config.num_attention_heads * head,
+            head_weights=matrices(self.model.lm_head),
+            step_bytes=stored(self.layers, self.language_model.norm, self.model.lm_head),
+        )
+
+    prefix: int = 0  # tokens (CLS, registers) that come before a tile's patches
+    patches: int = 1  # that are merged into one visual token
+
+    @property
+    @abstractmethod
+    def tower(self) -> Any:
+        """The stock vision tower."""
+
+    @property
+    @abstractmethod
+    def tower_layers(self) -> Any:
+        """Its layers, in order."""
+
+    @property
+    def run_layers(self) -> int:
+        """How many of them are run."""
+        return len(self.tower_layers)
+
+    @property
+    def tower_width(self) -> int:
+        """Elements of a token that take part in its attention."""
+        return int(self.tower.config.hidden_size)
+
+    @property
+    @abstractmethod
+    def projector(self) -> Any:
+        """The module between tower and language model."""
+
+    # -- prompts -------------------------------------------------------------------------------------------------
+
+    line_end_id: int | None = None  # a token of the markup that goes when no visual token of its line is left
+
+    @property
+    def placeholder(self) -> str:
+        """The text that stands for an image in the chat template's output."""
+        return str(self.processor.tokenizer.decode([self.image_token_id]))
+
+    def template(self, prompt: str, images: int) -> str | None:
+        """The prompt in the family's own form, for those without a chat template; None for LLaVA's plain one."""
+        return None
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a whole prompt, the first token included."""
+        tokenizer = self.processor.tokenizer
+        begins = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)  # some templates write it
+        ids: list[int] = tokenizer(text, add_special_tokens=not begins).input_ids
+        return ids
+
+    def positions(self, ids: Sequence[int], grids: Sequence[tuple[int, int, int]]) -> torch.Tensor | None:
+        """Positions (P, L) of a whole, unpruned prompt, kept by the tokens that are left; None to number these anew.
+
+        ``grids`` are the (frames, h, w) of its images.
         """
+        return None
 
     # -- language side -------------------------------------------------------------------------------------------
+
+    @property
+    def decoder(self) -> Any:
+        """The stock module that takes embedded prompts: the decoder stack, or what makes its masks around it."""
+        return self.language_model
+
+    def prefill_inputs(self, prompt: Any) -> dict[str, Any]:
+        """What the decoder wants for a `prompt.Prompt` besides embeddings, mask, positions and cache."""
+        return {}
+
+    @property
+    def first_cut(self) -> int:
+        """The lowest layer from which on visual tokens may be dropped inside the language model."""
+        return 1
 
     @property
     def language_model(self) -> Any:
@@ -114,3 +211,14 @@ class Family(ABC):
         """Next-token logits (B, V) of the last hidden states (B, E)."""
         logits: torch.Tensor = self.model.lm_head(hidden)
         return logits
+
+
+def matrices(*modules: Any) -> int:
+    """Weights of all matrices and convolutions in the modules: those that multiply every token."""
+    linear = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Conv3d)
+    return sum(part.weight.numel() for module in modules for part in module.modules() if isinstance(part, linear))
+
+
+def stored(*modules: Any) -> int:
+    """Bytes of all weights of the modules."""
+    return sum(weight.numel() * weight.element_size() for module in modules for weight in module.parameters())

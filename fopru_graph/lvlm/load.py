@@ -15,6 +15,7 @@ from fopru_graph.lvlm.families import family_for
 from fopru_graph.lvlm.family import Family
 from fopru_graph.lvlm.presets import PREFIX, find_preset, preset_config, preset_processor, random_model
 from fopru_graph.lvlm.probe import missing_capabilities
+from fopru_graph.lvlm.processor import open_processor
 from fopru_graph.values import ModelHandle
 
 
@@ -55,9 +56,7 @@ def load_model(
     try:
         if device_map is None:
             _check_fits(name, transformers.AutoConfig.from_pretrained(source, **options), family, chosen, place)
-        processor = transformers.AutoProcessor.from_pretrained(
-            source, trust_remote_code=False, backend="pil", **options
-        )
+        processor = open_processor(source, options)
         model, found = getattr(transformers, family.auto_class).from_pretrained(
             source,
             output_loading_info=True,

@@ -30,8 +30,8 @@ def known_prefix(family: Family, tokens: VisualTokens, prompt: Prompt) -> list[K
 
     The last token is never among them: its logits are what the prefill is for.
     """
-    kept: Prefix | None = family.prefix
-    if kept is None or kept.tokens() is not tokens or len(prompt.lengths) > 1:
+    kept: Prefix | None = family.last_prompt
+    if kept is None or kept.tokens() is not tokens or len(prompt.lengths) > 1 or family.prefill_inputs(prompt):
         return None
     ids = prompt.input_ids[0].tolist()
     most = min(len(ids) - 1, len(kept.ids), kept.layers[0][0].shape[2])
@@ -49,7 +49,7 @@ def keep_prefix(family: Family, tokens: VisualTokens, prompt: Prompt, layers: Se
 
     def drop(dead: weakref.ref[VisualTokens]) -> None:
         owner = model()
-        if owner is not None and owner.prefix is not None and owner.prefix.tokens is dead:
-            owner.prefix = None
+        if owner is not None and owner.last_prompt is not None and owner.last_prompt.tokens is dead:
+            owner.last_prompt = None
 
-    family.prefix = Prefix(weakref.ref(tokens, drop), prompt.input_ids[0].tolist(), layers)
+    family.last_prompt = Prefix(weakref.ref(tokens, drop), prompt.input_ids[0].tolist(), layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.device import to_device
 from fopru_graph.lvlm.family import Family
+from fopru_graph.lvlm.markup import shortened
 from fopru_graph.values import VisualTokens
 
 MARKER = "<image>"
@@ -21,9 +22,10 @@ class Prompt:
     """B prompts of L tokens, embedded; tensors lie on the language model's device unless it is said otherwise.
 
     ``texts``: the B prompts as given; ``lengths``: tokens of each, without padding; ``input_ids`` (B, L) int64 on the
-    CPU; ``embeds`` (B, L, E); ``attention_mask`` (B, L) int64, 0 on the padding at the left; ``positions`` (B, L)
-    int64, 0 on padding; ``visual`` (B, L) bool; ``row`` (B, L) int64 on the CPU, for visual positions the row among all
-    visual tokens of the batch, −1 elsewhere.
+    CPU; ``embeds`` (B, L, E); ``attention_mask`` (B, L) int64, 0 on the padding at the left; ``positions`` (B, L) or,
+    for several axes of position, (P, B, L) int64, 0 on padding; ``visual`` (B, L) bool; ``row`` (B, L) int64 on the
+    CPU, for visual positions the row among all visual tokens of the batch, −1 elsewhere; ``deep`` holds one (rows, E)
+    a DeepStack layer, in the order of the rows.
     """
 
     texts: tuple[str, ...]
@@ -34,6 +36,7 @@ class Prompt:
     positions: torch.Tensor
     visual: torch.Tensor
     row: torch.Tensor
+    deep: tuple[torch.Tensor, ...] = ()
 
     @property
     def padded(self) -> bool:
@@ -73,7 +76,7 @@ def distribute_images(prompts: Sequence[str], images: int) -> list[int]:
 
 
 def chat_text(family: Family, prompt: str, images: int) -> str:
-    """The prompt in the checkpoint's chat template, one marker an image (in front, where the prompt places none)."""
+    """The prompt in the checkpoint's chat template, one placeholder an image (in front, where it places none)."""
     if MARKER not in prompt:
         parts = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]
     else:
@@ -81,32 +84,35 @@ def chat_text(family: Family, prompt: str, images: int) -> str:
         for i, piece in enumerate(prompt.split(MARKER)):
             parts += [{"type": "image"}] if i else []
             parts += [{"type": "text", "text": piece.strip()}] if piece.strip() else []
-    if not family.processor.chat_template:
-        plain = "".join(f"{MARKER}\n" if part["type"] == "image" else part["text"] for part in parts)
-        return _PLAIN_TEMPLATE.format(plain)
-    return family.processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
+    if family.processor.chat_template:
+        return family.processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
+    line = f"{family.placeholder}\n"
+    plain = "".join(line if part["type"] == "image" else part["text"] for part in parts)
+    return family.template(plain, images) or _PLAIN_TEMPLATE.format(plain)
 
 
 def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -> Prompt:
     """Embed ``prompts`` with each image's placeholder repeated once per surviving visual token.
 
-    Positions are those of the shortened prompt (renumbered), as when the text is simply joined with fewer features.
+    Positions are those of the shortened prompt (renumbered), as when the text is simply joined with fewer features,
+    unless the family keeps those of the whole prompt.
 
     Raises:
         UserError: images and prompts do not fit, or a prompt contains a stray placeholder.
     """
     per_prompt = distribute_images(prompts, len(tokens.rows))
-    counts = iter([len(rows) for rows in tokens.rows])
-    ids = [
-        _expand(family, chat_text(family, prompt, n), n, counts) for prompt, n in zip(prompts, per_prompt, strict=True)
-    ]
-    length = max(len(one) for one in ids)
+    samples, first = [], 0
+    for prompt, count in zip(prompts, per_prompt, strict=True):
+        samples.append(shortened(family, chat_text(family, prompt, count), tokens, range(first, first + count)))
+        first += count
+    ids = [one for one, _ in samples]
+    length = max(map(len, ids))
     pad = family.processor.tokenizer.pad_token_id or 0
     input_ids = torch.tensor([[pad] * (length - len(one)) + one for one in ids])
     mask = torch.tensor([[0] * (length - len(one)) + [1] * len(one) for one in ids])
     visual = (input_ids == family.image_token_id) & mask.bool()
     row = torch.where(visual, visual.flatten().cumsum(0).view_as(visual) - 1, -1)
-    embeds = family.model.get_input_embeddings()(to_device(input_ids, family.device))
+    embeds = family.embed(to_device(input_ids.masked_fill(visual, pad), family.device))  # may be no word of the model
     rows = torch.cat([one.to(device=embeds.device, dtype=embeds.dtype) for one in tokens.rows])
     places = to_device(visual.flatten().nonzero()[:, 0], embeds.device)
     return Prompt(
@@ -115,23 +121,17 @@ def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -
         input_ids=input_ids,
         embeds=embeds.flatten(0, 1).index_copy(0, places, rows).view_as(embeds),
         attention_mask=to_device(mask, family.device),
-        positions=to_device((mask.cumsum(-1) - 1).clamp(min=0), family.device),
+        positions=to_device(_positions([own for _, own in samples], mask), family.device),
         visual=to_device(visual, family.device),
         row=row,
+        deep=tuple(torch.cat(layer).to(embeds.dtype) for layer in zip(*tokens.deep, strict=True)),
     )
 
 
-def _expand(family: Family, text: str, images: int, counts: Iterator[int]) -> list[int]:
-    """Token ids of ``text`` with the placeholder of each image repeated as often as its tokens were kept."""
-    tokenizer = family.processor.tokenizer
-    begins = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)  # some templates write it themselves
-    ids = tokenizer(text, add_special_tokens=not begins).input_ids
-    if ids.count(family.image_token_id) != images:
-        raise UserError(
-            f"the prompt holds {ids.count(family.image_token_id)} image placeholder(s) for {images} image(s)",
-            f"use {MARKER} once per image and nowhere else",
-        )
-    expanded: list[int] = []
-    for token in ids:
-        expanded += [token] * next(counts) if token == family.image_token_id else [token]
-    return expanded
+def _positions(own: Sequence[torch.Tensor | None], mask: torch.Tensor) -> torch.Tensor:
+    """(B, L) counted anew, or (P, B, L) where every sample brings its own (P, l)."""
+    if own[0] is None:
+        return (mask.cumsum(-1) - 1).clamp(min=0)
+    length = mask.shape[1]
+    padded = [torch.nn.functional.pad(one, (length - one.shape[1], 0)) for one in own if one is not None]
+    return torch.stack(padded, 1)

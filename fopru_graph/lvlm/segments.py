@@ -26,7 +26,8 @@ def fits_segments(family: Family) -> bool:
     """Whether the family's language model can be run layer by layer: its kind, kernel and placement allow it."""
     config = family.language_model.config
     one_device = len({weight.device for weight in family.language_model.parameters()}) == 1
-    return config.model_type in MODEL_TYPES and config._attn_implementation in ("sdpa", "eager") and one_device
+    plain = family.decoder is family.language_model and config.model_type in MODEL_TYPES
+    return plain and config._attn_implementation in ("sdpa", "eager") and one_device
 
 
 def window_of(config: Any, layer: int) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import DynamicCache
@@ -75,11 +76,12 @@ class ThinStack(Stack):
         known = 0 if prefix is None else prefix[0][0].shape[2]
         for index, (keys, values) in enumerate(prefix or ()):
             self._cache.update(keys, values, index)
-        return self._forward(self.prompt.embeds[:, known:], self._positions[:, known:])
+        more = self.family.prefill_inputs(self.prompt)
+        return self._forward(self.prompt.embeds[:, known:], self._positions[..., known:], **more)
 
     def step(self, ids: torch.Tensor) -> torch.Tensor:
         """See `Stack.step`."""
-        self._positions = self._positions[:, -1:] + 1
+        self._positions = self._positions[..., -1:] + 1
         if self._mask is not None:
             self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
         return self._forward(self.family.embed(ids[:, None]), self._positions)
@@ -88,12 +90,13 @@ class ThinStack(Stack):
         """See `Stack.filled`."""
         return [(layer.keys, layer.values) for layer in self._cache.layers]
 
-    def _forward(self, embeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        hidden = self.family.language_model(
+    def _forward(self, embeds: torch.Tensor, positions: torch.Tensor, **more: Any) -> torch.Tensor:
+        hidden = self.family.decoder(
             inputs_embeds=embeds,
             attention_mask=self._mask,
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
+            **more,
         ).last_hidden_state
         return self.family.logits(hidden[:, -1])

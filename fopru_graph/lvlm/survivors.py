@@ -16,17 +16,19 @@ from fopru_graph.pruning.in_llm import surviving_positions
 from fopru_graph.values import InLLMPruner
 
 
-def check_pruners(pruners: Sequence[InLLMPruner], depth: int) -> None:
+def check_pruners(pruners: Sequence[InLLMPruner], depth: int, first: int = 1) -> None:
     """Refuse cuts that the model has no layer for.
 
     Raises:
-        UserError: a pruner's layer is below 1 (nothing to rank by) or not below ``depth``.
+        UserError: a pruner's layer is below ``first`` (at 0 there is nothing to rank by; models that add visual
+            features to their first layers need all tokens there) or not below ``depth``.
     """
     for pruner in pruners:
-        if not 1 <= pruner.layer < depth:
+        if not first <= pruner.layer < depth:
             raise UserError(
-                f"cannot prune at layer {pruner.layer}: the language model has layers 0 … {depth - 1}",
-                f"choose layer 1 … {depth - 1}; scores come from the attention of the layer below",
+                f"cannot prune at layer {pruner.layer}: the language model has layers 0 … {depth - 1}"
+                + (f" and adds visual features up to layer {first - 1}" if first > 1 else ""),
+                f"choose layer {first} … {depth - 1}; scores come from the attention of the layer below",
             )
 
 

@@ -38,7 +38,7 @@ def first_token_flops(anatomy: Anatomy, work: Workload) -> dict[str, int]:
         "score": sum(_score_flops(anatomy, tokens) for tokens in work.tiles) if work.scored else 0,
         "project": 2 * work.projected * anatomy.projector_weights,
         "prefill": work.batch * sum(_layer_flops(anatomy, tokens) for tokens in work.tokens_per_layer)
-        + work.batch * 2 * anatomy.width * anatomy.vocabulary,
+        + work.batch * 2 * anatomy.head_weights,
     }
     return flops | {"total": sum(flops.values())}
 
@@ -66,19 +66,17 @@ def step_bytes(anatomy: Anatomy, kv_bytes: int, kv_lengths: Sequence[int], new_t
 
 
 def _tower_flops(anatomy: Anatomy, visual: int, whole: bool) -> int:
-    tokens, width = visual + anatomy.prefix, anatomy.vision_width
-    layer = 2 * tokens * (4 * width**2 + 2 * width * anatomy.vision_inner) + 4 * tokens**2 * width
-    layers = anatomy.vision_depth if whole else anatomy.vision_layers
-    return 2 * visual * anatomy.patch_inputs * width + layers * layer
+    patches = visual * anatomy.patches
+    tokens = patches + anatomy.prefix
+    weights, layers = anatomy.whole_tower if whole else (anatomy.tower_weights, anatomy.tower_layers)
+    attention = 4 * tokens**2 * anatomy.tower_width * layers
+    return 2 * patches * anatomy.patch_weights + 2 * tokens * weights + attention
 
 
 def _score_flops(anatomy: Anatomy, visual: int) -> int:
     """One attention map of the tower; forming it is all that is not linear in the tokens."""
-    return 2 * (visual + anatomy.prefix) ** 2 * anatomy.vision_width
+    return 2 * (visual * anatomy.patches + anatomy.prefix) ** 2 * anatomy.tower_width
 
 
 def _layer_flops(anatomy: Anatomy, tokens: int) -> int:
-    width, query, kv = anatomy.width, anatomy.query_width, anatomy.kv_width
-    projections = 2 * tokens * width * (2 * query + 2 * kv)
-    attention = 4 * query * tokens * (tokens + 1) // 2
-    return projections + attention + 2 * tokens * 3 * width * anatomy.inner
+    return 2 * tokens * anatomy.layer_weights + 4 * anatomy.query_width * tokens * (tokens + 1) // 2

@@ -181,10 +181,10 @@ def test_a_prefix_lives_as_long_as_its_visual_tokens():
     family = tiny.llava(seed=30)
     tokens = everything(family, 1)
     run(family, tokens, ["x"])
-    assert family.prefix is not None
+    assert family.last_prompt is not None
     del tokens
     gc.collect()
-    assert family.prefix is None
+    assert family.last_prompt is None
 
 
 # Length of the answer

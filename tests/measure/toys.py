@@ -10,19 +10,20 @@ from fopru_graph import values
 from fopru_graph.graph import Context, Graph, Node, Registry, node
 
 ANATOMY = values.Anatomy(
-    vision_layers=3,
-    vision_depth=4,
-    vision_width=8,
-    vision_inner=16,
-    patch_inputs=12,
+    tower_weights=3 * 512,
+    tower_layers=3,
+    whole_tower=(4 * 512, 4),
+    tower_width=8,
+    patch_weights=96,
     prefix=1,
+    patches=1,
     projector_weights=100,
     layers=4,
+    layer_weights=900,
     width=10,
     inner=20,
     query_width=10,
-    kv_width=5,
-    vocabulary=50,
+    head_weights=500,
     step_bytes=10_000,
 )
 TILE = 20  # visual tokens

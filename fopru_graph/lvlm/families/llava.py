@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import PIL.Image
 import torch
@@ -12,7 +13,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.lvlm.device import to_device
 from fopru_graph.lvlm.family import Family
 from fopru_graph.lvlm.tap import tap_attention
-from fopru_graph.values import Anatomy, Image, Selection, Tile, TileAttention, VisionFeatures, VisualTokens
+from fopru_graph.values import Image, Selection, Tile, TileAttention, Video, VisionFeatures, VisualTokens
 
 
 class _Enough(Exception):
@@ -24,19 +25,42 @@ class Llava(Family):
 
     model_types = ("llava",)
     auto_class = "LlavaForConditionalGeneration"
+    prefix = 1
+
+    @property
+    def tower(self) -> Any:
+        """See `Family.tower`."""
+        return self.model.model.vision_tower
+
+    @property
+    def tower_layers(self) -> Any:
+        """See `Family.tower_layers`."""
+        return self.tower.encoder.layers
+
+    @property
+    def run_layers(self) -> int:
+        """See `Family.run_layers`."""
+        return max(self._layer_indices(len(self.tower_layers))) + 1
+
+    @property
+    def projector(self) -> Any:
+        """See `Family.projector`."""
+        return self.model.model.multi_modal_projector
 
     @torch.inference_mode()
-    def encode(self, images: Sequence[Image]) -> VisionFeatures:
+    def encode(self, images: Sequence[Image | Video]) -> VisionFeatures:
         """See `Family.encode`; the tower stops after the deepest layer that ``vision_feature_layer`` names."""
         if not images:
             raise UserError("there is no image to encode", "give at least one")
+        if any(isinstance(image, Video) for image in images):
+            raise UserError(f"{self.model_types[0]} takes no videos", "give pictures, or choose a family with video")
         begin = time.perf_counter()
-        pixels, owners = self._preprocess([image.picture for image in images])
+        pixels, owners = self._preprocess([image.picture for image in images if isinstance(image, Image)])
         preprocess_ms = (time.perf_counter() - begin) * 1e3
-        tower = self.model.model.vision_tower
+        tower = self.tower
         with self.lock:
             features, query, key, scale = self._run_tower(to_device(pixels, tower.device).to(tower.dtype))
-        prefix = 1 if self.model.config.vision_feature_select_strategy == "default" else 0
+        prefix = self.prefix if self.model.config.vision_feature_select_strategy == "default" else 0
         patch = tower.config.patch_size
         grid = (pixels.shape[-2] // patch, pixels.shape[-1] // patch)
         tiles = tuple(
@@ -53,33 +77,6 @@ class Llava(Family):
             preprocess_ms=preprocess_ms,
         )
 
-    def anatomy(self) -> Anatomy:
-        """See `Family.anatomy`."""
-        vision, text = self.model.config.vision_config, self.model.config.text_config
-        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        projector = self.model.model.multi_modal_projector
-        return Anatomy(
-            vision_layers=max(self._layer_indices(vision.num_hidden_layers)) + 1,
-            vision_depth=vision.num_hidden_layers,
-            vision_width=vision.hidden_size,
-            vision_inner=vision.intermediate_size,
-            patch_inputs=vision.num_channels * vision.patch_size**2,
-            prefix=1,
-            projector_weights=sum(weight.numel() for weight in projector.parameters() if weight.dim() == 2),
-            layers=text.num_hidden_layers,
-            width=text.hidden_size,
-            inner=text.intermediate_size,
-            query_width=text.num_attention_heads * head,
-            kv_width=text.num_key_value_heads * head,
-            vocabulary=text.vocab_size,
-            step_bytes=self._step_bytes(),
-        )
-
-    def _step_bytes(self) -> int:
-        """Bytes of the layers, the norm and the output head; of the embeddings a step reads one row."""
-        parts = (self.layers, self.language_model.norm, self.model.lm_head)
-        return sum(weight.numel() * weight.element_size() for part in parts for weight in part.parameters())
-
     def _preprocess(self, pictures: list[PIL.Image.Image]) -> tuple[torch.Tensor, list[int]]:
         """Pixels (T, 3, H, W) of all tiles, and the image that each tile is of."""
         batch = self.processor.image_processor(pictures, return_tensors="pt")
@@ -87,8 +84,7 @@ class Llava(Family):
 
     def _run_tower(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
         """Features (T, 1 + N, D), query and key (T, H, 1 + N, d) and the scale of the layer that is read."""
-        tower = self.model.model.vision_tower
-        layers = tower.encoder.layers
+        tower, layers = self.tower, self.tower_layers
         wanted = self._layer_indices(len(layers))
         outputs: dict[int, torch.Tensor] = {}
         noted: list[tuple[torch.Tensor, torch.Tensor, float]] = []
@@ -127,26 +123,14 @@ class Llava(Family):
     @torch.inference_mode()
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:
         """See `Family.project`; the projector works token by token, so projecting fewer tokens changes none of them."""
-        chosen = self._chosen(features, selection)
+        chosen = self.chosen(features, selection)
         rows = self._project_rows([tile.features for tile in features.tiles], chosen)
         origin = tuple(torch.stack([torch.full_like(index, t), index], 1) for t, index in enumerate(chosen))
         return VisualTokens(rows.split([len(index) for index in chosen]), origin, features.counts)
 
-    def _chosen(self, features: VisionFeatures, selection: Selection | None) -> list[torch.Tensor]:
-        """The kept indices (K,) of every tile, on its features' device."""
-        if selection is None:
-            return [torch.arange(len(tile.features), device=tile.features.device) for tile in features.tiles]
-        if selection.counts != features.counts:
-            raise UserError(
-                f"the selection was made from {selection.counts} tokens, the features have {features.counts}",
-                "wire Project and the pruning nodes to the same VisionEncode",
-            )
-        pairs = zip(features.tiles, selection.indices, strict=True)
-        return [index.to(tile.features.device) for tile, index in pairs]
-
     def _project_rows(self, features: Sequence[torch.Tensor], chosen: Sequence[torch.Tensor]) -> torch.Tensor:
         """The chosen rows of all tiles through the projector, (ΣK, E)."""
         kept = torch.cat([tile[index] for tile, index in zip(features, chosen, strict=True)])
-        projector = self.model.model.multi_modal_projector
-        rows: torch.Tensor = projector(kept.to(projector.linear_1.weight.device))  # a disk cache gives CPU tensors
+        home = self.projector.linear_1.weight.device  # a disk cache gives CPU tensors
+        rows: torch.Tensor = self.projector(kept.to(home))
         return rows

@@ -40,7 +40,7 @@ class LlavaNext(Llava):
         Patches that the packing removes as padding are dropped even if they were selected; the newline of a row stays
         as long as a patch of its row does. Both make the number of rows depend on the scores: the host waits for them.
         """
-        chosen = self._chosen(features, selection)
+        chosen = self.chosen(features, selection)
         kept = torch.zeros(sum(features.counts), dtype=torch.bool)
         firsts = torch.tensor([0, *features.counts]).cumsum(0)
         for first, index in zip(firsts, chosen, strict=False):

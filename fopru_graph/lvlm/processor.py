@@ -1,0 +1,61 @@
+"""A checkpoint's processor, or its parts where the stock class asks for packages that nothing here needs.
+
+Several stock processors insist on torchvision for a video processor that a picture never meets. Their image processors
+work on PIL pictures without it, and prompts are written by the families themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+_TEMPLATES = ("chat_template.jinja", "chat_template.json")
+
+
+@dataclass
+class PartsProcessor:
+    """Image processor, tokenizer and chat template of a checkpoint."""
+
+    image_processor: Any
+    tokenizer: Any
+    chat_template: str | None
+
+    def apply_chat_template(self, conversation: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
+        """The conversation as text, as the stock processor writes it."""
+        text: str = self.tokenizer.apply_chat_template(
+            conversation,
+            chat_template=self.chat_template,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+        )
+        return text
+
+
+def open_processor(source: str, options: dict[str, Any]) -> Any:
+    """The stock processor of a folder or hub name, or else its parts.
+
+    Raises:
+        Exception: whatever transformers raises for an image processor or tokenizer that is missing or damaged.
+    """
+    try:
+        return transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False, backend="pil", **options)
+    except Exception:  # of many kinds: ImportError, AttributeError, ValueError … ; the parts may do without
+        images = transformers.AutoImageProcessor.from_pretrained(
+            source, trust_remote_code=False, backend="pil", **options
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+        return PartsProcessor(images, tokenizer, tokenizer.chat_template or _template(source, options))
+
+
+def _template(source: str, options: dict[str, Any]) -> str | None:
+    """The chat template that a processor keeps beside the tokenizer's."""
+    for name in _TEMPLATES:
+        path = transformers.utils.cached_file(source, name, _raise_exceptions_for_missing_entries=False, **options)
+        if path is not None:
+            text = Path(path).read_text(encoding="utf-8")
+            return text if name.endswith(".jinja") else str(json.loads(text)["chat_template"])
+    return None
