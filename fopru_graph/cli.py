@@ -170,6 +170,18 @@ def list_nodes(
 
 
 @app.command()
+def models(as_json: JsonOption = False) -> None:
+    """List the model families that are served, with checkpoints of each and what it supports."""
+    from fopru_graph.lvlm.served import SERVED
+    from fopru_graph.report.catalogue import show_models
+
+    if as_json:
+        print(json.dumps({"models": [one.to_json() for one in SERVED]}, indent=2, ensure_ascii=False))
+    else:
+        show_models([one.to_json() for one in SERVED])
+
+
+@app.command()
 def draw(
     file: FileArgument,
     form: Annotated[str, typer.Option("--format", help="mermaid, dot or svg")] = "mermaid",

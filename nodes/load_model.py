@@ -29,10 +29,13 @@ class LoadModel(Node):
             Literal["auto", "balanced", "sequential"] | None, Field(description="spread the layers over all devices")
         ] = None,
         revision: Annotated[str | None, Field(description="branch, tag or commit on the hub")] = None,
+        quantization: Annotated[
+            Literal["4bit", "8bit"] | None, Field(description="weights in fewer bits, through bitsandbytes")
+        ] = None,
     ) -> values.ModelHandle:
         from fopru_graph.lvlm.load import load_model
 
-        return load_model(name, device, dtype, attention, device_map, revision)
+        return load_model(name, device, dtype, attention, device_map, revision, quantization)
 
     def fingerprint(self, name: str = "demo") -> list[str]:
         """The checkpoint's files, so that a retrained folder is loaded again."""

@@ -15,6 +15,7 @@ import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.family import Family
+from fopru_graph.lvlm.probe import cache_argument
 from fopru_graph.lvlm.survivors import Stage, Survivors, check_pruners
 from fopru_graph.lvlm.tap import tap_attention
 from fopru_graph.values import InLLMPruner
@@ -88,7 +89,7 @@ class _Hooks:
         """Keyword arguments of a layer, which stock builds for the full sequence, for the survivors."""
         stage = self._survivors.at(index)
         given = dict(given)
-        given["attention_mask"] = self._shortened_mask(index, given.get("attention_mask"), given.get("past_key_values"))
+        given["attention_mask"] = self._shortened_mask(index, given.get("attention_mask"), given.get(cache_argument()))
         if not self._prefilled:
             if given.get("position_embeddings") is not None:
                 given["position_embeddings"] = tuple(_gather(t, stage.positions) for t in given["position_embeddings"])

@@ -60,6 +60,15 @@ def check_memory(name: str, needed: int, device: torch.device) -> None:
         )
 
 
+def home_of(module: torch.nn.Module) -> torch.device:
+    """Where a module computes: that of its weights, or what accelerate brings them to when they lie elsewhere."""
+    for part in module.modules():
+        place = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
+        if place is not None:
+            return torch.device(place if not isinstance(place, int) else f"cuda:{place}")
+    return next(iter(module.parameters())).device
+
+
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A copy on ``device`` that the host does not wait for (through pinned memory on CUDA)."""
     if device.type == "cuda" and tensor.device.type == "cpu":

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from fopru_graph.errors import UserError
+from fopru_graph.lvlm.device import home_of
 from fopru_graph.values import Anatomy, Image, Selection, Video, VisionFeatures, VisualTokens
 
 
@@ -185,8 +186,7 @@ class Family(ABC):
     @property
     def device(self) -> torch.device:
         """Where prompts enter the language model."""
-        device: torch.device = self.model.get_input_embeddings().weight.device
-        return device
+        return home_of(self.model.get_input_embeddings())
 
     @property
     def dtype(self) -> torch.dtype:

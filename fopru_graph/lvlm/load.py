@@ -18,6 +18,8 @@ from fopru_graph.lvlm.probe import missing_capabilities
 from fopru_graph.lvlm.processor import open_processor
 from fopru_graph.values import ModelHandle
 
+Quantization = Literal["4bit", "8bit"]
+
 
 def load_model(
     name: str,
@@ -26,6 +28,7 @@ def load_model(
     attention: str = "sdpa",
     device_map: str | None = None,
     revision: str | None = None,
+    quantization: Quantization | None = None,
 ) -> ModelHandle:
     """Load a checkpoint and its processor.
 
@@ -38,6 +41,8 @@ def load_model(
         device_map: ``auto``, ``balanced`` or ``sequential`` spreads the layers over all devices (accelerate); it
         replaces ``device``.
         revision: branch, tag or commit on the hub.
+        quantization: ``4bit`` or ``8bit`` weights through bitsandbytes; a checkpoint that is quantised already says so
+            itself and needs none.
 
     Raises:
         UserError: the checkpoint is missing, incomplete, without safetensors, of an unsupported architecture, or needs
@@ -52,9 +57,9 @@ def load_model(
     source, config = open_config(name, revision)
     family = family_for(config.get("model_type"), name)
     chosen: Any = dtype if dtype != "auto" else ("float32" if place.type == "cpu" and device_map is None else "auto")
-    options = {"revision": revision} if revision else {}
+    options: dict[str, Any] = {"revision": revision} if revision else {}
     try:
-        if device_map is None:
+        if device_map is None and quantization is None and "quantization_config" not in config:
             _check_fits(name, transformers.AutoConfig.from_pretrained(source, **options), family, chosen, place)
         processor = open_processor(source, options)
         model, found = getattr(transformers, family.auto_class).from_pretrained(
@@ -65,6 +70,7 @@ def load_model(
             dtype=chosen,
             attn_implementation=attention,
             device_map=device_map,
+            **_quantised(quantization),
             **options,
         )
     except UserError:
@@ -76,9 +82,16 @@ def load_model(
             f"{name}: {len(lacking)} weights are missing or of a wrong shape, e.g. {lacking[0]}",
             "the files are incomplete or of another model; download them again",
         )
-    if device_map is None:
+    if device_map is None and getattr(model, "quantization_method", None) is None:
         model = model.to(place)
     return ModelHandle(name, family(model.eval().requires_grad_(False), processor))
+
+
+def _quantised(quantization: Quantization | None) -> dict[str, Any]:
+    """What transformers' own quantisation takes."""
+    if quantization is None:
+        return {}
+    return {"quantization_config": transformers.BitsAndBytesConfig(**{f"load_in_{quantization}": True})}
 
 
 def _random(name: str, device: torch.device, dtype: str, attention: str) -> ModelHandle:

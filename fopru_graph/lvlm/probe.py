@@ -1,8 +1,10 @@
-"""One look at the installed transformers: is everything there that the model layer stands on?"""
+"""One look at the installed transformers: is everything there that the model layer stands on, and under which name?"""
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 
 
 def missing_capabilities() -> list[str]:
@@ -17,3 +19,11 @@ def missing_capabilities() -> list[str]:
         if not hasattr(importlib.import_module(module), name):
             missing.append(f"{module}.{name}, needed for {use}")
     return missing
+
+
+@functools.cache
+def cache_argument() -> str:
+    """The name under which models take their cache: ``cache`` since transformers 5.24, ``past_key_values`` before."""
+    from transformers import LlamaModel
+
+    return "cache" if "cache" in inspect.signature(LlamaModel.forward).parameters else "past_key_values"

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fopru_graph.lvlm.family import Family
+from fopru_graph.lvlm.probe import cache_argument
 from fopru_graph.lvlm.prompt import Prompt
 from fopru_graph.lvlm.stack import KeyValues, Stack
 from fopru_graph.lvlm.survivors import Survivors
@@ -153,8 +154,8 @@ class SegmentStack(Stack):
             attention_mask=masks[self._windows[index]],
             position_embeddings=rotary,
             position_ids=positions,
-            past_key_values=self,
             use_cache=True,
+            **{cache_argument(): self},
         )
         return hidden
 

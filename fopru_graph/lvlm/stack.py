@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from fopru_graph.lvlm.cut import hooked
 from fopru_graph.lvlm.family import Family
+from fopru_graph.lvlm.probe import cache_argument
 from fopru_graph.lvlm.prompt import Prompt
 from fopru_graph.lvlm.survivors import Survivors
 
@@ -95,8 +96,8 @@ class ThinStack(Stack):
             inputs_embeds=embeds,
             attention_mask=self._mask,
             position_ids=positions,
-            past_key_values=self._cache,
             use_cache=True,
+            **{cache_argument(): self._cache},
             **more,
         ).last_hidden_state
         return self.family.logits(hidden[:, -1])

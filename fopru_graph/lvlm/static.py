@@ -17,6 +17,7 @@ import torch
 
 from fopru_graph.lvlm.device import total_memory
 from fopru_graph.lvlm.family import Family
+from fopru_graph.lvlm.probe import cache_argument
 from fopru_graph.lvlm.segments import HIDDEN, SegmentStack, as_mask, visibility, window_of
 from fopru_graph.lvlm.stack import KeyValues
 
@@ -130,8 +131,8 @@ class StaticStep:
                     attention_mask=masks[self._windows[index]],
                     position_embeddings=rotary,
                     position_ids=self._position,
-                    past_key_values=self,
                     use_cache=True,
+                    **{cache_argument(): self},
                 )
             slot += 1
         return self._family.logits(language.norm(x)[:, -1])

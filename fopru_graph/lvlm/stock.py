@@ -10,6 +10,7 @@ from transformers import DynamicCache
 from transformers.generation.streamers import BaseStreamer
 
 from fopru_graph.lvlm.family import Family
+from fopru_graph.lvlm.probe import cache_argument
 from fopru_graph.lvlm.prompt import chat_text, distribute_images
 from fopru_graph.values import Generation, Image
 
@@ -63,7 +64,7 @@ def stock_generate(
         inputs["pixel_values"] = inputs["pixel_values"].to(family.dtype)
         output = family.model.generate(
             **inputs,
-            past_key_values=cache,
+            **{cache_argument(): cache},
             max_new_tokens=max_new_tokens,
             min_new_tokens=min_new_tokens or None,
             do_sample=False,

@@ -1,12 +1,13 @@
-"""The catalogue of node types, as tables and as JSON."""
+"""The catalogues of node types and of model families, as tables and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 
 from fopru_graph.graph import NodeSpec, Socket
 from fopru_graph.report.terminal import simple_table
@@ -66,3 +67,17 @@ def show_node(spec: NodeSpec) -> None:
         table.add_row(name, escape(socket.type_name))
     _out.print()
     _out.print(table)
+
+
+def show_models(models: Iterable[Mapping[str, Any]]) -> None:
+    """The model families, with what each supports."""
+    for model in models:
+        video = "[green]video[/]" if model["video"] else "[dim]no video[/]"
+        _out.print(
+            f"[bold]{model['family']}[/]  {escape(model['tokens'])} visual tokens · {video} · "
+            f"in-LLM pruning from layer {escape(model['first_cut'])}"
+        )
+        for line in (", ".join(model["checkpoints"]), "proven on " + model["proven_on"], model["note"]):
+            if line:
+                _out.print(Padding(f"[dim]{escape(line)}[/]", (0, 0, 0, 4)))
+    _out.print("\nAll of them: pruning before and in the language model, batches, several images in one prompt.")

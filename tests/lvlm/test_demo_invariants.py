@@ -14,6 +14,7 @@ from fopru_graph.demo.scenes import render, sample_scene, scene_rng
 from fopru_graph.lvlm.decode import generate
 from fopru_graph.lvlm.images import load_image
 from fopru_graph.lvlm.load import load_model
+from fopru_graph.lvlm.probe import cache_argument
 from fopru_graph.lvlm.prompt import build_prompt, chat_text
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
@@ -111,7 +112,7 @@ def answer_at(family, prompt, positions) -> str:
     with torch.inference_mode():
         for _ in range(2):
             hidden = family.language_model(
-                inputs_embeds=embeds, position_ids=positions, past_key_values=cache, use_cache=True
+                inputs_embeds=embeds, position_ids=positions, use_cache=True, **{cache_argument(): cache}
             ).last_hidden_state[:, -1]
             ids.append(int(family.logits(hidden).argmax()))
             embeds = family.model.get_input_embeddings()(torch.tensor([[ids[-1]]]))

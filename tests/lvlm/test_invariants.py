@@ -12,6 +12,7 @@ from transformers import DynamicCache
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.cut import pruned
 from fopru_graph.lvlm.decode import generate
+from fopru_graph.lvlm.probe import cache_argument
 from fopru_graph.lvlm.prompt import build_prompt
 from fopru_graph.pruning.fastv import last_row_attention
 from fopru_graph.pruning.rank import rank_select
@@ -206,7 +207,7 @@ def test_hooks_work_under_stock_generate(batch):
         output = family.model.generate(
             inputs_embeds=prompt.embeds,
             attention_mask=prompt.attention_mask,
-            past_key_values=DynamicCache(),
+            **{cache_argument(): DynamicCache()},
             max_new_tokens=STEPS,
             do_sample=False,
         )
@@ -228,7 +229,10 @@ def test_counts_are_read_from_tensors(images, prompts):
     cache = DynamicCache()
     with pruned(family, [fastv(2, 0.5), fastv(4, 0.5)], prompt.visual, prompt.attention_mask):
         family.language_model(
-            inputs_embeds=prompt.embeds, attention_mask=prompt.attention_mask, past_key_values=cache, use_cache=True
+            inputs_embeds=prompt.embeds,
+            attention_mask=prompt.attention_mask,
+            use_cache=True,
+            **{cache_argument(): cache},
         )
     assert [n - (STEPS - 1) for n in generation.kv_lengths] == [layer.keys.shape[-2] for layer in cache.layers]
     heads = family.model.config.text_config.num_key_value_heads

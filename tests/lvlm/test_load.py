@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 
+import accelerate
 import pytest
 import torch
 
@@ -179,3 +181,53 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
 def test_a_device_that_is_not_here_is_refused(folder, device):
     with pytest.raises(UserError, match="device"):
         load_model(str(folder), device=device)
+
+
+def answer(family):
+    from fopru_graph.lvlm.decode import generate
+    from fopru_graph.pruning.fastv import last_row_attention
+    from fopru_graph.values import InLLMPruner
+
+    tokens = family.project(family.encode([tiny.image()]), None)
+    return generate(family, tokens, ["hello"], [InLLMPruner(last_row_attention, 2, 0.5)], max_new_tokens=5)
+
+
+@pytest.mark.parametrize("anyres", [False, True])
+def test_offloaded_weights_give_the_same_answer(anyres):
+    """As device_map: auto does with what the GPU has no room for: weights come for the time of a call only."""
+    expected = answer(tiny.llava(anyres=anyres))
+    family = tiny.llava(anyres=anyres)
+    accelerate.cpu_offload(family.model, execution_device=torch.device("cpu"))
+    assert any(weight.is_meta for weight in family.model.parameters())
+    found = answer(family)
+    assert found.token_ids == expected.token_ids and found.kv_lengths == expected.kv_lengths
+    assert family.device == torch.device("cpu")
+
+
+def test_quantisation_without_its_package_is_one_sentence(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(UserError, match="does not load") as caught:
+        load_model(str(folder), device="cpu", quantization="4bit")
+    assert "bitsandbytes" in caught.value.message and "install" in caught.value.hint
+
+
+def test_quantisation_is_transformers_own(folder, monkeypatch):
+    seen = {}
+
+    def from_pretrained(*_args, **options):
+        seen.update(options)
+        raise OSError("far enough")
+
+    monkeypatch.setattr("transformers.LlavaForConditionalGeneration.from_pretrained", from_pretrained)
+    with pytest.raises(UserError, match="far enough"):
+        load_model(str(folder), device="cpu", quantization="8bit")
+    assert seen["quantization_config"].load_in_8bit and seen["use_safetensors"] is True
+
+
+def test_offline_is_honoured_and_no_token_is_read_or_shown(monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with pytest.raises(UserError) as caught:
+        load_model("nobody/nothing")
+    shown = capsys.readouterr()
+    assert "hf_secret" not in str(caught.value) + str(caught.value.hint) + shown.out + shown.err
+    assert "cannot be fetched" in caught.value.message

@@ -10,7 +10,7 @@ import PIL.Image
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.device import to_device
+from fopru_graph.lvlm.device import home_of, to_device
 from fopru_graph.lvlm.family import Family
 from fopru_graph.lvlm.tap import tap_attention
 from fopru_graph.values import Image, Selection, Tile, TileAttention, Video, VisionFeatures, VisualTokens
@@ -59,7 +59,7 @@ class Llava(Family):
         preprocess_ms = (time.perf_counter() - begin) * 1e3
         tower = self.tower
         with self.lock:
-            features, query, key, scale = self._run_tower(to_device(pixels, tower.device).to(tower.dtype))
+            features, query, key, scale = self._run_tower(to_device(pixels, home_of(tower)).to(tower.dtype))
         prefix = self.prefix if self.model.config.vision_feature_select_strategy == "default" else 0
         patch = tower.config.patch_size
         grid = (pixels.shape[-2] // patch, pixels.shape[-1] // patch)
@@ -131,6 +131,5 @@ class Llava(Family):
     def _project_rows(self, features: Sequence[torch.Tensor], chosen: Sequence[torch.Tensor]) -> torch.Tensor:
         """The chosen rows of all tiles through the projector, (ΣK, E)."""
         kept = torch.cat([tile[index] for tile, index in zip(features, chosen, strict=True)])
-        home = self.projector.linear_1.weight.device  # a disk cache gives CPU tensors
-        rows: torch.Tensor = self.projector(kept.to(home))
+        rows: torch.Tensor = self.projector(kept.to(home_of(self.projector)))  # a disk cache gives CPU tensors
         return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import PIL.Image
 import torch
+from accelerate.utils import align_module_device
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from fopru_graph.lvlm.families.llava import Llava
@@ -52,7 +53,8 @@ class LlavaNext(Llava):
         flat = torch.cat(rows)
         real = flat != _NEWLINE
         all_features = torch.cat([tile.features for tile in features.tiles])
-        newline = self.model.model.image_newline
+        with align_module_device(self.model.model):  # an offloaded parameter is there for the time of a call only
+            newline = self.model.model.image_newline.to(self.device)
         out = newline.expand(len(flat), -1).clone()
         out[real.to(out.device)] = self._project_rows([all_features], [flat[real].to(all_features.device)]).to(
             out.device

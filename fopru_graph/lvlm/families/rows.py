@@ -15,7 +15,7 @@ import PIL.Image
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.device import to_device
+from fopru_graph.lvlm.device import home_of, to_device
 from fopru_graph.lvlm.family import Family
 from fopru_graph.lvlm.tap import tap_attention
 from fopru_graph.values import Image, Selection, Tile, TileAttention, Video, VisionFeatures, VisualTokens
@@ -115,11 +115,11 @@ class RowsFamily(Family):
 
     def _placed(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Inputs on the tower's device, pixels in its type."""
-        weight = next(iter(self.tower.parameters()))
+        home, dtype = home_of(self.tower), self.tower.dtype
         return {
-            name: to_device(value, weight.device).to(weight.dtype)
+            name: to_device(value, home).to(dtype)
             if isinstance(value, torch.Tensor) and value.is_floating_point()
-            else value.to(weight.device)
+            else value.to(home)
             if isinstance(value, torch.Tensor)
             else value
             for name, value in inputs.items()

@@ -1,0 +1,83 @@
+"""Which model families are served, and what each can do. Imports no torch; a family is loaded when it is needed."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from fopru_graph.errors import UserError
+
+if TYPE_CHECKING:
+    from fopru_graph.lvlm.family import Family
+
+
+@dataclass(frozen=True)
+class Served:
+    """One family, named as transformers' ``model_type``.
+
+    ``place`` is its module under `families` and its class there; ``checkpoints`` are names on the hub of this
+    architecture; ``projects`` says whether dropped tokens are never projected or dropped right after; ``tokens`` is the
+    number of visual tokens of an image; ``proven_on`` what its tests run on; ``note`` what one must know.
+    """
+
+    family: str
+    place: tuple[str, str]
+    checkpoints: tuple[str, ...]
+    tokens: str
+    projects: str = "all, then dropped"
+    video: bool = False
+    first_cut: str = "1"
+    proven_on: str = "random tiny models"
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The family as a JSON object."""
+        fields = asdict(self)
+        del fields["place"]
+        supports = {"pre_projector": True, "in_llm": True, "batch": True, "multi_image": True}
+        return fields | supports | {"checkpoints": list(self.checkpoints)}
+
+    def load(self) -> type[Family]:
+        """The family's class."""
+        module, name = self.place
+        kind: type[Family] = getattr(importlib.import_module(f"fopru_graph.lvlm.families.{module}"), name)
+        return kind
+
+
+SERVED = (
+    Served(
+        "llava",
+        ("llava", "Llava"),
+        ("llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-13b-hf"),
+        "576",
+        projects="only those kept",
+        proven_on="random tiny models, the bundled trained demo",
+    ),
+    Served(
+        "llava_next",
+        ("llava_next", "LlavaNext"),
+        (
+            "llava-hf/llava-v1.6-vicuna-7b-hf",
+            "llava-hf/llava-v1.6-vicuna-13b-hf",
+            "llava-hf/llava-v1.6-mistral-7b-hf",
+            "llava-hf/llama3-llava-next-8b-hf",
+        ),
+        "up to 2928: 576 a tile and a newline a row",
+        projects="only those kept",
+        note="a newline stays while its row has a token",
+    ),
+)
+
+
+def served_family(model_type: str | None, name: str) -> type[Family]:
+    """The family that serves ``config.model_type``.
+
+    Raises:
+        UserError: none does; the message names the types that are served.
+    """
+    for one in SERVED:
+        if one.family == model_type:
+            return one.load()
+    types = ", ".join(one.family for one in SERVED)
+    raise UserError(f"{name}: architecture {model_type!r} is not supported", f"supported model types: {types}")
