@@ -96,7 +96,8 @@ class TileAttention:
 
     ``query`` and ``key`` are (H, P + M, d), after any rotary embedding; the map is softmax(scale · q kᵀ) over all P + M
     tokens, of which the first P (CLS, registers) are no patches. ``units`` (N, m) int64 holds the patches that the
-    model merges into each visual token; None where every patch is one, M = N.
+    model merges into each visual token; None where every patch is one, M = N. ``weights`` (N, m) float32 say how
+    much of each patch is in the token, with rows that sum to one; None for equal shares.
     """
 
     query: torch.Tensor
@@ -104,6 +105,7 @@ class TileAttention:
     scale: float
     prefix: int
     units: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +114,8 @@ class Tile:
 
     ``features`` are those of the layer that the projector reads, or what the projector made of them, where it merges
     patches. ``deep`` holds further (N, E) features that the model adds inside its language model (DeepStack).
+    ``place`` is the tile's (row, column) where the picture was cut into a grid of tiles; None for an overview, a
+    picture that is one tile, and a frame.
     """
 
     features: torch.Tensor
@@ -119,6 +123,7 @@ class Tile:
     image: int
     attention: TileAttention
     deep: tuple[torch.Tensor, ...] = ()
+    place: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +133,7 @@ class VisionFeatures:
     ``pixels`` holds one (3, H, W) float tensor a tile on the CPU, normalised by ``mean`` and ``std`` of each channel;
     ``image_sizes`` each image's (height, width) before preprocessing, which took ``preprocess_ms``. ``markup`` is the
     text that stands for each image in a prompt, with one placeholder a visual token; none where that is all it is.
+    ``video`` says that the images are videos.
     """
 
     tiles: tuple[Tile, ...]
@@ -137,6 +143,7 @@ class VisionFeatures:
     image_sizes: tuple[tuple[int, int], ...] = ()
     preprocess_ms: float = 0.0
     markup: tuple[str, ...] = ()
+    video: bool = False
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -160,11 +167,15 @@ class Significance:
 
     ``scores`` holds one (N,) float32 tensor a tile, ``grids`` its (h, w), ``sides`` the name of the scorer or, of
     FoPru's two means, a () bool tensor on the scores' device: True where the attention received was taken.
+    ``images`` holds each tile's image and ``places`` its place in the picture, as in `Tile`; a scorer that leaves them
+    out can only be pruned tile by tile.
     """
 
     scores: tuple[torch.Tensor, ...]
     grids: tuple[tuple[int, int], ...]
     sides: tuple[str | torch.Tensor, ...]
+    images: tuple[int, ...] = ()
+    places: tuple[tuple[int, int] | None, ...] = ()
 
     @property
     def direction(self) -> tuple[str, ...]:
@@ -189,7 +200,8 @@ class VisualTokens:
     ``origin`` holds one (K, 2) int64 tensor an image: tile and index within the tile of every row, (−1, −1) for rows
     that stand for no patch, such as the end of a line. ``encoded`` is each image's number of rows before any was
     dropped, and ``places`` (K,) int64 which of them are left, where that matters. ``deep`` holds an image's further
-    (K, E) features, one a DeepStack layer; ``grids`` its (frames, h, w); ``markup`` as in `VisionFeatures`.
+    (K, E) features, one a DeepStack layer; ``grids`` its (frames, h, w); ``markup`` and ``video`` as in
+    `VisionFeatures`.
     """
 
     rows: tuple[torch.Tensor, ...]
@@ -199,6 +211,7 @@ class VisualTokens:
     deep: tuple[tuple[torch.Tensor, ...], ...] = ()
     grids: tuple[tuple[int, int, int], ...] = ()
     markup: tuple[str, ...] = ()
+    video: bool = False
 
 
 @dataclass(frozen=True)

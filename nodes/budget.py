@@ -1,10 +1,14 @@
-"""The two budget inputs that every pruning node has."""
+"""The budget inputs that every pruning node has."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 Ratio = Annotated[float, Field(gt=0, le=1, description="share of the visual tokens to keep, in (0, 1]")]
 Tokens = Annotated[int | None, Field(ge=1, description="number of visual tokens to keep; wins over ratio")]
+Over = Annotated[
+    Literal["tile", "image"],
+    Field(description="spend the budget in each tile, or over all tiles (or frames) of an image at once"),
+]

@@ -30,8 +30,9 @@ class Significance(Node):
         for tile in features.tiles:
             noted = tile.attention
             means = attention_means(noted.query, noted.key, noted.scale, noted.prefix)
-            pooled = [pool_units(mean, noted.units) for mean in means]
+            pooled = [pool_units(mean, noted.units, noted.weights) for mean in means]
             one, side = significance(*pooled, direction)
             scores.append(one)
             sides.append(side)
-        return values.Significance(tuple(scores), tuple(tile.grid for tile in features.tiles), tuple(sides))
+        grids, images, places = zip(*((tile.grid, tile.image, tile.place) for tile in features.tiles), strict=True)
+        return values.Significance(tuple(scores), grids, tuple(sides), images, places)

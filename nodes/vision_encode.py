@@ -1,6 +1,10 @@
-"""VisionEncode: pictures to visual tokens."""
+"""VisionEncode: pictures or videos to visual tokens."""
 
 from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
 
 from fopru_graph import values
 from fopru_graph.graph import Node, node
@@ -10,5 +14,15 @@ from fopru_graph.graph import Node, node
 class VisionEncode(Node):
     """Run the vision tower; notes the attention of the layer that the projector reads."""
 
-    def run(self, model: values.ModelHandle, image: values.Image | list[values.Image]) -> values.VisionFeatures:
-        return model.family.encode(image if isinstance(image, list) else [image])
+    def run(
+        self,
+        model: values.ModelHandle,
+        image: values.Image | values.Video | list[values.Image] | list[values.Video],
+        together: Annotated[
+            bool,
+            Field(description="the pictures are of one prompt: LLaVA-OneVision then takes each as one tile"),
+        ] = False,
+    ) -> values.VisionFeatures:
+        images = image if isinstance(image, list) else [image]
+        family = model.family
+        return family.encode_together(images) if together else family.encode(images)

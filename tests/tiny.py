@@ -94,12 +94,7 @@ def llava(
     assert width == 1 or model.model.multi_modal_projector.linear_1.in_features == width * 32
     model.generation_config.pad_token_id = 0
     model.generation_config.eos_token_id = None
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        if parameter.ndim == 2:
-            parameter.data.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
-        elif parameter.ndim > 2:
-            parameter.data.normal_(0, 0.1, generator=generator)
+    generator = enlarge(model, seed)
     if anyres:  # a vector, so not drawn above
         model.model.image_newline.data.normal_(0, 0.5, generator=generator)
     size = {"height": side, "width": side}
@@ -116,6 +111,17 @@ def llava(
     else:
         processor = transformers.LlavaProcessor(image_processor=transformers.CLIPImageProcessorPil(**images), **options)
     return kinds[2](model.to(dtype).eval(), processor)
+
+
+def enlarge(model: torch.nn.Module, seed: int) -> torch.Generator:
+    """Draw all matrices anew, so large that attention is far from uniform; returns the generator for what is left."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            parameter.data.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
+        elif parameter.ndim > 2:
+            parameter.data.normal_(0, 0.1, generator=generator)
+    return generator
 
 
 def image(seed: int = 0, width: int = 48, height: int = 40) -> Image:

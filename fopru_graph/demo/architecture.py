@@ -8,6 +8,7 @@ import transformers
 
 from fopru_graph.demo.questions import NUMBERS, plural
 from fopru_graph.demo.scenes import COLOURS, SHAPES, WORDS
+from fopru_graph.lvlm.presets import llava_tokenizer
 
 GRID, PATCH = 16, 14
 SIDE = GRID * PATCH
@@ -65,15 +66,7 @@ def build_tokenizer() -> transformers.PreTrainedTokenizerFast:
     )
     special = [tokenizers.AddedToken(token, special=True, normalized=False) for token in SPECIAL]
     core.add_special_tokens(special)
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        padding_side="left",
-        extra_special_tokens={"image_token": "<image>"},
-    )
+    return llava_tokenizer(core)
 
 
 def build_processor() -> transformers.LlavaProcessor:

@@ -53,6 +53,14 @@ class Family(ABC):
             UserError: there is no image, or the checkpoint names a layer that the tower does not have.
         """
 
+    def encode_together(self, images: Sequence[Image | Video]) -> VisionFeatures:
+        """As `encode`, for images of one prompt; another thing only where the model treats several otherwise than one.
+
+        Raises:
+            UserError: as for `encode`.
+        """
+        return self.encode(images)
+
     @abstractmethod
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:
         """The selected visual tokens (all, if None) in the language model's space.
@@ -128,6 +136,7 @@ class Family(ABC):
     # -- prompts -------------------------------------------------------------------------------------------------
 
     line_end_id: int | None = None  # a token of the markup that goes when no visual token of its line is left
+    video_placeholder: str | None = None  # what the chat template writes for a video; None to call it an image there
 
     @property
     def placeholder(self) -> str:

@@ -6,6 +6,7 @@ plausible answers to the wrong question.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import io
@@ -13,6 +14,7 @@ import os
 import stat
 import threading
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from fopru_graph import values
 from fopru_graph.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+ANIMATED = ("GIF", "WEBP", "PNG")
 MAX_PIXELS = 40_000_000
 MAX_ASPECT = 200
 MAX_BYTES = 512 * 2**20
@@ -73,6 +76,33 @@ def load_image(path: str) -> values.Image:
         warnings.simplefilter("ignore")
         picture = _decode(path, data)
     return values.Image(picture, path)
+
+
+def load_frames(path: str, pick: Callable[[int], Sequence[int]], wanted: str) -> list[PIL.Image.Image]:
+    """Frames of an animated GIF, WEBP or PNG, decoded as `load_image` decodes pictures.
+
+    Args:
+        path: the file.
+        pick: which frames, ascending, of so many.
+        wanted: what to give instead, for messages.
+
+    Raises:
+        UserError: as for `load_image`, or the file has only one frame.
+    """
+    data = _read(path)
+    frames = []
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _opened(path, data, wanted) as opened:
+            first = int(getattr(opened, "default_image", False))  # a PNG may show something else where nothing moves
+            count = getattr(opened, "n_frames", 1) - first
+            if count < 2 or opened.format not in ANIMATED:
+                raise UserError(f"'{path}' is a still picture, not a video", wanted)
+            for index in pick(count):
+                opened.seek(first + index)
+                opened.load()
+                frames.append(_to_rgb(_upright(opened)))
+    return frames
 
 
 def fingerprint(path: str) -> str:
@@ -140,16 +170,23 @@ def _near(path: Path) -> str:
 
 
 def _decode(path: str, data: bytes) -> PIL.Image.Image:
+    with _opened(path, data, _WANTED) as opened:
+        opened.load()
+        # Only after load: a PNG may carry its EXIF behind the pixels, and TIFF is turned by load itself.
+        return _to_rgb(_upright(opened))
+
+
+@contextlib.contextmanager
+def _opened(path: str, data: bytes, wanted: str) -> Iterator[PIL.Image.Image]:
+    """The file as Pillow opens it; whatever is wrong with it inside the block becomes a `UserError`."""
     try:
         with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             _check_size(path, *opened.size)
-            opened.load()
-            # Only after load: a PNG may carry its EXIF behind the pixels, and TIFF is turned by load itself.
-            return _to_rgb(_upright(opened))
+            yield opened
     except UserError:
         raise
     except UnidentifiedImageError as error:
-        raise _unidentified(path, data) from error
+        raise _unidentified(path, data, wanted) from error
     except PIL.Image.DecompressionBombError as error:
         raise UserError(f"'{path}' is too large: more than {MAX_PIXELS // 10**6} megapixels", _SMALLER) from error
     except Exception as error:  # Decoders raise whatever a damaged header leads them to: IndexError, struct.error, ...
@@ -171,11 +208,11 @@ def _check_size(path: str, width: int, height: int) -> None:
         )
 
 
-def _unidentified(path: str, data: bytes) -> UserError:
+def _unidentified(path: str, data: bytes, wanted: str) -> UserError:
     for signature, name in _SIGNATURES.items():
         if data.startswith(signature):
             return UserError(f"'{path}' starts like a {name} picture, but its header cannot be read", _DAMAGED)
-    return UserError(f"'{path}' is not a picture that can be read: it holds {_content(data)}", _WANTED)
+    return UserError(f"'{path}' is not a picture that can be read: it holds {_content(data)}", wanted)
 
 
 def _content(data: bytes) -> str:

@@ -31,7 +31,7 @@ def shortened(family: Family, text: str, tokens: VisualTokens, images: range) ->
     """
     if not tokens.markup:
         return _repeated(family, text, [len(tokens.rows[image]) for image in images]), None
-    parts = text.split(family.placeholder)
+    parts = text.split((tokens.video and family.video_placeholder) or family.placeholder)
     _check(len(parts) - 1, len(images))
     written = [piece for image, part in zip(images, parts[1:], strict=True) for piece in (tokens.markup[image], part)]
     ids = family.tokenize("".join([parts[0], *written]))

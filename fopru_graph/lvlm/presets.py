@@ -124,6 +124,11 @@ def byte_tokenizer() -> transformers.PreTrainedTokenizerFast:
     core.decoder = tokenizers.decoders.ByteLevel()
     core.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     core.add_special_tokens([tokenizers.AddedToken(name, special=True, normalized=False) for name in _SPECIAL])
+    return llava_tokenizer(core)
+
+
+def llava_tokenizer(core: tokenizers.Tokenizer) -> transformers.PreTrainedTokenizerFast:
+    """A tokenizer with LLaVA's special tokens and left padding around ``core``, which knows these tokens."""
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<pad>",

@@ -75,19 +75,22 @@ def distribute_images(prompts: Sequence[str], images: int) -> list[int]:
     )
 
 
-def chat_text(family: Family, prompt: str, images: int) -> str:
-    """The prompt in the checkpoint's chat template, one placeholder an image (in front, where it places none)."""
+def chat_text(family: Family, prompt: str, images: int, part: str = "image") -> str:
+    """The prompt in the checkpoint's chat template, one placeholder an image (in front, where it places none).
+
+    ``part`` is what the template takes an image for: image or video.
+    """
     if MARKER not in prompt:
-        parts = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]
+        parts = [{"type": part}] * images + [{"type": "text", "text": prompt}]
     else:
         parts = []
         for i, piece in enumerate(prompt.split(MARKER)):
-            parts += [{"type": "image"}] if i else []
+            parts += [{"type": part}] if i else []
             parts += [{"type": "text", "text": piece.strip()}] if piece.strip() else []
     if family.processor.chat_template:
         return family.processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
-    line = f"{family.placeholder}\n"
-    plain = "".join(line if part["type"] == "image" else part["text"] for part in parts)
+    line = f"{family.video_placeholder if part == 'video' else family.placeholder}\n"
+    plain = "".join(one.get("text", line) for one in parts)
     return family.template(plain, images) or _PLAIN_TEMPLATE.format(plain)
 
 
@@ -101,9 +104,11 @@ def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -
         UserError: images and prompts do not fit, or a prompt contains a stray placeholder.
     """
     per_prompt = distribute_images(prompts, len(tokens.rows))
+    part = "video" if tokens.video and family.video_placeholder else "image"
     samples, first = [], 0
     for prompt, count in zip(prompts, per_prompt, strict=True):
-        samples.append(shortened(family, chat_text(family, prompt, count), tokens, range(first, first + count)))
+        text = chat_text(family, prompt, count, part)
+        samples.append(shortened(family, text, tokens, range(first, first + count)))
         first += count
     ids = [one for one, _ in samples]
     length = max(map(len, ids))

@@ -67,6 +67,17 @@ SERVED = (
         projects="only those kept",
         note="a newline stays while its row has a token",
     ),
+    Served(
+        "llava_onevision",
+        ("llava_onevision", "LlavaOnevision"),
+        (
+            "llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
+            "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+        ),
+        "up to about 8900: 729 of the overview, then 729 a tile and a newline a row; 196 a video frame",
+        video=True,
+        note="more than about ten tiles are shrunk; VisionEncode's together takes each picture as one tile",
+    ),
 )
 
 

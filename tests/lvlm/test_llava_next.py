@@ -8,6 +8,7 @@ import torch
 from fopru_graph.lvlm.decode import generate
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
+from fopru_graph.nodes.row_prune import RowPrune
 from fopru_graph.nodes.significance import Significance
 from fopru_graph.values import Selection
 from tests import tiny
@@ -121,3 +122,19 @@ def test_the_order_of_a_selection_is_that_of_the_packing():
     backward = tuple(torch.arange(4).flip(0) for _ in features.tiles)
     a, b = (family.project(features, Selection(chosen, features.counts)) for chosen in (forward, backward))
     assert torch.equal(a.rows[0], b.rows[0])
+
+
+@pytest.mark.parametrize("size", ["square", "wide", "tall", "one tile"])
+def test_stitched_rows_run_from_edge_to_edge(size):
+    family = tiny.llava(anyres=True, seed=7)
+    features = encode(family, size)
+    places = [tile.place for tile in features.tiles]
+    down, across = {"square": (2, 2), "wide": (1, 3), "tall": (3, 1), "one tile": (1, 2)}[size]
+    assert places == [None, *((r, c) for r in range(down) for c in range(across))]
+    scores = Significance()(features=features)
+    selection = RowPrune()(significance=scores, ratio=0.5, over="stitched")
+    kept = [{int(i) // 4 for i in indices} for indices in selection.indices]
+    assert len(kept[0]) == 2 and all(len(indices) % 4 == 0 for indices in selection.indices)
+    bands = [{frozenset(kept[1 + band * across + column]) for column in range(across)} for band in range(down)]
+    assert all(len(band) == 1 for band in bands)  # the same rows in all tiles beside each other
+    assert sum(len(next(iter(band))) for band in bands) == 2 * down

@@ -63,12 +63,7 @@ def finish(kind: Any, config: Any, attention: str, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     model = kind._from_config(config, attn_implementation=attention)
     model.generation_config.pad_token_id, model.generation_config.eos_token_id = 0, None
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        if parameter.ndim == 2:
-            parameter.data.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
-        elif parameter.ndim > 2:
-            parameter.data.normal_(0, 0.1, generator=generator)
+    tiny.enlarge(model, seed)
     return model.eval()
 
 
@@ -123,3 +118,12 @@ ZOO: dict[str, Row] = {
     "llava": Row(lambda attention: tiny.llava(attention=attention, seed=50), llava_inputs),
     "llava_next": Row(lambda attention: tiny.llava(attention=attention, anyres=True, seed=51), llava_inputs),
 }
+
+from tests.lvlm.zoo_llava_onevision import ROWS as LLAVA_ONEVISION  # noqa: E402
+
+ZOO |= LLAVA_ONEVISION
+
+from tests.lvlm.zoo_idefics import ROWS as IDEFICS  # noqa: E402
+from tests.lvlm.zoo_internvl import ROWS as INTERNVL  # noqa: E402
+
+ZOO |= INTERNVL | IDEFICS

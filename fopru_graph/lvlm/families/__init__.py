@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from fopru_graph.errors import UserError
+from fopru_graph.lvlm.families.idefics import Idefics3, SmolVLM
+from fopru_graph.lvlm.families.internvl import InternVL
 from fopru_graph.lvlm.families.llava import Llava
 from fopru_graph.lvlm.families.llava_next import LlavaNext
+from fopru_graph.lvlm.families.llava_onevision import LlavaOnevision
 from fopru_graph.lvlm.family import Family
 
-FAMILIES: tuple[type[Family], ...] = (Llava, LlavaNext)
+FAMILIES: tuple[type[Family], ...] = (Llava, LlavaNext, LlavaOnevision, InternVL, Idefics3, SmolVLM)
 
 
 def family_for(model_type: str | None, name: str) -> type[Family]:

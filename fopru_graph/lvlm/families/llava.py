@@ -56,6 +56,12 @@ class Llava(Family):
             raise UserError(f"{self.model_types[0]} takes no videos", "give pictures, or choose a family with video")
         begin = time.perf_counter()
         pixels, owners = self._preprocess([image.picture for image in images if isinstance(image, Image)])
+        return self._encoded(pixels, owners, [image.shape[-2:] for image in images], begin)
+
+    def _encoded(
+        self, pixels: torch.Tensor, owners: Sequence[int], sizes: Sequence[tuple[int, ...]], begin: float
+    ) -> VisionFeatures:
+        """The features of tiles (T, 3, H, W) whose preprocessing began at ``begin``; ``sizes`` are the images' own."""
         preprocess_ms = (time.perf_counter() - begin) * 1e3
         tower = self.tower
         with self.lock:
@@ -64,8 +70,8 @@ class Llava(Family):
         patch = tower.config.patch_size
         grid = (pixels.shape[-2] // patch, pixels.shape[-1] // patch)
         tiles = tuple(
-            Tile(features[i, prefix:], grid, owner, TileAttention(query[i], key[i], scale, prefix))
-            for i, owner in enumerate(owners)
+            Tile(features[i, prefix:], grid, owner, TileAttention(query[i], key[i], scale, prefix), place=place)
+            for i, (owner, place) in enumerate(zip(owners, self._places(owners, sizes), strict=True))
         )
         processor = self.processor.image_processor
         return VisionFeatures(
@@ -73,9 +79,13 @@ class Llava(Family):
             pixels=pixels.unbind(),
             mean=tuple(processor.image_mean),
             std=tuple(processor.image_std),
-            image_sizes=tuple(image.shape for image in images),
+            image_sizes=tuple((height, width) for height, width in sizes),
             preprocess_ms=preprocess_ms,
         )
+
+    def _places(self, owners: Sequence[int], sizes: Sequence[tuple[int, ...]]) -> Sequence[tuple[int, int] | None]:
+        """Each tile's (row, column) in its picture's grid of tiles; a picture is one tile here."""
+        return [None] * len(owners)
 
     def _preprocess(self, pictures: list[PIL.Image.Image]) -> tuple[torch.Tensor, list[int]]:
         """Pixels (T, 3, H, W) of all tiles, and the image that each tile is of."""

@@ -92,7 +92,8 @@ class RowsFamily(Family):
         noted: list[tuple[torch.Tensor, torch.Tensor, float]] = []
         with self.lock, tap_attention(self.tapped, lambda q, k, scale, _mask: noted.append((q, k, scale))):
             core = self.model.model
-            features = core.get_image_features if pictures else core.get_video_features
+            films = not pictures and hasattr(core, "get_video_features")  # else frames are pictures to the model
+            features = core.get_video_features if films else core.get_image_features
             output = features(**self._placed(prepared.inputs))
         parts = zip(
             self.rows(output, prepared),
@@ -111,6 +112,7 @@ class RowsFamily(Family):
             image_sizes=tuple(image.shape[-2:] for image in images),
             preprocess_ms=preprocess_ms,
             markup=prepared.markup,
+            video=not pictures,
         )
 
     def _placed(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -147,4 +149,5 @@ class RowsFamily(Family):
             ),
             grids=tuple((len(tiles[image]), *grid) for image, grid in zip(images, grids, strict=True)),
             markup=features.markup,
+            video=features.video,
         )

@@ -1,0 +1,109 @@
+"""InternVL: a tower with a CLS token; 2 × 2 patches become one visual token; pictures are cut into tiles."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import PIL.Image
+import torch
+
+from fopru_graph.errors import UserError
+from fopru_graph.lvlm.families.rows import Prepared, RowsFamily
+
+
+class InternVL(RowsFamily):
+    """`InternVLForConditionalGeneration`, e.g. ``OpenGVLab/InternVL3-1B-hf``.
+
+    A picture is cut into up to ``max_patches`` tiles in the grid that is closest to its shape; a thumbnail of the whole
+    comes last, where there is more than one. All stand between one pair of ``<img>`` and ``</img>``. A frame of a video
+    is one tile, with its number and its own pair.
+    """
+
+    model_types = ("internvl",)
+    auto_class = "InternVLForConditionalGeneration"
+    prefix = 1  # CLS
+
+    @property
+    def tower(self) -> Any:
+        """See `Family.tower`."""
+        return self.model.model.vision_tower
+
+    @property
+    def tower_layers(self) -> Any:
+        """See `Family.tower_layers`."""
+        return self.tower.encoder.layer
+
+    @property
+    def projector(self) -> Any:
+        """See `Family.projector`."""
+        return self.model.model.multi_modal_projector
+
+    @cached_property
+    def patches(self) -> int:  # type: ignore[override]
+        """Patches merged into one visual token."""
+        return round(1 / self.model.config.downsample_ratio) ** 2
+
+    @property
+    def tapped(self) -> Any:
+        """See `RowsFamily.tapped`: ``hidden_states[i]`` is the output of layer ``i − 1``."""
+        named, depth = self.model.config.vision_feature_layer, len(self.tower_layers)
+        index = named if isinstance(named, int) else 0  # the stock model takes no list of layers
+        index = index - 1 if index >= 0 else depth + index
+        if not 0 <= index < depth:
+            raise UserError(
+                f"vision_feature_layer {named} does not name the output of one of {depth} encoder layers",
+                "use −depth … −1 or 1 … depth in the checkpoint's config.json",
+            )
+        return self.tower_layers[index].attention
+
+    def units(self, grid: tuple[int, int]) -> torch.Tensor | None:
+        """See `RowsFamily.units`; the stock shuffle is asked, with patch numbers (1, H, W, 1) for features."""
+        core, ratio = self.model.model, self.model.config.downsample_ratio
+        high, wide = (round(side / ratio) for side in grid)
+        numbers = torch.arange(high * wide).view(1, high, wide, 1)
+        units: torch.Tensor = core.pixel_shuffle(numbers, scale_factor=ratio).view(-1, self.patches)
+        return units
+
+    def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
+        """See `RowsFamily.prepare`; the stock processor asks for tiles, whatever the checkpoint's default is."""
+        batch = self.processor.image_processor(pictures, crop_to_patches=True, return_tensors="pt")
+        counts = [int(count) for count in batch["num_patches"]]
+        tile = self._tile(batch["pixel_values"])
+        return self._prepared(batch["pixel_values"], counts, [self._between(tile * count) for count in counts])
+
+    def prepare_videos(self, videos: list[list[PIL.Image.Image]]) -> Prepared:
+        """See `RowsFamily.prepare_videos`."""
+        frames = [frame for video in videos for frame in video]
+        pixels = self.processor.image_processor(frames, crop_to_patches=False, return_tensors="pt")["pixel_values"]
+        single, counts = self._between(self._tile(pixels)), [len(video) for video in videos]
+        lines = [[f"Frame{i + 1}: {single}" for i in range(count)] for count in counts]
+        return self._prepared(pixels, counts, ["\n".join(one) for one in lines])
+
+    def _prepared(self, pixels: torch.Tensor, counts: list[int], markup: list[str]) -> Prepared:
+        """Tiles (T, 3, H, W), ``counts`` of them an image or video."""
+        return Prepared(
+            inputs={"pixel_values": pixels},
+            grids=(self._grid(pixels),) * len(pixels),
+            owners=tuple(image for image, count in enumerate(counts) for _ in range(count)),
+            pixels=tuple(pixels),
+            markup=tuple(markup),
+        )
+
+    def _grid(self, pixels: torch.Tensor) -> tuple[int, int]:
+        """Visual tokens (h, w) of a tile (…, H, W)."""
+        config = self.model.config
+        high, wide = config.vision_config.patch_size
+        ratio = config.downsample_ratio
+        return round(pixels.shape[-2] // high * ratio), round(pixels.shape[-1] // wide * ratio)
+
+    def _tile(self, pixels: torch.Tensor) -> str:
+        """The placeholders of one tile."""
+        high, wide = self._grid(pixels)
+        return self.placeholder * (high * wide)
+
+    def _between(self, tokens: str) -> str:
+        """Placeholders between the tokens that begin and end a picture."""
+        tokenizer = self.processor.tokenizer
+        begin = getattr(tokenizer, "start_image_token", "<img>")
+        return f"{begin}{tokens}{getattr(tokenizer, 'end_image_token', '</img>')}"
