@@ -11,11 +11,11 @@ import transformers
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.checkpoint import first_line, open_config
 from fopru_graph.lvlm.device import check_memory, choose_device
-from fopru_graph.lvlm.families import family_for
 from fopru_graph.lvlm.family import Family
 from fopru_graph.lvlm.presets import PREFIX, find_preset, preset_config, preset_processor, random_model
 from fopru_graph.lvlm.probe import missing_capabilities
 from fopru_graph.lvlm.processor import open_processor
+from fopru_graph.lvlm.served import served_family
 from fopru_graph.values import ModelHandle
 
 Quantization = Literal["4bit", "8bit"]
@@ -55,7 +55,7 @@ def load_model(
     if name.startswith(PREFIX):
         return _random(name, place, dtype, attention)
     source, config = open_config(name, revision)
-    family = family_for(config.get("model_type"), name)
+    family = served_family(config.get("model_type"), name)
     chosen: Any = dtype if dtype != "auto" else ("float32" if place.type == "cpu" and device_map is None else "auto")
     options: dict[str, Any] = {"revision": revision} if revision else {}
     try:
@@ -98,7 +98,7 @@ def _random(name: str, device: torch.device, dtype: str, attention: str) -> Mode
     """A model with random weights: half precision on a GPU, float32 on the CPU, unless ``dtype`` says otherwise."""
     preset = find_preset(name)
     config = preset_config(preset)
-    family = family_for(config.model_type, name)
+    family = served_family(config.model_type, name)
     chosen = dtype if dtype != "auto" else ("float32" if device.type == "cpu" else "bfloat16")
     _check_fits(name, config, family, chosen, device)
     model = random_model(config, family.auto_class, device, getattr(torch, chosen), attention)

@@ -13,16 +13,19 @@ from typing import Any
 
 import transformers
 
+from fopru_graph.lvlm.checkpoint import first_line
+
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
 
 
 @dataclass
 class PartsProcessor:
-    """Image processor, tokenizer and chat template of a checkpoint."""
+    """Image processor, tokenizer and chat template of a checkpoint; ``lacks`` is why the stock class did not load."""
 
     image_processor: Any
     tokenizer: Any
     chat_template: str | None
+    lacks: str = "it was made of parts"
 
     def apply_chat_template(self, conversation: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
         """The conversation as text, as the stock processor writes it."""
@@ -43,12 +46,14 @@ def open_processor(source: str, options: dict[str, Any]) -> Any:
     """
     try:
         return transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False, backend="pil", **options)
-    except Exception:  # of many kinds: ImportError, AttributeError, ValueError … ; the parts may do without
+    except Exception as error:  # of many kinds: ImportError, AttributeError, ValueError … ; the parts may do without
         images = transformers.AutoImageProcessor.from_pretrained(
             source, trust_remote_code=False, backend="pil", **options
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
-        return PartsProcessor(images, tokenizer, tokenizer.chat_template or _template(source, options))
+        return PartsProcessor(
+            images, tokenizer, tokenizer.chat_template or _template(source, options), first_line(error)
+        )
 
 
 def _template(source: str, options: dict[str, Any]) -> str | None:

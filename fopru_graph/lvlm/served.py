@@ -78,6 +78,28 @@ SERVED = (
         video=True,
         note="more than about ten tiles are shrunk; VisionEncode's together takes each picture as one tile",
     ),
+    Served(
+        "internvl",
+        ("internvl", "InternVL"),
+        ("OpenGVLab/InternVL3-1B-hf", "OpenGVLab/InternVL3-8B-hf"),
+        "256 a tile, up to 12 tiles and a thumbnail: 3328; 256 a video frame",
+        video=True,
+    ),
+    Served(
+        "idefics3",
+        ("idefics", "Idefics3"),
+        ("HuggingFaceM4/Idefics3-8B-Llama3",),
+        "169 a tile, up to 4 × 4 tiles and one of the whole: 2873",
+        note="pictures are enlarged to the longest edge; the markers of a tile stay",
+    ),
+    Served(
+        "smolvlm",
+        ("idefics", "SmolVLM"),
+        ("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"),
+        "64 or 81 a tile, up to 4 × 4 tiles and one of the whole: 1377; one tile a video frame",
+        video=True,
+        note="frames have no times here: the prompt counts 24 a second, as stock does; the markers of a tile stay",
+    ),
 )
 
 

@@ -9,8 +9,10 @@ import torch
 from transformers import DynamicCache
 from transformers.generation.streamers import BaseStreamer
 
+from fopru_graph.errors import UserError
 from fopru_graph.lvlm.family import Family
 from fopru_graph.lvlm.probe import cache_argument
+from fopru_graph.lvlm.processor import PartsProcessor
 from fopru_graph.lvlm.prompt import chat_text, distribute_images
 from fopru_graph.values import Generation, Image
 
@@ -51,8 +53,13 @@ def stock_generate(
         projector included, and ``preprocess_ms`` before it.
 
     Raises:
-        UserError: images and prompt do not fit.
+        UserError: images and prompt do not fit, or transformers' own processor does not load here.
     """
+    if isinstance(family.processor, PartsProcessor):
+        raise UserError(
+            f"transformers' own processor of {family.model_types[0]} does not load here: {family.processor.lacks}",
+            "install what it asks for, often torchvision; pipelines without StockGenerate do without it",
+        )
     begin = time.perf_counter()
     text = chat_text(family, prompt, distribute_images([prompt], len(images))[0])
     inputs = family.processor(text=text, images=[image.picture for image in images], return_tensors="pt")

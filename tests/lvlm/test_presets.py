@@ -10,9 +10,9 @@ import transformers
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decode import generate
 from fopru_graph.lvlm.device import check_memory, choose_device, free_memory
-from fopru_graph.lvlm.families import family_for
 from fopru_graph.lvlm.load import load_model
 from fopru_graph.lvlm.presets import PRESETS, find_preset, preset_config, preset_processor, random_model
+from fopru_graph.lvlm.served import served_family
 from tests import tiny
 
 BILLIONS = {
@@ -29,7 +29,7 @@ def test_every_preset_has_its_size():
     for name, billions in BILLIONS.items():
         config = preset_config(find_preset("random:" + name))
         with accelerate.init_empty_weights():
-            model = getattr(transformers, family_for(config.model_type, name).auto_class)._from_config(config)
+            model = getattr(transformers, served_family(config.model_type, name).auto_class)._from_config(config)
         assert sum(p.numel() for p in model.parameters()) / 1e9 == pytest.approx(billions, rel=0.01)
         assert model.config.vision_config.image_size // model.config.vision_config.patch_size == 24
 
@@ -51,7 +51,7 @@ def small(anyres):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_random_model_answers(anyres, tokens, dtype):
     config = small(anyres)
-    kind = family_for(config.model_type, "x")
+    kind = served_family(config.model_type, "x")
     model = random_model(config, kind.auto_class, torch.device("cpu"), dtype, "sdpa")
     assert {weight.dtype for weight in model.parameters()} == {dtype}
     assert not any(buffer.is_meta for buffer in model.buffers())

@@ -9,6 +9,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decode import generate
 from fopru_graph.lvlm.stock import stock_generate
 from tests import tiny
+from tests.lvlm.zoo import ZOO
 
 
 @pytest.mark.parametrize("images", [1, 2])
@@ -49,3 +50,10 @@ def test_it_can_be_stopped_and_leaves_nothing_behind():
     assert stock_generate(family, [tiny.image()], "what?", max_new_tokens=4).token_ids == first.token_ids
     with pytest.raises(UserError, match="do not fit"):
         stock_generate(family, [tiny.image()], "<image> or <image>?")
+
+
+def test_without_the_stock_processor_there_is_no_stock_row():
+    family = ZOO["internvl"].build("sdpa")
+    with pytest.raises(UserError, match="internvl does not load here: it was made of parts") as caught:
+        stock_generate(family, [tiny.image()], "what?")
+    assert "torchvision" in caught.value.hint
