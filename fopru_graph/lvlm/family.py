@@ -135,6 +135,7 @@ class Family(ABC):
 
     # -- prompts -------------------------------------------------------------------------------------------------
 
+    first_position: int = 0  # of a prompt's first token, where positions are numbered anew
     line_end_id: int | None = None  # a token of the markup that goes when no visual token of its line is left
     video_placeholder: str | None = None  # what the chat template writes for a video; None to call it an image there
 

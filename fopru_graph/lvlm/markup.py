@@ -76,6 +76,8 @@ def _drop_line_ends(ids: Sequence[int], keep: list[bool], visual: int, end: int)
         elif token == end and had:
             keep[i] = has
             had = has = False
+        else:  # the last line of an image ends in something else
+            had = has = False
 
 
 def _check(found: int, images: int) -> None:

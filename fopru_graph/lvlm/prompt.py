@@ -126,17 +126,17 @@ def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -
         input_ids=input_ids,
         embeds=embeds.flatten(0, 1).index_copy(0, places, rows).view_as(embeds),
         attention_mask=to_device(mask, family.device),
-        positions=to_device(_positions([own for _, own in samples], mask), family.device),
+        positions=to_device(_positions([own for _, own in samples], mask, family.first_position), family.device),
         visual=to_device(visual, family.device),
         row=row,
         deep=tuple(torch.cat(layer).to(embeds.dtype) for layer in zip(*tokens.deep, strict=True)),
     )
 
 
-def _positions(own: Sequence[torch.Tensor | None], mask: torch.Tensor) -> torch.Tensor:
-    """(B, L) counted anew, or (P, B, L) where every sample brings its own (P, l)."""
+def _positions(own: Sequence[torch.Tensor | None], mask: torch.Tensor, first: int) -> torch.Tensor:
+    """(B, L) counted anew from ``first``, or (P, B, L) where every sample brings its own (P, l)."""
     if own[0] is None:
-        return (mask.cumsum(-1) - 1).clamp(min=0)
+        return (mask.cumsum(-1) - 1 + first).clamp(min=0)
     length = mask.shape[1]
     padded = [torch.nn.functional.pad(one, (length - one.shape[1], 0)) for one in own if one is not None]
     return torch.stack(padded, 1)

@@ -100,6 +100,52 @@ SERVED = (
         video=True,
         note="frames have no times here: the prompt counts 24 a second, as stock does; the markers of a tile stay",
     ),
+    Served(
+        "gemma3",
+        ("gemma3", "Gemma3"),
+        ("google/gemma-3-4b-it", "google/gemma-3-12b-it", "google/gemma-3-27b-it"),
+        "256",
+        note="no pan and scan; a layer with a sliding window ranks what is outside it last, every sixth has none",
+    ),
+    Served(
+        "paligemma",
+        ("paligemma", "PaliGemma"),
+        ("google/paligemma-3b-mix-224", "google/paligemma-3b-mix-448", "google/paligemma2-3b-mix-224"),
+        "256, 1024 or 4096, by the checkpoint's resolution",
+        note="no chat; PaliGemma 2 runs with attention: eager only, its soft-capping of attention is not in the scores",
+    ),
+    Served(
+        "mistral3",
+        ("mistral3", "Mistral3"),
+        ("mistralai/Mistral-Small-3.1-24B-Instruct-2503",),
+        "up to 3025: one for 28 × 28 pixels of the picture, at most 1540 along a side",
+        note="a row's break goes when the row has no token left",
+    ),
+    Served(
+        "qwen2_vl",
+        ("qwen_vl", "Qwen2VL"),
+        ("Qwen/Qwen2-VL-2B-Instruct", "Qwen/Qwen2-VL-7B-Instruct"),
+        "4 to 16384, one for 28 × 28 pixels; as many a pair of video frames",
+        video=True,
+        note="tokens that are left keep their positions in time, height and width",
+    ),
+    Served(
+        "qwen2_5_vl",
+        ("qwen_vl", "Qwen25VL"),
+        ("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct"),
+        "4 to 16384, one for 28 × 28 pixels; as many a pair of video frames",
+        video=True,
+        note="scores come from the last tower layer that sees the whole picture; frames count 24 a second",
+    ),
+    Served(
+        "qwen3_vl",
+        ("qwen_vl", "Qwen3VL"),
+        ("Qwen/Qwen3-VL-2B-Instruct", "Qwen/Qwen3-VL-8B-Instruct"),
+        "64 to 16384, one for 32 × 32 pixels; up to 12288 a video",
+        video=True,
+        first_cut="3, the number of DeepStack layers",
+        note="no cut before the last DeepStack layer; the prompt counts 24 frames a second, as stock does",
+    ),
 )
 
 

@@ -22,14 +22,19 @@ TapCallback = Callable[[torch.Tensor, torch.Tensor, float, Any], None]
 
 
 def _tapped_attention(
-    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **options: Any
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,  # some modules pass it by this name
+    **options: Any,
 ) -> Any:
     kernel, callback = _taps[id(module)]
     scale = options.get("scaling")
-    callback(query, key, query.shape[-1] ** -0.5 if scale is None else scale, mask)
+    callback(query, key, query.shape[-1] ** -0.5 if scale is None else scale, attention_mask)
     eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(kernel, eager)
-    return attend(module, query, key, value, mask, **options)
+    return attend(module, query, key, value, attention_mask, **options)
 
 
 AttentionInterface.register(_NAME, _tapped_attention)

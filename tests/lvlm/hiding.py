@@ -49,6 +49,7 @@ def answer_by_hiding(
     depth = len(eager.layers)
     hidden: list[set[int]] = [set() for _ in range(depth)]
     ids, logits = [], []
+    asked = prompt.lengths[0]
     for step in range(steps):
         for first, ratio in sorted(cuts) if step == 0 else ():
             row = _last_row(eager, prompt, hidden, first - 1)
@@ -59,15 +60,18 @@ def answer_by_hiding(
             for later in range(first, depth):
                 hidden[later] = dropped
         with _hiding(eager, hidden):
-            state = _forward(eager, prompt)
+            state = _forward(eager, prompt, asked)
         logits.append(eager.logits(state[:, -1])[0])
         ids.append(int(logits[-1].argmax()))
         prompt = _longer(eager, prompt, ids[-1])
     return ids, torch.stack(logits), hidden
 
 
-def _forward(family: Family, prompt: Prompt) -> torch.Tensor:
+def _forward(family: Family, prompt: Prompt, asked: int) -> torch.Tensor:
+    """Hidden states (1, L, E); what comes after the first ``asked`` tokens was generated and looks back only."""
     more = family.prefill_inputs(prompt)
+    if "paligemma" in family.model_types:  # 0 is the type of a prompt that sees itself, 1 that of an answer
+        more["token_type_ids"][:, asked:] = 1
     return family.decoder(
         inputs_embeds=prompt.embeds.clone(),
         attention_mask=prompt.attention_mask,
@@ -82,7 +86,7 @@ def _last_row(family: Family, prompt: Prompt, hidden: Sequence[set[int]], layer:
     noted: list[torch.Tensor] = []
     hook = family.layers[layer].self_attn.register_forward_hook(lambda _m, _i, out: noted.append(out[1]))
     with _hiding(family, hidden):
-        _forward(family, prompt)
+        _forward(family, prompt, prompt.lengths[0])
     hook.remove()
     return noted[0][0, :, -1].float().mean(0)
 

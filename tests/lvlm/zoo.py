@@ -127,3 +127,13 @@ from tests.lvlm.zoo_idefics import ROWS as IDEFICS  # noqa: E402
 from tests.lvlm.zoo_internvl import ROWS as INTERNVL  # noqa: E402
 
 ZOO |= INTERNVL | IDEFICS
+
+from tests.lvlm.zoo_gemma3 import ROWS as GEMMA3  # noqa: E402
+from tests.lvlm.zoo_mistral3 import ROWS as MISTRAL3  # noqa: E402
+from tests.lvlm.zoo_paligemma import ROWS as PALIGEMMA  # noqa: E402
+
+ZOO |= GEMMA3 | PALIGEMMA | MISTRAL3
+
+from tests.lvlm.zoo_qwen_vl import ROWS as QWEN_VL  # noqa: E402
+
+ZOO |= QWEN_VL

@@ -151,3 +151,10 @@ class RowsFamily(Family):
             markup=features.markup,
             video=features.video,
         )
+
+
+def squares(grid: tuple[int, int], side: int) -> torch.Tensor:
+    """Numbers (N, side²) of the patches under each token of a grid (h, w), where side × side patches become one."""
+    high, wide = grid
+    numbers = torch.arange(high * wide * side * side).view(high, side, wide, side)
+    return numbers.transpose(1, 2).reshape(-1, side * side)

@@ -1,0 +1,87 @@
+"""Gemma 3: a SigLIP tower whose patches are averaged square by square; the tokens of an image see one another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import PIL.Image
+import torch
+
+from fopru_graph.lvlm.families.rows import Prepared, RowsFamily, squares
+from fopru_graph.values import Anatomy
+
+
+class Gemma3(RowsFamily):
+    """`Gemma3ForConditionalGeneration`, e.g. ``google/gemma-3-4b-it``.
+
+    A picture is resized to one square tile ("pan and scan", which adds crops, is off, as it is in the stock processor).
+    In the prompt the tokens of one image see one another in both directions, whatever is dropped of them.
+    """
+
+    model_types = ("gemma3",)
+    auto_class = "Gemma3ForConditionalGeneration"
+
+    @property
+    def tower(self) -> Any:
+        """See `Family.tower`."""
+        return self.model.model.vision_tower
+
+    @property
+    def tower_layers(self) -> Any:
+        """See `Family.tower_layers`."""
+        return self.tower.encoder.layers
+
+    @property
+    def projector(self) -> Any:
+        """See `Family.projector`."""
+        return self.model.model.multi_modal_projector
+
+    @cached_property
+    def patches(self) -> int:  # type: ignore[override]
+        """Patches averaged into one visual token."""
+        return int(self.projector.kernel_size) ** 2
+
+    @property
+    def tapped(self) -> Any:
+        """See `RowsFamily.tapped`; nothing but a norm comes after the last layer."""
+        return self.tower_layers[-1].self_attn
+
+    def units(self, grid: tuple[int, int]) -> torch.Tensor | None:
+        """See `RowsFamily.units`."""
+        return squares(grid, int(self.projector.kernel_size))
+
+    def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
+        """See `RowsFamily.prepare`."""
+        pixels = self.processor.image_processor(pictures, do_pan_and_scan=False, return_tensors="pt")["pixel_values"]
+        side = int(self.projector.patches_per_image // self.projector.kernel_size)
+        tokenizer, visual = self.processor.tokenizer, self.image_token_id
+        tokens = str(tokenizer.decode([visual])) * side**2
+        end = getattr(tokenizer, "eoi_token", "<end_of_image>")
+        return Prepared(
+            inputs={"pixel_values": pixels},
+            grids=((side, side),) * len(pictures),
+            owners=tuple(range(len(pictures))),
+            pixels=tuple(pixels),
+            markup=(f"\n\n{self.placeholder}{tokens}{end}\n\n",) * len(pictures),
+        )
+
+    @property
+    def placeholder(self) -> str:
+        """See `Family.placeholder`: the token that begins an image."""
+        return str(getattr(self.processor.tokenizer, "boi_token", "<start_of_image>"))
+
+    @property
+    def decoder(self) -> Any:
+        """See `Family.decoder`: the model around the stack makes one mask for each kind of layer."""
+        return self.model.model
+
+    def prefill_inputs(self, prompt: Any) -> dict[str, Any]:
+        """See `Family.prefill_inputs`: (B, L) int64, 1 where a token is of an image; each run of them is one block."""
+        return {"token_type_ids": prompt.visual.long()}
+
+    def anatomy(self) -> Anatomy:
+        """See `Family.anatomy`; the projector's matrix belongs to no linear layer."""
+        weights = self.projector.mm_input_projection_weight.numel()
+        return replace(super().anatomy(), projector_weights=weights)

@@ -1,0 +1,126 @@
+"""Mistral 3: a Pixtral tower that takes pictures in their own shape; squares of patches become one visual token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import PIL.Image
+import torch
+
+from fopru_graph.errors import UserError
+from fopru_graph.lvlm.families.rows import Prepared, RowsFamily, squares
+from fopru_graph.values import TileAttention
+
+_BREAK, _END = "[IMG_BREAK]", "[IMG_END]"
+
+
+class Mistral3(RowsFamily):
+    """`Mistral3ForConditionalGeneration`, e.g. ``mistralai/Mistral-Small-3.1-24B-Instruct-2503``.
+
+    A picture is shrunk to the longest edge and is one tile of as many rows and columns as it has. Rows of visual tokens
+    end in a token of the prompt, which goes when the row has none left; the last row ends in the image's end.
+    """
+
+    model_types = ("mistral3",)
+    auto_class = "Mistral3ForConditionalGeneration"
+
+    @property
+    def tower(self) -> Any:
+        """See `Family.tower`."""
+        return self.model.model.vision_tower
+
+    @property
+    def tower_layers(self) -> Any:
+        """See `Family.tower_layers`."""
+        return self.tower.transformer.layers
+
+    @property
+    def projector(self) -> Any:
+        """See `Family.projector`."""
+        return self.model.model.multi_modal_projector
+
+    @cached_property
+    def patches(self) -> int:  # type: ignore[override]
+        """Patches merged into one visual token."""
+        return int(self.model.config.spatial_merge_size) ** 2
+
+    @property
+    def tapped(self) -> Any:
+        """See `RowsFamily.tapped`: ``hidden_states[i]`` is the output of layer ``i − 1``."""
+        named, depth = self.model.config.vision_feature_layer, len(self.tower_layers)
+        index = named if isinstance(named, int) else 0  # the stock merger takes the features of one layer
+        index = index - 1 if index >= 0 else depth + index
+        if not 0 <= index < depth:
+            raise UserError(
+                f"vision_feature_layer {named} does not name the output of one of {depth} encoder layers",
+                "use −depth … −1 or 1 … depth in the checkpoint's config.json",
+            )
+        return self.tower_layers[index].attention
+
+    @cached_property
+    def line_end_id(self) -> int | None:  # type: ignore[override]
+        """See `Family.line_end_id`."""
+        return int(self.processor.tokenizer.convert_tokens_to_ids(_BREAK))
+
+    @property
+    def _cell(self) -> int:
+        """Pixels along a side of a visual token."""
+        return int(self.model.config.vision_config.patch_size * self.model.config.spatial_merge_size)
+
+    def units(self, grid: tuple[int, int]) -> torch.Tensor | None:
+        """See `RowsFamily.units`."""
+        return squares(grid, int(self.model.config.spatial_merge_size))
+
+    def attentions(
+        self, noted: Sequence[tuple[torch.Tensor, torch.Tensor, float]], prepared: Prepared
+    ) -> list[TileAttention]:
+        """See `RowsFamily.attentions`: one call, all patches in one row (1, H, M of all tiles, d), masked by tile."""
+        ((query, key, scale),) = noted
+        counts = [h * w * self.patches for h, w in prepared.grids]
+        units = [unit.to(query.device) for unit in map(self.units, prepared.grids) if unit is not None]
+        parts = zip(query[0].split(counts, 1), key[0].split(counts, 1), units, strict=True)
+        return [TileAttention(one, other, scale, self.prefix, unit) for one, other, unit in parts]
+
+    def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
+        """See `RowsFamily.prepare`. Pictures are padded to one size; the stock model looks at ``image_sizes`` only."""
+        processor, cell = self.processor.image_processor, self._cell
+        for picture in pictures:
+            _refuse_narrow(picture, processor.size)
+        # The merger takes whole squares of patches only, which the image processor of a checkpoint does not know.
+        options = {"patch_size": {"height": cell, "width": cell}, "do_pad": True}
+        batch = processor(pictures, return_tensors="pt", **options)
+        sizes = [(int(high), int(wide)) for high, wide in batch["image_sizes"]]
+        grids = tuple((high // cell, wide // cell) for high, wide in sizes)
+        if grids == ((1, 1),):  # the stock model loses a dimension there
+            raise UserError(
+                f"a picture of at most {cell} × {cell} pixels is one visual token, "
+                "which the stock model cannot take alone",
+                "enlarge it",
+            )
+        shown = zip(batch["pixel_values"], sizes, strict=True)
+        return Prepared(
+            inputs={"pixel_values": batch["pixel_values"], "image_sizes": sizes},
+            grids=grids,
+            owners=tuple(range(len(pictures))),
+            pixels=tuple(pixels[:, :high, :wide] for pixels, (high, wide) in shown),
+            markup=tuple(_BREAK.join([self.placeholder * wide] * high) + _END for high, wide in grids),
+        )
+
+
+def _refuse_narrow(picture: PIL.Image.Image, size: Any) -> None:
+    """Refuse a picture that the stock processor would shrink to nothing.
+
+    Raises:
+        UserError: its shape is that extreme.
+    """
+    longest = size.get("longest_edge")
+    high, wide = (longest, longest) if longest else (size["height"], size["width"])
+    ratio = max(picture.height / high, picture.width / wide, 1)
+    if min(picture.size) / ratio < 1:
+        raise UserError(
+            f"a picture of {picture.width} × {picture.height} pixels is too narrow: "
+            f"shrunk to {wide} × {high} at most, its short side has no pixel left",
+            "crop it",
+        )
