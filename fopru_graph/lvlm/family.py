@@ -109,14 +109,14 @@ class Family(ABC):
     patches: int = 1  # that are merged into one visual token
 
     @property
-    @abstractmethod
     def tower(self) -> Any:
         """The stock vision tower."""
+        return self.model.model.vision_tower
 
     @property
-    @abstractmethod
     def tower_layers(self) -> Any:
         """Its layers, in order."""
+        return self.tower.encoder.layers
 
     @property
     def run_layers(self) -> int:
@@ -129,9 +129,9 @@ class Family(ABC):
         return int(self.tower.config.hidden_size)
 
     @property
-    @abstractmethod
     def projector(self) -> Any:
         """The module between tower and language model."""
+        return self.model.model.multi_modal_projector
 
     # -- prompts -------------------------------------------------------------------------------------------------
 

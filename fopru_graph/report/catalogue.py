@@ -72,12 +72,15 @@ def show_node(spec: NodeSpec) -> None:
 def show_models(models: Iterable[Mapping[str, Any]]) -> None:
     """The model families, with what each supports."""
     for model in models:
-        video = "[green]video[/]" if model["video"] else "[dim]no video[/]"
-        _out.print(
-            f"[bold]{model['family']}[/]  {escape(model['tokens'])} visual tokens · {video} · "
-            f"in-LLM pruning from layer {escape(model['first_cut'])}"
-        )
-        for line in (", ".join(model["checkpoints"]), "proven on " + model["proven_on"], model["note"]):
-            if line:
-                _out.print(Padding(f"[dim]{escape(line)}[/]", (0, 0, 0, 4)))
+        video = "[green]video[/]" if model["video"] else "no video"
+        _out.print(f"[bold]{model['family']}[/]  {video}, in-LLM pruning from layer {escape(model['first_cut'])}")
+        lines = {
+            "visual tokens": model["tokens"],
+            "e.g.": ", ".join(model["checkpoints"]),
+            "proven on": model["proven_on"],
+            "note": model["note"],
+        }
+        for name, text in lines.items():
+            if text:
+                _out.print(Padding(f"[dim]{name}[/] {escape(text)}", (0, 0, 0, 4)))
     _out.print("\nAll of them: pruning before and in the language model, batches, several images in one prompt.")

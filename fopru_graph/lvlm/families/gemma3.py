@@ -23,21 +23,6 @@ class Gemma3(RowsFamily):
     model_types = ("gemma3",)
     auto_class = "Gemma3ForConditionalGeneration"
 
-    @property
-    def tower(self) -> Any:
-        """See `Family.tower`."""
-        return self.model.model.vision_tower
-
-    @property
-    def tower_layers(self) -> Any:
-        """See `Family.tower_layers`."""
-        return self.tower.encoder.layers
-
-    @property
-    def projector(self) -> Any:
-        """See `Family.projector`."""
-        return self.model.model.multi_modal_projector
-
     @cached_property
     def patches(self) -> int:  # type: ignore[override]
         """Patches averaged into one visual token."""

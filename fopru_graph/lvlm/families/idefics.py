@@ -36,11 +36,6 @@ class Idefics3(RowsFamily):
         return self.model.model.vision_model
 
     @property
-    def tower_layers(self) -> Any:
-        """See `Family.tower_layers`."""
-        return self.tower.encoder.layers
-
-    @property
     def projector(self) -> Any:
         """See `Family.projector`."""
         return self.model.model.connector

@@ -25,19 +25,9 @@ class InternVL(RowsFamily):
     prefix = 1  # CLS
 
     @property
-    def tower(self) -> Any:
-        """See `Family.tower`."""
-        return self.model.model.vision_tower
-
-    @property
     def tower_layers(self) -> Any:
         """See `Family.tower_layers`."""
         return self.tower.encoder.layer
-
-    @property
-    def projector(self) -> Any:
-        """See `Family.projector`."""
-        return self.model.model.multi_modal_projector
 
     @cached_property
     def patches(self) -> int:  # type: ignore[override]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import PIL.Image
 import torch
@@ -28,24 +27,9 @@ class Llava(Family):
     prefix = 1
 
     @property
-    def tower(self) -> Any:
-        """See `Family.tower`."""
-        return self.model.model.vision_tower
-
-    @property
-    def tower_layers(self) -> Any:
-        """See `Family.tower_layers`."""
-        return self.tower.encoder.layers
-
-    @property
     def run_layers(self) -> int:
         """See `Family.run_layers`."""
         return max(self._layer_indices(len(self.tower_layers))) + 1
-
-    @property
-    def projector(self) -> Any:
-        """See `Family.projector`."""
-        return self.model.model.multi_modal_projector
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Image | Video]) -> VisionFeatures:

@@ -27,19 +27,9 @@ class Mistral3(RowsFamily):
     auto_class = "Mistral3ForConditionalGeneration"
 
     @property
-    def tower(self) -> Any:
-        """See `Family.tower`."""
-        return self.model.model.vision_tower
-
-    @property
     def tower_layers(self) -> Any:
         """See `Family.tower_layers`."""
         return self.tower.transformer.layers
-
-    @property
-    def projector(self) -> Any:
-        """See `Family.projector`."""
-        return self.model.model.multi_modal_projector
 
     @cached_property
     def patches(self) -> int:  # type: ignore[override]

@@ -22,21 +22,6 @@ class PaliGemma(RowsFamily):
     first_position = 1
 
     @property
-    def tower(self) -> Any:
-        """See `Family.tower`."""
-        return self.model.model.vision_tower
-
-    @property
-    def tower_layers(self) -> Any:
-        """See `Family.tower_layers`."""
-        return self.tower.encoder.layers
-
-    @property
-    def projector(self) -> Any:
-        """See `Family.projector`."""
-        return self.model.model.multi_modal_projector
-
-    @property
     def tapped(self) -> Any:
         """See `RowsFamily.tapped`; nothing but a norm comes after the last layer."""
         return self.tower_layers[-1].self_attn
