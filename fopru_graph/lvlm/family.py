@@ -223,6 +223,21 @@ class Family(ABC):
         return logits
 
 
+def read_layer(named: Any, depth: int) -> int:
+    """The encoder layer whose output ``vision_feature_layer`` names: ``hidden_states[i]`` is that of layer ``i − 1``.
+
+    Raises:
+        UserError: it names no layer of ``depth``, or several where the model reads one.
+    """
+    index = depth if not isinstance(named, int) else named - 1 if named >= 0 else depth + named
+    if not 0 <= index < depth:
+        raise UserError(
+            f"vision_feature_layer {named} does not name the output of one of {depth} encoder layers",
+            "use −depth … −1 or 1 … depth in the checkpoint's config.json",
+        )
+    return index
+
+
 def matrices(*modules: Any) -> int:
     """Weights of all matrices and convolutions in the modules: those that multiply every token."""
     linear = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Conv3d)

@@ -8,8 +8,8 @@ from typing import Any
 import PIL.Image
 import torch
 
-from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.rows import Prepared, RowsFamily
+from fopru_graph.lvlm.family import read_layer
 
 
 class InternVL(RowsFamily):
@@ -36,16 +36,8 @@ class InternVL(RowsFamily):
 
     @property
     def tapped(self) -> Any:
-        """See `RowsFamily.tapped`: ``hidden_states[i]`` is the output of layer ``i − 1``."""
-        named, depth = self.model.config.vision_feature_layer, len(self.tower_layers)
-        index = named if isinstance(named, int) else 0  # the stock model takes no list of layers
-        index = index - 1 if index >= 0 else depth + index
-        if not 0 <= index < depth:
-            raise UserError(
-                f"vision_feature_layer {named} does not name the output of one of {depth} encoder layers",
-                "use −depth … −1 or 1 … depth in the checkpoint's config.json",
-            )
-        return self.tower_layers[index].attention
+        """See `RowsFamily.tapped`; the stock model reads one layer."""
+        return self.tower_layers[read_layer(self.model.config.vision_feature_layer, len(self.tower_layers))].attention
 
     def units(self, grid: tuple[int, int]) -> torch.Tensor | None:
         """See `RowsFamily.units`; the stock shuffle is asked, with patch numbers (1, H, W, 1) for features."""

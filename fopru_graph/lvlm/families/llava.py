@@ -10,7 +10,7 @@ import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.device import home_of, to_device
-from fopru_graph.lvlm.family import Family
+from fopru_graph.lvlm.family import Family, read_layer
 from fopru_graph.lvlm.tap import tap_attention
 from fopru_graph.values import Image, Selection, Tile, TileAttention, Video, VisionFeatures, VisualTokens
 
@@ -104,15 +104,9 @@ class Llava(Family):
         return torch.cat([outputs[index] for index in wanted], -1), query, key, scale
 
     def _layer_indices(self, depth: int) -> list[int]:
-        """Encoder layers whose outputs the projector reads: ``hidden_states[i]`` is the output of layer ``i − 1``."""
+        """Encoder layers whose outputs the projector reads, see `read_layer`."""
         named = self.model.config.vision_feature_layer
-        indices = [i - 1 if i >= 0 else depth + i for i in (named if isinstance(named, list) else [named])]
-        if not all(0 <= i < depth for i in indices):
-            raise UserError(
-                f"vision_feature_layer {named} does not name the output of one of {depth} encoder layers",
-                "use −depth … −1 or 1 … depth in the checkpoint's config.json",
-            )
-        return indices
+        return [read_layer(one, depth) for one in (named if isinstance(named, list) else [named])]
 
     @torch.inference_mode()
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:

@@ -11,6 +11,7 @@ import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.rows import Prepared, RowsFamily, squares
+from fopru_graph.lvlm.family import read_layer
 from fopru_graph.values import TileAttention
 
 _BREAK, _END = "[IMG_BREAK]", "[IMG_END]"
@@ -38,16 +39,8 @@ class Mistral3(RowsFamily):
 
     @property
     def tapped(self) -> Any:
-        """See `RowsFamily.tapped`: ``hidden_states[i]`` is the output of layer ``i − 1``."""
-        named, depth = self.model.config.vision_feature_layer, len(self.tower_layers)
-        index = named if isinstance(named, int) else 0  # the stock merger takes the features of one layer
-        index = index - 1 if index >= 0 else depth + index
-        if not 0 <= index < depth:
-            raise UserError(
-                f"vision_feature_layer {named} does not name the output of one of {depth} encoder layers",
-                "use −depth … −1 or 1 … depth in the checkpoint's config.json",
-            )
-        return self.tower_layers[index].attention
+        """See `RowsFamily.tapped`; the stock model reads one layer."""
+        return self.tower_layers[read_layer(self.model.config.vision_feature_layer, len(self.tower_layers))].attention
 
     @cached_property
     def line_end_id(self) -> int | None:  # type: ignore[override]
