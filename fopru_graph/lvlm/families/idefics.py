@@ -6,6 +6,7 @@ prompt, which stay whatever is dropped.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -68,8 +69,9 @@ class Idefics3(RowsFamily):
         shapes = [(rows, columns) for (rows,), (columns,) in zip(batch["rows"], batch["cols"], strict=True)]
         grid = self._grid(batch["pixel_values"])
         tokens = self.placeholder * (grid[0] * grid[1])
-        counts = [rows * columns + 1 for rows, columns in shapes]
-        return self._prepared(batch, counts, [_tiled(*shape, tokens) for shape in shapes])
+        places = [[*(divmod(tile, columns) for tile in range(rows * columns)), None] for rows, columns in shapes]
+        prepared = self._prepared(batch, list(map(len, places)), [_tiled(*shape, tokens) for shape in shapes])
+        return replace(prepared, places=tuple(place for own in places for place in own))
 
     def _prepared(self, batch: Any, counts: list[int], markup: list[str]) -> Prepared:
         """Of tiles (B, T, 3, H, W), the first ``counts`` of every image."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import PIL.Image
 import torch
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from fopru_graph.lvlm.families.rows import Prepared, RowsFamily
 from fopru_graph.lvlm.family import read_layer
@@ -52,7 +54,21 @@ class InternVL(RowsFamily):
         batch = self.processor.image_processor(pictures, crop_to_patches=True, return_tensors="pt")
         counts = [int(count) for count in batch["num_patches"]]
         tile = self._tile(batch["pixel_values"])
-        return self._prepared(batch["pixel_values"], counts, [self._between(tile * count) for count in counts])
+        prepared = self._prepared(batch["pixel_values"], counts, [self._between(tile * count) for count in counts])
+        pairs = zip(pictures, counts, strict=True)
+        return replace(prepared, places=tuple(place for one, count in pairs for place in self._places(one, count)))
+
+    def _places(self, picture: PIL.Image.Image, count: int) -> list[tuple[int, int] | None]:
+        """The (row, column) of each of a picture's tiles; the thumbnail, and a picture that is one tile, have none."""
+        processor = self.processor.image_processor
+        columns, rows = get_optimal_tiled_canvas(
+            (picture.height, picture.width),
+            (processor.size["height"], processor.size["width"]),
+            processor.min_patches,
+            processor.max_patches,
+        )
+        tiles = columns * rows if count > 1 else 0
+        return [*(divmod(tile, columns) for tile in range(tiles)), *[None] * (count - tiles)]
 
     def prepare_videos(self, videos: list[list[PIL.Image.Image]]) -> Prepared:
         """See `RowsFamily.prepare_videos`."""

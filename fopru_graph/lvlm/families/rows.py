@@ -27,7 +27,8 @@ class Prepared:
 
     ``inputs`` are keyword arguments of ``get_image_features``; ``grids`` holds each tile's (h, w) in visual tokens and
     ``owners`` its image; ``pixels`` a (3, H, W) float tensor a tile, for pictures of what was kept; ``markup`` the text
-    that stands for each image in the prompt.
+    that stands for each image in the prompt; ``places`` each tile's (row, column) in its picture's grid of tiles, None
+    for one that shows all of it, or nothing where no picture is cut.
     """
 
     inputs: dict[str, Any]
@@ -35,6 +36,7 @@ class Prepared:
     owners: tuple[int, ...]
     pixels: tuple[torch.Tensor, ...]
     markup: tuple[str, ...]
+    places: tuple[tuple[int, int] | None, ...] = ()
 
 
 class RowsFamily(Family):
@@ -101,6 +103,7 @@ class RowsFamily(Family):
             prepared.owners,
             self.attentions(noted, prepared),
             self.deep(output, prepared),
+            prepared.places or (None,) * len(prepared.grids),
             strict=True,
         )
         processor = self.processor.image_processor
