@@ -198,3 +198,18 @@ def test_a_second_run_draws_nothing_as_long_as_the_picture_lies_there(tmp_path):
     assert "picture" not in graph.run(out=tmp_path).cached
     graph.set("prune.ratio", 0.5)
     assert "picture" not in graph.run(out=tmp_path).cached  # the file shows the other ratio by now
+
+
+def test_a_second_question_about_the_same_picture_runs_only_what_is_new(tmp_path):
+    graph = load("fopru_rank")
+    graph.set("prompt", "is there a red circle ?")
+    first = graph.run(out=tmp_path)
+    assert first.record.nodes["generate"]["report"]["reused_tokens"] == 0
+    graph.set("prompt", "is there a blue square ?")
+    second = graph.run(out=tmp_path)
+    report = second.record.nodes["generate"]["report"]
+    assert {"encode", "project"} <= second.cached
+    assert report["reused_tokens"] >= 64 + 3  # the kept visual tokens, and the words that both begin with
+    fresh = load("fopru_rank")
+    fresh.set("prompt", "is there a blue square ?")
+    assert fresh.run(out=tmp_path)["text"] == second["text"]
