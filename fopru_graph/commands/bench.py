@@ -23,6 +23,8 @@ from fopru_graph.report.bench_table import show_bench
 from fopru_graph.report.paper import PAPER_MODELS, paper_json, show_paper
 from fopru_graph.report.terminal import console, show_failure
 
+_INTERRUPTED = "interrupted; what was measured until then is above and in the files"
+
 PAPER_RATIOS = {  # what the paper measured of each pipeline
     "baseline": (1.0,),
     "fopru_rank": (0.75, 0.5, 0.25),
@@ -74,7 +76,7 @@ def bench_pipelines(graphs: Sequence[Graph], options: BenchOptions) -> int:
         show_failure("interrupted before anything was measured")
         return 130
     except NodeError as error:
-        show_failure(str(error), error.hint if error.hint and error.hint not in str(error) else None)
+        show_failure(str(error), error.hint)
         return 1
     if options.as_json:
         print(json.dumps(result.to_json(), ensure_ascii=False))
@@ -83,7 +85,7 @@ def bench_pipelines(graphs: Sequence[Graph], options: BenchOptions) -> int:
     for path in write_bench(result, options.out):
         console.print(f"[dim]{path.suffix.removeprefix('.')}[/] {escape(str(path))}", soft_wrap=True)
     if result.interrupted:
-        show_failure("interrupted; what was measured until then is above and in the files")
+        show_failure(_INTERRUPTED)
         return 130
     return 3 if result.skipped else 0
 
@@ -115,7 +117,7 @@ def bench_paper(sets: list[str] | None, options: BenchOptions, model: ModelOptio
     else:
         show_paper(results, unmeasured)
     if interrupted:
-        show_failure("interrupted; what was measured until then is above and in the files")
+        show_failure(_INTERRUPTED)
         return 130
     return 3 if unmeasured or any(result.skipped for result in results) else 0
 

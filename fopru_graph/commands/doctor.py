@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 
-from fopru_graph.report.terminal import simple_table
+from fopru_graph.report.terminal import simple_table, stdout_console
 
 PACKAGES = (
     "torch",
@@ -116,4 +114,4 @@ def show_findings(findings: list[Finding]) -> None:
     table = simple_table("", "", "found")
     for finding in findings:
         table.add_row("[green]ok[/]" if finding.ok else "[red]bad[/]", finding.what, escape(finding.found))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+    stdout_console().print(table)

@@ -99,7 +99,7 @@ def _finish_early(record: Any, out: Path, as_json: bool, message: str, hint: str
         record.save(out / RECORD)
     if as_json:
         print(json.dumps({"error": {"message": message, "hint": hint}}, ensure_ascii=False))
-    show_failure(message, hint if hint and hint not in message else None)
+    show_failure(message, hint)
 
 
 def quieten() -> None:

@@ -97,9 +97,13 @@ class Bench:
     # -- running ------------------------------------------------------------------------------------------------------
 
     @property
-    def _model(self) -> ModelHandle:
+    def _models(self) -> list[ModelHandle]:
         found = (value for outputs in self._loaded.values() for value in outputs.values())
-        return next(value for value in found if isinstance(value, ModelHandle))
+        return [value for value in found if isinstance(value, ModelHandle)]
+
+    @property
+    def _model(self) -> ModelHandle:
+        return self._models[0]
 
     def _load(self) -> None:
         """Run the loading nodes of all cases once; equal ones, by their cache keys, share what they loaded."""
@@ -112,7 +116,7 @@ class Bench:
                 cache = MemoryCache()
                 Executor(case.graph.registry, cache=cache).run(case.graph, to=name, cancel=self._cancel)
                 self._loaded[step.key] = cache.get(step.key) or {}
-        if not any(isinstance(value, ModelHandle) for outputs in self._loaded.values() for value in outputs.values()):
+        if not self._models:
             raise UserError("no pipeline loads a model", "bench pipelines with a LoadModel node")
 
     def _order(self, number: int) -> list[_Row]:

@@ -55,9 +55,9 @@ def show_problems(problems: Iterable[Problem], file: str) -> None:
 
 
 def show_failure(message: str, hint: str | None = None) -> None:
-    """One error with its hint."""
+    """One error with its hint, unless the message has it already."""
     console.print(f"[red]error:[/] {escape(message)}", soft_wrap=True)
-    if hint:
+    if hint and hint not in message:
         console.print(f"[cyan]hint:[/] {escape(hint)}", soft_wrap=True)
 
 
