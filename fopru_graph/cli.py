@@ -1,6 +1,6 @@
 """The command line. Results go to stdout, everything else to stderr; nothing heavy is imported before it is needed.
 
-Exit codes: 0 done, 1 a node failed, 2 bad pipeline or usage, 130 interrupted.
+Exit codes: 0 done, 1 a node failed, 2 bad pipeline or usage, 3 some samples or cells failed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -39,6 +39,16 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print JSON for machine
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="set a pipeline input, or NODE.INPUT=VALUE")
 ]
+FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE…", help="pipelines to compare", show_default=False)]
+TaskOption = Annotated[
+    str, typer.Option("--task", help="names of tasks between commas; `fopru-graph tasks` lists them")
+]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option("--data", metavar="[TASK=]PATH", help="records of your own: a JSONL or parquet file, or a folder"),
+]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="only the first so many samples of each task")]
+EvalOutOption = Annotated[Path, typer.Option(help="folder for results; what is there already is not done again")]
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps; sets it in every LoadModel")]
 DtypeOption = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16, likewise")]
 AttentionOption = Annotated[str | None, typer.Option("--attn", help="sdpa, eager or flash_attention_2, likewise")]
@@ -127,6 +137,61 @@ def bench(
     raise typer.Exit(code)
 
 
+@app.command(name="eval")
+def evaluate(
+    files: FilesArgument,
+    task: TaskOption,
+    ratio: Annotated[
+        str | None, typer.Option(help="shares of the visual tokens to keep; without it each file as it is written")
+    ] = None,
+    sets: SetOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    out: EvalOutOption = Path("fopru-eval"),
+    retry: Annotated[bool, typer.Option("--retry", help="run samples again that failed before")] = False,
+    as_json: JsonOption = False,
+    nodes: NodesOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    attention: AttentionOption = None,
+) -> None:
+    """Accuracy of pipelines on benchmarks: a row a sample, goes on where it was stopped, over several processes."""
+    from fopru_graph.commands.bench import parse_ratios
+    from fopru_graph.commands.evaluate import EvalOptions, evaluate_files, names_in
+
+    ratios = None if ratio is None else parse_ratios(ratio)
+    options = EvalOptions(names_in(task), ratios, tuple(data or ()), limit, out, retry, as_json)
+    raise typer.Exit(evaluate_files(files, nodes, sets, options, ModelOptions(device, dtype, attention)))
+
+
+@app.command()
+def tune(
+    files: FilesArgument,
+    task: TaskOption,
+    max_drop: Annotated[
+        float, typer.Option(min=0, help="points of accuracy that may be lost against no pruning")
+    ] = 1.0,
+    ratio: Annotated[str | None, typer.Option(help="shares to choose from; the paper's nine without it")] = None,
+    sets: SetOption = None,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    out: EvalOutOption = Path("fopru-eval"),
+    as_json: JsonOption = False,
+    nodes: NodesOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    attention: AttentionOption = None,
+) -> None:
+    """Find the smallest share of visual tokens that a task allows; several files are strategies to choose from."""
+    from fopru_graph.commands.bench import parse_ratios
+    from fopru_graph.commands.evaluate import EvalOptions, names_in
+    from fopru_graph.commands.tune import tune_files
+
+    ratios = None if ratio is None else parse_ratios(ratio)
+    options = EvalOptions(names_in(task), ratios, tuple(data or ()), limit, out, False, as_json)
+    raise typer.Exit(tune_files(files, nodes, sets, max_drop, options, ModelOptions(device, dtype, attention)))
+
+
 @app.command()
 def validate(
     file: FileArgument, as_json: JsonOption = False, nodes: NodesOption = None, sets: SetOption = None
@@ -179,6 +244,23 @@ def models(as_json: JsonOption = False) -> None:
         print(json.dumps({"models": [one.to_json() for one in SERVED]}, indent=2, ensure_ascii=False))
     else:
         show_models([one.to_json() for one in SERVED])
+
+
+@app.command()
+def tasks(as_json: JsonOption = False) -> None:
+    """List the benchmarks that pipelines can be evaluated on."""
+    from fopru_graph.evaluation.tasks import TASKS, get_task
+    from fopru_graph.report.catalogue import show_tasks
+
+    found = [get_task(name) for name in TASKS]
+    rows = [
+        {"name": one.name, "title": one.title, "scorer": one.scorer, "max_new_tokens": one.max_new_tokens}
+        for one in found
+    ]
+    if as_json:
+        print(json.dumps({"tasks": rows}, indent=2, ensure_ascii=False))
+    else:
+        show_tasks(rows)
 
 
 @app.command()

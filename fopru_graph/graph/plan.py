@@ -132,7 +132,8 @@ def _targets(
         else:
             node, names = _target_node(checked, target)
             roots.append(node)
-            found.update({name: Ref(node, name) for name in names})
+            for name in names:  # two nodes may call their outputs the same
+                found[f"{node}.{name}" if name in found else name] = Ref(node, name)
     if not found and not roots:
         raise PipelineError([Problem("no-outputs", "nothing was asked for, so nothing would run")], checked.flat.file)
     wanted: dict[str, Ref] = {}

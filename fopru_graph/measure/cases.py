@@ -55,40 +55,69 @@ def check_ratios(ratios: Sequence[float]) -> None:
             raise UserError(f"ratio {ratio:g} is not in (0, 1]", "a ratio is the share of visual tokens that is kept")
 
 
-def cases_of(graph: Graph, ratios: Sequence[float]) -> list[Case]:
-    """A pipeline at every ratio; one that drops nothing is run once, at 1, one whose ratios lie in a block as written.
+@dataclass(frozen=True)
+class Setting:
+    """A pipeline's pruning nodes set to a ratio: ``inputs`` by name; ``ratio`` None where the file is run as written."""
+
+    ratio: float | None
+    inputs: Mapping[str, float]
+    prunes: bool
+
+
+def settings_of(graph: Graph, plan: Plan, ratios: Sequence[float]) -> list[Setting]:
+    """How to run a pipeline at every ratio; one that drops nothing is run once, at 1, one that has no ratio as written.
 
     A pipeline of n pruning stages keeps the n-th root of the ratio in each of them, as the paper does for FoPru and
-    FastV: a quarter is a half of a half.
+    FastV: a quarter is a half of a half. Methods that find their own number of tokens have no ratio, nor has a block.
 
     Raises:
-        UserError: the pipeline generates nothing, or a pruning node has a fixed number of tokens.
-        PipelineError: the pipeline is not valid.
+        UserError: a ratio lies outside (0, 1], or a pruning node has a fixed number of tokens.
     """
     check_ratios(ratios)
-    plan = Executor(graph.registry).plan(graph)
-    generating = [name for name, step in plan.steps.items() if step.spec.category == "generate"]
-    if len(generating) != 1 or generating[0] not in graph:
-        raise UserError(
-            f"{_name(graph)}: a bench needs exactly one generating node at the top level, there are {len(generating)}",
-            "bench pipelines that end in LLMGenerate",
-        )
-    stages = [name for name, step in plan.steps.items() if step.spec.category == "prune" and "ratio" in step.inputs]
+    pruning = [name for name, step in plan.steps.items() if step.spec.category == "prune"]
+    stages = [name for name in pruning if "ratio" in plan.steps[name].inputs]
     settable = [name for name in stages if name in graph]
     for name in settable:
         if plan.steps[name].inputs.get("tokens") is not None:
             raise UserError(
-                f"{_name(graph)}: {name}.tokens is fixed, so no ratio can be set",
+                f"{name_of(graph)}: {name}.tokens is fixed, so no ratio can be set",
                 f"add --set {name}.tokens=null, or take it out of the file",
             )
-    if len(settable) < len(stages):
-        return [_case(graph, None, {}, generating[0], True)]
-    if not stages:
-        return [_case(graph, 1.0, {}, generating[0], False)]
+    if not pruning:
+        return [Setting(1.0, {}, False)]
+    if not stages or len(settable) < len(stages):
+        return [Setting(None, {}, True)]
     shares = {ratio: ratio ** (1 / len(stages)) for ratio in ratios}
+    return [Setting(ratio, {f"{name}.ratio": share for name in stages}, ratio < 1) for ratio, share in shares.items()]
+
+
+def generating_node(graph: Graph, plan: Plan) -> str:
+    """The one node at the top level that answers.
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    generating = [name for name, step in plan.steps.items() if step.spec.category == "generate"]
+    if len(generating) != 1 or generating[0] not in graph:
+        raise UserError(
+            f"{name_of(graph)}: exactly one generating node at the top level is needed, there are {len(generating)}",
+            "give pipelines that end in LLMGenerate",
+        )
+    return generating[0]
+
+
+def cases_of(graph: Graph, ratios: Sequence[float]) -> list[Case]:
+    """A pipeline at every ratio, see `settings_of`.
+
+    Raises:
+        UserError: the pipeline generates nothing, or no ratio can be set.
+        PipelineError: the pipeline is not valid.
+    """
+    plan = Executor(graph.registry).plan(graph)
+    target = generating_node(graph, plan)
     return [
-        _case(graph, ratio, {f"{name}.ratio": share for name in stages}, generating[0], ratio < 1)
-        for ratio, share in shares.items()
+        _case(graph, setting.ratio, setting.inputs, target, setting.prunes)
+        for setting in settings_of(graph, plan, ratios)
     ]
 
 
@@ -102,10 +131,10 @@ def stock_case(graph: Graph) -> Case:
     encode = next((name for name in graph.nodes if name in steps and steps[name].spec.category == "encode"), None)
     target = next((name for name in graph.nodes if name in steps and steps[name].spec.category == "generate"), None)
     if encode is None or target is None:
-        raise UserError(f"{_name(graph)}: no picture is encoded at the top level", "leave out --stock")
+        raise UserError(f"{name_of(graph)}: no picture is encoded at the top level", "leave out --stock")
     given = graph.node(target).inputs
     if isinstance(given.get("prompt"), list):
-        raise UserError(f"{_name(graph)}: the stock row answers one prompt, not a batch", "leave out --stock")
+        raise UserError(f"{name_of(graph)}: the stock row answers one prompt, not a batch", "leave out --stock")
     graph = graph.copy()
     graph.name = STOCK
     image = graph.node(encode).inputs["image"]
@@ -118,8 +147,9 @@ def _case(graph: Graph, ratio: float | None, sets: Mapping[str, float], target: 
     for name, value in sets.items():
         graph.set(name, value)
     plan = Executor(graph.registry).plan(graph, to=target)
-    return Case(_name(graph), ratio, graph, plan, target, prunes)
+    return Case(name_of(graph), ratio, graph, plan, target, prunes)
 
 
-def _name(graph: Graph) -> str:
+def name_of(graph: Graph) -> str:
+    """What a pipeline is called: its name, or else its file."""
     return graph.name or (graph.file or "pipeline")

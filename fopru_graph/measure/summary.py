@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 import networkx as nx
@@ -27,7 +28,7 @@ def summarise(result: RunResult) -> dict[str, Any]:
     if name is not None:
         figures = record.nodes[name]["report"]
     summary["visual_tokens"] = figures.get("visual_tokens")
-    summary["ttft_ms"] = _time_to_first_token(result, name) if name is not None else None
+    summary["ttft_ms"] = time_to_first_token(result, name) if name is not None else None
     for key in ("tpot_ms", "new_tokens", "kv_bytes"):
         summary[key] = figures.get(key)
     summary["peak_memory_bytes"] = peak_memory_bytes(figures.get("device", "cpu"))
@@ -35,11 +36,16 @@ def summarise(result: RunResult) -> dict[str, Any]:
     return {key: round(value, 3) if isinstance(value, float) else value for key, value in summary.items()}
 
 
-def _time_to_first_token(result: RunResult, generate: str) -> float | None:
+def time_to_first_token(result: RunResult, generate: str, constant: Container[str] = ()) -> float | None:
+    """Milliseconds until the node ``generate`` knew its first token, see `summarise`; None where a part was cached.
+
+    ``constant`` nodes give the same whatever is asked, so that they may come from a cache.
+    """
     steps, nodes = result.plan.steps, result.record.nodes
     before = [name for name in nx.ancestors(result.plan.flat.store, generate) if name in nodes]
     timed = [name for name in before if steps[name].spec.category != NOT_TIMED]
-    if any(nodes[name]["cached"] for name in [*timed, generate]):
+    if any(nodes[name]["cached"] for name in [*timed, generate] if name not in constant):
         return None
+    timed = [name for name in timed if not nodes[name]["cached"]]
     prepared = sum((nodes[name]["report"] or {}).get("preprocess_ms", 0.0) for name in timed)
     return sum(nodes[name]["ms"] for name in timed) - prepared + nodes[generate]["report"]["prefill_ms"]

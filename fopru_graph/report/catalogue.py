@@ -84,3 +84,11 @@ def show_models(models: Iterable[Mapping[str, Any]]) -> None:
             if text:
                 _out.print(Padding(f"[dim]{name}[/] {escape(text)}", (0, 0, 0, 4)))
     _out.print("\nAll of them: pruning before and in the language model, batches, several images in one prompt.")
+
+
+def show_tasks(tasks: Iterable[Mapping[str, Any]]) -> None:
+    """The benchmarks, with the rule that scores each."""
+    table = simple_table("task", "benchmark", "scorer", ">new tokens")
+    for task in tasks:
+        table.add_row(task["name"], escape(task["title"]), escape(task["scorer"]), str(task["max_new_tokens"]))
+    _out.print(table)

@@ -158,6 +158,13 @@ def test_partial_execution_runs_only_ancestors_of_the_targets(graph, calls):
     assert sorted(calls) == ["Load", "Show:show", "Split", "Text"]
 
 
+def test_targets_whose_outputs_have_one_name_are_told_apart(graph, calls):
+    several(graph)
+    result = fresh(graph, targets=["load", "show"])
+    assert list(result) == ["output", "show.output"]
+    assert result["output"].pixels == result.by_node["load"]["output"].pixels == (0, 1, 2, 3)
+
+
 def test_run_up_to_a_node_gives_its_outputs(graph, calls):
     several(graph)
     assert list(fresh(graph, to="split")) == ["low", "high"]

@@ -1,0 +1,222 @@
+"""``fopru-graph eval``: accuracy of pipelines on tasks, sample by sample, resumable, over several processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fopru_graph.commands.opening import ModelOptions, fail, open_graphs
+from fopru_graph.commands.run import interrupt_cancels, quieten
+from fopru_graph.errors import UserError
+from fopru_graph.evaluation.cell import SUMMARY
+from fopru_graph.evaluation.ranks import Ranks
+from fopru_graph.evaluation.runner import CellRun
+from fopru_graph.evaluation.runner import Progress as CellProgress
+from fopru_graph.evaluation.samples import PipelineModel
+from fopru_graph.evaluation.task import Records, Task
+from fopru_graph.evaluation.tasks import get_task
+from fopru_graph.evaluation.variants import Variant, variants_of
+from fopru_graph.graph import Cancelled, CancelToken, Graph, NodeError, PipelineError
+from fopru_graph.report.evaluation_table import show_evaluation
+from fopru_graph.report.terminal import console, show_failure
+
+_EVERY = 10.0  # seconds between lines where there is no terminal to redraw
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """What the command line asks for."""
+
+    tasks: tuple[str, ...]
+    ratios: tuple[float, ...] | None
+    data: tuple[str, ...]
+    limit: int | None
+    out: Path
+    retry: bool
+    as_json: bool
+
+
+def evaluate_files(files: list[Path], nodes: list[Path] | None, sets: list[str] | None, options: EvalOptions,
+                   model: ModelOptions) -> int:  # fmt: skip
+    """Evaluate pipelines on tasks; returns the exit code."""
+    quieten()
+    ranks = Ranks.of_environment()
+    if model.device is None and (device := ranks.device()) is not None:
+        model = ModelOptions(device, model.dtype, model.attention)
+    graphs = open_graphs(files, nodes, sets, options.as_json, model)
+    try:
+        variants = [v for graph in graphs for v in variants_of(graph, options.ratios, settings_given(graph, sets))]
+        tasks = open_tasks(options.tasks, options.data, options.limit)
+        check_distinct(variants)
+    except UserError as error:
+        fail(2, error.message, error.hint)
+    except PipelineError as error:
+        fail(2, str(error))
+    token = CancelToken()
+    summaries: list[dict[str, Any]] = []
+    try:
+        with interrupt_cancels(token):
+            for summary in run_cells(variants, tasks, options, ranks, token):
+                summaries.append(summary)
+    except Cancelled:
+        show_failure("interrupted", "every finished sample is kept; the same command goes on from there")
+        return 130
+    except NodeError as error:
+        fail(1, str(error), error.hint)
+    finally:
+        if ranks.first and summaries:
+            _show(summaries, options)
+    ranks.leave()
+    # A launcher takes every other code than 0 for a crash; the errors are in the table in any case.
+    return 3 if ranks.world == 1 and any(summary["errors"] for summary in summaries) else 0
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """The names between commas, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def settings_given(graph: Graph, sets: list[str] | None) -> dict[str, Any]:
+    """The values of ``--set`` as they stand in a graph; those that have no place in it left out."""
+    given: dict[str, Any] = {}
+    for option in sets or []:
+        target = option.partition("=")[0]
+        name, dot, key = target.rpartition(".")
+        if not dot and target in graph.inputs:
+            given[target] = graph.inputs[target].default
+        elif dot and name in graph and key in graph.node(name).inputs:
+            given[target] = graph.node(name).inputs[key]
+    return given
+
+
+def open_tasks(names: Sequence[str], data: Sequence[str], limit: int | None) -> list[tuple[Task, Records, str]]:
+    """Tasks with their records and how the data was named.
+
+    Raises:
+        UserError: a task is unknown, or its data cannot be opened.
+    """
+    places = _places(names, data)
+    if not names:
+        raise UserError("there is no task", "write e.g. --task scenes; `fopru-graph tasks` lists them")
+    opened = []
+    for name in names:
+        task = get_task(name)
+        place = places.get(name)
+        opened.append((task, task.open(place, limit), place or "its own"))
+    return opened
+
+
+def _places(names: Sequence[str], data: Sequence[str]) -> dict[str, str]:
+    """The path for every task: ``TASK=PATH``, or a path for all."""
+    places: dict[str, str] = {}
+    for option in data:
+        task, equals, path = option.partition("=")
+        if equals and task in names:
+            places[task] = path
+        else:
+            places |= {name: option for name in names if name not in places}
+    return places
+
+
+def check_distinct(variants: Sequence[Variant]) -> None:
+    """Refuse two variants whose results would share a folder.
+
+    Raises:
+        UserError: there are two.
+    """
+    seen: dict[str, str | None] = {}
+    for variant in variants:
+        folder = variant.folder("")
+        if folder in seen:
+            raise UserError(
+                f"two pipelines are called {variant.pipeline!r} ({seen[folder]} and {variant.graph.file})",
+                "give each file a name of its own (name: …)",
+            )
+        seen[folder] = variant.graph.file
+
+
+def run_cells(
+    variants: Sequence[Variant],
+    tasks: Sequence[tuple[Task, Records, str]],
+    options: EvalOptions,
+    ranks: Ranks,
+    token: CancelToken,
+) -> Iterator[dict[str, Any]]:
+    """The summaries of all cells, one by one; on other ranks than the first there are none."""
+    loaded: dict[str, dict[str, Any]] = {}
+    count = len(variants) * len(tasks)
+    for number, variant in enumerate(variants):
+        model = PipelineModel(variant.graph, loaded, token)
+        for place, opened in enumerate(tasks):
+            label = f"{variant.label} on {opened[0].name} ({number * len(tasks) + place + 1}/{count})"
+            if (summary := run_cell(variant, model, opened, options, ranks, label)) is not None:
+                yield summary
+
+
+def run_cell(
+    variant: Variant,
+    model: PipelineModel,
+    opened: tuple[Task, Records, str],
+    options: EvalOptions,
+    ranks: Ranks,
+    label: str,
+) -> dict[str, Any] | None:
+    """Run one cell with its progress under ``label``; its summary and folder on the first rank, None on others."""
+    task, records, source = opened
+    folder = options.out / variant.folder(task.name)
+    cell = CellRun(variant, task, records, model, folder, source, ranks, options.limit, options.retry)
+    with _progress(label, ranks) as on_progress:
+        summary = cell.run(on_progress)
+    return None if summary is None else summary | {"folder": str(folder)}
+
+
+@contextlib.contextmanager
+def _progress(label: str, ranks: Ranks) -> Iterator[Callable[[CellProgress], None] | None]:
+    """A bar on a terminal, a line now and then elsewhere; the first rank's own part stands for all."""
+    if not ranks.first:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[accuracy]}"),
+    )
+    begin, shown = time.monotonic(), time.monotonic()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        line = bar.add_task(escape(label), total=None, rate="", accuracy="")
+        first: int | None = None
+
+        def show(progress: CellProgress) -> None:
+            nonlocal first, shown
+            first = progress.done - 1 if first is None else first
+            now = time.monotonic()
+            rate = (progress.done - first) / max(now - begin, 1e-9)
+            accuracy = f"accuracy {100 * progress.score / progress.scored:.1f} %" if progress.scored else ""
+            accuracy += f", {progress.errors} errors" if progress.errors else ""
+            text = f"{rate * ranks.world:.1f} samples/s"
+            bar.update(line, completed=progress.done, total=progress.total, rate=text, accuracy=accuracy)
+            if not console.is_terminal and now - shown > _EVERY:
+                shown = now
+                left = (progress.total - progress.done) / rate
+                console.print(f"{label}: {progress.done}/{progress.total}, {text}, {left:.0f} s left, {accuracy}")
+
+        yield show
+
+
+def _show(summaries: list[dict[str, Any]], options: EvalOptions) -> None:
+    if options.as_json:
+        print(json.dumps({"results": summaries}, ensure_ascii=False))
+        return
+    show_evaluation(summaries)
+    console.print(f"[dim]rows and summaries[/] {escape(str(options.out))}/*/{SUMMARY}", soft_wrap=True)

@@ -1,0 +1,40 @@
+"""The figures of an evaluation as a table on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+
+from fopru_graph.report.terminal import console, milliseconds, percent, simple_table, stdout_console
+
+
+def show_evaluation(summaries: Sequence[Mapping[str, Any]]) -> None:
+    """One row a cell on stdout; where samples failed, the first error of each such cell on stderr."""
+    table = simple_table(
+        "pipeline", "task", ">ratio", ">accuracy", ">95 % interval", ">n", ">errors", ">into the LLM", ">in its last layer",
+        ">TTFT ms", ">samples/s",
+    )  # fmt: skip
+    for summary in summaries:
+        low, high = summary["ci"]
+        retention, first = summary["retention"], summary["ttft_ms"]
+        failed = summary["accuracy"] is None
+        table.add_row(
+            escape(summary["pipeline"]),
+            escape(summary["task"]),
+            percent(summary["ratio"]),
+            "[red]Failed[/]" if failed else f"{100 * summary['accuracy']:.1f}",
+            "–" if failed else f"{100 * low:.1f}–{100 * high:.1f}",
+            str(summary["n"]),
+            f"[red]{summary['errors']}[/]" if summary["errors"] else "0",
+            percent(retention["kept"]),
+            percent(retention["final"]),
+            milliseconds(first["median"] if first else None),
+            "–" if summary["samples_per_s"] is None else f"{summary['samples_per_s']:.1f}",
+        )
+    stdout_console().print(table)
+    for summary in summaries:
+        if summary["errors"]:
+            where = f"{summary['pipeline']} on {summary['task']}: {summary['errors']} sample(s) failed, the first with"
+            console.print(f"[yellow]{escape(where)}:[/] {escape(summary['first_error'])}", soft_wrap=True)

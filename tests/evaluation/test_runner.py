@@ -1,0 +1,105 @@
+"""One cell: every sample has one row, whatever happens; figures are those of the rows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fopru_graph.errors import UserError
+from tests.evaluation.toys import BASELINE, ToyModel, ToyRecords, cell_run
+
+
+def rows_of(folder, timing=False):
+    rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    return rows if timing else [{key: value for key, value in row.items() if key != "timing"} for row in rows]
+
+
+def test_rows_and_summary(tmp_path):
+    summary = cell_run(tmp_path / "a").run()
+    rows = rows_of(tmp_path / "a", timing=True)
+    assert [row["id"] for row in rows] == [f"toy/{index}" for index in range(12)]
+    assert rows[3] == {
+        "index": 3, "id": "toy/3", "type": "odd", "picture": "picture 1", "status": "ok", "answer": "3", "score": 0.0,
+        "facts": {"answer": "3"}, "error": None, "encoded": 8, "kept": 4, "final": 2, "layer_average": 3.0,
+        "text_tokens": 5, "new_tokens": 2, "kv_bytes": 103,
+        "timing": {"ttft_ms": 2.0, "prefill_ms": 1.0, "total_ms": rows[3]["timing"]["total_ms"], "rank": 0},
+    }  # fmt: skip
+    assert summary == json.loads((tmp_path / "a" / "summary.json").read_text())
+    assert (summary["pipeline"], summary["task"], summary["ratio"]) == ("fopru_rank", "toy", 0.5)
+    assert summary["accuracy"] == 0.5 and summary["n"] == 12 and summary["errors"] == 0
+    assert summary["ci"][0] < 0.5 < summary["ci"][1]
+    assert summary["per_type"] == {"even": {"accuracy": 1.0, "n": 6}, "odd": {"accuracy": 0.0, "n": 6}}
+    assert summary["retention"] == {"kept": 0.5, "final": 0.25, "layer_average": 0.375, "p10": 0.25, "p90": 0.25}
+    assert summary["tokens"]["text"] == 5 and summary["metrics"] == {"seen": 12.0}
+    assert summary["prunes"] and not cell_run(tmp_path / "b", file=BASELINE, ratio=1.0).run()["prunes"]
+
+
+def test_what_fails_is_a_row_with_its_reason_and_no_answer(tmp_path):
+    summary = cell_run(tmp_path / "a", ToyRecords(12, broken=[4]), ToyModel(fails=[7])).run()
+    rows = rows_of(tmp_path / "a")
+    assert summary["errors"] == 2 and summary["n"] == 10 and summary["accuracy"] == 0.5
+    assert summary["first_error"] == rows[4]["error"] == "toy.jsonl row 5: broken"
+    assert rows[7]["error"] == "generate: no memory for 7"
+    for row in (rows[4], rows[7]):
+        assert row["status"] == "error" and row["answer"] is None and row["score"] is None
+    assert [sorted(row) for row in rows] == [sorted(rows[0])] * 12
+
+
+def test_a_method_that_always_fails_has_no_accuracy(tmp_path):
+    summary = cell_run(tmp_path / "a", ToyRecords(3), ToyModel(fails=range(3))).run()
+    assert summary["accuracy"] is None and summary["n"] == 0 and summary["errors"] == 3 and summary["ci"] == [None, None]
+
+
+def test_a_stopped_cell_goes_on_where_it_was(tmp_path):
+    first, second = ToyModel(stop=5), ToyModel()
+    with pytest.raises(KeyboardInterrupt):
+        cell_run(tmp_path / "a", model=first).run()
+    assert not (tmp_path / "a" / "results.jsonl").exists()
+    cell_run(tmp_path / "a", model=second).run()
+    assert first.asked + second.asked == list(range(12))
+    cell_run(tmp_path / "whole").run()
+    assert rows_of(tmp_path / "a") == rows_of(tmp_path / "whole")
+
+
+def test_a_finished_cell_asks_nothing_again_but_failed_samples_on_demand(tmp_path):
+    cell_run(tmp_path / "a", model=ToyModel(fails=[2])).run()
+    model = ToyModel()
+    assert cell_run(tmp_path / "a", model=model).run()["errors"] == 1
+    assert model.asked == []
+    assert cell_run(tmp_path / "a", model=model, retry=True).run()["errors"] == 0
+    assert model.asked == [2]
+
+
+def test_more_samples_can_be_asked_for_later_and_fewer_again(tmp_path):
+    cell_run(tmp_path / "a", ToyRecords(6)).run()
+    model = ToyModel()
+    assert cell_run(tmp_path / "a", ToyRecords(12), model).run()["n"] == 12
+    assert model.asked == list(range(6, 12))
+    assert cell_run(tmp_path / "a", ToyRecords(4), model).run()["n"] == 4
+    assert len(rows_of(tmp_path / "a")) == 4
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("ratio", lambda folder: cell_run(folder, ratio=0.25)),
+        ("pipeline", lambda folder: cell_run(folder, file=BASELINE, ratio=1.0)),
+        ("data", lambda folder: cell_run(folder, ToyRecords(fingerprint="other"))),
+    ],
+)
+def test_another_configuration_is_refused(tmp_path, what, change):
+    cell_run(tmp_path / "a").run()
+    before = {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="another configuration") as caught:
+        change(tmp_path / "a").run()
+    assert what in caught.value.message and "--out" in caught.value.hint
+    assert {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()} == before
+
+
+def test_progress_counts_what_is_done_already(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        cell_run(tmp_path / "a", model=ToyModel(stop=5)).run()
+    seen = []
+    cell_run(tmp_path / "a", ToyRecords(12, broken=[9])).run(lambda p: seen.append((p.done, p.total, p.errors, p.scored)))
+    assert seen[0] == (6, 12, 0, 1) and seen[-1] == (12, 12, 1, 6)

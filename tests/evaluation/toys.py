@@ -1,0 +1,82 @@
+"""A task of numbered questions and a model that answers at once, to test the running without any model."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import PIL.Image
+
+from fopru_graph.evaluation.ranks import Ranks
+from fopru_graph.evaluation.runner import CellRun
+from fopru_graph.evaluation.samples import Answered
+from fopru_graph.evaluation.task import RecordError, Score, Task
+from fopru_graph.evaluation.variants import variants_of
+from fopru_graph.graph import Graph, NodeError
+
+BASELINE, RANK = "pipelines/baseline.yaml", "pipelines/fopru_rank.yaml"
+
+
+class ToyRecords:
+    """``count`` records; those in ``broken`` cannot be read."""
+
+    def __init__(self, count=12, broken=(), fingerprint="toy"):
+        self.count, self.broken, self.fingerprint = count, set(broken), fingerprint
+
+    def __len__(self):
+        return self.count
+
+    def key(self, index):
+        return f"toy/{index}"
+
+    def read(self, index):
+        if index in self.broken:
+            raise RecordError(f"toy.jsonl row {index + 1}: broken")
+        return {"number": index}
+
+    def images(self, index, record):
+        return [(f"picture {index // 3}", PIL.Image.new("RGB", (4, 4)))]
+
+
+class ToyModel:
+    """Answers with the number that it is asked for; fails or stops where it is told to."""
+
+    def __init__(self, fails=(), stop=None):
+        self.handle = SimpleNamespace(name="toy", device="cpu", dtype="float32")
+        self.fails, self.stop, self.asked = set(fails), stop, []
+
+    def answer(self, prompt, images, max_new_tokens=None):
+        number = int(prompt)
+        if self.stop is not None and len(self.asked) == self.stop:
+            raise KeyboardInterrupt
+        self.asked.append(number)
+        if number in self.fails:
+            raise NodeError("generate", "LLMGenerate", None, RuntimeError(f"no memory for {number}"), {}, [])
+        report = {
+            "visual_tokens": {"encoded": 8, "kept": 4, "final": 2, "layer_average": 3.0},
+            "kv_lengths": [10, 8],
+            "visual_per_layer": [4, 2],
+            "new_tokens": 2,
+            "kv_bytes": 100 + number,
+            "prefill_ms": 1.0,
+        }
+        return Answered(prompt, report, 2.0, None)
+
+
+TASK = Task(
+    name="toy",
+    title="Toy",
+    open=lambda data, limit: ToyRecords(limit or 12),
+    prompt=lambda record: str(record["number"]),
+    score=lambda answer, record: Score(float(record["number"] % 2 == 0), {"answer": answer}),
+    max_new_tokens=4,
+    scorer="toy@1",
+    kind=lambda record: "even" if record["number"] % 2 == 0 else "odd",
+    metrics=lambda rows: {"seen": float(len(rows))},
+)
+
+
+def cell_run(folder, records=None, model=None, file=RANK, ratio=0.5, ranks=None, **options):
+    variant = variants_of(Graph.load(file), (ratio,))[0]
+    return CellRun(
+        variant, TASK, records or ToyRecords(), model or ToyModel(), folder, "toy", ranks or Ranks(), **options
+    )
