@@ -11,6 +11,7 @@ from typing import Any
 
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.cell import FORMAT, Cell, Row
+from fopru_graph.evaluation.gallery import draw_gallery
 from fopru_graph.evaluation.ranks import Ranks
 from fopru_graph.evaluation.samples import Answered, PipelineModel
 from fopru_graph.evaluation.summary import figures_of
@@ -84,7 +85,8 @@ class CellRun:
             )
         cell.merge()
         summary = self._heading() | {"limit": self.limit} | figures_of(self.task, cell.rows())
-        cell.write_summary(summary)
+        summary["not_drawn"] = draw_gallery(self, self.folder)
+        cell.write_summary(summary)  # last: where it is, all of the cell is
         return summary
 
     def _run_missing(self, cell: Cell, on_progress: Callable[[Progress], None] | None) -> None:

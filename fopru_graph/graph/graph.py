@@ -134,9 +134,9 @@ class Graph:
 
     __hash__ = None  # type: ignore[assignment]  # a graph can be changed
 
-    def copy(self) -> Graph:
-        """An independent copy with the same registry."""
-        other = Graph(self.name, self.description, self._registry)
+    def copy(self, registry: Registry | None = None) -> Graph:
+        """An independent copy with the same registry, or another one."""
+        other = Graph(self.name, self.description, registry or self._registry)
         other.file, other.folder, other.blocks = self.file, self.folder, dict(self.blocks)
         other.document_problems = list(self.document_problems)
         other.ui = plain(self.ui)

@@ -38,3 +38,5 @@ def show_evaluation(summaries: Sequence[Mapping[str, Any]]) -> None:
         if summary["errors"]:
             where = f"{summary['pipeline']} on {summary['task']}: {summary['errors']} sample(s) failed, the first with"
             console.print(f"[yellow]{escape(where)}:[/] {escape(summary['first_error'])}", soft_wrap=True)
+        if summary["not_drawn"]:
+            console.print(f"[yellow]no pictures of {escape(summary['pipeline'])}:[/] {escape(summary['not_drawn'])}")

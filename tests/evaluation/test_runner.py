@@ -10,6 +10,12 @@ from fopru_graph.errors import UserError
 from tests.evaluation.toys import BASELINE, ToyModel, ToyRecords, cell_run
 
 
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    """The toys have no pictures to draw; tests/test_cli_eval.py looks at those of the demo model."""
+    monkeypatch.setattr("fopru_graph.evaluation.runner.draw_gallery", lambda _run, _folder: None)
+
+
 def rows_of(folder, timing=False):
     rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     return rows if timing else [{key: value for key, value in row.items() if key != "timing"} for row in rows]
@@ -48,7 +54,9 @@ def test_what_fails_is_a_row_with_its_reason_and_no_answer(tmp_path):
 
 def test_a_method_that_always_fails_has_no_accuracy(tmp_path):
     summary = cell_run(tmp_path / "a", ToyRecords(3), ToyModel(fails=range(3))).run()
-    assert summary["accuracy"] is None and summary["n"] == 0 and summary["errors"] == 3 and summary["ci"] == [None, None]
+    assert (
+        summary["accuracy"] is None and summary["n"] == 0 and summary["errors"] == 3 and summary["ci"] == [None, None]
+    )
 
 
 def test_a_stopped_cell_goes_on_where_it_was(tmp_path):
@@ -101,5 +109,7 @@ def test_progress_counts_what_is_done_already(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         cell_run(tmp_path / "a", model=ToyModel(stop=5)).run()
     seen = []
-    cell_run(tmp_path / "a", ToyRecords(12, broken=[9])).run(lambda p: seen.append((p.done, p.total, p.errors, p.scored)))
+    cell_run(tmp_path / "a", ToyRecords(12, broken=[9])).run(
+        lambda p: seen.append((p.done, p.total, p.errors, p.scored))
+    )
     assert seen[0] == (6, 12, 0, 1) and seen[-1] == (12, 12, 1, 6)
