@@ -7,8 +7,8 @@ pruning before the projector works tile by tile.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """One decoded RGB picture and where it came from."""
+    """One decoded RGB picture, where it came from, and the share of its pixels that it is to be encoded with."""
 
     picture: PIL.Image.Image
     source: str
+    resolution: float = 1.0
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -115,7 +116,8 @@ class Tile:
     ``features`` are those of the layer that the projector reads, or what the projector made of them, where it merges
     patches. ``deep`` holds further (N, E) features that the model adds inside its language model (DeepStack).
     ``place`` is the tile's (row, column) where the picture was cut into a grid of tiles; None for an overview, a
-    picture that is one tile, and a frame.
+    picture that is one tile, and a frame. ``leading`` holds the (P, D) features of the tokens before the patches (CLS)
+    where the next encoder layer could go on from all of them; else None.
     """
 
     features: torch.Tensor
@@ -124,6 +126,7 @@ class Tile:
     attention: TileAttention
     deep: tuple[torch.Tensor, ...] = ()
     place: tuple[int, int] | None = None
+    leading: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,9 +134,9 @@ class VisionFeatures:
     """Encoded tiles in prompt order and the pixels they were made from.
 
     ``pixels`` holds one (3, H, W) float tensor a tile on the CPU, normalised by ``mean`` and ``std`` of each channel;
-    ``image_sizes`` each image's (height, width) before preprocessing, which took ``preprocess_ms``. ``markup`` is the
-    text that stands for each image in a prompt, with one placeholder a visual token; none where that is all it is.
-    ``video`` says that the images are videos.
+    ``image_sizes`` each image's (height, width) before preprocessing, which took ``preprocess_ms``; None in features
+    that were made from others (`with_tiles`). ``markup`` is the text that stands for each image in a prompt, with one
+    placeholder a visual token; none where that is all it is. ``video`` says that the images are videos.
     """
 
     tiles: tuple[Tile, ...]
@@ -141,9 +144,13 @@ class VisionFeatures:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     image_sizes: tuple[tuple[int, int], ...] = ()
-    preprocess_ms: float = 0.0
+    preprocess_ms: float | None = 0.0
     markup: tuple[str, ...] = ()
     video: bool = False
+
+    def with_tiles(self, tiles: tuple[Tile, ...]) -> VisionFeatures:
+        """The same encoding with other features or another attention in its tiles; its figures were told already."""
+        return replace(self, tiles=tiles, preprocess_ms=None)
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -157,7 +164,9 @@ class VisionFeatures:
         return ((pixels * std + mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 0)
 
     def report(self) -> dict[str, Any]:
-        """The figures of this encoding for the run record."""
+        """The figures of this encoding for the run record; none of features that were made from others."""
+        if self.preprocess_ms is None:
+            return {}
         return {"preprocess_ms": self.preprocess_ms, "tile_tokens": list(self.counts)}
 
 
@@ -176,6 +185,16 @@ class Significance:
     sides: tuple[str | torch.Tensor, ...]
     images: tuple[int, ...] = ()
     places: tuple[tuple[int, int] | None, ...] = ()
+
+    @classmethod
+    def of(
+        cls, features: VisionFeatures, scores: Sequence[torch.Tensor], side: str | Sequence[torch.Tensor]
+    ) -> Significance:
+        """Scores of all tiles of ``features``; ``side`` names the scorer, or tells of each tile what was taken."""
+        tiles = features.tiles
+        sides = (side,) * len(tiles) if isinstance(side, str) else tuple(side)
+        grids, images, places = zip(*((tile.grid, tile.image, tile.place) for tile in tiles), strict=True)
+        return cls(tuple(scores), grids, sides, images, places)
 
     @property
     def direction(self) -> tuple[str, ...]:

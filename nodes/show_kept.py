@@ -28,9 +28,14 @@ class ShowKept(Node):
             str, Field(pattern=r"^\w[\w.-]*\.png$", description="name of the PNG in the output folder")
         ] = "kept.png",
     ) -> str:
+        import torch
+
         from fopru_graph.report.kept import kept_picture
         from fopru_graph.report.overlay import save_png
 
+        if selection is None and generation is not None and not generation.projected:  # Blind: nothing was selected
+            nothing = torch.empty(0, dtype=torch.int64)
+            selection = values.Selection((nothing,) * len(features.tiles), features.counts)
         path = ctx.output_path(file)
         pairs = zip(generation.prompts, generation.texts, strict=True) if generation is not None else ()
         title = "   ·   ".join(f"{prompt}  →  {text}" for prompt, text in pairs)

@@ -34,5 +34,4 @@ class Significance(Node):
             one, side = significance(*pooled, direction)
             scores.append(one)
             sides.append(side)
-        grids, images, places = zip(*((tile.grid, tile.image, tile.place) for tile in features.tiles), strict=True)
-        return values.Significance(tuple(scores), grids, tuple(sides), images, places)
+        return values.Significance.of(features, scores, sides)

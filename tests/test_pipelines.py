@@ -6,19 +6,35 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
+import yaml
 
 from fopru_graph.graph import Graph, MemoryCache, NodeError, PipelineError, RunRecord
 from fopru_graph.measure.summary import summarise
 
 FOLDER = Path(__file__).resolve().parent.parent / "pipelines"
-NAMES = ["baseline", "fastv", "fopru_fastv", "fopru_rank", "fopru_row"]
 COUNTS = {  # encoded, kept before the language model, left in its last layer
     "baseline": (256, 256, 256),
-    "fopru_rank": (256, 64, 64),
-    "fopru_row": (256, 64, 64),
+    "blind": (256, 0, 0),
+    "downsample": (64, 64, 64),
+    "fastervlm": (256, 64, 64),
     "fastv": (256, 256, 64),
     "fopru_fastv": (256, 128, 64),
+    "fopru_mass": (256, 57, 57),
+    "fopru_no_reordering": (256, 64, 64),
+    "fopru_no_variance": (256, 64, 64),
+    "fopru_rank": (256, 64, 64),
+    "fopru_row": (256, 64, 64),
+    "prumerge": (256, 45, 45),
+    "prumerge_plus": (256, 256, 256),  # 44 outliers are too many for any distance but 1, see `add_uniform`
+    "random": (256, 64, 64),
+    "spatial_pool": (256, 64, 64),
 }
+NAMES = sorted(COUNTS)
+# Whose number of tokens follows the scores: rounding may move a token across the limit on another machine.
+FOLLOWING = {"fopru_mass", "prumerge"}
+# Inputs that drop nothing when they are 1; the order without reordering is another one all the same.
+SHARES = ("prune.ratio", "prune.mass", "fastv.ratio", "pool.ratio", "smaller.ratio")
+WITHOUT_SHARE = {"blind", "prumerge", "prumerge_plus", "fopru_no_reordering"}
 
 
 def load(name: str) -> Graph:
@@ -50,17 +66,18 @@ def test_pipelines_interchange_same_inputs_same_outputs(name):
 def test_a_shipped_pipeline_answers_and_counts(name, tmp_path):
     graph = load(name)
     result = graph.run(out=tmp_path)
-    assert result["text"] == "stop"
+    assert (result["text"] == "stop") == (name != "blind")
     summary = summarise(result)
     tokens = summary["visual_tokens"]
-    assert (tokens["encoded"], tokens["kept"], tokens["final"]) == COUNTS[name]
+    counts = tokens["encoded"], tokens["kept"], tokens["final"]
+    assert counts == pytest.approx(COUNTS[name], abs=2) if name in FOLLOWING else counts == COUNTS[name]
     report = result.record.nodes["generate"]["report"]
-    text_tokens = report["kv_lengths"][0] - COUNTS[name][1]
-    expected = [COUNTS[name][1 if layer < 3 else 2] + text_tokens for layer in range(6)]
+    text_tokens = report["kv_lengths"][0] - counts[1]
+    expected = [counts[1 if layer < 3 else 2] + text_tokens for layer in range(6)]
     assert report["kv_lengths"] == expected
     assert report["kv_bytes"] == sum(expected) * 2 * 2 * 64 * 4
     assert summary["ttft_ms"] >= report["prefill_ms"] > 0
-    assert summary["tpot_ms"] > 0 and summary["new_tokens"] == 2
+    assert summary["tpot_ms"] > 0 and (summary["new_tokens"] == 2 or name == "blind")
     with PIL.Image.open(result["picture"]) as picture:
         assert picture.width > picture.height > 400
 
@@ -68,11 +85,12 @@ def test_a_shipped_pipeline_answers_and_counts(name, tmp_path):
 def test_ratio_one_everywhere_is_the_baseline(tmp_path):
     cache = MemoryCache()
     answers = {}
-    for name in NAMES:
+    for name in set(NAMES) - WITHOUT_SHARE:
         graph = load(name)
-        for node in ("prune", "fastv"):
-            if node in graph.nodes:
-                graph.set(f"{node}.ratio", 1.0)
+        for share in SHARES:
+            node, key = share.split(".")
+            if node in graph.nodes and key in graph.node(node).inputs:
+                graph.set(share, 1.0)
         result = graph.run(to="generate", cache=cache, out=tmp_path)
         generation = result["generation"]
         answers[name] = (generation.token_ids, generation.kv_lengths)
@@ -187,6 +205,52 @@ def test_no_node_changes_its_inputs(name, tmp_path, monkeypatch):
     monkeypatch.setattr(Node, "call", watch)
     load(name).run(out=tmp_path)
     assert {"VisionEncode", "Project", "LLMGenerate", "ShowKept"} <= set(watched)
+    assert {step["type"] for step in nodes_of(load(name))} == set(watched)
+
+
+def nodes_of(graph: Graph) -> list[dict]:
+    """What the graph's file says of its nodes."""
+    return list(yaml.safe_load(graph.dumps())["nodes"].values())
+
+
+@pytest.mark.parametrize("name", ["prumerge", "prumerge_plus", "spatial_pool", "downsample", "blind", "random"])
+def test_several_pictures_are_each_treated_as_alone(name, tmp_path):
+    """The published PruMerge passes lists of pictures by; here each has its own threshold."""
+    pictures = ("street-sign", "taxi-rank")
+    graph, alone = load(name), []
+    for picture in pictures:
+        one = load(name)
+        one.set("image", f"demo:{picture}")
+        alone.append(one.run(to="generate", out=tmp_path)["generation"])
+    graph.add("LoadImage", "second", path="demo:taxi-rank")
+    taker = "smaller" if "smaller" in graph.nodes else "encode"
+    graph.set(f"{taker}.image", [graph_ref("image"), graph_ref("second")])
+    graph.set("generate.prompt", ["what does the text say ?"] * 2)
+    generation = graph.run(to="generate", out=tmp_path)["generation"]
+    assert generation.projected == sum(one.projected for one in alone)
+    assert generation.token_ids == tuple(one.token_ids[0] for one in alone)
+    for kept, one in zip(generation.kept, alone, strict=True):
+        assert kept[:, 1].tolist() == one.kept[0][:, 1].tolist()
+    graph.set("generate.prompt", "<image> and <image>, is the text the same ?")
+    assert graph.run(to="generate", out=tmp_path)["generation"].projected == generation.projected
+
+
+def test_a_merged_picture_is_reported_once(tmp_path):
+    """Nodes that hand features on do not count their tiles and preprocessing again."""
+    result = load("prumerge").run(to="generate", out=tmp_path)
+    reports = {name: entry["report"] for name, entry in result.record.nodes.items() if entry["report"]}
+    assert set(reports) == {"encode", "generate"} and reports["encode"]["tile_tokens"] == [256]
+
+
+def test_blind_is_shown_as_what_it_is(tmp_path, monkeypatch):
+    from fopru_graph.report import kept
+
+    drawn = []
+    draw = kept.draw_kept
+    monkeypatch.setattr(kept, "draw_kept", lambda *given: drawn.append(given) or draw(*given))
+    load("blind").run(out=tmp_path)
+    _, _, selected, final, _, _ = drawn[0]
+    assert not selected.any() and not final.any()
 
 
 def test_a_second_run_draws_nothing_as_long_as_the_picture_lies_there(tmp_path):

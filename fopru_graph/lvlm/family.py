@@ -12,7 +12,7 @@ import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.device import home_of
-from fopru_graph.values import Anatomy, Image, Selection, Video, VisionFeatures, VisualTokens
+from fopru_graph.values import Anatomy, Image, Selection, TileAttention, Video, VisionFeatures, VisualTokens
 
 
 class Family(ABC):
@@ -69,6 +69,17 @@ class Family(ABC):
             UserError: the selection was made for other tiles.
         """
 
+    def attention_above(self, features: VisionFeatures) -> tuple[TileAttention, ...]:
+        """Each tile's attention in the encoder layer above the one that is read, whose input its features are.
+
+        Raises:
+            UserError: the family cannot tell, or the layer that is read is the last.
+        """
+        raise UserError(
+            f"{self.model_types[0]} cannot tell the attention of the encoder layer above the one that is read",
+            "leave AttentionAbove out: wire its readers to VisionEncode",
+        )
+
     def chosen(self, features: VisionFeatures, selection: Selection | None) -> list[torch.Tensor]:
         """The kept indices (K,) of every tile, on its features' device."""
         if selection is None:
@@ -107,6 +118,7 @@ class Family(ABC):
 
     prefix: int = 0  # tokens (CLS, registers) that come before a tile's patches
     patches: int = 1  # that are merged into one visual token
+    attention_name: str = "self_attn"  # of the attention module in a layer of the tower
 
     @property
     def tower(self) -> Any:
@@ -122,6 +134,20 @@ class Family(ABC):
     def run_layers(self) -> int:
         """How many of them are run."""
         return len(self.tower_layers)
+
+    @property
+    def scored_layer(self) -> int:
+        """The layer whose attention scores the tokens: the last one, unless the projector reads another's output."""
+        return len(self.tower_layers) - 1
+
+    @property
+    def tapped(self) -> Any:
+        """The attention module of the layer that scores."""
+        return self.attention_module(self.scored_layer)
+
+    def attention_module(self, layer: int) -> Any:
+        """The attention module of a layer of the tower."""
+        return getattr(self.tower_layers[layer], self.attention_name)
 
     @property
     def tower_width(self) -> int:

@@ -69,13 +69,25 @@ def load_image(path: str) -> values.Image:
         UserError: the file is missing, no regular file, no picture of these formats, damaged, larger than 40
             megapixels or longer than 200 times its width (or the reverse).
     """
-    data = _read(path)
+    return decode_image(_read(path), path)
+
+
+def decode_image(data: bytes, source: str) -> values.Image:
+    """Decode the content of a picture file as `load_image` does; ``source`` names it in messages.
+
+    Raises:
+        UserError: as for `load_image`.
+    """
+    if not data:
+        raise UserError(f"'{source}' is empty", _DAMAGED)
+    if len(data) > MAX_BYTES:
+        raise UserError(f"'{source}' is too large: more than {MAX_BYTES >> 20} MiB", _SMALLER)
     # Decoders warn of odd metadata, which says nothing to a user. Their warning of a decompression bomb is not needed
     # either: it comes from 89 megapixels on, and _check_size refuses far less, with the size in its message.
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        picture = _decode(path, data)
-    return values.Image(picture, path)
+        picture = _decode(source, data)
+    return values.Image(picture, source)
 
 
 def load_frames(path: str, pick: Callable[[int], Sequence[int]], wanted: str) -> list[PIL.Image.Image]:

@@ -10,7 +10,14 @@ from fopru_graph.graph.events import Event, NodeFinished, NodeStarted
 from fopru_graph.measure.summary import NOT_TIMED
 
 # Which stage a node of a category belongs to; `generate` splits into prefill and decode by its own figures.
-STAGE_OF = {"encode": "encode", "score": "score", "prune": "select", "order": "select", "project": "project"}
+STAGE_OF = {
+    "encode": "encode",
+    "score": "score",
+    "prune": "select",
+    "merge": "select",
+    "order": "select",
+    "project": "project",
+}
 
 
 @dataclass(frozen=True)

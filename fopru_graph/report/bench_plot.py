@@ -157,7 +157,7 @@ def _gain_axis(axes: Axes, result: BenchResult) -> None:
 
 def _share_axis(axes: Axes, shares: list[float]) -> None:
     """Tick the measured shares themselves, as far as their labels do not meet."""
-    if shares and shares[0] < _LOG_BELOW:
+    if shares and 0 < shares[0] < _LOG_BELOW:
         axes.set_xscale("log")
         axes.set_xlim(shares[0] / 1.3, 1.3)
     else:

@@ -80,7 +80,9 @@ def test_pipelines_that_cannot_be_asked_are_refused(loaded):
         PipelineModel(graph, loaded)
     graph.remove("second")
     given = graph.node("generate").inputs
-    graph.output("more", graph.add("LLMGenerate", "again", model=given["model"], tokens=given["tokens"], prompt="x").text)
+    graph.output(
+        "more", graph.add("LLMGenerate", "again", model=given["model"], tokens=given["tokens"], prompt="x").text
+    )
     with pytest.raises(UserError, match="generating node"):
         PipelineModel(graph, loaded)
 

@@ -28,11 +28,6 @@ class Gemma3(RowsFamily):
         """Patches averaged into one visual token."""
         return int(self.projector.kernel_size) ** 2
 
-    @property
-    def tapped(self) -> Any:
-        """See `RowsFamily.tapped`; nothing but a norm comes after the last layer."""
-        return self.tower_layers[-1].self_attn
-
     def units(self, grid: tuple[int, int]) -> torch.Tensor | None:
         """See `RowsFamily.units`."""
         return squares(grid, int(self.projector.kernel_size))

@@ -51,11 +51,6 @@ class Idefics3(RowsFamily):
         """Patches merged into one visual token."""
         return int(self.model.config.scale_factor) ** 2
 
-    @property
-    def tapped(self) -> Any:
-        """See `RowsFamily.tapped`; nothing but a norm comes after the last layer."""
-        return self.tower_layers[-1].self_attn
-
     def units(self, grid: tuple[int, int]) -> torch.Tensor | None:
         """See `RowsFamily.units`; the stock shuffle is asked, with patch numbers (1, M, 1) for features."""
         numbers = torch.arange(grid[0] * grid[1] * self.patches).view(1, -1, 1)

@@ -25,6 +25,7 @@ class InternVL(RowsFamily):
     model_types = ("internvl",)
     auto_class = "InternVLForConditionalGeneration"
     prefix = 1  # CLS
+    attention_name = "attention"
 
     @property
     def tower_layers(self) -> Any:
@@ -37,9 +38,9 @@ class InternVL(RowsFamily):
         return round(1 / self.model.config.downsample_ratio) ** 2
 
     @property
-    def tapped(self) -> Any:
-        """See `RowsFamily.tapped`; the stock model reads one layer."""
-        return self.tower_layers[read_layer(self.model.config.vision_feature_layer, len(self.tower_layers))].attention
+    def scored_layer(self) -> int:
+        """See `Family.scored_layer`; the stock model reads one layer."""
+        return read_layer(self.model.config.vision_feature_layer, len(self.tower_layers))
 
     def units(self, grid: tuple[int, int]) -> torch.Tensor | None:
         """See `RowsFamily.units`; the stock shuffle is asked, with patch numbers (1, H, W, 1) for features."""

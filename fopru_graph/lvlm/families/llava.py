@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-import PIL.Image
 import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.device import home_of, to_device
 from fopru_graph.lvlm.family import Family, read_layer
+from fopru_graph.lvlm.resolution import shrunken_pixels
 from fopru_graph.lvlm.tap import tap_attention
 from fopru_graph.values import Image, Selection, Tile, TileAttention, Video, VisionFeatures, VisualTokens
 
@@ -31,36 +31,44 @@ class Llava(Family):
         """See `Family.run_layers`."""
         return max(self._layer_indices(len(self.tower_layers))) + 1
 
+    @property
+    def scored_layer(self) -> int:
+        """See `Family.scored_layer`; of several layers that the projector reads, the one named last."""
+        return self._layer_indices(len(self.tower_layers))[-1]
+
     @torch.inference_mode()
     def encode(self, images: Sequence[Image | Video]) -> VisionFeatures:
-        """See `Family.encode`; the tower stops after the deepest layer that ``vision_feature_layer`` names."""
+        """See `Family.encode`; the tower stops after the deepest layer that ``vision_feature_layer`` names.
+
+        A picture with a lower `Image.resolution` is preprocessed as always and then made smaller: the tower sees fewer
+        patches, with its position embeddings interpolated.
+        """
         if not images:
             raise UserError("there is no image to encode", "give at least one")
         if any(isinstance(image, Video) for image in images):
             raise UserError(f"{self.model_types[0]} takes no videos", "give pictures, or choose a family with video")
         begin = time.perf_counter()
-        pixels, owners = self._preprocess([image.picture for image in images if isinstance(image, Image)])
-        return self._encoded(pixels, owners, [image.shape[-2:] for image in images], begin)
+        pixels, owners, sizes = self._preprocess([image for image in images if isinstance(image, Image)])
+        return self._encoded(pixels, owners, sizes, begin)
 
     def _encoded(
-        self, pixels: torch.Tensor, owners: Sequence[int], sizes: Sequence[tuple[int, ...]], begin: float
+        self, pixels: Sequence[torch.Tensor], owners: Sequence[int], sizes: Sequence[tuple[int, ...]], begin: float
     ) -> VisionFeatures:
-        """The features of tiles (T, 3, H, W) whose preprocessing began at ``begin``; ``sizes`` are the images' own."""
+        """The features of tiles (3, H, W) whose preprocessing began at ``begin``; ``sizes`` are the images' own."""
         preprocess_ms = (time.perf_counter() - begin) * 1e3
-        tower = self.tower
-        with self.lock:
-            features, query, key, scale = self._run_tower(to_device(pixels, home_of(tower)).to(tower.dtype))
         prefix = self.prefix if self.model.config.vision_feature_select_strategy == "default" else 0
-        patch = tower.config.patch_size
-        grid = (pixels.shape[-2] // patch, pixels.shape[-1] // patch)
-        tiles = tuple(
-            Tile(features[i, prefix:], grid, owner, TileAttention(query[i], key[i], scale, prefix), place=place)
-            for i, (owner, place) in enumerate(zip(owners, self._places(owners, sizes), strict=True))
-        )
+        patch = self.tower.config.patch_size
+        tiles = []
+        encoded = zip(pixels, self._tower_outputs(pixels), owners, self._places(owners, sizes), strict=True)
+        for one, (features, query, key, scale), owner, place in encoded:
+            grid = (one.shape[-2] // patch, one.shape[-1] // patch)
+            attention = TileAttention(query, key, scale, prefix)
+            leading = features[:prefix]
+            tiles.append(Tile(features[prefix:], grid, owner, attention, place=place, leading=leading))
         processor = self.processor.image_processor
         return VisionFeatures(
-            tiles=tiles,
-            pixels=pixels.unbind(),
+            tiles=tuple(tiles),
+            pixels=tuple(pixels),
             mean=tuple(processor.image_mean),
             std=tuple(processor.image_std),
             image_sizes=tuple((height, width) for height, width in sizes),
@@ -71,14 +79,32 @@ class Llava(Family):
         """Each tile's (row, column) in its picture's grid of tiles; a picture is one tile here."""
         return [None] * len(owners)
 
-    def _preprocess(self, pictures: list[PIL.Image.Image]) -> tuple[torch.Tensor, list[int]]:
-        """Pixels (T, 3, H, W) of all tiles, and the image that each tile is of."""
-        batch = self.processor.image_processor(pictures, return_tensors="pt")
-        return batch["pixel_values"], list(range(len(pictures)))
+    def _preprocess(self, images: list[Image]) -> tuple[list[torch.Tensor], list[int], list[tuple[int, int]]]:
+        """Pixels (3, H, W) of all tiles, the image that each tile is of, and the images' (height, width)."""
+        batch = self.processor.image_processor([image.picture for image in images], return_tensors="pt")
+        patch = self.tower.config.patch_size
+        pairs = zip(batch["pixel_values"], images, strict=True)
+        pixels = [shrunken_pixels(one, image.resolution, patch) for one, image in pairs]
+        return pixels, list(range(len(images))), [image.shape for image in images]
+
+    def _tower_outputs(
+        self, pixels: Sequence[torch.Tensor]
+    ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]]:
+        """What `_run_tower` gives for each tile (3, H, W); tiles of one size go through the tower together."""
+        found: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]] = {}
+        for shape in dict.fromkeys(one.shape for one in pixels):
+            same = [tile for tile, one in enumerate(pixels) if one.shape == shape]
+            batch = to_device(torch.stack([pixels[tile] for tile in same]), home_of(self.tower))
+            with self.lock:
+                *tensors, scale = self._run_tower(batch.to(self.tower.dtype))
+            found |= {tile: (*(tensor[i] for tensor in tensors), scale) for i, tile in enumerate(same)}
+        return [found[tile] for tile in range(len(pixels))]
 
     def _run_tower(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
         """Features (T, 1 + N, D), query and key (T, H, 1 + N, d) and the scale of the layer that is read."""
         tower, layers = self.tower, self.tower_layers
+        usual = pixels.shape[-2:] == (tower.config.image_size,) * 2
+        sized = {} if usual else {"interpolate_pos_encoding": True}
         wanted = self._layer_indices(len(layers))
         outputs: dict[int, torch.Tensor] = {}
         noted: list[tuple[torch.Tensor, torch.Tensor, float]] = []
@@ -93,8 +119,8 @@ class Llava(Family):
             for index in sorted(set(wanted))
         ]
         try:
-            with tap_attention(layers[wanted[-1]].self_attn, lambda q, k, s, _mask: noted.append((q, k, s))):
-                tower(pixels)
+            with tap_attention(self.tapped, lambda q, k, s, _mask: noted.append((q, k, s))):
+                tower(pixels, **sized)
         except _Enough:
             pass
         finally:
@@ -107,6 +133,34 @@ class Llava(Family):
         """Encoder layers whose outputs the projector reads, see `read_layer`."""
         named = self.model.config.vision_feature_layer
         return [read_layer(one, depth) for one in (named if isinstance(named, list) else [named])]
+
+    @torch.inference_mode()
+    def attention_above(self, features: VisionFeatures) -> tuple[TileAttention, ...]:
+        """See `Family.attention_above`: the norm and two projections of one layer, nothing else of it runs."""
+        above = self.scored_layer + 1
+        if above == len(self.tower_layers):
+            raise UserError(
+                f"there is no encoder layer above the one that is read: layer {above - 1} is the last",
+                "leave AttentionAbove out: wire its readers to VisionEncode",
+            )
+        return tuple(self._attention_in(above, tile) for tile in features.tiles)
+
+    def _attention_in(self, above: int, tile: Tile) -> TileAttention:
+        """A tile's attention in the layer that its features go into."""
+        if tile.leading is None:
+            raise UserError(
+                "these features were projected already, so no encoder layer takes them in",
+                "leave AttentionAbove out: wire its readers to VisionEncode",
+            )
+        layer, module = self.tower_layers[above], self.attention_module(above)
+        # Of several layers' features, side by side, the last are those of the layer below.
+        whole = torch.cat([tile.leading, tile.features])[:, -self.tower_width :]
+        hidden = layer.layer_norm1(whole.to(home_of(layer)))
+        query, key = (
+            project(hidden).unflatten(-1, (-1, module.head_dim)).transpose(0, 1)
+            for project in (module.q_proj, module.k_proj)
+        )
+        return TileAttention(query, key, module.scale, tile.attention.prefix)
 
     @torch.inference_mode()
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import PIL.Image
 import torch
 from accelerate.utils import align_module_device
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, image_size_to_num_patches
 
 from fopru_graph.lvlm.families.llava import Llava
-from fopru_graph.values import Selection, VisionFeatures, VisualTokens
+from fopru_graph.lvlm.resolution import shrunken
+from fopru_graph.values import Image, Selection, VisionFeatures, VisualTokens
 
 NEWLINE = -1
 
 
 class LlavaNext(Llava):
-    """`LlavaNextForConditionalGeneration`, e.g. ``llava-hf/llava-v1.6-vicuna-7b-hf``."""
+    """`LlavaNextForConditionalGeneration`, e.g. ``llava-hf/llava-v1.6-vicuna-7b-hf``.
+
+    A picture with a lower `Image.resolution` is made smaller before it is cut; the number of tiles follows from that,
+    and the fewest are an overview and the smallest grid of the checkpoint.
+    """
 
     model_types = ("llava_next",)
     auto_class = "LlavaNextForConditionalGeneration"
 
-    def _preprocess(self, pictures: list[PIL.Image.Image]) -> tuple[torch.Tensor, list[int]]:
-        batch = self.processor.image_processor(pictures, return_tensors="pt")
-        counts = [self._tiles_of((picture.height, picture.width)) for picture in pictures]
-        pixels = torch.cat([tiles[:count] for tiles, count in zip(batch["pixel_values"], counts, strict=True)])
-        return pixels, [image for image, count in enumerate(counts) for _ in range(count)]
+    def _preprocess(self, images: list[Image]) -> tuple[list[torch.Tensor], list[int], list[tuple[int, int]]]:
+        images = [shrunken(image) for image in images]
+        batch = self.processor.image_processor([image.picture for image in images], return_tensors="pt")
+        counts = [self._tiles_of(image.shape) for image in images]
+        pixels = [tile for tiles, count in zip(batch["pixel_values"], counts, strict=True) for tile in tiles[:count]]
+        owners = [image for image, count in enumerate(counts) for _ in range(count)]
+        return pixels, owners, [image.shape for image in images]
 
     def _places(self, owners: Sequence[int], sizes: Sequence[tuple[int, ...]]) -> Sequence[tuple[int, int] | None]:
         """See `Llava._places`: the overview comes first and has none, the others come row by row."""

@@ -13,6 +13,7 @@ from transformers.models.llava_onevision.modeling_llava_onevision import get_any
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.llava_next import NEWLINE, LlavaNext
+from fopru_graph.lvlm.resolution import shrunken
 from fopru_graph.values import Image, Selection, Video, VisionFeatures, VisualTokens
 
 
@@ -47,7 +48,7 @@ class LlavaOnevision(LlavaNext):
         if len(videos) < len(images):
             raise UserError("pictures and videos cannot be encoded together", "give one kind")
         begin = time.perf_counter()
-        pixels = self._frames([frame for video in videos for frame in video.frames])
+        pixels = self._frames([frame for video in videos for frame in video.frames]).unbind()
         owners = [i for i, video in enumerate(videos) for _ in video.frames]
         features = self._encoded(pixels, owners, [video.shape[-2:] for video in videos], begin)
         pooling = self._pooling()
@@ -60,6 +61,7 @@ class LlavaOnevision(LlavaNext):
                 features=row,
                 grid=(side, side),
                 place=None,
+                leading=None,
                 attention=replace(tile.attention, units=units.to(row.device), weights=weights.to(row.device)),
             )
             for tile, row in zip(features.tiles, rows, strict=True)
@@ -68,14 +70,18 @@ class LlavaOnevision(LlavaNext):
 
     @torch.inference_mode()
     def encode_together(self, images: Sequence[Image | Video]) -> VisionFeatures:
-        """Several pictures of one prompt are not cut into tiles: each is padded to a square that is one tile."""
-        pictures = [image.picture for image in images if isinstance(image, Image)]
+        """Several pictures of one prompt are not cut into tiles: each is padded to a square that is one tile.
+
+        Its number of tokens is then the same for every `Image.resolution`.
+        """
+        pictures = [image for image in images if isinstance(image, Image)]
         if len(pictures) < 2 or len(pictures) < len(images):
             return self.encode(images)
         begin = time.perf_counter()
-        batch = self.processor.image_processor([pictures], return_tensors="pt")
-        sizes = [image.shape[-2:] for image in images]
-        return self._encoded(batch["pixel_values"][:, 0], range(len(images)), sizes, begin)
+        pictures = [shrunken(image) for image in pictures]
+        batch = self.processor.image_processor([[image.picture for image in pictures]], return_tensors="pt")
+        sizes = [image.shape for image in pictures]
+        return self._encoded(batch["pixel_values"][:, 0].unbind(), range(len(images)), sizes, begin)
 
     def _frames(self, frames: list[PIL.Image.Image]) -> torch.Tensor:
         """Frames (T, 3, H, W), each resized to a tile: what the picture processor gives as a picture's overview."""

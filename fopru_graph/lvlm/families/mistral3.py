@@ -26,6 +26,7 @@ class Mistral3(RowsFamily):
 
     model_types = ("mistral3",)
     auto_class = "Mistral3ForConditionalGeneration"
+    attention_name = "attention"
 
     @property
     def tower_layers(self) -> Any:
@@ -38,9 +39,9 @@ class Mistral3(RowsFamily):
         return int(self.model.config.spatial_merge_size) ** 2
 
     @property
-    def tapped(self) -> Any:
-        """See `RowsFamily.tapped`; the stock model reads one layer."""
-        return self.tower_layers[read_layer(self.model.config.vision_feature_layer, len(self.tower_layers))].attention
+    def scored_layer(self) -> int:
+        """See `Family.scored_layer`; the stock model reads one layer."""
+        return read_layer(self.model.config.vision_feature_layer, len(self.tower_layers))
 
     @cached_property
     def line_end_id(self) -> int | None:  # type: ignore[override]

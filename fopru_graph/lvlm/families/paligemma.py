@@ -21,11 +21,6 @@ class PaliGemma(RowsFamily):
     auto_class = "PaliGemmaForConditionalGeneration"
     first_position = 1
 
-    @property
-    def tapped(self) -> Any:
-        """See `RowsFamily.tapped`; nothing but a norm comes after the last layer."""
-        return self.tower_layers[-1].self_attn
-
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
         """See `RowsFamily.prepare`."""
         pixels = self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]

@@ -29,6 +29,7 @@ class Qwen2VL(RowsFamily):
 
     model_types = ("qwen2_vl",)
     auto_class = "Qwen2VLForConditionalGeneration"
+    attention_name = "attn"
 
     @property
     def tower(self) -> Any:
@@ -68,11 +69,6 @@ class Qwen2VL(RowsFamily):
     def video_placeholder(self) -> str:  # type: ignore[override]
         """See `Family.video_placeholder`."""
         return str(self.processor.tokenizer.decode([self.model.config.video_token_id]))
-
-    @property
-    def tapped(self) -> Any:
-        """See `RowsFamily.tapped`."""
-        return self.tower_layers[-1].attn
 
     def units(self, grid: tuple[int, int]) -> torch.Tensor:
         """See `RowsFamily.units`; patches come square by square, so those of a token follow one another."""
@@ -182,15 +178,15 @@ class Qwen25VL(Qwen2VL):
     auto_class = "Qwen2_5_VLForConditionalGeneration"
 
     @property
-    def tapped(self) -> Any:
-        """See `RowsFamily.tapped`."""
+    def scored_layer(self) -> int:
+        """See `Family.scored_layer`."""
         whole = [index for index in self.tower.fullatt_block_indexes if 0 <= index < len(self.tower_layers)]
         if not whole:
             raise UserError(
                 "no layer of the vision tower sees the whole picture; nothing can be ranked by its attention",
                 "name one in fullatt_block_indexes in the checkpoint's config.json",
             )
-        return self.tower_layers[max(whole)].attn
+        return max(whole)
 
     def units(self, grid: tuple[int, int]) -> torch.Tensor:
         """See `RowsFamily.units`; inside the tower squares of patches lie window by window."""

@@ -17,6 +17,7 @@ import torch
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.device import home_of, to_device
 from fopru_graph.lvlm.family import Family
+from fopru_graph.lvlm.resolution import shrunken
 from fopru_graph.lvlm.tap import tap_attention
 from fopru_graph.values import Image, Selection, Tile, TileAttention, Video, VisionFeatures, VisualTokens
 
@@ -54,11 +55,6 @@ class RowsFamily(Family):
         """
         raise UserError(f"{self.model_types[0]} takes no videos", "give pictures, or choose a family with video")
 
-    @property
-    @abstractmethod
-    def tapped(self) -> Any:
-        """The attention module of the layer whose output the projector reads."""
-
     def rows(self, output: Any, prepared: Prepared) -> list[torch.Tensor]:
         """Each tile's projected visual tokens (N, E), from what ``get_image_features`` gave."""
         pooled = output.pooler_output
@@ -83,12 +79,18 @@ class RowsFamily(Family):
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Image | Video]) -> VisionFeatures:
-        """See `Family.encode`."""
+        """See `Family.encode`.
+
+        A picture with a lower `Image.resolution` is made smaller before the family's own preprocessing. Fewer visual
+        tokens come of it only where these follow a picture's size: in Qwen-VL, Mistral 3, and InternVL by whole tiles.
+        Those that resize every picture to one size (Gemma 3, PaliGemma, Idefics3, SmolVLM) keep their number.
+        """
+        begin = time.perf_counter()
+        images = [shrunken(image) if isinstance(image, Image) else image for image in images]
         pictures = [image.picture for image in images if isinstance(image, Image)]
         videos = [list(video.frames) for video in images if isinstance(video, Video)]
         if bool(pictures) == bool(videos):
             raise UserError("there must be pictures or videos to encode, not both", "give one kind, and at least one")
-        begin = time.perf_counter()
         prepared = self.prepare(pictures) if pictures else self.prepare_videos(videos)
         preprocess_ms = (time.perf_counter() - begin) * 1e3
         noted: list[tuple[torch.Tensor, torch.Tensor, float]] = []

@@ -1,0 +1,29 @@
+"""Downsample: a smaller picture instead of fewer tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import Field
+
+from fopru_graph import values
+from fopru_graph.graph import Node, node
+
+
+@node(category="prune")
+class Downsample(Node):
+    """Have the picture encoded with a share of its pixels; how many visual tokens that gives is the model's own rule.
+
+    LLaVA-1.5 gets that share of its patches, Qwen-VL and Mistral 3 make fewer of a smaller picture, LLaVA-NeXT and
+    InternVL cut it into fewer tiles if at all; models that resize every picture to one size keep their number.
+    """
+
+    def run(
+        self,
+        image: values.Image | list[values.Image],
+        ratio: Annotated[float, Field(gt=0, le=1, description="share of the pixels to encode, in (0, 1]")] = 0.25,
+    ) -> values.Image | list[values.Image]:
+        if isinstance(image, list):
+            return [replace(one, resolution=one.resolution * ratio) for one in image]
+        return replace(image, resolution=image.resolution * ratio)

@@ -1,0 +1,25 @@
+"""MassPrune: a share of the significance instead of a share of the tokens."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fopru_graph import values
+from fopru_graph.graph import Node, node
+
+
+@node(category="prune")
+class MassPrune(Node):
+    """Keep the fewest visual tokens that hold a share of all significance, tile by tile."""
+
+    def run(
+        self,
+        significance: values.Significance,
+        mass: Annotated[float, Field(gt=0, le=1, description="share of the summed significance to keep")] = 0.8,
+    ) -> values.Selection:
+        from fopru_graph.pruning.mass import mass_select
+
+        scores = significance.scores
+        return values.Selection(tuple(mass_select(one, mass) for one in scores), tuple(map(len, scores)))

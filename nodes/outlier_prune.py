@@ -1,0 +1,27 @@
+"""OutlierPrune: PruMerge's selection."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fopru_graph import values
+from fopru_graph.graph import Node, node
+
+
+@node(category="prune")
+class OutlierPrune(Node):
+    """Keep the visual tokens whose significance lies out, tile by tile: their number follows the picture (PruMerge)."""
+
+    def run(
+        self,
+        significance: values.Significance,
+        factor: Annotated[
+            float, Field(ge=0, description="interquartile ranges above the third quartile from which a score lies out")
+        ] = 1.5,
+    ) -> values.Selection:
+        from fopru_graph.pruning.outliers import outlier_select
+
+        scores = significance.scores
+        return values.Selection(tuple(outlier_select(one, factor) for one in scores), tuple(map(len, scores)))

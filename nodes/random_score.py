@@ -1,0 +1,28 @@
+"""RandomScore: what every scorer has to beat."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fopru_graph import values
+from fopru_graph.graph import Node, node
+
+
+@node(category="score")
+class RandomScore(Node):
+    """Score visual tokens at random; a picture always gets the same scores, whatever else is encoded with it."""
+
+    def run(
+        self,
+        features: values.VisionFeatures,
+        seed: Annotated[int, Field(ge=0, description="another one gives other scores")] = 0,
+    ) -> values.Significance:
+        from fopru_graph.pruning.chance import random_scores
+
+        owners, scores = [tile.image for tile in features.tiles], []
+        for i, tile in enumerate(features.tiles):
+            drawn = random_scores(len(tile.features), seed, owners[:i].count(tile.image), features.seen(i))
+            scores.append(drawn.to(tile.features.device))
+        return values.Significance.of(features, scores, "random")

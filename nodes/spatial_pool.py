@@ -1,0 +1,22 @@
+"""SpatialPool: neighbouring tokens become one."""
+
+from __future__ import annotations
+
+from fopru_graph import values
+from fopru_graph.graph import Node, node
+from fopru_graph.nodes.budget import Ratio, Tokens
+from fopru_graph.nodes.mixed import Mixed, mixed_tiles
+
+
+@node(category="prune")
+class SpatialPool(Node):
+    """Average neighbouring visual tokens into a smaller grid, tile by tile; at a quarter 2 × 2 become one.
+
+    A mean takes the place of the middle one of its tokens. Wire Project to both outputs.
+    """
+
+    def run(self, features: values.VisionFeatures, ratio: Ratio = 0.25, tokens: Tokens = None) -> Mixed:
+        from fopru_graph.pruning.spatial_pool import pooled_grid, pooling_map
+
+        grids = [tile.grid for tile in features.tiles]
+        return mixed_tiles(features, [pooling_map(grid, pooled_grid(grid, ratio, tokens)) for grid in grids])

@@ -1,0 +1,92 @@
+"""The CLS token's attention against one weight at a time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from fopru_graph.errors import UserError
+from fopru_graph.nodes.cls_attention import ClsAttention
+from fopru_graph.pruning.attention import attention_means, cls_attention
+from fopru_graph.values import Tile, TileAttention, VisionFeatures
+
+
+def slow_row(query, key, scale, prefix, joint):
+    """The CLS row in float64: every head by itself, or all of them as one."""
+    heads, count, size = query.shape
+    query, key = query.double(), key.double()
+    if joint:
+        logits = [
+            sum(float(query[h, 0] @ key[h, j]) for h in range(heads)) / math.sqrt(heads * size) for j in range(count)
+        ]
+        rows = [logits]
+    else:
+        rows = [[float(query[h, 0] @ key[h, j]) * scale for j in range(count)] for h in range(heads)]
+    row = [0.0] * count
+    for logits in rows:
+        weights = [math.exp(x - max(logits)) for x in logits]
+        row = [old + new / sum(weights) / len(rows) for old, new in zip(row, weights, strict=True)]
+    return row[prefix:]
+
+
+@pytest.mark.parametrize("prefix", [1, 2, 5])
+@pytest.mark.parametrize("heads", ["mean", "joint"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_row_equals_softmax_by_hand(prefix, heads, dtype):
+    query, key = torch.randn(2, 3, prefix + 9, 8, generator=torch.Generator().manual_seed(prefix)).to(dtype)
+    found = cls_attention(query, key, 8**-0.5, prefix, heads)
+    assert found.dtype == torch.float32 and found.shape == (9,)
+    assert found.tolist() == pytest.approx(slow_row(query, key, 8**-0.5, prefix, heads == "joint"), abs=1e-6)
+    assert 0 < found.sum() < 1  # what CLS pays to itself is cut off, not spread
+
+
+def test_joint_and_mean_differ_and_one_head_is_both():
+    query, key = torch.randn(2, 3, 10, 8, generator=torch.Generator().manual_seed(0))
+    assert not torch.allclose(cls_attention(query, key, 0.3, 1), cls_attention(query, key, 0.3, 1, "joint"), atol=1e-3)
+    one = [cls_attention(query[:1], key[:1], 0.3, 1, heads) for heads in ("mean", "joint")]
+    assert torch.allclose(*one)
+
+
+def test_a_tower_without_cls_is_refused_with_the_alternative():
+    query, key = torch.randn(2, 3, 9, 8)
+    with pytest.raises(UserError, match="no CLS token") as refused:
+        cls_attention(query, key, 0.3, 0)
+    assert "type: Significance" in refused.value.hint
+    with pytest.raises(UserError, match="middle"):
+        cls_attention(query, key, 0.3, 1, "middle")
+
+
+def features(units=None, weights=None):
+    """Two tiles of one image, nine patches behind one CLS token."""
+    made = []
+    for seed in (0, 1):
+        query, key = torch.randn(2, 3, 10, 8, generator=torch.Generator().manual_seed(seed))
+        count = 9 if units is None else len(units)
+        attention = TileAttention(query, key, 0.3, 1, units, weights)
+        made.append(Tile(torch.zeros(count, 4), (1, count), 0, attention, place=(0, seed)))
+    return VisionFeatures(tuple(made), ())
+
+
+def test_the_node_scores_tile_by_tile_and_pools_merged_patches():
+    plain = features()
+    scores = ClsAttention()(features=plain)
+    rows = [cls_attention(tile.attention.query, tile.attention.key, 0.3, 1) for tile in plain.tiles]
+    assert all(torch.equal(a, b) for a, b in zip(scores.scores, rows, strict=True))
+    assert scores.direction == ("cls", "cls") and scores.places == ((0, 0), (0, 1)) and scores.images == (0, 0)
+    units = torch.tensor([[0, 8], [3, 4]])
+    pooled = ClsAttention()(features=features(units))
+    shares = torch.tensor([[0.25, 0.75], [1.0, 0.0]])
+    weighted = ClsAttention()(features=features(units, shares))
+    for row, mean, share in zip(rows, pooled.scores, weighted.scores, strict=True):
+        assert mean.tolist() == pytest.approx([(row[0] + row[8]).item() / 2, (row[3] + row[4]).item() / 2])
+        assert share.tolist() == pytest.approx([(0.25 * row[0] + 0.75 * row[8]).item(), row[3].item()])
+
+
+def test_it_is_a_row_of_the_map_that_fopru_reduces():
+    """With CLS as the only prefix, all rows but that of CLS are FoPru's: the two scores have nothing in common."""
+    query, key = torch.randn(2, 1, 3, 4, generator=torch.Generator().manual_seed(3))
+    full = torch.softmax(query[0] @ key[0].T * 0.5, -1)
+    assert torch.allclose(cls_attention(query, key, 0.5, 1), full[0, 1:])
+    assert torch.allclose(attention_means(query, key, 0.5, 1)[1], full[1:, 1:].mean(0))
