@@ -12,6 +12,8 @@ from fopru_graph.evaluation.task import RecordError
 from fopru_graph.graph import NodeError
 
 if TYPE_CHECKING:
+    import PIL.Image
+
     from fopru_graph.evaluation.runner import CellRun
 
 PICTURES = 2  # different ones that are drawn
@@ -34,7 +36,7 @@ def draw_gallery(run: CellRun, folder: Path) -> str | None:
         for number, index in enumerate(samples):
             _draw(run, folder, number, index)
         if attention is not None and samples:
-            pictures = [run.records.images(index, run.records.read(index))[0] for index in samples]
+            pictures = [(run.records.key(index), _first_picture(run, index)) for index in samples]
             write_attention(run.model.handle, pictures, attention)
     except (UserError, NodeError, OSError) as error:
         return str(error)
@@ -52,6 +54,10 @@ def _different(run: CellRun) -> Iterator[int]:
         if pictures and pictures[0][0] not in seen:
             seen.add(pictures[0][0])
             yield index
+
+
+def _first_picture(run: CellRun, index: int) -> PIL.Image.Image:
+    return run.records.images(index, run.records.read(index))[0][1]
 
 
 def _draw(run: CellRun, folder: Path, number: int, index: int) -> None:

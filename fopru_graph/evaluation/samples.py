@@ -67,8 +67,8 @@ class PipelineModel:
     ) -> None:
         self._held: dict[str, values.Image] = {}
         self._cancel = cancel
-        self._graph = graph.copy()
         self._registry = _with_samples(graph.registry, self._held)
+        self._graph = graph.copy(self._registry)
         self._source = _picture_node(self._graph)
         self._graph.put(_replaced(self._graph, self._source))
         plan = Executor(self._registry).plan(self._graph)
