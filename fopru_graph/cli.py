@@ -193,6 +193,20 @@ def tune(
 
 
 @app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="what eval or sweep wrote", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="where the page goes  [default: DIR/report.html]")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One page, figures and tables from a results folder: accuracy, tokens, times, paired tests, provenance."""
+    from fopru_graph.commands.report import report_results
+
+    report_results(folder, output, as_json)
+
+
+@app.command()
 def validate(
     file: FileArgument, as_json: JsonOption = False, nodes: NodesOption = None, sets: SetOption = None
 ) -> None:

@@ -85,7 +85,7 @@ def test_without_ratio_files_run_as_they_are_written(tmp_path):
     (row,) = json.loads(result.stdout)["results"]
     assert row["ratio"] is None and row["retention"]["final"] == 0.5
     table = evaluate(tmp_path, RANK, "--task", "scenes", "--limit", "3", "--set", "prune.ratio=0.5")
-    assert "fopru_rank" in table.stdout and "50 %" in table.stdout
+    assert "fopru_rank" in table.stdout and "256 → 128 → 128" in table.stdout
 
 
 def test_tasks_are_listed():
@@ -177,7 +177,7 @@ def test_tune_finds_a_ratio_and_says_how_sure_it_is(tmp_path):
     for one in (rank, fastv):
         assert one["drops"][-1]["drop"] == 0.0 or one["drops"][-1]["ratio"] < 1
         chosen = next(drop for drop in one["drops"] if drop["ratio"] == one["ratio"])
-        assert chosen["drop"] <= 5 and chosen["n"] == 60 and one["statement"]
+        assert chosen["drop"] <= 5 and chosen["n"] == 24 and one["statement"]
     assert data["best"]["scenes"] in ("fopru_rank", "fastv")
     again = invoke(*arguments, "--out", str(tmp_path / "out"))
     assert again.exit_code == 0 and "smallest within" in again.stdout and "fewest tokens with" in again.stdout
@@ -205,7 +205,7 @@ def uninterrupted(tmp_path_factory):
     return rows_of(out / "fopru_rank--scenes--r0.25")
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_ends_with_the_same_rows(tmp_path, kills, uninterrupted):
     """SIGKILL at random rows and moments within a row; every sample once, the same bytes but for the clock."""
     draw, folder = random.Random(kills), tmp_path / "fopru_rank--scenes--r0.25"

@@ -71,6 +71,8 @@ def evaluate_files(files: list[Path], nodes: list[Path] | None, sets: list[str] 
         return 130
     except NodeError as error:
         fail(1, str(error), error.hint)
+    except UserError as error:
+        fail(1, error.message, error.hint)
     finally:
         if ranks.first and summaries:
             _show(summaries, options)

@@ -56,6 +56,8 @@ def tune_files(
         return 130
     except NodeError as error:
         fail(1, str(error), error.hint)
+    except UserError as error:
+        fail(1, error.message, error.hint)
     ranks.leave()
     if ranks.first:
         _show(found, options.as_json)

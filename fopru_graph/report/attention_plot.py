@@ -44,7 +44,7 @@ def draw_concentration(data: Mapping[str, Any]) -> Figure:
         fontweight="bold",
         parse_math=False,
     )
-    left, right = figure.subfigures(1, 2, width_ratios=(4.8, 1.9 * len(layers)))
+    left, right = figure.subfigures(1, 2, width_ratios=(4.8, 1.9 * len(layers)), squeeze=False)[0]
     curves, needed = left.subplots(2, 1, height_ratios=(1.25, 1))
     _draw_curves(curves, data, layers)
     _draw_needed(needed, data)
@@ -65,9 +65,9 @@ def _draw_curves(axes: Axes, data: Mapping[str, Any], layers: Sequence[int]) -> 
     points = np.linspace(0, 1, 21)
     axes.plot(points, points, color="0.6", linewidth=1, label="even")
     for number, layer in enumerate(layers):
-        style = {"color": _LINES[number % len(_LINES)], "linestyle": _DASHES[number % len(_DASHES)]}
-        marker = {"marker": _MARKERS[number % len(_MARKERS)], "markersize": 4, "markevery": (number, 4)}
-        axes.plot(points, _means(data, "curves")[layer], **style, **marker, label=_name(layer, data))
+        style: dict[str, Any] = {"color": _LINES[number % len(_LINES)], "linestyle": _DASHES[number % len(_DASHES)]}
+        style |= {"marker": _MARKERS[number % len(_MARKERS)], "markersize": 4, "markevery": (number, 4)}
+        axes.plot(points, _means(data, "curves")[layer], **style, label=_name(layer, data))
     axes.axhline(_MASS, color="0.4", linewidth=0.8, linestyle=":")
     _shares(axes.xaxis)
     _shares(axes.yaxis)
@@ -80,6 +80,8 @@ def _draw_curves(axes: Axes, data: Mapping[str, Any], layers: Sequence[int]) -> 
 
 def _draw_needed(axes: Axes, data: Mapping[str, Any]) -> None:
     """The share of tokens that holds 80 % of each layer's attention: the mean of all pictures, and their range."""
+    from matplotlib.ticker import MaxNLocator
+
     every = np.array([[_number(share) for share in one["tokens_for_80"]] for one in data["pictures"]])
     seen = ~np.isnan(every).all(0)
     layers, every = np.flatnonzero(seen), every[:, seen]
@@ -89,7 +91,7 @@ def _draw_needed(axes: Axes, data: Mapping[str, Any]) -> None:
     axes.axvline(data["read_layer"], color=_LINES[1], linewidth=1, linestyle="--", label="layer that is read")
     axes.set_ylim(0, 1)
     axes.set_xlim(-0.5, data["layers"] - 0.5)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _shares(axes.yaxis)
     axes.set_xlabel("layer of the encoder")
     axes.set_ylabel(f"tokens that hold {percent(_MASS)}")

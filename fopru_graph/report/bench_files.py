@@ -13,14 +13,12 @@ from fopru_graph.errors import UserError
 from fopru_graph.graph.files import write_atomically
 from fopru_graph.report.bench_plot import bench_picture
 from fopru_graph.report.bench_table import STAGES, interval, machine_name, visual_tokens
+from fopru_graph.report.latex import escaped, tabular
 from fopru_graph.report.terminal import milliseconds, percent, size
 
 if TYPE_CHECKING:
     from fopru_graph.measure.result import BenchResult, Gain, Timing, Variant
 
-_TEX = {character: "\\" + character for character in "&%$#_{}"}
-_TEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}"}
-_TEX |= {"–": "--", "×": r"$\times$", "→": r"$\to$"}
 _TEX_COLUMNS = (
     *("Pipeline", "Kept", "TTFT (ms)", "Gain", r"95\,\% interval", "Ideal", "Reached"),
     *("Visual tokens", "TPOT (ms)", "Gain", "End to end (ms)", "KV cache", "Peak memory"),
@@ -104,18 +102,9 @@ def _gain(name: str, gain: Gain | None) -> dict[str, float | None]:
 
 def bench_tex(result: BenchResult) -> str:
     """A ``tabular`` of the package booktabs, to be used with ``\\input``; comments on top say how."""
-    rows = [" & ".join(map(_escaped, _cells(variant, result.reference))) + r" \\" for variant in result.variants]
-    lines = [
-        *(f"% {line}" for line in _comments(result)),
-        rf"\begin{{tabular}}{{l{'r' * (len(_TEX_COLUMNS) - 1)}}}",
-        r"\toprule",
-        " & ".join(_TEX_COLUMNS) + r" \\",
-        r"\midrule",
-        *rows,
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
+    rows = [" & ".join(map(escaped, _cells(variant, result.reference))) for variant in result.variants]
+    columns = f"l{'r' * (len(_TEX_COLUMNS) - 1)}"
+    return tabular(columns, " & ".join(_TEX_COLUMNS), [rows], _comments(result))
 
 
 def _comments(result: BenchResult) -> list[str]:
@@ -127,12 +116,12 @@ def _comments(result: BenchResult) -> list[str]:
         r"With \usepackage{booktabs} in the preamble, and \usepackage{graphicx} where the table is too wide:",
         r"  \begin{table}\centering",
         r"    \resizebox{\linewidth}{!}{\input{bench.tex}}",
-        rf"    \caption{{{_escaped(caption)}}}",
+        rf"    \caption{{{escaped(caption)}}}",
         r"  \end{table}",
         *(["Interrupted: the figures are those of the rounds that were finished."] if result.interrupted else []),
         *(f"Not measured: {line}" for line in result.skipped),
     ]
-    return [" ".join(line.splitlines()) for line in lines]
+    return lines
 
 
 def _cells(variant: Variant, reference: str) -> tuple[str, ...]:
@@ -148,9 +137,3 @@ def _cells(variant: Variant, reference: str) -> tuple[str, ...]:
         milliseconds(variant.end_to_end.median),
         *(size(variant.kv_bytes), size(variant.peak_memory_bytes)),
     )
-
-
-def _escaped(text: str) -> str:
-    """Text for LaTeX, also at a row's beginning, where a bracket would be read as an option of the row before."""
-    escaped = "".join(_TEX.get(character, character) for character in text)
-    return escaped.replace(r" \%", r"\,\%")

@@ -13,13 +13,14 @@ from fopru_graph.report.terminal import console, milliseconds, percent, simple_t
 def show_evaluation(summaries: Sequence[Mapping[str, Any]]) -> None:
     """One row a cell on stdout; where samples failed, the first error of each such cell on stderr."""
     table = simple_table(
-        "pipeline", "task", ">ratio", ">accuracy", ">95 % interval", ">n", ">errors", ">into the LLM", ">in its last layer",
-        ">TTFT ms", ">samples/s",
-    )  # fmt: skip
+        *("pipeline", "task", ">ratio", ">accuracy", ">95 % interval", ">n", ">errors"),
+        *(">visual tokens", ">TTFT ms", ">samples/s"),
+        title="[dim]visual tokens: encoded → into the LLM → in its last layer, means[/]",
+    )
     for summary in summaries:
         low, high = summary["ci"]
-        retention, first = summary["retention"], summary["ttft_ms"]
-        failed = summary["accuracy"] is None
+        first, failed = summary["ttft_ms"], summary["accuracy"] is None
+        tokens = [summary["tokens"][name] for name in ("encoded", "kept", "final")]
         table.add_row(
             escape(summary["pipeline"]),
             escape(summary["task"]),
@@ -28,8 +29,7 @@ def show_evaluation(summaries: Sequence[Mapping[str, Any]]) -> None:
             "–" if failed else f"{100 * low:.1f}–{100 * high:.1f}",
             str(summary["n"]),
             f"[red]{summary['errors']}[/]" if summary["errors"] else "0",
-            percent(retention["kept"]),
-            percent(retention["final"]),
+            "–" if failed else " → ".join(f"{count:.4g}" for count in tokens),
             milliseconds(first["median"] if first else None),
             "–" if summary["samples_per_s"] is None else f"{summary['samples_per_s']:.1f}",
         )

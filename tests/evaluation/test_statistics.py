@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fopru_graph.evaluation.statistics import holm, interval, mcnemar, paired_difference, wilson
+from fopru_graph.evaluation.statistics import agresti_min, holm, interval, mcnemar, paired_difference, wilson
 
 # From scipy.stats.binomtest(k, n).proportion_ci(0.95, method="wilson"), version 1.17.1
 WILSON = {
@@ -166,6 +166,17 @@ def test_pairs_must_match() -> None:
 def pair(both: int, only_a: int, only_b: int, neither: int) -> tuple[list[float], list[float]]:
     counts = ((1, 1, both), (1, 0, only_a), (0, 1, only_b), (0, 0, neither))
     return [a for a, _, k in counts for _ in range(k)], [b for _, b, k in counts for _ in range(k)]
+
+
+def test_agresti_min_by_hand_and_with_a_width_where_nothing_differs():
+    """10 pairs, 3 won and 1 lost: (3.5 − 1.5) / 12 ± 1.96 · √((5 / 12 − (1 / 6)²) / 12)."""
+    low, high = agresti_min([0] * 3 + [1] + [1] * 6, [1] * 3 + [0] + [1] * 6)
+    half = 1.959964 * ((5 / 12 - 1 / 36) / 12) ** 0.5
+    assert (low, high) == pytest.approx((1 / 6 - half, 1 / 6 + half), abs=1e-6)
+    few, many = agresti_min([1] * 5, [1] * 5), agresti_min([1] * 5000, [1] * 5000)
+    assert few[0] < -0.2 and few[1] > 0.2 and many == pytest.approx((0, 0), abs=1e-3)
+    with pytest.raises(ValueError, match="as many scores"):
+        agresti_min([1], [1, 0])
 
 
 def test_mcnemar_of_known_tables() -> None:

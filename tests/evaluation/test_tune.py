@@ -87,5 +87,7 @@ def test_a_drop_is_taken_over_the_samples_that_both_answered(tmp_path):
     drop = drop_between(whole, pruned, 0.25)
     assert (drop.ratio, drop.accuracy, drop.drop, drop.n) == (0.25, 50.0, 25.0, 4)
     assert drop.low <= 25.0 <= drop.high
+    same = drop_between(whole, whole, 1.0)
+    assert same.drop == 0 and same.high > 20  # five samples without a difference prove little
     with pytest.raises(UserError, match="no answered sample in common"):
         drop_between(whole, write(tmp_path / "none", {4: None}), 0.25)

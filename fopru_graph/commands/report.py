@@ -1,0 +1,75 @@
+"""``fopru-graph report``: read a results folder, compare its cells, and leave a page, tables and figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from fopru_graph.commands.opening import fail
+from fopru_graph.errors import UserError
+from fopru_graph.evaluation.statistics import holm, mcnemar, paired_difference
+from fopru_graph.report.evaluation.cells import read_results
+from fopru_graph.report.evaluation.comparisons import Comparison, Pair, pairs_of
+from fopru_graph.report.evaluation.study import studies_of
+from fopru_graph.report.evaluation.write import Written, write_report
+from fopru_graph.report.terminal import show_warning
+
+
+def report_results(folder: Path, output: Path | None, as_json: bool) -> None:
+    """Write the report of a results folder and say where it is; cells that cannot be used are named on stderr.
+
+    Ends the program with exit code 2 where the folder has no usable cell.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    try:
+        results = read_results(folder)
+    except UserError as error:
+        fail(2, error.message, error.hint)
+    studies = studies_of(results.cells)
+    comparisons = compare(pair for study in studies for pair in pairs_of(study))
+    written = write_report(results, studies, comparisons, output)
+    for name, reason in written.left_out:
+        show_warning(f"left out {name}: {reason}")
+    if as_json:
+        print(json.dumps(_as_json(written, len(results.cells), comparisons), ensure_ascii=False))
+    else:
+        print(written.page)
+
+
+def compare(pairs: Iterable[Pair]) -> list[Comparison]:
+    """Test every pair; p values are corrected for all pairs of the same model against the same reference."""
+    tested = [(pair, mcnemar(pair.reference, pair.scores)) for pair in pairs]
+    families: dict[tuple[str, str], list[int]] = {}
+    for place, (pair, _) in enumerate(tested):
+        families.setdefault((pair.subject.model, pair.subject.against), []).append(place)
+    corrected = [1.0] * len(tested)
+    for places in families.values():
+        for place, p in zip(places, holm([tested[place][1] for place in places]), strict=True):
+            corrected[place] = p
+    return [
+        Comparison(
+            pair.subject,
+            len(pair.scores),
+            *paired_difference(pair.reference, pair.scores, pair.pictures),
+            p,
+            p_holm,
+        )
+        for (pair, p), p_holm in zip(tested, corrected, strict=True)
+    ]
+
+
+def _as_json(written: Written, cells: int, comparisons: list[Comparison]) -> dict[str, object]:
+    return {
+        "report": str(written.page),
+        "files": [str(path) for path in written.files],
+        "cells": cells,
+        "left_out": [one._asdict() for one in written.left_out],
+        "comparisons": [
+            asdict(one.subject) | {key: value for key, value in vars(one).items() if key != "subject"}
+            for one in comparisons
+        ],
+    }
