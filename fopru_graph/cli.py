@@ -165,6 +165,45 @@ def evaluate(
 
 
 @app.command()
+def sweep(
+    files: FilesArgument,
+    task: TaskOption,
+    ratio: Annotated[
+        str | None, typer.Option(help="shares of the visual tokens to keep; without it each file as it is written")
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=V1,V2", help="values of an input to combine; quote one that has commas"),
+    ] = None,
+    zipped: Annotated[bool, typer.Option("--zip", help="walk the lists in step instead of combining them")] = False,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    out: EvalOutOption = Path("fopru-eval"),
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="cells at a time; as many as GPUs, else up to two, without it")
+    ] = None,
+    executor: Annotated[str, typer.Option(help="local, slurm; submitit-local: its way on this machine")] = "local",
+    slurm: Annotated[
+        list[str] | None, typer.Option("--slurm", metavar="NAME=VALUE", help="parameters of sbatch, e.g. partition=gpu")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="run cells and samples again that failed before")] = False,
+    as_json: JsonOption = False,
+    nodes: NodesOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    attention: AttentionOption = None,
+) -> None:
+    """Evaluate every combination of pipelines, tasks, ratios and settings, each in a process of its own."""
+    from fopru_graph.commands.sweep import SweepOptions, sweep_files
+
+    options = SweepOptions(
+        *(task, ratio, tuple(sets or ()), zipped, tuple(data or ()), limit),
+        *(out, jobs, executor, tuple(slurm or ()), retry, as_json),
+    )
+    raise typer.Exit(sweep_files(files, nodes, options, ModelOptions(device, dtype, attention)))
+
+
+@app.command()
 def tune(
     files: FilesArgument,
     task: TaskOption,

@@ -21,6 +21,7 @@ from fopru_graph.evaluation.ranks import Ranks
 from fopru_graph.evaluation.runner import CellRun
 from fopru_graph.evaluation.runner import Progress as CellProgress
 from fopru_graph.evaluation.samples import PipelineModel
+from fopru_graph.evaluation.sweep import data_places
 from fopru_graph.evaluation.task import Records, Task
 from fopru_graph.evaluation.tasks import get_task
 from fopru_graph.evaluation.variants import Variant, variants_of
@@ -99,33 +100,20 @@ def settings_given(graph: Graph, sets: list[str] | None) -> dict[str, Any]:
     return given
 
 
-def open_tasks(names: Sequence[str], data: Sequence[str], limit: int | None) -> list[tuple[Task, Records, str]]:
-    """Tasks with their records and how the data was named.
+def open_tasks(names: Sequence[str], data: Sequence[str], limit: int | None) -> list[tuple[Task, Records]]:
+    """Tasks with their records.
 
     Raises:
         UserError: a task is unknown, or its data cannot be opened.
     """
-    places = _places(names, data)
+    places = data_places(names, data)
     if not names:
         raise UserError("there is no task", "write e.g. --task scenes; `fopru-graph tasks` lists them")
     opened = []
     for name in names:
         task = get_task(name)
-        place = places.get(name)
-        opened.append((task, task.open(place, limit), place or "its own"))
+        opened.append((task, task.open(places.get(name), limit)))
     return opened
-
-
-def _places(names: Sequence[str], data: Sequence[str]) -> dict[str, str]:
-    """The path for every task: ``TASK=PATH``, or a path for all."""
-    places: dict[str, str] = {}
-    for option in data:
-        task, equals, path = option.partition("=")
-        if equals and task in names:
-            places[task] = path
-        else:
-            places |= {name: option for name in names if name not in places}
-    return places
 
 
 def check_distinct(variants: Sequence[Variant]) -> None:
@@ -147,7 +135,7 @@ def check_distinct(variants: Sequence[Variant]) -> None:
 
 def run_cells(
     variants: Sequence[Variant],
-    tasks: Sequence[tuple[Task, Records, str]],
+    tasks: Sequence[tuple[Task, Records]],
     options: EvalOptions,
     ranks: Ranks,
     token: CancelToken,
@@ -166,15 +154,15 @@ def run_cells(
 def run_cell(
     variant: Variant,
     model: PipelineModel,
-    opened: tuple[Task, Records, str],
+    opened: tuple[Task, Records],
     options: EvalOptions,
     ranks: Ranks,
     label: str,
 ) -> dict[str, Any] | None:
     """Run one cell with its progress under ``label``; its summary and folder on the first rank, None on others."""
-    task, records, source = opened
+    task, records = opened
     folder = options.out / variant.folder(task.name)
-    cell = CellRun(variant, task, records, model, folder, source, ranks, options.limit, options.retry)
+    cell = CellRun(variant, task, records, model, folder, ranks, options.limit, options.retry)
     with _progress(label, ranks) as on_progress:
         summary = cell.run(on_progress)
     return None if summary is None else summary | {"folder": str(folder)}

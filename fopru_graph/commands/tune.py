@@ -21,7 +21,7 @@ from fopru_graph.evaluation.variants import Variant, variants_of
 from fopru_graph.graph import Cancelled, CancelToken, Graph, NodeError, PipelineError
 from fopru_graph.report.terminal import percent, show_failure, simple_table, stdout_console
 
-Opened = tuple[Task, Records, str]
+Opened = tuple[Task, Records]
 
 
 def tune_files(

@@ -71,15 +71,16 @@ class Cell:
                 return
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            different = [key for key in _IDENTIFYING if found.get(key) != _plain(self._identity.get(key))]
+            before, now = _identifying(found), _identifying(_plain(self._identity))
+            different = [key for key in _IDENTIFYING if before[key] != now[key]]
         except (ValueError, AttributeError, OSError) as error:
             raise UserError(f"{path} cannot be read: {error}", _OTHER) from error
         if different:
             key = different[0]
-            was, now = _first_difference(found.get(key), _plain(self._identity.get(key)))
+            was, is_now = _first_difference(before[key], now[key])
             raise UserError(
                 f"{self.folder} holds results of another configuration: {', '.join(different)} differ; "
-                f"{key} was {_short(was)}, now it is {_short(now)}",
+                f"{key} was {_short(was)}, now it is {_short(is_now)}",
                 _OTHER,
             )
 
@@ -220,6 +221,13 @@ def _writing(folder: Path) -> Iterator[None]:
 def _plain(value: Any) -> Any:
     """A value as it comes back from JSON."""
     return json.loads(json.dumps(value))
+
+
+def _identifying(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The part that must not change; the same data may lie elsewhere."""
+    data = identity.get("data")
+    fingerprint = data.get("fingerprint") if isinstance(data, dict) else data
+    return {key: identity.get(key) for key in _IDENTIFYING} | {"data": fingerprint}
 
 
 def _first_difference(one: Any, other: Any) -> tuple[Any, Any]:

@@ -45,8 +45,8 @@ class Progress:
 class CellRun:
     """One cell, ready to run.
 
-    ``records`` are the first samples of ``task`` that are asked for, ``folder`` where the rows go, ``source`` how the
-    user named the data, ``limit`` how many samples were asked for. ``retry``: those that failed before are run again.
+    ``records`` are the first samples of ``task`` that are asked for, ``limit`` their number as it was given, ``folder``
+    where the rows go. ``retry``: samples that failed before are run again.
     """
 
     variant: Variant
@@ -54,7 +54,6 @@ class CellRun:
     records: Records
     model: PipelineModel
     folder: Path
-    source: str = "bundled"
     ranks: Ranks = Ranks()
     limit: int | None = None
     retry: bool = False
@@ -143,7 +142,7 @@ class CellRun:
             "file": self.variant.graph.file,
             "graph": self.variant.graph.canonical(),
             "settings": dict(self.variant.settings),
-            "data": {"source": self.source, "fingerprint": self.records.fingerprint},
+            "data": {"source": self.records.source, "fingerprint": self.records.fingerprint},
             "weights": _weights(handle.name),
             "dtype": handle.dtype,
             "versions": _versions(machine),

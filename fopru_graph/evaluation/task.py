@@ -30,6 +30,9 @@ class Records(Protocol):
     fingerprint: str
     """Identity of the data: a hash of a local file's content, or name and revision on the hub."""
 
+    source: str
+    """Where they are, for people."""
+
     def __len__(self) -> int:
         """Number of records."""
 

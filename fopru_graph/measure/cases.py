@@ -57,7 +57,7 @@ def check_ratios(ratios: Sequence[float]) -> None:
 
 @dataclass(frozen=True)
 class Setting:
-    """A pipeline's pruning nodes set to a ratio: ``inputs`` by name; ``ratio`` None where the file is run as written."""
+    """A pipeline's pruning nodes set to a ratio: ``inputs`` by name; ``ratio`` None where it is run as written."""
 
     ratio: float | None
     inputs: Mapping[str, float]

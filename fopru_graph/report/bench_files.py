@@ -112,7 +112,7 @@ def _comments(result: BenchResult) -> list[str]:
     about = f"{result.model} on {machine_name(result.machine)}, {result.rounds} rounds"
     noise = f"; it measures {interval(result.self_gain, 3)} against itself" if result.self_gain else ""
     caption = f"Medians on {about}. Gains are relative to {result.reference}{noise}."
-    lines = [
+    return [
         r"With \usepackage{booktabs} in the preamble, and \usepackage{graphicx} where the table is too wide:",
         r"  \begin{table}\centering",
         r"    \resizebox{\linewidth}{!}{\input{bench.tex}}",
@@ -121,7 +121,6 @@ def _comments(result: BenchResult) -> list[str]:
         *(["Interrupted: the figures are those of the rounds that were finished."] if result.interrupted else []),
         *(f"Not measured: {line}" for line in result.skipped),
     ]
-    return lines
 
 
 def _cells(variant: Variant, reference: str) -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from dataclasses import replace
 
 import pytest
 
@@ -27,7 +29,7 @@ def test_rows_and_summary(tmp_path):
     assert [row["id"] for row in rows] == [f"toy/{index}" for index in range(12)]
     assert rows[3] == {
         "index": 3, "id": "toy/3", "type": "odd", "picture": "picture 1", "status": "ok", "answer": "3", "score": 0.0,
-        "facts": {"answer": "3"}, "error": None, "encoded": 8, "kept": 4, "final": 2, "layer_average": 3.0,
+        "facts": {"length": 1}, "error": None, "encoded": 8, "kept": 4, "final": 2, "layer_average": 3.0,
         "text_tokens": 5, "new_tokens": 2, "kv_bytes": 103,
         "timing": {"ttft_ms": 2.0, "prefill_ms": 1.0, "total_ms": rows[3]["timing"]["total_ms"], "rank": 0},
     }  # fmt: skip
@@ -113,3 +115,24 @@ def test_progress_counts_what_is_done_already(tmp_path):
         lambda p: seen.append((p.done, p.total, p.errors, p.scored))
     )
     assert seen[0] == (6, 12, 0, 1) and seen[-1] == (12, 12, 1, 6)
+
+
+def test_memory_stays_flat_over_many_samples(tmp_path):
+    """10,000 samples: what is kept of each are a few numbers, not its answer and not its row."""
+
+    class Talker(ToyModel):
+        def answer(self, prompt, images, max_new_tokens=None):
+            answered = super().answer(prompt, images, max_new_tokens)
+            self.asked.clear()
+            return replace(answered, text=prompt + "x" * 4000)
+
+    run = cell_run(tmp_path / "warm", ToyRecords(100), Talker())
+    run.run()
+    tracemalloc.start()
+    try:
+        assert cell_run(tmp_path / "a", ToyRecords(10_000), Talker()).run()["n"] == 10_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "a" / "results.jsonl").stat().st_size > 40_000_000
+    assert peak < 12_000_000

@@ -21,6 +21,7 @@ class ToyRecords:
 
     def __init__(self, count=12, broken=(), fingerprint="toy"):
         self.count, self.broken, self.fingerprint = count, set(broken), fingerprint
+        self.source = "toys"
 
     def __len__(self):
         return self.count
@@ -67,7 +68,7 @@ TASK = Task(
     title="Toy",
     open=lambda data, limit: ToyRecords(limit or 12),
     prompt=lambda record: str(record["number"]),
-    score=lambda answer, record: Score(float(record["number"] % 2 == 0), {"answer": answer}),
+    score=lambda answer, record: Score(float(record["number"] % 2 == 0), {"length": len(answer)}),
     max_new_tokens=4,
     scorer="toy@1",
     kind=lambda record: "even" if record["number"] % 2 == 0 else "odd",
@@ -77,6 +78,4 @@ TASK = Task(
 
 def cell_run(folder, records=None, model=None, file=RANK, ratio=0.5, ranks=None, **options):
     variant = variants_of(Graph.load(file), (ratio,))[0]
-    return CellRun(
-        variant, TASK, records or ToyRecords(), model or ToyModel(), folder, "toy", ranks or Ranks(), **options
-    )
+    return CellRun(variant, TASK, records or ToyRecords(), model or ToyModel(), folder, ranks or Ranks(), **options)

@@ -6,7 +6,8 @@ import zlib
 from dataclasses import dataclass
 
 _KNOWN = {
-    "load": 0, "encode": 1, "score": 2, "prune": 3, "merge": 3, "order": 4, "project": 5, "generate": 6, "show": 7, "flow": 8,
+    "load": 0, "encode": 1, "score": 2, "prune": 3, "merge": 3, "order": 4, "project": 5, "generate": 6, "show": 7,
+    "flow": 8,
 }  # fmt: skip
 _ACCENTS = (  # (on light ground, on dark ground), both with a contrast of three to one or more
     ("#0b66b0", "#62b0ff"),

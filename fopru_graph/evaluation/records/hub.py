@@ -1,0 +1,94 @@
+"""Data sets of the Hugging Face hub, through the package ``datasets``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fopru_graph.errors import UserError
+from fopru_graph.evaluation.records.layout import Hub, Row, first_line
+from fopru_graph.evaluation.task import RecordError
+
+
+class HubRows:
+    """The rows of a data set's split, pictures undecoded; only ``wanted`` columns are read, from a memory map.
+
+    Raises:
+        UserError: the package is missing, or the data set can be had under none of its names.
+    """
+
+    folder = None
+
+    def __init__(self, task: str, hub: Hub, wanted: Sequence[str]) -> None:
+        found, table = _load(task, hub)
+        columns = [name for name in table.column_names if name in set(wanted)]
+        self._columns = set(table.column_names)
+        self._table = _undecoded(table.select_columns(columns))
+        self.name = f"{found} ({hub.split})"
+        self.fingerprint = f"hub:{found}@{_revision(table)}:{hub.config or 'default'}:{hub.split}"
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def columns(self, _wanted: Sequence[Sequence[str]]) -> set[str]:
+        """Columns of the data set."""
+        return set(self._columns)
+
+    def row(self, index: int) -> Row:
+        """One row.
+
+        Raises:
+            RecordError: the copy in the cache is damaged.
+        """
+        try:
+            row: dict[str, Any] = self._table[index]
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{self.where(index)}: cannot be read: {first_line(error)}") from error
+        return row
+
+    def column(self, name: str) -> list[Any]:
+        """All values of a column."""
+        return list(self._table.select_columns([name])[name])
+
+    def where(self, index: int) -> str:
+        """Data set and row, counted from 1."""
+        return f"{self.name} row {index + 1}"
+
+
+def _load(task: str, hub: Hub) -> tuple[str, Any]:
+    """Name and table, under the first name that works."""
+    local = f"or give a local copy: --data {task}=PATH"
+    try:
+        import datasets
+    except ImportError as error:
+        hint = f"pip install 'fopru-graph[eval]', {local}"
+        raise UserError(
+            f"the data of '{task}' is on the Hugging Face hub, which needs the package datasets", hint
+        ) from error
+    reasons = []
+    for name in hub.ids:
+        try:
+            return name, datasets.load_dataset(name, hub.config, split=hub.split)
+        except Exception as error:  # network, cache and builders fail in their own ways; one name is as good as another
+            reasons.append(f"{name}: {first_line(error)}")
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    hint = f"HF_HUB_OFFLINE is set: unset it, {local}" if offline else f"check the network, {local}"
+    raise UserError(f"the data of '{task}' cannot be had from the Hugging Face hub ({'; '.join(reasons)})", hint)
+
+
+def _undecoded(table: Any) -> Any:
+    """The table with pictures as bytes: they are decoded by our own reader, which bounds them."""
+    import datasets
+
+    for name, feature in table.features.items():
+        if isinstance(feature, datasets.Image):
+            table = table.cast_column(name, datasets.Image(decode=False))
+    return table
+
+
+def _revision(table: Any) -> str:
+    """The commit: ``datasets`` keeps the rows of each in a cache folder of that name."""
+    files = table.cache_files
+    return Path(files[0]["filename"]).parent.name if files else "unknown"

@@ -1,0 +1,182 @@
+"""The records of a benchmark out of any kind of data, and the search for that data in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fopru_graph.errors import UserError
+from fopru_graph.evaluation.records.cells import CellError
+from fopru_graph.evaluation.records.hub import HubRows
+from fopru_graph.evaluation.records.jsonl import JsonLines
+from fopru_graph.evaluation.records.layout import Hub, Join, Keyed, Layout, Source
+from fopru_graph.evaluation.records.parquet import Parquet
+from fopru_graph.evaluation.records.pictures import read_picture
+from fopru_graph.evaluation.task import Record, RecordError
+from fopru_graph.graph.errors import did_you_mean
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+LINES = (".jsonl", ".ndjson")
+_KEY = "id"  # the column of a table of pictures that a record's key is looked up in
+
+
+class TableRecords:
+    """Records of a task; nothing is kept of a record that was read.
+
+    ``source`` says where they are; at most ``limit`` of them are counted.
+    """
+
+    def __init__(self, layout: Layout, rows: Source, pictures: Keyed | None, limit: int | None) -> None:
+        self._layout, self._rows, self._pictures = layout, rows, pictures
+        self._length = len(rows) if limit is None else min(limit, len(rows))
+        self._places = {} if pictures is None else {key: i for i, key in enumerate(pictures.column(_KEY))}
+        self.source = rows.name
+        self.fingerprint = rows.fingerprint + (f" {pictures.fingerprint}" if pictures else "")
+
+    def __len__(self) -> int:
+        return self._length
+
+    def key(self, index: int) -> str:
+        """The task and the number of the record, from 0."""
+        return f"{self._layout.task}/{index}"
+
+    def read(self, index: int) -> Record:
+        """One record: what the task's ``prepare`` makes of a row, and the cells of its pictures.
+
+        Raises:
+            RecordError: the row cannot be read, or a column is missing or unusable.
+        """
+        if not 0 <= index < self._length:
+            raise IndexError(f"record {index} of {self._length}")
+        row = self._rows.row(index)
+        try:
+            record = self._layout.prepare(row)
+        except CellError as error:
+            raise RecordError(f"{self._rows.where(index)}: {error}") from error
+        cells = {name: row.get(name) for name in self._layout.pictures(record)}
+        joined = {join.key: row.get(join.key)} if (join := self._layout.join) else {}
+        return record | cells | joined
+
+    def images(self, index: int, record: Record) -> list[tuple[str, PIL.Image.Image]]:
+        """The decoded RGB pictures of a record, each with the SHA-256 of its content.
+
+        Raises:
+            RecordError: a picture is missing or cannot be decoded.
+        """
+        where = self._rows.where(index)
+        pictures = []
+        for column in self._layout.pictures(record):
+            cell = record[column]
+            if cell is None and self._layout.join is not None:
+                cell = self._joined(self._layout.join, record, where)
+            pictures.append(read_picture(cell, column, self._rows.folder, where))
+        return pictures
+
+    def _joined(self, join: Join, record: Record, where: str) -> Any:
+        """The cell of the table of pictures, or the name of a file."""
+        key = record[join.key]
+        if key is None:
+            raise RecordError(f"{where}: picture 'image' is missing, and so is '{join.key}'")
+        if self._pictures is None:
+            return f"images/{key}.jpg"
+        if key not in self._places:
+            raise RecordError(f"{where}: there is no picture whose {_KEY} is {key!r} in {self._pictures.name}")
+        return self._pictures.row(self._places[key])["image"]
+
+
+def open_records(layout: Layout, data: str | None, limit: int | None) -> TableRecords:
+    """Records from the hub, or from the local file or folder ``data``.
+
+    A folder may hold ``<task>.jsonl``, ``<task>.parquet``, or the parquet files of a snapshot of the hub's data set.
+
+    Raises:
+        UserError: there is no such data, it cannot be read, or a column is missing in all of it.
+    """
+    join = layout.join
+    pictures: Keyed | None = None
+    if data is None:
+        rows: Source = HubRows(layout.task, layout.hub, layout.columns)
+        if join is not None:
+            pictures = HubRows(layout.task, Hub(layout.hub.ids, join.split, join.config), (_KEY, "image"))
+    else:
+        rows = _open_local(layout, Path(data))
+        if join is not None and (files := _snapshot(Path(data), join.config, join.split)):
+            pictures = Parquet(files, (_KEY, "image"), Path(data))
+            _check_columns(pictures, ((_KEY,), ("image",)))
+    _check_columns(rows, layout.required)
+    return TableRecords(layout, rows, pictures, limit)
+
+
+def _open_local(layout: Layout, path: Path) -> Source:
+    if path.is_dir():
+        files = _search(layout, path)
+        folder = path
+    else:
+        if not path.is_file():
+            raise UserError(f"there is no file or folder '{path}'", _near(path))
+        files, folder = [path], path.parent
+    suffix = files[0].suffix.lower()
+    if suffix in LINES:
+        return JsonLines(files[0])
+    if suffix == ".parquet":
+        return Parquet(files, layout.columns, folder)
+    raise UserError(f"'{path}' is no data file that can be read", "give a .jsonl or .parquet file, or a folder")
+
+
+def _search(layout: Layout, folder: Path) -> list[Path]:
+    """The data files of a folder, by the first rule that finds any."""
+    stems = (layout.task, *layout.file_names)
+    for name in [f"{stem}{suffix}" for stem in stems for suffix in (*LINES, ".parquet")]:
+        if (folder / name).is_file():
+            return [folder / name]
+    hub = layout.hub
+    for files in (_snapshot(folder, hub.config, hub.split), sorted(folder.glob("*.parquet"))):
+        if files:
+            return files
+    where = f"{hub.config or 'data'}/{hub.split}-*.parquet"
+    hint = f"it may hold {layout.task}.jsonl, {layout.task}.parquet, {where} or *.parquet"
+    raise UserError(f"the folder '{folder}' holds no data of '{layout.task}'", hint)
+
+
+def _snapshot(folder: Path, config: str | None, split: str) -> list[Path]:
+    """Parquet files where a copy of a hub's repository has them."""
+    for place in (config, "data", ".") if config else ("data", "."):
+        if files := sorted((folder / str(place)).glob(f"{split}-*.parquet")):
+            return files
+    return []
+
+
+def _check_columns(rows: Source, required: Sequence[Sequence[str]]) -> None:
+    """Refuse data in which a required column is missing altogether.
+
+    Raises:
+        UserError: it is missing; the message names the columns that are there.
+    """
+    there = rows.columns(required)
+    missing = [names for names in required if not there.intersection(names)]
+    if not missing:
+        return
+    close = next((hint for names in missing for name in names if (hint := did_you_mean(name, sorted(there)))), None)
+    listed = ", ".join(" or ".join(f"'{name}'" for name in names) for names in missing)
+    known = f"its columns are {', '.join(sorted(there))}" if there else _first_failure(rows)
+    raise UserError(f"'{rows.name}' lacks {listed}", f"{close} {known}" if close else known)
+
+
+def _first_failure(rows: Source) -> str:
+    try:
+        rows.row(0)
+    except RecordError as error:
+        return str(error)
+    return "its rows are empty"
+
+
+def _near(path: Path) -> str:
+    try:
+        close = did_you_mean(path.name, os.listdir(path.parent))
+    except OSError:
+        close = None
+    return close or "check the name and the current folder"

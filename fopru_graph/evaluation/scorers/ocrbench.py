@@ -1,0 +1,46 @@
+"""OCRBench (Liu et al. 2023): an answer is right when it contains one of the right texts.
+
+Two versions of the rule are in use. ``2024`` is that of lmms-eval until 0.3: the answer is put into lower case before
+anything else, so that a handwritten formula (HME100k, compared with its case) which has an upper-case letter can never
+be right. ``2026`` is today's: HME100k keeps its case, and full-width characters equal their ASCII counterparts
+elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+Version = Literal["2024", "2026"]
+FORMULAS = "HME100k"
+# Full-width forms of the printable ASCII characters, and the ideographic space.
+_NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
+
+
+def ocrbench(answer: str, texts: Sequence[str], dataset: str, version: Version) -> bool:
+    """Whether the answer contains one of ``texts``.
+
+    Without case and with newlines as spaces, but for the formulas of the part ``HME100k``: these with their case and
+    without newlines and spaces.
+    """
+    if version == "2024":
+        answer = answer.lower()
+    fold = _formula if dataset == FORMULAS else _wide if version == "2024" else _narrow
+    return any(fold(text) in fold(answer) for text in texts)
+
+
+def ocrbench_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """``ocrbench``: the score of 1000, i.e. 1000 times the share of right answers among the rows that were scored."""
+    return {"ocrbench": 1000 * sum(row["score"] for row in rows) / len(rows)} if rows else {}
+
+
+def _formula(text: str) -> str:
+    return text.strip().replace("\n", "").replace(" ", "")
+
+
+def _wide(text: str) -> str:
+    return text.lower().strip().replace("\n", " ")
+
+
+def _narrow(text: str) -> str:
+    return _wide(text.translate(_NARROW))
