@@ -27,7 +27,7 @@ from fopru_graph.evaluation.tasks import get_task
 from fopru_graph.evaluation.variants import Variant, variants_of
 from fopru_graph.graph import Cancelled, CancelToken, Graph, NodeError, PipelineError
 from fopru_graph.report.evaluation_table import show_evaluation
-from fopru_graph.report.terminal import console, show_failure
+from fopru_graph.report.terminal import console
 
 _EVERY = 10.0  # seconds between lines where there is no terminal to redraw
 
@@ -45,41 +45,76 @@ class EvalOptions:
     as_json: bool
 
 
-def evaluate_files(files: list[Path], nodes: list[Path] | None, sets: list[str] | None, options: EvalOptions,
-                   model: ModelOptions) -> int:  # fmt: skip
-    """Evaluate pipelines on tasks; returns the exit code."""
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What a command line names, opened and checked: pipelines, tasks with their records, and this process's part."""
+
+    graphs: Sequence[Graph]
+    tasks: Sequence[tuple[Task, Records]]
+    ranks: Ranks
+
+
+def open_study(
+    files: list[Path],
+    nodes: list[Path] | None,
+    sets: list[str] | None,
+    options: EvalOptions,
+    model: ModelOptions,
+    check: Callable[[Graph], object],
+) -> Study:
+    """Open everything; ends the program with exit code 2 where something is wrong, ``check`` of a graph included."""
     quieten()
     ranks = Ranks.of_environment()
     if model.device is None and (device := ranks.device()) is not None:
         model = ModelOptions(device, model.dtype, model.attention)
     graphs = open_graphs(files, nodes, sets, options.as_json, model)
     try:
-        variants = [v for graph in graphs for v in variants_of(graph, options.ratios, settings_given(graph, sets))]
-        tasks = open_tasks(options.tasks, options.data, options.limit)
-        check_distinct(variants)
+        for graph in graphs:
+            check(graph)
+        return Study(graphs, open_tasks(options.tasks, options.data, options.limit), ranks)
     except UserError as error:
         fail(2, error.message, error.hint)
     except PipelineError as error:
         fail(2, str(error))
+
+
+@contextlib.contextmanager
+def ending_well() -> Iterator[CancelToken]:
+    """Runs what is inside with a token that Ctrl-C cancels; failures end the program with a message and exit code."""
     token = CancelToken()
-    summaries: list[dict[str, Any]] = []
     try:
         with interrupt_cancels(token):
-            for summary in run_cells(variants, tasks, options, ranks, token):
-                summaries.append(summary)
+            yield token
     except Cancelled:
-        show_failure("interrupted", "every finished sample is kept; the same command goes on from there")
-        return 130
+        fail(130, "interrupted", "every finished sample is kept; the same command goes on from there")
     except NodeError as error:
         fail(1, str(error), error.hint)
     except UserError as error:
         fail(1, error.message, error.hint)
+
+
+def evaluate_files(
+    files: list[Path], nodes: list[Path] | None, sets: list[str] | None, options: EvalOptions, model: ModelOptions
+) -> int:
+    """Evaluate pipelines on tasks; returns the exit code."""
+    variants: list[Variant] = []
+
+    def add(graph: Graph) -> None:
+        variants.extend(variants_of(graph, options.ratios, settings_given(graph, sets)))
+        check_distinct(variants)
+
+    study = open_study(files, nodes, sets, options, model, add)
+    summaries: list[dict[str, Any]] = []
+    try:
+        with ending_well() as token:
+            for summary in run_cells(variants, study, options, token):
+                summaries.append(summary)
     finally:
-        if ranks.first and summaries:
+        if study.ranks.first and summaries:
             _show(summaries, options)
-    ranks.leave()
+    study.ranks.leave()
     # A launcher takes every other code than 0 for a crash; the errors are in the table in any case.
-    return 3 if ranks.world == 1 and any(summary["errors"] for summary in summaries) else 0
+    return 3 if study.ranks.world == 1 and any(summary["errors"] for summary in summaries) else 0
 
 
 def names_in(text: str) -> tuple[str, ...]:
@@ -134,20 +169,16 @@ def check_distinct(variants: Sequence[Variant]) -> None:
 
 
 def run_cells(
-    variants: Sequence[Variant],
-    tasks: Sequence[tuple[Task, Records]],
-    options: EvalOptions,
-    ranks: Ranks,
-    token: CancelToken,
+    variants: Sequence[Variant], study: Study, options: EvalOptions, token: CancelToken
 ) -> Iterator[dict[str, Any]]:
     """The summaries of all cells, one by one; on other ranks than the first there are none."""
     loaded: dict[str, dict[str, Any]] = {}
-    count = len(variants) * len(tasks)
+    tasks, count = study.tasks, len(variants) * len(study.tasks)
     for number, variant in enumerate(variants):
         model = PipelineModel(variant.graph, loaded, token)
         for place, opened in enumerate(tasks):
             label = f"{variant.label} on {opened[0].name} ({number * len(tasks) + place + 1}/{count})"
-            if (summary := run_cell(variant, model, opened, options, ranks, label)) is not None:
+            if (summary := run_cell(variant, model, opened, options, study.ranks, label)) is not None:
                 yield summary
 
 

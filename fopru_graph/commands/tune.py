@@ -9,17 +9,15 @@ from typing import Any
 
 from rich.markup import escape
 
-from fopru_graph.commands.evaluate import EvalOptions, open_tasks, run_cell, settings_given
-from fopru_graph.commands.opening import ModelOptions, fail, open_graphs
-from fopru_graph.commands.run import interrupt_cancels, quieten
+from fopru_graph.commands.evaluate import EvalOptions, Study, ending_well, open_study, run_cell, settings_given
+from fopru_graph.commands.opening import ModelOptions
 from fopru_graph.errors import UserError
-from fopru_graph.evaluation.ranks import Ranks
 from fopru_graph.evaluation.samples import PipelineModel
 from fopru_graph.evaluation.task import Records, Task
 from fopru_graph.evaluation.tune import PAPER_RATIOS, Drop, Tuned, drop_between, tune
 from fopru_graph.evaluation.variants import Variant, variants_of
-from fopru_graph.graph import Cancelled, CancelToken, Graph, NodeError, PipelineError
-from fopru_graph.report.terminal import percent, show_failure, simple_table, stdout_console
+from fopru_graph.graph import CancelToken, Graph
+from fopru_graph.report.terminal import percent, simple_table, stdout_console
 
 Opened = tuple[Task, Records]
 
@@ -33,33 +31,11 @@ def tune_files(
     model: ModelOptions,
 ) -> int:
     """Tune every pipeline on every task; returns the exit code."""
-    quieten()
-    ranks = Ranks.of_environment()
-    if model.device is None and (device := ranks.device()) is not None:
-        model = ModelOptions(device, model.dtype, model.attention)
-    graphs = open_graphs(files, nodes, sets, options.as_json, model)
-    try:
-        for graph in graphs:
-            _check_tunable(graph)
-        tasks = open_tasks(options.tasks, options.data, options.limit)
-    except UserError as error:
-        fail(2, error.message, error.hint)
-    except PipelineError as error:
-        fail(2, str(error))
-    token, found = CancelToken(), []
-    try:
-        with interrupt_cancels(token):
-            for one in _tune_all(graphs, sets, tasks, max_drop, options, ranks, token):
-                found.append(one)
-    except Cancelled:
-        show_failure("interrupted", "every finished sample is kept; the same command goes on from there")
-        return 130
-    except NodeError as error:
-        fail(1, str(error), error.hint)
-    except UserError as error:
-        fail(1, error.message, error.hint)
-    ranks.leave()
-    if ranks.first:
+    study = open_study(files, nodes, sets, options, model, _check_tunable)
+    with ending_well() as token:
+        found = list(_tune_all(study, sets, max_drop, options, token))
+    study.ranks.leave()
+    if study.ranks.first:
         _show(found, options.as_json)
     return 0
 
@@ -78,24 +54,18 @@ def _check_tunable(graph: Graph) -> None:
 
 
 def _tune_all(
-    graphs: Sequence[Graph],
-    sets: list[str] | None,
-    tasks: Sequence[Opened],
-    max_drop: float,
-    options: EvalOptions,
-    ranks: Ranks,
-    token: CancelToken,
+    study: Study, sets: list[str] | None, max_drop: float, options: EvalOptions, token: CancelToken
 ) -> Iterator[Tuned]:
     loaded: dict[str, dict[str, Any]] = {}
 
     def run(variant: Variant, opened: Opened) -> Path:
         label = f"{variant.label} on {opened[0].name}"
-        run_cell(variant, PipelineModel(variant.graph, loaded, token), opened, options, ranks, label)
+        run_cell(variant, PipelineModel(variant.graph, loaded, token), opened, options, study.ranks, label)
         return options.out / variant.folder(opened[0].name)
 
-    for graph in graphs:
+    for graph in study.graphs:
         given = settings_given(graph, sets)
-        for opened in tasks:
+        for opened in study.tasks:
             whole = run(variants_of(graph, (1.0,), given)[0], opened)
 
             def measure(
