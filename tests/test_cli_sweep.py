@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,11 @@ import time
 
 import pytest
 
+from fopru_graph.commands.opening import ModelOptions
+from fopru_graph.commands.sweep import SweepOptions, plan_cells
 from tests.test_cli import PIPELINES, invoke
 
+DEMO = PIPELINES.parent / "fopru_graph" / "demo" / "model"
 BASELINE, RANK, FASTV = (str(PIPELINES / f"{name}.yaml") for name in ("baseline", "fopru_rank", "fastv"))
 FEW = ("--task", "scenes", "--limit", "6")
 
@@ -70,6 +74,70 @@ def test_stopped_and_started_again_it_ends_as_if_nothing_had_been(tmp_path):
         assert rows == list(range(20))
 
 
+def test_ctrl_c_stops_the_cells_and_gives_them_back(tmp_path):
+    command = [sys.executable, "-m", "fopru_graph", "sweep", RANK, "--task", "scenes", "--limit", "400", "--json"]
+    process = subprocess.Popen([*command, "--out", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    shards, until = tmp_path / "fopru_rank--scenes--as-written" / "shards", time.monotonic() + 120
+    while not list(shards.glob("*.jsonl")) and time.monotonic() < until and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130 and b"the same command goes on from there" in stderr
+    (cell,) = json.loads(stdout)["cells"]
+    assert (cell["state"], cell["attempts"], cell["accuracy"]) == ("pending", 0, None)
+    log = (tmp_path / "logs" / f"{cell['label']}.log").read_text()
+    assert "interrupted" in log and "Traceback" not in log  # it was asked, and had the time to say so
+
+
+def test_what_failed_is_run_again_only_on_demand(tmp_path):
+    model = tmp_path / "model"
+    arguments = (BASELINE, *FEW, "--set", f"model={model}", "--json")
+    assert sweep(tmp_path, *arguments).exit_code == 3
+    shutil.copytree(DEMO, model)
+    (cell,) = cells(sweep(tmp_path, *arguments)).values()
+    assert (cell["state"], cell["attempts"]) == ("failed", 1)
+    result = sweep(tmp_path, *arguments, "--retry")
+    (cell,) = cells(result).values()
+    assert (result.exit_code, cell["state"], cell["attempts"], cell["n"]) == (0, "done", 2, 6)
+
+
+def planned(tmp_path, files, ratio=None, sets=(), zipped=False):
+    options = SweepOptions("scenes", ratio, sets, zipped, (), None, tmp_path, None, "local", (), False, False)
+    jobs = plan_cells([PIPELINES / f"{name}.yaml" for name in files], None, options, ModelOptions(dtype="float32"))
+    return [(job.facts["pipeline"], job.facts["ratio"], job.facts["settings"]) for job in jobs]
+
+
+def test_a_setting_applies_where_it_has_a_place(tmp_path):
+    assert planned(tmp_path, ["baseline", "fopru_rank", "prumerge"], "1,0.5", ("prune.over=tile,image",)) == [
+        ("baseline", 1.0, {}),  # drops nothing: one cell
+        ("fopru_rank", 1.0, {"prune.over": "tile"}),
+        ("fopru_rank", 0.5, {"prune.over": "tile"}),
+        ("fopru_rank", 1.0, {"prune.over": "image"}),
+        ("fopru_rank", 0.5, {"prune.over": "image"}),
+        ("prumerge", None, {}),  # finds its own number of tokens
+    ]
+
+
+def test_lists_in_step(tmp_path):
+    assert planned(tmp_path, ["fopru_rank"], "0.5,0.25", ("prune.over=tile,image",), zipped=True) == [
+        ("fopru_rank", 0.5, {"prune.over": "tile"}),
+        ("fopru_rank", 0.25, {"prune.over": "image"}),
+    ]
+
+
+def test_a_value_with_a_comma_is_quoted(tmp_path):
+    found = planned(tmp_path, ["fopru_rank"], sets=("prompt='red, or blue ?',what ?",))
+    assert [settings["prompt"] for _, _, settings in found] == ["red, or blue ?", "what ?"]
+
+
+def test_cells_take_over_what_is_said_of_the_model(tmp_path):
+    options = SweepOptions("scenes", None, (), False, (), 5, tmp_path, None, "local", (), True, False)
+    (job,) = plan_cells([PIPELINES / "baseline.yaml"], None, options, ModelOptions("cpu", "float32", "eager"))
+    assert job.argv[1:4] == ("-m", "fopru_graph", "eval")
+    text = " ".join(job.argv[4:])
+    assert "--limit 5 --retry --device cpu --dtype float32 --attn eager" in text and text.endswith("--json")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -79,6 +147,8 @@ def test_stopped_and_started_again_it_ends_as_if_nothing_had_been(tmp_path):
         ([RANK, *FEW, "--set", "prune.rato=1,2"], "rato"),
         ([RANK, *FEW, "--set", "prune.ratio=1,2"], "less than or equal to 1"),
         ([RANK, *FEW, "--zip", "--set", "prune.over=tile,image", "--ratio", "1,0.5,0.25"], "same length"),
+        ([RANK, *FEW, "--ratio", "0.5", "--set", "prune.ratio=0.25"], "set the same input"),
+        ([RANK, RANK, *FEW, "--ratio", "0.5", "--set", "prune.over"], "there is no ="),
         ([RANK, *FEW, "--executor", "kubernetes"], "kubernetes"),
         ([RANK, *FEW, "--data", "nowhere.jsonl"], "nowhere.jsonl"),
         (["nowhere.yaml", *FEW], "nowhere.yaml"),

@@ -25,8 +25,8 @@ from fopru_graph.evaluation.sweep import (
     combinations,
     data_places,
     distinct,
-    figures_of,
     job_of,
+    row_of,
 )
 from fopru_graph.evaluation.tasks import get_task
 from fopru_graph.evaluation.variants import Variant, variants_of
@@ -215,7 +215,7 @@ class _Rows:
     def _row(self, job: Job) -> dict[str, Any]:
         key = (job.hash, job.state, job.attempts)
         if key not in self._known:
-            self._known[key] = figures_of(job, self._out)
+            self._known[key] = row_of(job, self._out)
         log = f"\nlog: {self._out / LOGS / job.label}.log"
         times = {"started": job.started, "ended": job.ended, "error": job.error and job.error + log}
         return self._known[key] | times

@@ -89,9 +89,8 @@ def run_share(folder: str, name: str) -> None:
     """What a task of the array does: run the cells of one share. Its arguments are texts: nothing else is pickled."""
     share = json.loads((Path(folder) / f"{name}.json").read_text(encoding="utf-8"))
     os.chdir(share["cwd"])
-    with StopSignals(
-        signal.SIGINT, signal.SIGTERM, signal.SIGUSR2
-    ) as stop:  # the last when Slurm's time is nearly over
+    # Slurm's time limit announces itself by SIGUSR2, which submitit asks for.
+    with StopSignals(signal.SIGINT, signal.SIGTERM, signal.SIGUSR2) as stop:
         jobs = Share(Path(folder), [Job.from_json(job) for job in share["jobs"]])
         Crew(jobs, Path(share["out"]), places_for(1, share["device"]), stop).run()
 
@@ -179,7 +178,9 @@ class Array:
             UserError: files cannot be written, an array is not accepted or begins no cell, or another sweep took over.
         """
         try:
-            (self._folder / _STATES).mkdir(parents=True, mode=0o700)
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700)  # submitit keeps pickles in it, and whoever can write those can run code
+            (self._folder / _STATES).mkdir()
             write_atomically(self._folder.parent / _CURRENT, self._folder.name.encode())
             self._look()
             while self._table.unfinished() and not self._stop.count:
@@ -230,6 +231,15 @@ class Array:
         until = time.monotonic() + LEASE
         while self._running() and time.monotonic() < until and self._stop.count < 2:
             self._pause()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """What was stopped on request was not attempted, so the file that says so must not be found again."""
+        for job in self._table.jobs():
+            path = self._folder / _STATES / f"{job.hash}-{job.attempts}.json"
+            if job.state in ("pending", "lost") and path.exists():
+                path.unlink()
+                self._table.release(job)
 
     def _pause(self) -> None:
         time.sleep(_LOOK)

@@ -182,7 +182,7 @@ def _command(job: Job) -> str:
     return " ".join(job.argv[4 : job.argv.index("--out")])
 
 
-def figures_of(job: Job, out: Path) -> dict[str, Any]:
+def row_of(job: Job, out: Path) -> dict[str, Any]:
     """One cell for people and for ``--json``: where it stands, and the accuracy that its summary has."""
     folder = out / job.label
     summary: dict[str, Any] = {}

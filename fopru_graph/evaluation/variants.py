@@ -18,20 +18,26 @@ from fopru_graph.measure.cases import generating_node, name_of, settings_of
 class Variant:
     """One pipeline, ready to run at one ratio.
 
-    ``ratio`` is None where the pipeline is run as its file says. ``settings`` are all values that were set, the ratio's
-    included. ``prunes``: whether visual tokens are dropped.
+    ``ratio`` is None where the pipeline is run as its file says; ``shares`` are the inputs that it sets, ``given`` the
+    values that the user set otherwise. ``prunes``: whether visual tokens are dropped.
     """
 
     pipeline: str
     ratio: float | None
-    settings: Mapping[str, Any]
+    given: Mapping[str, Any]
+    shares: Mapping[str, float]
     graph: Graph
     prunes: bool
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All values that were set."""
+        return {**self.given, **self.shares}
 
     def folder(self, task: str) -> str:
         """The name of the results folder for a task: pipeline, task, ratio, and a hash of the other settings."""
         ratio = "as-written" if self.ratio is None else f"r{self.ratio:.6g}"
-        own = {key: value for key, value in self.settings.items() if self.ratio is None or not key.endswith(".ratio")}
+        own = {key: value for key, value in self.given.items() if key not in self.shares}
         parts = [re.sub(r"[^\w.-]", "_", self.pipeline), task, ratio]
         if own:
             parts.append(hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8])
@@ -59,11 +65,11 @@ def variants_of(
     given = dict(settings or {})
     if ratios is None:
         prunes = any(step.spec.category == "prune" for step in plan.steps.values())
-        return [Variant(name_of(graph), None, given, graph, prunes)]
+        return [Variant(name_of(graph), None, given, {}, graph, prunes)]
     variants = []
     for setting in settings_of(graph, plan, ratios):
         own = graph.copy()
         for target, value in setting.inputs.items():
             own.set(target, value)
-        variants.append(Variant(name_of(graph), setting.ratio, given | dict(setting.inputs), own, setting.prunes))
+        variants.append(Variant(name_of(graph), setting.ratio, given, setting.inputs, own, setting.prunes))
     return variants

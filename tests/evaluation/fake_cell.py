@@ -1,11 +1,15 @@
-"""A cell of a sweep that evaluates nothing: ``fake_cell.py OUT LABEL SECONDS CODE``. Tells that it began and ended."""
+"""A cell of a sweep that evaluates nothing: ``fake_cell.py OUT LABEL SECONDS CODE``. Tells that it began and ended,
+and of a clash where another process is at the same cell.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 
 def tell(out: Path, word: str, label: str) -> None:
@@ -16,7 +20,16 @@ def tell(out: Path, word: str, label: str) -> None:
 def main(out: str, label: str, seconds: str, code: str) -> int:
     folder = Path(out)
     tell(folder, "begin", label)
-    time.sleep(float(seconds))
+    with (folder / f"{label}.lock").open("w") as lock:
+        return work(folder, label, float(seconds), code, lock)
+
+
+def work(folder: Path, label: str, seconds: float, code: str, lock: TextIO) -> int:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        tell(folder, "clash", label)
+    time.sleep(seconds)
     (folder / label).mkdir(exist_ok=True)
     if code in ("0", "3"):
         (folder / label / "summary.json").write_text('{"accuracy": 0.5, "n": 2, "errors": 0}')

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fopru_graph.errors import UserError
@@ -111,9 +112,22 @@ while (job := table.claim()) is not None:
     assert set(states(opened(tmp_path, fakes(tmp_path, 200)))) == {"done"}
 
 
+def test_no_cell_outlives_a_killed_sweep(tmp_path):
+    process = worker(tmp_path, 2, 60, 2)
+    until = time.monotonic() + 60
+    while len(trace(tmp_path)) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    cells = [psutil.Process(int(line.split()[2])) for line in (tmp_path / "trace").read_text().splitlines()]
+    assert len(cells) == 2
+    os.killpg(process.pid, signal.SIGKILL)  # not the cells: each has a group of its own
+    process.wait()
+    _, alive = psutil.wait_procs(cells, timeout=30)
+    assert not alive and trace(tmp_path, "end") == []
+
+
 @pytest.mark.parametrize("seed", range(3))
-def test_a_killed_sweep_goes_on_and_no_cell_outlives_it(tmp_path, seed):
-    """SIGKILL at a random moment: cells end with their sweep, and every cell is done exactly once in the end."""
+def test_a_killed_sweep_goes_on(tmp_path, seed):
+    """SIGKILL at a random moment: every cell is done exactly once in the end."""
     process = worker(tmp_path, 8, 0.3, 2)
     until = time.monotonic() + 60
     while len(trace(tmp_path)) < 3 and time.monotonic() < until:
@@ -126,6 +140,7 @@ def test_a_killed_sweep_goes_on_and_no_cell_outlives_it(tmp_path, seed):
     assert worker(tmp_path, 8, 0.05, 2).wait(60) == 0
     table = opened(tmp_path, fakes(tmp_path, 8))
     assert states(table) == ["done"] * 8
+    assert trace(tmp_path, "clash") == []
     final = Counter(trace(tmp_path, "end"))
     assert set(final) == {f"cell{number:03d}" for number in range(8)}
     again = [label for label, times in final.items() if times > 1]
@@ -150,7 +165,9 @@ def test_a_cell_whose_workers_keep_dying_is_lost_in_the_end(tmp_path):
 
 def test_a_worker_elsewhere_is_believed_for_a_while(tmp_path):
     now = [1000.0]
-    far = opened(tmp_path, fakes(tmp_path, 1), host="far", clock=lambda: now[0])
+    dead = subprocess.Popen(["true"])  # a number that says nothing here: it is of the other machine
+    dead.wait()
+    far = opened(tmp_path, fakes(tmp_path, 1), host="far", pid=dead.pid, clock=lambda: now[0])
     job = far.claim()
     near = opened(tmp_path, fakes(tmp_path, 1), clock=lambda: now[0])
     now[0] += LEASE - 1
@@ -218,6 +235,27 @@ def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path, kind):
         JobTable(path)
     assert "sweep.sqlite" in caught.value.message and "--out" in caught.value.hint
     assert path.read_bytes() == before
+
+
+def test_a_table_or_a_log_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "sweep.sqlite").mkdir()
+    with pytest.raises(UserError, match="sweep.sqlite cannot be used"):
+        JobTable(tmp_path / "sweep.sqlite")
+    (tmp_path / "sweep.sqlite").rmdir()
+    (tmp_path / "logs").write_text("not a folder")
+    table = opened(tmp_path, fakes(tmp_path, 1))
+    with pytest.raises(UserError, match="cell000 cannot be started with its log") as caught:
+        run(table, tmp_path)
+    assert "--out" in caught.value.hint
+    assert states(table) == ["pending"] and table.jobs()[0].attempts == 0
+
+
+def test_a_full_disk_keeps_what_was_there(tmp_path):
+    table = opened(tmp_path, fakes(tmp_path, 1))
+    table._base.execute("PRAGMA max_page_count = 4")  # what SQLite says of a full disk
+    with pytest.raises(UserError, match="sweep.sqlite cannot be used: database or disk is full"):
+        table.add(fakes(tmp_path, 500))
+    assert states(table) == ["pending"]
 
 
 def test_an_array_runs_all_cells_and_its_states_reach_the_table(tmp_path):
