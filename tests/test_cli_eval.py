@@ -156,19 +156,8 @@ def test_a_pipeline_that_fails_on_every_sample_is_shown_as_failed(tmp_path):
 
 
 def test_tune_finds_a_ratio_and_says_how_sure_it_is(tmp_path):
-    arguments = (
-        "tune",
-        RANK,
-        FASTV,
-        "--task",
-        "scenes",
-        "--limit",
-        "60",
-        "--max-drop",
-        "5",
-        "--ratio",
-        "1,0.5,0.25,0.05",
-    )
+    arguments = ("tune", RANK, FASTV, "--task", "scenes", "--limit", "24", "--max-drop", "5")
+    arguments += ("--ratio", "1,0.5,0.25,0.05")
     result = invoke(*arguments, "--out", str(tmp_path / "out"), "--json")
     assert result.exit_code == 0, result.stderr
     data = json.loads(result.stdout)
