@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fopru_graph.report.evaluation.look import (
     INK,
+    PAPER,
     Drawing,
     Look,
     drawn,
@@ -165,15 +166,10 @@ def _draw_ratio(axes: Axes, study: Study, ratio: float, looks: dict[str, Look]) 
         if len(places) > len(heights):
             known = [height for height in heights if height is not None]
             heights.append(sum(known) / len(known) if len(known) == len(study.tasks) else None)
-        look, reference = looks[method.label], method.role is not Role.METHOD
+        look = looks[method.label]
         xs = [place + width * (number - (len(methods) - 1) / 2) for place in range(len(places))]
         tops = [100 * height if height is not None else 0 for height in heights]
-        hatch = {Role.RANDOM: "///", Role.DOWNSAMPLE: "..."}.get(method.role, "")
-        fill = (
-            {"color": "none", "edgecolor": INK, "linewidth": 0.6, "hatch": hatch}
-            if reference
-            else {"color": look.colour}
-        )
+        fill = _fill(method.role, look)
         axes.bar(xs, tops, 0.92 * width, label=label_of(method), **fill)
         # Colours alone would tell bars apart by nothing else: each carries its method's marker.
         shown = [(x, top) for x, top in zip(xs, tops, strict=True) if top]
@@ -189,3 +185,13 @@ def _draw_ratio(axes: Axes, study: Study, ratio: float, looks: dict[str, Look]) 
     axes.set_ylabel("relative accuracy, %")
     axes.set_title(f"{percent(ratio)} of the visual tokens", fontsize=10)
     axes.grid(axis="y")
+
+
+def _fill(role: Role, look: Look) -> dict[str, Any]:
+    """The inside of a bar: references are hatched in ink, methods whose colour another one has too in white."""
+    if role is not Role.METHOD:
+        hatch = {Role.RANDOM: "///", Role.DOWNSAMPLE: "..."}.get(role, "")
+        return {"color": "none", "edgecolor": INK, "linewidth": 0.6, "hatch": hatch}
+    if look.dashes == "-":
+        return {"color": look.colour}
+    return {"facecolor": look.colour, "edgecolor": PAPER, "linewidth": 0, "hatch": "xx"}
