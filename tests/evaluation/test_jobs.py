@@ -87,7 +87,7 @@ def test_cells_run_and_their_ends_are_kept(tmp_path):
 
 
 def test_two_workers_never_run_the_same_cell(tmp_path):
-    """200 cells that take no time, claimed by two processes at once."""
+    """200 cells that take a moment, claimed by two processes at once."""
     opened(tmp_path, fakes(tmp_path, 200)).close()
     claims = """
 import sys, time
@@ -104,6 +104,7 @@ while (job := table.claim()) is not None:
     with (out / "trace").open("a") as stream:
         stream.write(f"begin {job.label} {sys.argv[2]}\\n")
     table.finish(job, "done", 0)
+    time.sleep(0.001)  # a cell takes a moment: else the lock goes back to who has just let go of it
 """
     racers = [subprocess.Popen([sys.executable, "-c", claims, str(tmp_path), name]) for name in "ab"]
     assert [racer.wait(120) for racer in racers] == [0, 0]
