@@ -19,6 +19,7 @@ from fopru_graph.commands.opening import (
     make_registry,
     open_graph,
     open_graphs,
+    parse_ratios,
     refuse,
     show,
     write_text,
@@ -115,7 +116,7 @@ def bench(
     attention: AttentionOption = None,
 ) -> None:
     """Measure pipelines against each other in one process: times, tokens, memory, and the limits of arithmetic."""
-    from fopru_graph.commands.bench import BenchOptions, bench_paper, bench_pipelines, parse_ratios
+    from fopru_graph.commands.bench import BenchOptions, bench_paper, bench_pipelines
 
     options = BenchOptions(parse_ratios(ratio), new_tokens, repeat, stock, threads, out, as_json)
     model = ModelOptions(device, dtype, attention)
@@ -148,7 +149,6 @@ def evaluate(
     attention: AttentionOption = None,
 ) -> None:
     """Accuracy of pipelines on benchmarks: a row a sample, goes on where it was stopped, over several processes."""
-    from fopru_graph.commands.bench import parse_ratios
     from fopru_graph.commands.evaluate import EvalOptions, evaluate_files, names_in
 
     ratios = None if ratio is None else parse_ratios(ratio)
@@ -214,7 +214,6 @@ def tune(
     attention: AttentionOption = None,
 ) -> None:
     """Find the smallest share of visual tokens that a task allows; several files are strategies to choose from."""
-    from fopru_graph.commands.bench import parse_ratios
     from fopru_graph.commands.evaluate import EvalOptions, names_in
     from fopru_graph.commands.tune import tune_files
 

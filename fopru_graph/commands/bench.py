@@ -16,7 +16,7 @@ from fopru_graph.commands.run import interrupt_cancels, quieten
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled, CancelToken, Graph, NodeError, PipelineError
 from fopru_graph.measure.bench import Bench, OnProgress
-from fopru_graph.measure.cases import Case, cases_of, check_ratios, stock_case
+from fopru_graph.measure.cases import Case, cases_of, stock_case
 from fopru_graph.measure.result import BenchResult
 from fopru_graph.report.bench_files import write_bench
 from fopru_graph.report.bench_table import show_bench
@@ -45,18 +45,6 @@ class BenchOptions:
     threads: int
     out: Path
     as_json: bool
-
-
-def parse_ratios(text: str) -> tuple[float, ...]:
-    """Numbers between commas; ends the program with exit code 2 where one is no ratio."""
-    try:
-        ratios = tuple(float(part) for part in text.split(",") if part.strip())
-        check_ratios(ratios)
-    except ValueError:
-        fail(2, f"--ratio {text}: that is no list of numbers", "write e.g. --ratio 1,0.5,0.25")
-    except UserError as error:
-        fail(2, f"--ratio {text}: {error.message}", error.hint)
-    return tuple(dict.fromkeys(ratios))
 
 
 def bench_pipelines(graphs: Sequence[Graph], options: BenchOptions) -> int:

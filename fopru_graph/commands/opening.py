@@ -147,6 +147,21 @@ def _takes_text(graph: Graph, target: str) -> bool:
     return spec is not None and key in spec.inputs and "str" in spec.inputs[key].type_name.split(" | ")
 
 
+def parse_ratios(text: str) -> tuple[float, ...]:
+    """Numbers between commas; ends the program with exit code 2 where one is no ratio."""
+    from fopru_graph.errors import UserError
+    from fopru_graph.measure.cases import check_ratios
+
+    try:
+        ratios = tuple(float(part) for part in text.split(",") if part.strip())
+        check_ratios(ratios)
+    except ValueError:
+        fail(2, f"--ratio {text}: that is no list of numbers", "write e.g. --ratio 1,0.5,0.25")
+    except UserError as error:
+        fail(2, f"--ratio {text}: {error.message}", error.hint)
+    return tuple(dict.fromkeys(ratios))
+
+
 def show(problems: list[Problem], file: Path) -> None:
     """Show the problems of a file, if there are any."""
     if problems:
