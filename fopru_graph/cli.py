@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from fopru_graph.commands.opening import (
+from fopru_graph.commands.arguments import (
     ModelOptions,
     check_graph,
     fail,
@@ -262,7 +262,7 @@ def list_nodes(
 ) -> None:
     """List the node types, or show one with its inputs and outputs."""
     from fopru_graph.graph import PipelineError
-    from fopru_graph.report.catalogue import describe_node, show_catalogue, show_node
+    from fopru_graph.terminal.catalogue import describe_node, show_catalogue, show_node
 
     registry = make_registry(nodes)
     try:
@@ -281,8 +281,8 @@ def list_nodes(
 @app.command()
 def models(as_json: JsonOption = False) -> None:
     """List the model families that are served, with checkpoints of each and what it supports."""
-    from fopru_graph.lvlm.served import SERVED
-    from fopru_graph.report.catalogue import show_models
+    from fopru_graph.lvlm.families.registry import SERVED
+    from fopru_graph.terminal.catalogue import show_models
 
     if as_json:
         print(json.dumps({"models": [one.to_json() for one in SERVED]}, indent=2, ensure_ascii=False))
@@ -294,7 +294,7 @@ def models(as_json: JsonOption = False) -> None:
 def tasks(as_json: JsonOption = False) -> None:
     """List the benchmarks that pipelines can be evaluated on."""
     from fopru_graph.evaluation.tasks import TASKS, get_task
-    from fopru_graph.report.catalogue import show_tasks
+    from fopru_graph.terminal.catalogue import show_tasks
 
     found = [get_task(name) for name in TASKS]
     rows = [
@@ -315,8 +315,8 @@ def draw(
     nodes: NodesOption = None,
 ) -> None:
     """Draw a pipeline as Mermaid, DOT or SVG text; needs no network and no other program."""
-    from fopru_graph.graph.draw import FORMATS
-    from fopru_graph.graph.draw import draw as draw_graph
+    from fopru_graph.drawing.draw import FORMATS
+    from fopru_graph.drawing.draw import draw as draw_graph
 
     if form not in FORMATS:
         fail(2, f"format {form!r} is unknown", f"choose {', '.join(FORMATS)}")
@@ -329,7 +329,7 @@ def schema(
     nodes: NodesOption = None,
 ) -> None:
     """Print the JSON Schema of pipeline files, for completion and checks in editors."""
-    from fopru_graph.graph.schema import pipeline_schema
+    from fopru_graph.graph.yaml.schema import pipeline_schema
 
     write_text(json.dumps(pipeline_schema(make_registry(nodes)), indent=2, ensure_ascii=False) + "\n", output)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import PIL.Image
     import torch
 
-    from fopru_graph.lvlm.family import Family
+    from fopru_graph.lvlm.families.family import Family
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Video:
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class ModelSizes:
     """Sizes that the arithmetic of a run follows from. Weights are counted where they multiply every token.
 
     ``tower_weights`` of the layers that are run, ``tower_layers`` of them, ``whole_tower`` both for all layers;
@@ -75,7 +75,7 @@ class Anatomy:
 
 @dataclass(frozen=True, eq=False)
 class ModelHandle:
-    """A loaded model behind its family's small interface (`fopru_graph.lvlm.family`)."""
+    """A loaded model behind its family's small interface (`fopru_graph.lvlm.families.family`)."""
 
     name: str
     family: Family
@@ -96,16 +96,16 @@ class TileAttention:
     """What is needed to reduce one tile's attention map at the layer that the projector reads, without storing the map.
 
     ``query`` and ``key`` are (H, P + M, d), after any rotary embedding; the map is softmax(scale · q kᵀ) over all P + M
-    tokens, of which the first P (CLS, registers) are no patches. ``units`` (N, m) int64 holds the patches that the
-    model merges into each visual token; None where every patch is one, M = N. ``weights`` (N, m) float32 say how
-    much of each patch is in the token, with rows that sum to one; None for equal shares.
+    tokens, of which the first P (CLS, registers) are no patches. ``patch_groups`` (N, m) int64 holds the patches that
+    the model merges into each visual token; None where every patch is a token, M = N. ``weights`` (N, m) float32 are
+    the shares of a token's patches and sum to one; None for equal shares.
     """
 
     query: torch.Tensor
     key: torch.Tensor
     scale: float
     prefix: int
-    units: torch.Tensor | None = None
+    patch_groups: torch.Tensor | None = None
     weights: torch.Tensor | None = None
 
 
@@ -114,19 +114,19 @@ class Tile:
     """One tile: its visual tokens (N, D), their grid (h, w) with h·w = N, and the attention that scores them.
 
     ``features`` are those of the layer that the projector reads, or what the projector made of them, where it merges
-    patches. ``deep`` holds further (N, E) features that the model adds inside its language model (DeepStack).
-    ``place`` is the tile's (row, column) where the picture was cut into a grid of tiles; None for an overview, a
-    picture that is one tile, and a frame. ``leading`` holds the (P, D) features of the tokens before the patches (CLS)
-    where the next encoder layer could go on from all of them; else None.
+    patches. ``deepstack`` holds further (N, E) features that the model adds inside its language model (DeepStack).
+    ``tile_position`` is the tile's (row, column) where the picture was cut into a grid of tiles; None for an overview,
+    a picture that is one tile, and a frame. ``prefix_features`` holds the (P, D) features of the tokens before the
+    patches (CLS) where the next encoder layer could go on from all of them; else None.
     """
 
     features: torch.Tensor
     grid: tuple[int, int]
     image: int
     attention: TileAttention
-    deep: tuple[torch.Tensor, ...] = ()
-    place: tuple[int, int] | None = None
-    leading: torch.Tensor | None = None
+    deepstack: tuple[torch.Tensor, ...] = ()
+    tile_position: tuple[int, int] | None = None
+    prefix_features: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,17 +174,17 @@ class VisionFeatures:
 class Significance:
     """One score per visual token, larger is more significant.
 
-    ``scores`` holds one (N,) float32 tensor a tile, ``grids`` its (h, w), ``sides`` the name of the scorer or, of
+    ``scores`` holds one (N,) float32 tensor a tile, ``grids`` its (h, w), ``direction`` the name of the scorer or, of
     FoPru's two means, a () bool tensor on the scores' device: True where the attention received was taken.
-    ``images`` holds each tile's image and ``places`` its place in the picture, as in `Tile`; a scorer that leaves them
-    out can only be pruned tile by tile.
+    ``images`` holds each tile's image and ``tile_positions`` its position in the picture, as in `Tile`; a scorer that
+    leaves them out can only be pruned tile by tile.
     """
 
     scores: tuple[torch.Tensor, ...]
     grids: tuple[tuple[int, int], ...]
-    sides: tuple[str | torch.Tensor, ...]
+    direction: tuple[str | torch.Tensor, ...]
     images: tuple[int, ...] = ()
-    places: tuple[tuple[int, int] | None, ...] = ()
+    tile_positions: tuple[tuple[int, int] | None, ...] = ()
 
     @classmethod
     def of(
@@ -193,15 +193,15 @@ class Significance:
         """Scores of all tiles of ``features``; ``side`` names the scorer, or tells of each tile what was taken."""
         tiles = features.tiles
         sides = (side,) * len(tiles) if isinstance(side, str) else tuple(side)
-        grids, images, places = zip(*((tile.grid, tile.image, tile.place) for tile in tiles), strict=True)
-        return cls(tuple(scores), grids, sides, images, places)
+        grids, images, positions = zip(*((tile.grid, tile.image, tile.tile_position) for tile in tiles), strict=True)
+        return cls(tuple(scores), grids, sides, images, positions)
 
     @property
-    def direction(self) -> tuple[str, ...]:
+    def direction_names(self) -> tuple[str, ...]:
         """For each tile the mean that was taken: ``received`` (column mean, s₂ of Eq. 3), ``given`` (row mean, s₁), or
         another scorer's name. Reading it waits for the device, which is why it is read after a run and not in it.
         """
-        return tuple(side if isinstance(side, str) else "received" if side else "given" for side in self.sides)
+        return tuple(side if isinstance(side, str) else "received" if side else "given" for side in self.direction)
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,16 +218,16 @@ class VisualTokens:
 
     ``origin`` holds one (K, 2) int64 tensor an image: tile and index within the tile of every row, (−1, −1) for rows
     that stand for no patch, such as the end of a line. ``encoded`` is each image's number of rows before any was
-    dropped, and ``places`` (K,) int64 which of them are left, where that matters. ``deep`` holds an image's further
-    (K, E) features, one a DeepStack layer; ``grids`` its (frames, h, w); ``markup`` and ``video`` as in
-    `VisionFeatures`.
+    dropped, and ``keep_positions`` (K,) int64 which of them are left, where that matters. ``deepstack`` holds an
+    image's further (K, E) features, one a DeepStack layer; ``grids`` its (frames, h, w); ``markup`` and ``video`` as
+    in `VisionFeatures`.
     """
 
-    rows: tuple[torch.Tensor, ...]
+    embeddings: tuple[torch.Tensor, ...]
     origin: tuple[torch.Tensor, ...]
     encoded: tuple[int, ...]
-    places: tuple[torch.Tensor, ...] = ()
-    deep: tuple[tuple[torch.Tensor, ...], ...] = ()
+    keep_positions: tuple[torch.Tensor, ...] = ()
+    deepstack: tuple[tuple[torch.Tensor, ...], ...] = ()
     grids: tuple[tuple[int, int, int], ...] = ()
     markup: tuple[str, ...] = ()
     video: bool = False

@@ -18,8 +18,8 @@ class Blind(Node):
     def run(self, tokens: values.VisualTokens) -> values.VisualTokens:
         return replace(
             tokens,
-            rows=tuple(rows[:0] for rows in tokens.rows),
+            embeddings=tuple(rows[:0] for rows in tokens.embeddings),
             origin=tuple(rows[:0] for rows in tokens.origin),
-            places=tuple(rows[:0] for rows in tokens.places),
-            deep=tuple(tuple(layer[:0] for layer in image) for image in tokens.deep),
+            keep_positions=tuple(rows[:0] for rows in tokens.keep_positions),
+            deepstack=tuple(tuple(layer[:0] for layer in image) for image in tokens.deepstack),
         )

@@ -22,9 +22,9 @@ class ClsAttention(Node):
         ] = "mean",
     ) -> values.Significance:
         from fopru_graph.pruning.attention import cls_attention
-        from fopru_graph.pruning.pool import pool_units
+        from fopru_graph.pruning.pool_scores import pool_scores
 
         noted = [tile.attention for tile in features.tiles]
         rows = [cls_attention(one.query, one.key, one.scale, one.prefix, heads) for one in noted]
-        scores = [pool_units(row, one.units, one.weights) for row, one in zip(rows, noted, strict=True)]
+        scores = [pool_scores(row, one.patch_groups, one.weights) for row, one in zip(rows, noted, strict=True)]
         return values.Significance.of(features, scores, "cls")

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fopru_graph import values
 from fopru_graph.graph import Node, node
-from fopru_graph.nodes.budget import Ratio, Tokens
+from fopru_graph.nodes._inputs import Ratio, Tokens
 
 
 @node(category="prune")

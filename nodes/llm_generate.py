@@ -44,8 +44,8 @@ class LLMGenerate(Node):
             Field(description="how the decoder is driven: auto takes the fastest that fits, thin the stock forward"),
         ] = "auto",
     ) -> Answer:
-        from fopru_graph.lvlm.decode import generate
-        from fopru_graph.lvlm.streaming import TextStream
+        from fopru_graph.lvlm.decoding.generate import generate
+        from fopru_graph.lvlm.decoding.streaming import TextStream
 
         prompts = [prompt] if isinstance(prompt, str) else prompt
         stream = TextStream(model.family, ctx.text) if len(prompts) == 1 else None

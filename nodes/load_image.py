@@ -17,12 +17,12 @@ class LoadImage(Node):
     def run(
         self, path: Annotated[str, Field(description="a file, or demo:NAME for a bundled picture")]
     ) -> values.Image:
-        from fopru_graph.lvlm.images import load_image
+        from fopru_graph.lvlm.inputs.images import load_image
 
         return load_image(path)
 
     def fingerprint(self, path: str = "") -> str:
         """The file's content, so that a changed picture is encoded again."""
-        from fopru_graph.lvlm.images import fingerprint
+        from fopru_graph.lvlm.inputs.images import fingerprint
 
         return fingerprint(path)

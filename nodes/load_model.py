@@ -33,12 +33,12 @@ class LoadModel(Node):
             Literal["4bit", "8bit"] | None, Field(description="weights in fewer bits, through bitsandbytes")
         ] = None,
     ) -> values.ModelHandle:
-        from fopru_graph.lvlm.load import load_model
+        from fopru_graph.lvlm.loading.load import load_model
 
         return load_model(name, device, dtype, attention, device_map, revision, quantization)
 
     def fingerprint(self, name: str = "demo") -> list[str]:
         """The checkpoint's files, so that a retrained folder is loaded again."""
-        from fopru_graph.lvlm.checkpoint import fingerprint
+        from fopru_graph.lvlm.loading.checkpoint import fingerprint
 
         return fingerprint(name)

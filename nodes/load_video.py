@@ -19,12 +19,12 @@ class LoadVideo(Node):
         path: Annotated[str, Field(description="a folder of pictures, or an animated GIF, WebP or PNG file")],
         frames: Annotated[int, Field(ge=1, description="number of frames; all where there are fewer")] = 8,
     ) -> values.Video:
-        from fopru_graph.lvlm.video import load_video
+        from fopru_graph.lvlm.inputs.video import load_video
 
         return load_video(path, frames)
 
     def fingerprint(self, path: str = "") -> str:
         """The frames' content, so that a changed video is encoded again."""
-        from fopru_graph.lvlm.video import fingerprint
+        from fopru_graph.lvlm.inputs.video import fingerprint
 
         return fingerprint(path)

@@ -9,7 +9,7 @@ from pydantic import Field
 from fopru_graph import values
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Node, node
-from fopru_graph.nodes.mixed import Mixed, mixed_tiles
+from fopru_graph.nodes._merge import Mixed, mixed_tiles
 
 
 @node(category="merge")

@@ -19,7 +19,7 @@ class RandomScore(Node):
         features: values.VisionFeatures,
         seed: Annotated[int, Field(ge=0, description="another one gives other scores")] = 0,
     ) -> values.Significance:
-        from fopru_graph.pruning.chance import random_scores
+        from fopru_graph.pruning.random_scores import random_scores
 
         owners, scores = [tile.image for tile in features.tiles], []
         for i, tile in enumerate(features.tiles):

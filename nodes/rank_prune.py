@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fopru_graph import values
 from fopru_graph.graph import Node, node
-from fopru_graph.nodes.budget import Over, Ratio, Tokens
+from fopru_graph.nodes._inputs import Over, Ratio, Tokens
 
 
 @node(category="prune")

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from fopru_graph import values
 from fopru_graph.graph import Node, node
-from fopru_graph.nodes.budget import Ratio, Tokens
+from fopru_graph.nodes._inputs import Ratio, Tokens
 
 
 @node(category="prune")
@@ -34,7 +34,7 @@ class RowPrune(Node):
         scores, grids = significance.scores, significance.grids
         chosen: dict = {}
         if over == "stitched":
-            groups = stitched_groups(groups_of(len(scores), significance.images, "image"), significance.places)
+            groups = stitched_groups(groups_of(len(scores), significance.images, "image"), significance.tile_positions)
             for tiles, bands in groups:
                 picked = stitched_row_select([scores[t] for t in tiles], grids[tiles[0]], bands, ratio, tokens)
                 chosen |= zip(tiles, picked, strict=True)

@@ -23,14 +23,14 @@ class Significance(Node):
         ] = "auto",
     ) -> values.Significance:
         from fopru_graph.pruning.attention import attention_means
-        from fopru_graph.pruning.pool import pool_units
+        from fopru_graph.pruning.pool_scores import pool_scores
         from fopru_graph.pruning.significance import significance
 
         scores, sides = [], []
         for tile in features.tiles:
             noted = tile.attention
             means = attention_means(noted.query, noted.key, noted.scale, noted.prefix)
-            pooled = [pool_units(mean, noted.units, noted.weights) for mean in means]
+            pooled = [pool_scores(mean, noted.patch_groups, noted.weights) for mean in means]
             one, side = significance(*pooled, direction)
             scores.append(one)
             sides.append(side)

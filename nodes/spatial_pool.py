@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fopru_graph import values
 from fopru_graph.graph import Node, node
-from fopru_graph.nodes.budget import Ratio, Tokens
-from fopru_graph.nodes.mixed import Mixed, mixed_tiles
+from fopru_graph.nodes._inputs import Ratio, Tokens
+from fopru_graph.nodes._merge import Mixed, mixed_tiles
 
 
 @node(category="prune")

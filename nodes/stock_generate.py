@@ -24,7 +24,7 @@ class StockGenerate(Node):
         max_new_tokens: MaxNewTokens = 64,
         min_new_tokens: MinNewTokens = 0,
     ) -> Answer:
-        from fopru_graph.lvlm.stock import stock_generate
+        from fopru_graph.lvlm.decoding.stock_generate import stock_generate
 
         images = image if isinstance(image, list) else [image]
         generation = stock_generate(

@@ -106,7 +106,7 @@ def test_a_mistake_is_one_clear_sentence(arguments, code, says, tmp_path):
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_figure(tmp_path, monkeypatch):
-    monkeypatch.setattr("fopru_graph.lvlm.device.free_memory", lambda _device: 2**30)
+    monkeypatch.setattr("fopru_graph.lvlm.loading.device.free_memory", lambda _device: 2**30)
     result = bench(tmp_path, BASELINE, "--set", "model=random:llava-1.6-13b", *SHORT)
     assert result.exit_code == 1
     assert "need 49.7 GiB, cpu has 1.0 GiB free" in result.stderr
@@ -131,7 +131,7 @@ def test_a_variant_that_fails_is_exit_3_and_the_others_are_shown(tmp_path):
 
 
 def test_paper_shows_its_figures_beside_ours_and_says_what_was_not_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr("fopru_graph.lvlm.device.free_memory", lambda _device: 2**30)
+    monkeypatch.setattr("fopru_graph.lvlm.loading.device.free_memory", lambda _device: 2**30)
     result = bench(tmp_path, "--paper", *SHORT)
     assert result.exit_code == 3
     for word in ("1.97", "2.52", "2.61", "does not fit", "LLaVA-1.6-13B"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fopru_graph.errors import UserError
-from tests.report.evaluation.fake_results import write_cell
+from tests.report.page.fake_results import write_cell
 from tests.test_cli import invoke
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from fopru_graph.commands.opening import ModelOptions
+from fopru_graph.commands.arguments import ModelOptions
 from fopru_graph.commands.sweep import SweepOptions, plan_cells
 from tests.test_cli import PIPELINES, invoke
 
@@ -165,7 +165,7 @@ def test_planning_loads_no_torch(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from fopru_graph.commands.opening import ModelOptions
+from fopru_graph.commands.arguments import ModelOptions
 from fopru_graph.commands.sweep import SweepOptions, plan_cells
 out = Path({str(tmp_path)!r})
 options = SweepOptions("scenes", "1,0.5", (), False, (), None, out, None, "local", (), False, False)

@@ -236,7 +236,7 @@ def test_the_scorer_of_the_contributors_guide_works(tmp_path: Path) -> None:
         "from feature_norm import FeatureNorm\n"
         "tile = values.Tile(torch.tensor([[3.0, 4.0], [0.0, 1.0]]), (1, 2), 0, None)\n"
         "scored = FeatureNorm()(features=values.VisionFeatures((tile, tile), ()))\n"
-        "print([scores.tolist() for scores in scored.scores], scored.grids, scored.direction)"
+        "print([scores.tolist() for scores in scored.scores], scored.grids, scored.direction_names)"
     )
     done = python(code, str(tmp_path))
     assert done.stdout == "[[5.0, 1.0], [5.0, 1.0]] ((1, 2), (1, 2)) ('feature_norm', 'feature_norm')\n", done.stderr

@@ -243,7 +243,7 @@ def test_a_merged_picture_is_reported_once(tmp_path):
 
 
 def test_blind_is_shown_as_what_it_is(tmp_path, monkeypatch):
-    from fopru_graph.report import kept
+    from fopru_graph.pictures import kept
 
     drawn = []
     draw = kept.draw_kept

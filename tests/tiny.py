@@ -9,7 +9,7 @@ import transformers
 
 from fopru_graph.lvlm.families.llava import Llava
 from fopru_graph.lvlm.families.llava_next import LlavaNext
-from fopru_graph.lvlm.presets import byte_tokenizer
+from fopru_graph.lvlm.loading.presets import byte_tokenizer
 from fopru_graph.values import Image
 
 IMAGE_ID = 4

@@ -11,17 +11,17 @@ from pathlib import Path
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fopru_graph.commands.opening import ModelOptions, fail, open_graphs
+from fopru_graph.commands.arguments import ModelOptions, fail, open_graphs
 from fopru_graph.commands.run import interrupt_cancels, quieten
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled, CancelToken, Graph, NodeError, PipelineError
 from fopru_graph.measure.bench import Bench, OnProgress
-from fopru_graph.measure.cases import Case, cases_of, stock_case
-from fopru_graph.measure.result import BenchResult
-from fopru_graph.report.bench_files import write_bench
-from fopru_graph.report.bench_table import show_bench
-from fopru_graph.report.paper import PAPER_MODELS, paper_json, show_paper
-from fopru_graph.report.terminal import console, show_failure
+from fopru_graph.measure.pipelines import Case, cases_of, stock_case
+from fopru_graph.report.bench.files import write_bench
+from fopru_graph.report.bench.paper import PAPER_MODELS, paper_json, show_paper
+from fopru_graph.report.bench.table import show_bench
+from fopru_graph.results.bench import BenchResult
+from fopru_graph.terminal.console import console, show_failure
 
 _INTERRUPTED = "interrupted; what was measured until then is above and in the files"
 
@@ -123,7 +123,7 @@ def _paper_cases(name: str, sets: list[str], options: BenchOptions, model: Model
 
 def _paper_picture(folder: Path) -> Path:
     """A picture of 640 × 480, as most of POPE's are: its size decides how many tiles LLaVA-1.6 cuts it into."""
-    from fopru_graph.lvlm.images import load_image
+    from fopru_graph.lvlm.inputs.images import load_image
 
     path = folder / "picture-640x480.png"
     load_image("demo:street-sign").picture.resize((640, 480)).save(path)

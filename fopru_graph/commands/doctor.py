@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from fopru_graph.report.terminal import simple_table, stdout_console
+from fopru_graph.terminal.console import simple_table, stdout_console
 
 PACKAGES = (
     "torch",
@@ -70,7 +70,7 @@ def _devices() -> str:
 
 
 def _features() -> str:
-    from fopru_graph.lvlm.probe import missing_capabilities
+    from fopru_graph.lvlm.loading.compat import missing_capabilities
 
     if missing := missing_capabilities():
         raise RuntimeError("; ".join(missing))

@@ -13,21 +13,21 @@ from typing import Any
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fopru_graph.commands.opening import ModelOptions, fail, open_graphs
+from fopru_graph.commands.arguments import ModelOptions, fail, open_graphs
 from fopru_graph.commands.run import interrupt_cancels, quieten
 from fopru_graph.errors import UserError
-from fopru_graph.evaluation.cell import SUMMARY
 from fopru_graph.evaluation.ranks import Ranks
 from fopru_graph.evaluation.runner import CellRun
 from fopru_graph.evaluation.runner import Progress as CellProgress
-from fopru_graph.evaluation.samples import PipelineModel
-from fopru_graph.evaluation.sweep import data_places
 from fopru_graph.evaluation.task import Records, Task
 from fopru_graph.evaluation.tasks import get_task
 from fopru_graph.evaluation.variants import Variant, variants_of
 from fopru_graph.graph import Cancelled, CancelToken, Graph, NodeError, PipelineError
-from fopru_graph.report.evaluation_table import show_evaluation
-from fopru_graph.report.terminal import console
+from fopru_graph.pipeline_model import PipelineModel
+from fopru_graph.results.cell import SUMMARY
+from fopru_graph.sweep.plan import data_places
+from fopru_graph.terminal.console import console
+from fopru_graph.terminal.evaluation import show_evaluation
 
 _EVERY = 10.0  # seconds between lines where there is no terminal to redraw
 

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from fopru_graph.commands.opening import fail
+from fopru_graph.commands.arguments import fail
 from fopru_graph.errors import UserError
-from fopru_graph.evaluation.statistics import holm, mcnemar, paired_difference
-from fopru_graph.report.evaluation.cells import read_results
-from fopru_graph.report.evaluation.comparisons import Comparison, Pair, pairs_of
-from fopru_graph.report.evaluation.study import studies_of
-from fopru_graph.report.evaluation.write import Written, write_report
-from fopru_graph.report.terminal import show_warning
+from fopru_graph.report.page.write import Written, write_report
+from fopru_graph.results.comparisons import Comparison, Pair, pairs_of
+from fopru_graph.results.methods import studies_of
+from fopru_graph.results.reading import read_results
+from fopru_graph.results.statistics import holm, mcnemar, paired_difference
+from fopru_graph.terminal.console import show_warning
 
 
 def report_results(folder: Path, output: Path | None, as_json: bool) -> None:

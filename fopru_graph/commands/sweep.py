@@ -11,15 +11,16 @@ from typing import Any
 
 from rich.markup import escape
 
+from fopru_graph.commands.arguments import ModelOptions, apply_set, fail, open_graphs, refuse
 from fopru_graph.commands.evaluate import names_in, settings_given
-from fopru_graph.commands.opening import ModelOptions, apply_set, fail, open_graphs, refuse
 from fopru_graph.errors import UserError
-from fopru_graph.evaluation.cell import SUMMARY
-from fopru_graph.evaluation.crew import LOGS, Crew
-from fopru_graph.evaluation.jobs import Job, JobTable
-from fopru_graph.evaluation.processes import StopSignals, places_for
-from fopru_graph.evaluation.shares import Array, submitter
-from fopru_graph.evaluation.sweep import (
+from fopru_graph.evaluation.tasks import get_task
+from fopru_graph.evaluation.variants import Variant, variants_of
+from fopru_graph.graph import Graph, PipelineError, Problem, parse_value
+from fopru_graph.measure.pipelines import check_ratios
+from fopru_graph.results.cell import SUMMARY
+from fopru_graph.sweep.jobs import Job, JobTable
+from fopru_graph.sweep.plan import (
     CellOptions,
     Combination,
     combinations,
@@ -28,12 +29,11 @@ from fopru_graph.evaluation.sweep import (
     job_of,
     row_of,
 )
-from fopru_graph.evaluation.tasks import get_task
-from fopru_graph.evaluation.variants import Variant, variants_of
-from fopru_graph.graph import Graph, PipelineError, Problem, parse_value
-from fopru_graph.measure.cases import check_ratios
-from fopru_graph.report.sweep_table import SweepProgress, show_sweep
-from fopru_graph.report.terminal import console, show_failure
+from fopru_graph.sweep.process import StopSignals, places_for
+from fopru_graph.sweep.slurm import Array, submitter
+from fopru_graph.sweep.workers import LOGS, Crew
+from fopru_graph.terminal.console import console, show_failure
+from fopru_graph.terminal.sweep import SweepProgress, show_sweep
 
 TABLE = "sweep.sqlite"
 EXECUTORS = ("local", "slurm", "submitit-local")

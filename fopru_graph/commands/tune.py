@@ -9,15 +9,15 @@ from typing import Any
 
 from rich.markup import escape
 
+from fopru_graph.commands.arguments import ModelOptions
 from fopru_graph.commands.evaluate import EvalOptions, Study, ending_well, open_study, run_cell, settings_given
-from fopru_graph.commands.opening import ModelOptions
 from fopru_graph.errors import UserError
-from fopru_graph.evaluation.samples import PipelineModel
 from fopru_graph.evaluation.task import Records, Task
 from fopru_graph.evaluation.tune import PAPER_RATIOS, Drop, Tuned, drop_between, tune
 from fopru_graph.evaluation.variants import Variant, variants_of
 from fopru_graph.graph import CancelToken, Graph
-from fopru_graph.report.terminal import percent, simple_table, stdout_console
+from fopru_graph.pipeline_model import PipelineModel
+from fopru_graph.terminal.console import percent, simple_table, stdout_console
 
 Opened = tuple[Task, Records]
 

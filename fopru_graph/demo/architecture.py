@@ -1,4 +1,4 @@
-"""The demo model's anatomy: configuration, word-level tokenizer, processor and chat template, all stock classes."""
+"""The demo model's model_sizes: configuration, word-level tokenizer, processor and chat template, all stock classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import transformers
 
 from fopru_graph.demo.questions import NUMBERS, plural
 from fopru_graph.demo.scenes import COLOURS, SHAPES, WORDS
-from fopru_graph.lvlm.presets import llava_tokenizer
+from fopru_graph.lvlm.loading.presets import llava_tokenizer
 
 GRID, PATCH = 16, 14
 SIDE = GRID * PATCH

@@ -17,9 +17,9 @@ from rich.progress import track
 
 from fopru_graph.demo.questions import KINDS, all_kinds
 from fopru_graph.demo.scenes import patch_labels, render, sample_scene, scene_rng
-from fopru_graph.lvlm.decode import generate
-from fopru_graph.lvlm.family import Family
-from fopru_graph.lvlm.load import load_model
+from fopru_graph.lvlm.decoding.generate import generate
+from fopru_graph.lvlm.families.family import Family
+from fopru_graph.lvlm.loading.load import load_model
 from fopru_graph.pruning.attention import attention_means
 from fopru_graph.pruning.fastv import last_row_attention
 from fopru_graph.pruning.rank import rank_select
@@ -108,7 +108,7 @@ def _ask_all(
 ) -> tuple[str, ...]:
     """All questions about one picture as one batch."""
     one = family.project(features, selection)
-    tokens = VisualTokens(one.rows * len(prompts), one.origin * len(prompts), one.encoded * len(prompts))
+    tokens = VisualTokens(one.embeddings * len(prompts), one.origin * len(prompts), one.encoded * len(prompts))
     return generate(family, tokens, prompts, pruners, max_new_tokens=4).texts
 
 

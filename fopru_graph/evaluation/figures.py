@@ -15,7 +15,7 @@ from fopru_graph.graph.files import write_atomically
 if TYPE_CHECKING:
     import PIL.Image
 
-    from fopru_graph.lvlm.profile import AttentionProfile
+    from fopru_graph.lvlm.families.attention_profile import AttentionProfile
 
 MASS = 0.8  # of the attention, the share of which the paper says how many tokens hold it
 
@@ -84,8 +84,8 @@ def write_picture(folder: Path, number: int, shown: Shown, source: str, question
         UserError: the picture cannot be written.
         OSError: the facts cannot be.
     """
-    from fopru_graph.report.kept import kept_picture
-    from fopru_graph.report.overlay import save_png
+    from fopru_graph.pictures.kept import kept_picture
+    from fopru_graph.pictures.overlay import save_png
 
     title = f"{question}  →  {answer}"
     picture = kept_picture(shown.features, shown.selection, shown.generation, shown.significance, title)
@@ -116,7 +116,7 @@ def write_attention(model: values.ModelHandle, pictures: Sequence[tuple[str, PIL
         ValueError: there is no picture.
         OSError: the file cannot be written.
     """
-    from fopru_graph.lvlm.profile import attention_profile
+    from fopru_graph.lvlm.families.attention_profile import attention_profile
 
     profiles = [attention_profile(model.family, values.Image(picture, source)) for source, picture in pictures]
     if not profiles:

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from fopru_graph.errors import UserError
-from fopru_graph.evaluation.cell import FORMAT, Cell, Row
 from fopru_graph.evaluation.gallery import draw_gallery
 from fopru_graph.evaluation.ranks import Ranks
-from fopru_graph.evaluation.samples import Answered, PipelineModel
-from fopru_graph.evaluation.summary import figures_of
 from fopru_graph.evaluation.task import RecordError, Records, Task
 from fopru_graph.evaluation.variants import Variant
 from fopru_graph.graph import NodeError
-from fopru_graph.graph.record import timestamp
+from fopru_graph.graph.run.record import timestamp
+from fopru_graph.pipeline_model import Answered, PipelineModel
+from fopru_graph.results.cell import FORMAT, Cell, Row
+from fopru_graph.results.summary import figures_of
 
 
 @dataclass
@@ -193,7 +193,7 @@ def _timing(answered: Answered, total: float, rank: int) -> Row:
 
 def _weights(name: str) -> list[str]:
     """Names and sizes of a local checkpoint's files; not their times, which copying changes."""
-    from fopru_graph.lvlm.checkpoint import fingerprint
+    from fopru_graph.lvlm.loading.checkpoint import fingerprint
 
     return [entry.rpartition(" ")[0] for entry in fingerprint(name)]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fopru_graph.errors import UserError
-from fopru_graph.evaluation.cell import RESULTS
-from fopru_graph.evaluation.statistics import agresti_min, paired_difference
+from fopru_graph.results.cell import RESULTS
+from fopru_graph.results.statistics import agresti_min, paired_difference
 
 # The nine of the paper's Fig. 5 and 7: 1, 16, 36, 64, 100, 144, 288 and 432 of 576 tokens, and all of them.
 PAPER_RATIOS = (1 / 576, 16 / 576, 36 / 576, 64 / 576, 100 / 576, 0.25, 0.5, 0.75, 1.0)

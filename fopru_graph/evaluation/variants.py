@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fopru_graph.graph import Graph
-from fopru_graph.graph.executor import Executor
-from fopru_graph.measure.cases import generating_node, name_of, settings_of
+from fopru_graph.graph.run.executor import Executor
+from fopru_graph.measure.pipelines import generating_node, name_of, settings_of
 
 
 @dataclass(frozen=True, eq=False)

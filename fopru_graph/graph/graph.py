@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import networkx as nx
 
-from fopru_graph.graph.declare import snake_case
-from fopru_graph.graph.entries import GraphNode, PipelineInput, PipelineOutput, bad_name
+from fopru_graph.graph.declare.node import snake_case
+from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, UnknownAttribute, errors_of, hint_choices
 from fopru_graph.graph.handle import Handle
-from fopru_graph.graph.registry import Registry
+from fopru_graph.graph.model import GraphNode, PipelineInput, PipelineOutput, bad_name
 from fopru_graph.graph.sockets import MISSING
-from fopru_graph.graph.tree import INPUTS, NAME, Link, Ref, Value, plain, refs_in, tagged
+from fopru_graph.graph.values import INPUTS, NAME, Link, Ref, Value, plain, refs_in, tagged
 
 if TYPE_CHECKING:
     from fopru_graph.graph.cache import DiskCache, MemoryCache
     from fopru_graph.graph.context import CancelToken
     from fopru_graph.graph.events import Event
-    from fopru_graph.graph.record import RunResult
+    from fopru_graph.graph.run.record import RunResult
 
 
 class Graph:
@@ -51,20 +51,20 @@ class Graph:
     @classmethod
     def load(cls, path: str | Path, registry: Registry | None = None) -> Graph:
         """Read a YAML file; raises `PipelineError` when it is no YAML mapping, other problems are kept in the graph."""
-        from fopru_graph.graph.load import load_file
+        from fopru_graph.graph.yaml.read import load_file
 
         return load_file(Path(path), registry)
 
     @classmethod
     def loads(cls, text: str | bytes, registry: Registry | None = None, file: str | None = None) -> Graph:
         """Read YAML text, as `load` does; ``file`` names it in messages."""
-        from fopru_graph.graph.load import load_text
+        from fopru_graph.graph.yaml.read import load_text
 
         return load_text(text, registry, file)
 
     def dumps(self) -> str:
         """The pipeline as YAML, byte-stable. Raises `PipelineError` for a graph that was loaded with problems."""
-        from fopru_graph.graph.dump import dump
+        from fopru_graph.graph.yaml.write import dump
 
         if broken := errors_of(self.document_problems):
             raise PipelineError(broken, self.file)
@@ -148,7 +148,7 @@ class Graph:
 
     def problems(self) -> list[Problem]:
         """Everything that is wrong with the pipeline, in the order of lines."""
-        from fopru_graph.graph.validate import validate
+        from fopru_graph.graph.check.validate import validate
 
         return validate(self, self.registry)
 
@@ -259,7 +259,7 @@ class Graph:
         takes the place of that memory, ``MemoryCache(0)`` remembers nothing.
         """
         from fopru_graph.graph.cache import MemoryCache
-        from fopru_graph.graph.executor import Executor
+        from fopru_graph.graph.run.executor import Executor
 
         if cache is None:
             cache = self._cache = MemoryCache() if self._cache is None else self._cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fopru_graph.graph.errors import Problem, UnknownAttribute, hint_choices
-from fopru_graph.graph.tree import Link, Ref
+from fopru_graph.graph.values import Link, Ref
 
 if TYPE_CHECKING:
     from fopru_graph.graph.graph import Graph

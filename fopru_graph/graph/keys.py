@@ -8,9 +8,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from fopru_graph.graph.declare import NodeSpec
-from fopru_graph.graph.hooks import accepts, settle
-from fopru_graph.graph.tree import Ref, has_refs, tagged
+from fopru_graph.graph.declare.hooks import accepts, settle
+from fopru_graph.graph.declare.node import NodeSpec
+from fopru_graph.graph.values import Ref, has_refs, tagged
 
 
 def fingerprint(spec: NodeSpec, inputs: Mapping[str, Any]) -> Any:

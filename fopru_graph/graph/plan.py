@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import networkx as nx
 
-from fopru_graph.graph.declare import CachePolicy, NodeSpec
+from fopru_graph.graph.check.validate import Checked, check, upstream
+from fopru_graph.graph.declare.node import CachePolicy, NodeSpec
+from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, errors_of, hint_choices
 from fopru_graph.graph.graph import Graph
 from fopru_graph.graph.keys import digest, ingredients
-from fopru_graph.graph.registry import Registry
-from fopru_graph.graph.tree import INPUTS, Ref, parse_reference, refs_in
-from fopru_graph.graph.validate import Checked, check, upstream
+from fopru_graph.graph.values import INPUTS, Ref, parse_reference, refs_in
 
 if TYPE_CHECKING:
     from fopru_graph.graph.cache import DiskCache, MemoryCache

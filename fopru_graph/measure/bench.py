@@ -15,14 +15,14 @@ from typing import Any
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled, CancelToken, Executor, MemoryCache, NodeError
 from fopru_graph.measure.arithmetic import CONVENTION, Workload, first_token_flops, published_macs, step_bytes
-from fopru_graph.measure.cases import Case
 from fopru_graph.measure.machine import machine_facts
 from fopru_graph.measure.memory import peaks, reset_peaks
-from fopru_graph.measure.result import STAGES, STOCK, BenchResult, Gain, Variant
+from fopru_graph.measure.pipelines import Case
 from fopru_graph.measure.statistics import gain, timing
 from fopru_graph.measure.summary import NOT_TIMED
 from fopru_graph.measure.timeline import Sample, Timeline
-from fopru_graph.values import Anatomy, ModelHandle
+from fopru_graph.results.bench import STAGES, STOCK, BenchResult, Gain, Variant
+from fopru_graph.values import ModelHandle, ModelSizes
 
 OnProgress = Callable[[int, int, str], None]
 
@@ -177,7 +177,7 @@ class Bench:
 
     def _result(self, interrupted: bool) -> BenchResult:
         model = self._model
-        anatomy = model.family.anatomy()
+        sizes = model.family.model_sizes()
         measured = [row for row in self._rows if row.whole and row.first]
         skipped = [f"{label}: {why}" for label, why in self._failed.items()]
         skipped += [
@@ -189,7 +189,7 @@ class Bench:
         return BenchResult(
             model=model.name,
             reference=self._reference.case.label,
-            variants=tuple(self._variant(row, anatomy) for row in measured),
+            variants=tuple(self._variant(row, sizes) for row in measured),
             self_gain=noise,
             rounds=len(self._reference.first),
             convention=CONVENTION,
@@ -198,14 +198,14 @@ class Bench:
             skipped=tuple(skipped),
         )
 
-    def _variant(self, row: _Row, anatomy: Anatomy) -> Variant:
+    def _variant(self, row: _Row, sizes: ModelSizes) -> Variant:
         report = row.whole[-1].report
-        flops, bytes_read = self._flops(row, anatomy), _bytes_read(row, anatomy)
-        ideal = self._flops(self._reference, anatomy)["total"] / flops["total"]
+        flops, bytes_read = self._flops(row, sizes), _bytes_read(row, sizes)
+        ideal = self._flops(self._reference, sizes)["total"] / flops["total"]
         tpot, tpot_gain = None, None
         if report["step_ms"]:
             tpot = timing(_tpots(row))
-            tpot_gain = self._gain_of(row, _tpots, _bytes_read(self._reference, anatomy) / bytes_read)
+            tpot_gain = self._gain_of(row, _tpots, _bytes_read(self._reference, sizes) / bytes_read)
         return Variant(
             pipeline=row.case.pipeline,
             ratio=row.case.ratio,
@@ -237,7 +237,7 @@ class Bench:
     def _gain_of(self, row: _Row, times: Callable[[_Row], list[float]], ideal: float) -> Gain:
         return gain(times(self._reference), times(row), ideal)
 
-    def _flops(self, row: _Row, anatomy: Anatomy) -> dict[str, int]:
+    def _flops(self, row: _Row, sizes: ModelSizes) -> dict[str, int]:
         sample = row.whole[-1]
         lengths = _prompt_lengths(sample.report)
         work = Workload(
@@ -248,8 +248,8 @@ class Bench:
             batch=sample.report["samples"],
             whole_tower=row.case.pipeline == STOCK,
         )
-        published = {f"decoder_macs_{name}": macs for name, macs in published_macs(anatomy, lengths).items()}
-        return first_token_flops(anatomy, work) | published
+        published = {f"decoder_macs_{name}": macs for name, macs in published_macs(sizes, lengths).items()}
+        return first_token_flops(sizes, work) | published
 
 
 def _go_on() -> None:
@@ -262,9 +262,9 @@ def _prompt_lengths(report: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(length - generated for length in report["kv_lengths"])
 
 
-def _bytes_read(row: _Row, anatomy: Anatomy) -> float:
+def _bytes_read(row: _Row, sizes: ModelSizes) -> float:
     report = row.whole[-1].report
-    return step_bytes(anatomy, report["kv_bytes"], report["kv_lengths"], report["new_tokens"] // report["samples"])
+    return step_bytes(sizes, report["kv_bytes"], report["kv_lengths"], report["new_tokens"] // report["samples"])
 
 
 def _tpots(row: _Row) -> list[float]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fopru_graph.measure.result import Gain, Timing
+from fopru_graph.results.bench import Gain, Timing
 
 RESAMPLES = 2000
 _LEVEL = 95

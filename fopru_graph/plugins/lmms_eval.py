@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.ranks import Ranks
-from fopru_graph.evaluation.samples import Answered, PipelineModel
 from fopru_graph.evaluation.variants import variants_of
 from fopru_graph.graph import Graph, Registry, parse_value
+from fopru_graph.pipeline_model import Answered, PipelineModel
 
 if TYPE_CHECKING:
     import torch

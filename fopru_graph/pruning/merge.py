@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fopru_graph.pruning.attention import BLOCK
-from fopru_graph.pruning.pool import pool_units
+from fopru_graph.pruning.pool_scores import pool_scores
 from fopru_graph.values import TileAttention
 
 NEIGHBOURS = 32
@@ -48,7 +48,7 @@ def merge_map(
 def flat_keys(attention: TileAttention) -> torch.Tensor:
     """The keys of all heads of each visual token side by side, (N, H · d); means where a model merges patches."""
     keys = attention.key[:, attention.prefix :].transpose(0, 1).flatten(1)
-    return pool_units(keys, attention.units, attention.weights)
+    return pool_scores(keys, attention.patch_groups, attention.weights)
 
 
 def _nearest(directions: torch.Tensor, kept: torch.Tensor, most: int) -> torch.Tensor:

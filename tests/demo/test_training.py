@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from fopru_graph.demo import train
-from fopru_graph.lvlm.load import load_model
+from fopru_graph.lvlm.loading.load import load_model
 
 
 def test_the_one_command_trains_exports_and_writes_a_card(tmp_path, monkeypatch, capsys):

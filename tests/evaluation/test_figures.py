@@ -12,11 +12,11 @@ import torch
 
 from fopru_graph import values
 from fopru_graph.evaluation.figures import shown_in, write_attention, write_picture
-from fopru_graph.evaluation.samples import PipelineModel
 from fopru_graph.graph import Graph
-from fopru_graph.lvlm.images import load_image
-from fopru_graph.lvlm.profile import attention_profile
-from fopru_graph.report.overlay import KEPT, LEFT, caption
+from fopru_graph.lvlm.families.attention_profile import attention_profile
+from fopru_graph.lvlm.inputs.images import load_image
+from fopru_graph.pictures.overlay import KEPT, LEFT, caption
+from fopru_graph.pipeline_model import PipelineModel
 from tests import tiny
 from tests.lvlm.zoo import ZOO
 
@@ -109,7 +109,7 @@ class Result:
 
 @pytest.fixture(scope="module")
 def pieces():
-    from fopru_graph.lvlm.decode import generate
+    from fopru_graph.lvlm.decoding.generate import generate
 
     family = tiny.llava()
     features = family.encode([tiny.image()])
@@ -146,7 +146,7 @@ def test_a_blind_model_is_shown_to_see_nothing(pieces, tmp_path):
     from dataclasses import replace
 
     _, features, tokens, generation = pieces
-    nothing = replace(tokens, rows=(tokens.rows[0][:0],), origin=(tokens.origin[0][:0],))
+    nothing = replace(tokens, embeddings=(tokens.embeddings[0][:0],), origin=(tokens.origin[0][:0],))
     blind = replace(generation, projected=0, visual_per_layer=(0,) * 5, kept=(generation.kept[0][:0],))
     result = Result(
         encode=((), features),
@@ -161,7 +161,7 @@ def test_a_blind_model_is_shown_to_see_nothing(pieces, tmp_path):
 
 
 def test_rows_that_stand_for_no_patch_are_not_shown_and_packing_counts():
-    from fopru_graph.lvlm.decode import generate
+    from fopru_graph.lvlm.decoding.generate import generate
 
     family = ZOO["llava_next"].build("sdpa")
     features = family.encode([tiny.image(0, 90, 50)])

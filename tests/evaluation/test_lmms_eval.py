@@ -18,8 +18,8 @@ from lmms_eval.caching.response_cache import ResponseCache  # noqa: E402
 
 from fopru_graph.demo.scenes import render, sample_scene, scene_rng  # noqa: E402
 from fopru_graph.errors import UserError  # noqa: E402
-from fopru_graph.evaluation.samples import PipelineModel  # noqa: E402
 from fopru_graph.graph import Graph, NodeError, PipelineError  # noqa: E402
+from fopru_graph.pipeline_model import PipelineModel  # noqa: E402
 from fopru_graph.plugins.lmms_eval import FopruGraph  # noqa: E402
 
 RANK = str(Path("pipelines/fopru_rank.yaml").absolute())

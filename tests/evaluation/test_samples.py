@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fopru_graph.errors import UserError
-from fopru_graph.evaluation.samples import PipelineModel
 from fopru_graph.graph import Cancelled, CancelToken, Graph
-from fopru_graph.lvlm.images import load_image
+from fopru_graph.lvlm.inputs.images import load_image
+from fopru_graph.pipeline_model import PipelineModel
 
 SIGN, TAXI = (("sign", load_image("demo:street-sign").picture), ("taxi", load_image("demo:taxi-rank").picture))
 TEXT, COLOUR = "what does the text say ?", "what colour is the star ?"

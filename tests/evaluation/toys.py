@@ -8,10 +8,10 @@ import PIL.Image
 
 from fopru_graph.evaluation.ranks import Ranks
 from fopru_graph.evaluation.runner import CellRun
-from fopru_graph.evaluation.samples import Answered
 from fopru_graph.evaluation.task import RecordError, Score, Task
 from fopru_graph.evaluation.variants import variants_of
 from fopru_graph.graph import Graph, NodeError
+from fopru_graph.pipeline_model import Answered
 
 BASELINE, RANK = "pipelines/baseline.yaml", "pipelines/fopru_rank.yaml"
 

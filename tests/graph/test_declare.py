@@ -7,7 +7,7 @@ import pytest
 
 from fopru_graph.graph import Context, Lazy, Node, Outputs, PipelineError, Socket, node
 from fopru_graph.graph.annotations import compatible
-from fopru_graph.graph.declare import snake_case
+from fopru_graph.graph.declare.node import snake_case
 from fopru_graph.graph.sockets import BadLiteral
 from tests.graph import toys
 

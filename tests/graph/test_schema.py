@@ -14,7 +14,7 @@ from pydantic import Field
 
 from fopru_graph.graph import Graph, Node, Outputs, Registry, node
 from fopru_graph.graph.errors import errors_of
-from fopru_graph.graph.schema import pipeline_schema
+from fopru_graph.graph.yaml.schema import pipeline_schema
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fopru_graph.graph import Graph, Problem, Registry, expand
+from fopru_graph.graph import Graph, Problem, Registry
+from fopru_graph.graph.check import expand
 
 BLOCK = """\
 format: 1

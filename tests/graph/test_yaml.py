@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fopru_graph.graph import Graph, PipelineError, Problem, Ref, Registry, compose, parse_value, validate_file
-from fopru_graph.graph import compose as compose_module
+from fopru_graph.graph import Graph, PipelineError, Problem, Ref, Registry, parse_value, validate_file
+from fopru_graph.graph.yaml import tree as compose
+from fopru_graph.graph.yaml import tree as compose_module
 
 HEAD = "format: 1\n"
 BODY = HEAD + "nodes:\n  a: {type: Echo, inputs: {value: VALUE}}\noutputs: {a: $a}\n"

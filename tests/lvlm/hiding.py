@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from fopru_graph.lvlm.family import Family
-from fopru_graph.lvlm.prompt import Prompt
+from fopru_graph.lvlm.families.family import Family
+from fopru_graph.lvlm.inputs.prompt import Prompt
 
 Cut = tuple[int, float]  # first short layer, share of the visual tokens kept
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from fopru_graph.lvlm.family import Family
+from fopru_graph.lvlm.families.family import Family
 from fopru_graph.nodes.add_uniform import AddUniform
 from fopru_graph.nodes.attention_above import AttentionAbove
 from fopru_graph.nodes.blind import Blind
@@ -96,8 +96,8 @@ def has_cls(family: Family) -> bool:
 def digest(tokens: VisualTokens | VisionFeatures) -> list[torch.Tensor]:
     """Copies of all tensors that a node could change in what it is given."""
     if isinstance(tokens, VisualTokens):
-        groups = [tokens.rows, tokens.origin, tokens.places, *tokens.deep]
+        groups = [tokens.embeddings, tokens.origin, tokens.keep_positions, *tokens.deepstack]
     else:
         attentions = [(tile.attention.query, tile.attention.key) for tile in tokens.tiles]
-        groups = [(tile.features, *tile.deep) for tile in tokens.tiles] + attentions + [tokens.pixels]
+        groups = [(tile.features, *tile.deepstack) for tile in tokens.tiles] + attentions + [tokens.pixels]
     return [one.clone() for group in groups for one in group]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from fopru_graph.lvlm.family import Family
-from fopru_graph.lvlm.load import load_model
+from fopru_graph.lvlm.families.family import Family
+from fopru_graph.lvlm.loading.load import load_model
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.significance import Significance
 from fopru_graph.values import Image

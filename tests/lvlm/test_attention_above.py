@@ -105,6 +105,6 @@ def test_projected_features_lead_to_no_layer():
     family.model.config.vision_feature_layer = -2
     features = family.encode([tiny.image(0, 112, 112)])
     assert above(family, features).tiles[0].attention.prefix == 0
-    pooled = replace(features, tiles=tuple(replace(tile, leading=None) for tile in features.tiles))
+    pooled = replace(features, tiles=tuple(replace(tile, prefix_features=None) for tile in features.tiles))
     with pytest.raises(UserError, match="projected already"):
         above(family, pooled)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fopru_graph.lvlm.decode import generate
+from fopru_graph.lvlm.decoding.generate import generate
 from fopru_graph.nodes.blind import Blind
 from fopru_graph.values import VisualTokens
 from tests import tiny
@@ -57,9 +57,9 @@ def test_the_markup_of_a_picture_stays(name):
     text = [one.kv_lengths[0] - 1 - one.projected for one in (seen, unseen)]
     line_ends = 0 if family.line_end_id is None else tokens.grids[0][1] - 1  # lines without tokens lose theirs
     assert text[1] == text[0] - line_ends and unseen.projected == 0
-    assert {len(one) for one in (*nothing.rows, *nothing.origin, *nothing.places)} == {0}
+    assert {len(one) for one in (*nothing.embeddings, *nothing.origin, *nothing.keep_positions)} == {0}
     assert nothing.encoded == tokens.encoded and nothing.markup == tokens.markup and nothing.grids == tokens.grids
-    assert sum(map(len, tokens.rows)) == tokens.encoded[0] > 0  # what was given is as it was
+    assert sum(map(len, tokens.embeddings)) == tokens.encoded[0] > 0  # what was given is as it was
 
 
 def test_a_second_blind_question_goes_on_from_the_first():

@@ -11,11 +11,11 @@ from transformers import DynamicCache
 from fopru_graph.demo.questions import ask
 from fopru_graph.demo.samples import FOLDER
 from fopru_graph.demo.scenes import render, sample_scene, scene_rng
-from fopru_graph.lvlm.decode import generate
-from fopru_graph.lvlm.images import load_image
-from fopru_graph.lvlm.load import load_model
-from fopru_graph.lvlm.probe import cache_argument
-from fopru_graph.lvlm.prompt import build_prompt, chat_text
+from fopru_graph.lvlm.decoding.generate import generate
+from fopru_graph.lvlm.inputs.images import load_image
+from fopru_graph.lvlm.inputs.prompt import build_prompt, chat_text
+from fopru_graph.lvlm.loading.compat import cache_argument
+from fopru_graph.lvlm.loading.load import load_model
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
 from fopru_graph.nodes.significance import Significance
@@ -46,7 +46,7 @@ def encode(family, names):
 
 def fopru(features, ratio):
     scored = Significance()(features=features)
-    assert set(scored.direction) == {"received"}
+    assert set(scored.direction_names) == {"received"}
     return Reorder()(selection=RankPrune()(significance=scored, ratio=ratio))
 
 

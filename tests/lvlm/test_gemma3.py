@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.prompt import build_prompt
+from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.significance import Significance
 from fopru_graph.values import Video
@@ -130,7 +130,7 @@ def test_every_picture_is_one_tile_without_pan_and_scan(size):
 
 def test_a_visual_token_is_the_mean_of_the_patches_that_the_model_pools(family):
     shares = family.projector.avg_pool(torch.eye(64).view(1, 64, 8, 8))[0].flatten(1).T  # (16 tokens, 64 patches)
-    units = family.units((4, 4))
+    units = family.patch_groups((4, 4))
     assert units.shape == (16, 4) and family.patches == 4
     for share, unit in zip(shares, units.tolist(), strict=True):
         assert share.nonzero()[:, 0].tolist() == sorted(unit) and (share[unit] == 0.25).all()
@@ -143,13 +143,13 @@ def test_features_and_scores_are_those_of_the_towers_end(eager):
     scores = Significance()(features=features, direction="received")
     seen = output.attentions[-1].mean(1)
     for i, (tile, score) in enumerate(zip(features.tiles, scores.scores, strict=True)):
-        pooled = output.last_hidden_state[i][tile.attention.units].mean(1)
+        pooled = output.last_hidden_state[i][tile.attention.patch_groups].mean(1)
         normed = eager.projector.mm_soft_emb_norm(pooled)
         assert torch.allclose(normed @ eager.projector.mm_input_projection_weight, tile.features, atol=1e-4)
         noted = tile.attention
         ours = (noted.query @ noted.key.transpose(1, 2) * noted.scale).softmax(-1).mean(0)
         assert torch.allclose(ours, seen[i], atol=1e-5)
-        assert torch.allclose(score, seen[i].mean(0)[noted.units].mean(1), atol=1e-5)
+        assert torch.allclose(score, seen[i].mean(0)[noted.patch_groups].mean(1), atol=1e-5)
 
 
 @pytest.mark.parametrize(("ratio", "cut"), [(1.0, 1.0), (0.5, 0.5)])
@@ -162,7 +162,9 @@ def test_what_is_left_of_an_image_is_one_block_and_two_images_are_two(family, ra
     with masks_of(family) as seen:
         generation, _ = run(family, tokens, [text], [fastv(2, cut)])
     owner = torch.full((prompt.lengths[0],), -1)  # which image every position is of
-    owner[prompt.visual[0]] = torch.cat([torch.full((len(rows),), image) for image, rows in enumerate(tokens.rows)])
+    owner[prompt.visual[0]] = torch.cat(
+        [torch.full((len(rows),), image) for image, rows in enumerate(tokens.embeddings)]
+    )
     left = {tuple(place) for kept in generation.kept for place in kept.tolist()}
     alive = owner < 0
     alive[prompt.visual[0]] = torch.tensor([tuple(place) in left for place in torch.cat(tokens.origin).tolist()])

@@ -14,8 +14,8 @@ from transformers.video_utils import VideoMetadata
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.idefics import _words
-from fopru_graph.lvlm.load import load_model
-from fopru_graph.lvlm.prompt import build_prompt, chat_text
+from fopru_graph.lvlm.inputs.prompt import build_prompt, chat_text
+from fopru_graph.lvlm.loading.load import load_model
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.significance import Significance
 from fopru_graph.values import Selection, Video
@@ -123,7 +123,7 @@ def test_a_visual_token_is_made_of_a_square_of_patches(family, kind):
         for r in range(8 // side)
         for c in range(8 // side)
     ]
-    units = family.units((8 // side, 8 // side))
+    units = family.patch_groups((8 // side, 8 // side))
     assert [sorted(unit) for unit in units.tolist()] == by_hand
 
 
@@ -134,7 +134,7 @@ def test_features_are_the_projected_patches_of_their_units(family, kind):
     assert len(patches) == sum(r * c + 1 for r, c in (SHAPES[120, 40][kind], SHAPES[64, 64][kind]))
     for tile, own in zip(features.tiles, patches, strict=True):
         assert tile.attention.prefix == 0
-        squares = torch.stack([own[unit].flatten() for unit in tile.attention.units])
+        squares = torch.stack([own[unit].flatten() for unit in tile.attention.patch_groups])
         assert torch.allclose(family.projector.modality_projection(squares), tile.features, atol=1e-5)
 
 
@@ -148,7 +148,7 @@ def test_scores_come_from_the_last_layer(kind):
         noted = tile.attention
         ours = (noted.query @ noted.key.transpose(1, 2) * noted.scale).softmax(-1).mean(0)
         assert torch.allclose(ours, seen, atol=1e-5)
-        assert torch.allclose(score, seen.mean(0)[noted.units].mean(1), atol=1e-5)
+        assert torch.allclose(score, seen.mean(0)[noted.patch_groups].mean(1), atol=1e-5)
 
 
 def test_markers_stay_when_visual_tokens_go(family, kind):

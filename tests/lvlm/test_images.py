@@ -18,8 +18,8 @@ import pytest
 from PIL import Image, ImageFile, ImageOps
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm import images
-from fopru_graph.lvlm.images import fingerprint, load_image
+from fopru_graph.lvlm.inputs import images
+from fopru_graph.lvlm.inputs.images import fingerprint, load_image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
@@ -415,5 +415,5 @@ def test_global_settings_stay_as_they_were(tmp_path: Path) -> None:
 
 
 def test_import_loads_no_torch() -> None:
-    code = "import sys, fopru_graph.lvlm.images; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, fopru_graph.lvlm.inputs.images; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

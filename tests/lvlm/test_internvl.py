@@ -10,8 +10,8 @@ import transformers
 from transformers.models.internvl.processing_internvl import InternVLProcessor
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.load import load_model
-from fopru_graph.lvlm.prompt import build_prompt
+from fopru_graph.lvlm.inputs.prompt import build_prompt
+from fopru_graph.lvlm.loading.load import load_model
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.significance import Significance
 from fopru_graph.values import Video
@@ -51,7 +51,7 @@ def test_the_tokens_that_wrap_a_picture_are_the_tokenizers_own():
 
 def test_a_visual_token_is_made_of_a_square_of_patches(family):
     by_hand = [[8 * (2 * r + i) + 2 * c + j for i in (0, 1) for j in (0, 1)] for r in range(4) for c in range(4)]
-    units = family.units((4, 4))
+    units = family.patch_groups((4, 4))
     assert [sorted(unit) for unit in units.tolist()] == by_hand
 
 
@@ -62,7 +62,7 @@ def test_features_are_the_projected_patches_of_their_units(family):
     patches = family.tower(pixels).last_hidden_state[:, 1:]
     for tile, own in zip(features.tiles, patches, strict=True):
         assert tile.grid == (4, 4) and tile.attention.prefix == 1
-        squares = torch.stack([own[unit].flatten() for unit in tile.attention.units])
+        squares = torch.stack([own[unit].flatten() for unit in tile.attention.patch_groups])
         assert torch.allclose(family.projector(squares), tile.features, atol=1e-5)
 
 
@@ -78,7 +78,7 @@ def test_scores_come_from_the_layer_that_the_projector_reads(named, layer):
         ours = (noted.query @ noted.key.transpose(1, 2) * noted.scale).softmax(-1).mean(0)
         assert torch.allclose(ours, seen, atol=1e-5)
         received = seen[1:, 1:].mean(0)
-        assert torch.allclose(score, received[noted.units].mean(1), atol=1e-5)
+        assert torch.allclose(score, received[noted.patch_groups].mean(1), atol=1e-5)
 
 
 @pytest.mark.parametrize("named", [0, 5, -5, [-1, -2]])

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from transformers import DynamicCache
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.cut import pruned
-from fopru_graph.lvlm.decode import generate
-from fopru_graph.lvlm.probe import cache_argument
-from fopru_graph.lvlm.prompt import build_prompt
+from fopru_graph.lvlm.decoding.generate import generate
+from fopru_graph.lvlm.decoding.hooks import pruned
+from fopru_graph.lvlm.inputs.prompt import build_prompt
+from fopru_graph.lvlm.loading.compat import cache_argument
 from fopru_graph.pruning.fastv import last_row_attention
 from fopru_graph.pruning.rank import rank_select
 from fopru_graph.pruning.reorder import reorder
@@ -220,7 +220,7 @@ def test_counts_are_read_from_tensors(images, prompts):
     tokens = some(family, images, 0.5)
     generation, _ = run(family, tokens, prompts, [fastv(2, 0.5), fastv(4, 0.5)])
     assert generation.encoded == 16 * images
-    assert generation.projected == sum(len(rows) for rows in tokens.rows)
+    assert generation.projected == sum(len(rows) for rows in tokens.embeddings)
     assert generation.visual_per_layer[0] == generation.visual_per_layer[1] == generation.projected
     assert generation.visual_per_layer[4] == sum(len(kept) for kept in generation.kept)
     for kept, origin in zip(generation.kept, tokens.origin, strict=True):
@@ -261,7 +261,7 @@ def test_nothing_is_left_behind_whatever_happens():
     before = fingerprint(family)
     tokens = some(family, 1, 0.5)
     clean, _ = run(family, tokens, ["x"])
-    rows = [one.clone() for one in tokens.rows]
+    rows = [one.clone() for one in tokens.embeddings]
 
     def stop(_ids, _logits):
         raise Stop
@@ -276,7 +276,7 @@ def test_nothing_is_left_behind_whatever_happens():
     with pytest.raises(ZeroDivisionError):
         generate(family, tokens, ["x"], [broken])
     assert fingerprint(family) == before
-    assert all(torch.equal(a, b) for a, b in zip(rows, tokens.rows, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(rows, tokens.embeddings, strict=True))
     again, _ = run(family, tokens, ["x"])
     assert again.token_ids == clean.token_ids and again.kv_lengths == clean.kv_lengths
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fopru_graph.lvlm.decode import generate
+from fopru_graph.lvlm.decoding.generate import generate
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
 from fopru_graph.nodes.row_prune import RowPrune
@@ -60,7 +60,7 @@ def test_every_row_says_where_it_comes_from():
     tokens = family.project(features, None)
     assert [tile.image for tile in features.tiles] == [0] * 5 + [1] * (len(features.tiles) - 5)
     projector, newline = family.model.model.multi_modal_projector, family.model.model.image_newline
-    for rows, origin, encoded in zip(tokens.rows, tokens.origin, tokens.encoded, strict=True):
+    for rows, origin, encoded in zip(tokens.embeddings, tokens.origin, tokens.encoded, strict=True):
         assert len(rows) == len(origin) == encoded
         for row, (tile, index) in zip(rows, origin.tolist(), strict=True):
             expected = newline if tile < 0 else projector(features.tiles[tile].features[index])
@@ -94,12 +94,14 @@ def test_a_newline_stays_with_its_row(size, ratio):
     kept = {(t, int(i)) for t, indices in enumerate(selection.indices) for i in indices}
     tokens = family.project(features, selection)
     assert [tuple(place) for place in tokens.origin[0].tolist()] == by_hand(everything.origin[0], kept)
-    rows = {tuple(place): row for place, row in zip(everything.origin[0].tolist(), everything.rows[0], strict=True)}
-    for place, row in zip(tokens.origin[0].tolist(), tokens.rows[0], strict=True):
+    rows = {
+        tuple(place): row for place, row in zip(everything.origin[0].tolist(), everything.embeddings[0], strict=True)
+    }
+    for place, row in zip(tokens.origin[0].tolist(), tokens.embeddings[0], strict=True):
         assert torch.allclose(row, rows[tuple(place)], atol=1e-5)
     generation = generate(family, tokens, ["what?"], [fastv(2, 0.5)], max_new_tokens=2)
-    assert generation.projected == len(tokens.rows[0]) <= generation.encoded == len(everything.rows[0])
-    assert generation.visual_per_layer[-1] == max(1, len(tokens.rows[0]) // 2)
+    assert generation.projected == len(tokens.embeddings[0]) <= generation.encoded == len(everything.embeddings[0])
+    assert generation.visual_per_layer[-1] == max(1, len(tokens.embeddings[0]) // 2)
 
 
 def test_what_unpadding_removes_is_not_projected():
@@ -121,14 +123,14 @@ def test_the_order_of_a_selection_is_that_of_the_packing():
     forward = tuple(torch.arange(4) for _ in features.tiles)
     backward = tuple(torch.arange(4).flip(0) for _ in features.tiles)
     a, b = (family.project(features, Selection(chosen, features.counts)) for chosen in (forward, backward))
-    assert torch.equal(a.rows[0], b.rows[0])
+    assert torch.equal(a.embeddings[0], b.embeddings[0])
 
 
 @pytest.mark.parametrize("size", ["square", "wide", "tall", "one tile"])
 def test_stitched_rows_run_from_edge_to_edge(size):
     family = tiny.llava(anyres=True, seed=7)
     features = encode(family, size)
-    places = [tile.place for tile in features.tiles]
+    places = [tile.tile_position for tile in features.tiles]
     down, across = {"square": (2, 2), "wide": (1, 3), "tall": (3, 1), "one tile": (1, 2)}[size]
     assert places == [None, *((r, c) for r in range(down) for c in range(across))]
     scores = Significance()(features=features)

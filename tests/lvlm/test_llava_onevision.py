@@ -9,9 +9,9 @@ from transformers.models.llava_onevision.processing_llava_onevision import Llava
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Graph
-from fopru_graph.lvlm.decode import generate
-from fopru_graph.lvlm.load import load_model
-from fopru_graph.lvlm.prompt import build_prompt
+from fopru_graph.lvlm.decoding.generate import generate
+from fopru_graph.lvlm.inputs.prompt import build_prompt
+from fopru_graph.lvlm.loading.load import load_model
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
 from fopru_graph.nodes.significance import Significance
@@ -58,8 +58,8 @@ def test_rows_and_placeholders_are_stocks(size, ratio):
     images = pictures(size)
     tokens = family.project(family.encode(images), None)
     (expected,) = stock_rows(family, images)
-    assert tokens.rows[0].shape == expected.shape
-    assert (tokens.rows[0] - expected).abs().max() < 1e-5
+    assert tokens.embeddings[0].shape == expected.shape
+    assert (tokens.embeddings[0] - expected).abs().max() < 1e-5
     text = build_prompt(family, ["what?"], tokens)
     assert text.seen == (stock_count(family, images[0]),) == tokens.encoded
 
@@ -87,7 +87,7 @@ def test_without_shrinking_rows_are_projected_patches():
     family = build(ratio="anyres_max_9")
     features = family.encode(pictures("odd", "tall"))
     tokens = family.project(features, None)
-    for rows, origin in zip(tokens.rows, tokens.origin, strict=True):
+    for rows, origin in zip(tokens.embeddings, tokens.origin, strict=True):
         for row, (tile, index) in zip(rows, origin.tolist(), strict=True):
             feature = features.tiles[max(tile, 0)].features[index]
             expected = family.model.model.image_newline if tile < 0 else family.projector(feature)
@@ -155,7 +155,7 @@ def test_several_pictures_of_one_prompt_are_whole():
         batch["pixel_values"], batch["image_sizes"], batch_num_images=batch["batch_num_images"]
     ).pooler_output
     tokens = family.project(features, None)
-    for rows, own in zip(tokens.rows, expected, strict=True):
+    for rows, own in zip(tokens.embeddings, expected, strict=True):
         assert rows.shape == own.shape == (17, 64)  # a tile and a newline
         assert (rows - own).abs().max() < 1e-5
     prompts = ["<image><image><image>which?"]
@@ -169,7 +169,7 @@ def test_several_pictures_of_one_prompt_are_whole():
     )
     assert list(run(family, tokens, prompts)[0].token_ids[0]) == stock[0, prompt.input_ids.shape[1] :].tolist()
     selection = RankPrune()(significance=Significance()(features=features), ratio=0.25)
-    assert [len(rows) for rows in family.project(features, selection).rows] == [5, 5, 5]
+    assert [len(rows) for rows in family.project(features, selection).embeddings] == [5, 5, 5]
 
 
 @torch.inference_mode()
@@ -204,8 +204,8 @@ def test_a_video_is_stocks(size):
     assert (torch.stack(features.pixels) - pixels.flatten(0, 1)).abs().max() < 1e-5
     tokens = family.project(features, None)
     expected = family.model.model.get_video_features(pixels).pooler_output
-    assert torch.stack(tokens.rows).shape == expected.shape == (2, 3 * side * side + 1, 64)
-    assert (torch.stack(tokens.rows) - expected).abs().max() < 1e-5
+    assert torch.stack(tokens.embeddings).shape == expected.shape == (2, 3 * side * side + 1, 64)
+    assert (torch.stack(tokens.embeddings) - expected).abs().max() < 1e-5
     prompts = ["what?", "and what happens here?"]
     prompt = build_prompt(family, prompts, tokens)
     ids = torch.where(prompt.visual, family.model.config.video_token_id, prompt.input_ids)
@@ -230,8 +230,8 @@ def test_a_frames_units_are_what_the_pooling_mixes():
     attention = family.encode([video(0)]).tiles[0].attention
     values = torch.randn(25, generator=torch.Generator().manual_seed(0))
     expected = torch.nn.functional.interpolate(values.view(1, 1, 5, 5), size=(3, 3), mode="bilinear").flatten()
-    assert attention.units.shape == attention.weights.shape == (9, 4)
-    assert torch.allclose((values[attention.units] * attention.weights).sum(1), expected, atol=1e-6)
+    assert attention.patch_groups.shape == attention.weights.shape == (9, 4)
+    assert torch.allclose((values[attention.patch_groups] * attention.weights).sum(1), expected, atol=1e-6)
     assert torch.allclose(attention.weights.sum(1), torch.ones(9))
 
 
@@ -245,18 +245,18 @@ def test_a_video_is_pruned_by_frame_or_over_all_frames():
     for over in ("tile", "image"):
         selection = Reorder()(selection=RankPrune()(significance=found, ratio=0.5, over=over))
         tokens = family.project(features, selection)
-        assert [len(rows) for rows in tokens.rows] == [11, 11] and tokens.encoded == (21, 21)
+        assert [len(rows) for rows in tokens.embeddings] == [11, 11] and tokens.encoded == (21, 21)
         counts = [len(chosen) for chosen in selection.indices]
         assert (counts == [2] * 10) == (over == "tile")
         for i in range(2):
-            known = {tuple(p): row for p, row in zip(whole.origin[i].tolist(), whole.rows[i], strict=True)}
-            for place, row in zip(tokens.origin[i].tolist(), tokens.rows[i], strict=True):
+            known = {tuple(p): row for p, row in zip(whole.origin[i].tolist(), whole.embeddings[i], strict=True)}
+            for place, row in zip(tokens.origin[i].tolist(), tokens.embeddings[i], strict=True):
                 assert torch.equal(row, known[tuple(place)])
             assert tokens.origin[i][-1].tolist() == [-1, -1]
         generation = generate(family, tokens, ["a", "b"], [fastv(2, 0.5)], max_new_tokens=2)
         assert generation.projected == 22 and generation.visual_per_layer[-1] == 10
     one = family.project(features, RankPrune()(significance=found, tokens=1, over="image"))
-    assert [len(rows) for rows in one.rows] == [2, 2]
+    assert [len(rows) for rows in one.embeddings] == [2, 2]
 
 
 def test_what_it_does_not_take_is_refused():
@@ -318,4 +318,4 @@ def test_the_disk_cache_keeps_a_video(tmp_path):
     again = TensorCodec().load(tmp_path)
     before, after = (Significance()(features=one).scores for one in (features, again))
     assert all(map(torch.equal, before, after))
-    assert torch.equal(family.project(features, None).rows[0], family.project(again, None).rows[0])
+    assert torch.equal(family.project(features, None).embeddings[0], family.project(again, None).embeddings[0])

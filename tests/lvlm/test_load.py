@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.load import load_model
+from fopru_graph.lvlm.loading.load import load_model
 from tests import tiny
 
 
@@ -51,7 +51,7 @@ def test_auto_is_float32_on_the_cpu_whatever_the_checkpoint_has(tmp_path):
 
 
 def test_a_device_map_through_accelerate_gives_the_same_answer(folder):
-    from fopru_graph.lvlm.decode import generate
+    from fopru_graph.lvlm.decoding.generate import generate
     from fopru_graph.pruning.fastv import last_row_attention
     from fopru_graph.values import InLLMPruner
 
@@ -184,7 +184,7 @@ def test_a_device_that_is_not_here_is_refused(folder, device):
 
 
 def answer(family):
-    from fopru_graph.lvlm.decode import generate
+    from fopru_graph.lvlm.decoding.generate import generate
     from fopru_graph.pruning.fastv import last_row_attention
     from fopru_graph.values import InLLMPruner
 

@@ -9,12 +9,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.decode import generate
-from fopru_graph.lvlm.prompt import build_prompt
-from fopru_graph.lvlm.segments import SegmentStack, fits_segments
-from fopru_graph.lvlm.stack import ThinStack
-from fopru_graph.lvlm.static import BUCKET, StaticStack
-from fopru_graph.lvlm.survivors import Survivors
+from fopru_graph.lvlm.decoding.captured import BUCKET, CapturedRunner
+from fopru_graph.lvlm.decoding.generate import generate
+from fopru_graph.lvlm.decoding.kept import Survivors
+from fopru_graph.lvlm.decoding.runner import StockRunner
+from fopru_graph.lvlm.decoding.segments import SegmentRunner, fits_segments
+from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
 from fopru_graph.nodes.significance import Significance
@@ -75,7 +75,7 @@ def test_caches_are_filled_alike():
     family = tiny.llava(seed=24)
     prompt = build_prompt(family, ["what?", "why??"], everything(family, 2))  # no padding, whose keys mean nothing
     filled = []
-    for kind in (ThinStack, SegmentStack, StaticStack):
+    for kind in (StockRunner, SegmentRunner, CapturedRunner):
         survivors = Survivors([fastv(2, 0.5)], prompt.visual, prompt.attention_mask.bool(), prompt.text, prompt.seen)
         with torch.inference_mode(), kind(family, prompt, survivors, 3) as stack:
             stack.prefill()
@@ -110,7 +110,7 @@ def test_steps_of_one_shape_are_shared_and_nothing_of_the_last_prompt_is_left_in
 def test_old_steps_go_when_memory_is_short(monkeypatch):
     family = tiny.llava(seed=26)
     tokens = everything(family, 1)
-    monkeypatch.setattr("fopru_graph.lvlm.static.total_memory", lambda _device: 1)
+    monkeypatch.setattr("fopru_graph.lvlm.decoding.captured.total_memory", lambda _device: 1)
     run(family, tokens, ["x"], loop="static")
     first = next(iter(family.steps))
     run(family, tokens, ["x"], [fastv(2, 0.5)], loop="static")
@@ -128,8 +128,8 @@ def test_a_step_that_cannot_be_captured_goes_on_without(monkeypatch):
         attempts.append(self)
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr("fopru_graph.lvlm.static.StaticStep.capture", refuse)
-    monkeypatch.setattr("fopru_graph.lvlm.static.can_capture", lambda _device: True)
+    monkeypatch.setattr("fopru_graph.lvlm.decoding.captured.CapturedStep.capture", refuse)
+    monkeypatch.setattr("fopru_graph.lvlm.decoding.captured.can_capture", lambda _device: True)
     with pytest.warns(UserWarning, match="not captured"):
         first, _ = run(family, tokens, ["x"], loop="static")
     again, _ = run(family, tokens, ["x"], loop="static")
@@ -223,7 +223,7 @@ def test_the_check_for_waiting_notices():
 
 @pytest.mark.parametrize(
     ("kind", "prompts"),
-    [(SegmentStack, ["why?", "a longer one"]), (ThinStack, ["<image> or <image>?"])],  # stock looks at padding masks
+    [(SegmentRunner, ["why?", "a longer one"]), (StockRunner, ["<image> or <image>?"])],  # stock looks at padding masks
 )
 def test_the_host_waits_for_nothing_between_image_and_first_token(kind, prompts):
     family = tiny.llava(seed=31)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.decode import generate
+from fopru_graph.lvlm.decoding.generate import generate
 from fopru_graph.lvlm.families.llava import Llava
 from fopru_graph.lvlm.families.llava_next import LlavaNext
-from fopru_graph.lvlm.prompt import build_prompt
+from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
 from fopru_graph.nodes.row_prune import RowPrune
@@ -119,7 +119,7 @@ def check_by_hiding(row, family, eager, batch, make, cuts):
         if len(prompts) == 1:
             length = prompt.lengths[0] + STEPS - 1
             assert list(generation.kv_lengths) == [length - len(dropped) for dropped in hidden]
-    assert generation.projected == sum(map(len, tokens.rows))
+    assert generation.projected == sum(map(len, tokens.embeddings))
     return generation
 
 
@@ -165,7 +165,7 @@ def test_every_method_takes_frames(row, family):
             continue
         tokens = method(family, [FILM])
         generation, _ = run(family, tokens, ["what?"], [(row.first, 0.5)])
-        assert generation.projected == sum(map(len, tokens.rows)) <= generation.encoded
+        assert generation.projected == sum(map(len, tokens.embeddings)) <= generation.encoded
         assert generation.visual_per_layer[-1] == (max(1, generation.projected // 2) if generation.projected else 0)
 
 
@@ -193,12 +193,14 @@ def test_no_method_changes_what_it_is_given(row, family, method):
 def test_kept_rows_are_stocks_rows_and_say_where_they_come_from(row, family, ratio):
     images = pictures(row, 2)
     whole, kept = everything(family, images), tokens_of(family, images, RankPrune, ratio)
-    for all_rows, all_origin, rows, origin in zip(whole.rows, whole.origin, kept.rows, kept.origin, strict=True):
+    for all_rows, all_origin, rows, origin in zip(
+        whole.embeddings, whole.origin, kept.embeddings, kept.origin, strict=True
+    ):
         known = {tuple(place): value for place, value in zip(all_origin.tolist(), all_rows, strict=True)}
         assert 0 < len(rows) < len(all_rows)
         for place, value in zip(origin.tolist(), rows, strict=True):
             assert torch.allclose(value, known[tuple(place)], atol=1e-5)
-    assert kept.encoded == whole.encoded == tuple(map(len, whole.rows))
+    assert kept.encoded == whole.encoded == tuple(map(len, whole.embeddings))
 
 
 def test_tiles_have_true_grids_and_scores(row, family):
@@ -229,7 +231,7 @@ def test_nothing_is_left_behind(row, family):
 
 
 def test_sizes_are_counted(row, family):
-    anatomy = family.anatomy()
-    assert anatomy.layers == len(family.layers) and anatomy.tower_layers <= anatomy.whole_tower[1]
-    assert 0 < anatomy.tower_weights <= anatomy.whole_tower[0] and anatomy.patch_weights > 0
-    assert anatomy.projector_weights > 0 and anatomy.step_bytes > 0 and anatomy.head_weights > 0
+    sizes = family.model_sizes()
+    assert sizes.layers == len(family.layers) and sizes.tower_layers <= sizes.whole_tower[1]
+    assert 0 < sizes.tower_weights <= sizes.whole_tower[0] and sizes.patch_weights > 0
+    assert sizes.projector_weights > 0 and sizes.step_bytes > 0 and sizes.head_weights > 0

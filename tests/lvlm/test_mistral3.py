@@ -10,7 +10,7 @@ from transformers.image_utils import ChannelDimension
 from transformers.models.pixtral.image_processing_pil_pixtral import get_resize_output_image_size
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.prompt import build_prompt
+from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.nodes.significance import Significance
 from fopru_graph.values import Selection, Video
 from tests import tiny
@@ -51,7 +51,7 @@ def test_a_visual_token_is_made_of_the_patches_that_the_model_merges(merge):
     merger.merging_layer = torch.nn.Identity()
     merged = merger(numbers, sizes).long().split([high * wide for high, wide in grids])
     for grid, stock in zip(grids, merged, strict=True):
-        units = family.units(grid)
+        units = family.patch_groups(grid)
         assert units.shape == (grid[0] * grid[1], merge**2) == (len(units), family.patches)
         assert [sorted(unit) for unit in units.tolist()] == [sorted(unit) for unit in stock.tolist()]
 
@@ -67,7 +67,7 @@ def test_scores_come_from_each_pictures_own_part_of_the_layer_that_is_read(named
         seen, noted = alone.attentions[layer][0].mean(0), tile.attention
         ours = (noted.query @ noted.key.transpose(1, 2) * noted.scale).softmax(-1).mean(0)
         assert torch.allclose(ours, seen, atol=1e-5)
-        assert torch.allclose(score, seen.mean(0)[noted.units].mean(1), atol=1e-5)
+        assert torch.allclose(score, seen.mean(0)[noted.patch_groups].mean(1), atol=1e-5)
         read = alone.hidden_states[layer + 1][0]
         rows = family.projector(read, [pixels.shape[1:]])
         assert torch.allclose(rows, tile.features, atol=1e-4)

@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.prompt import build_prompt
+from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.significance import Significance
 from fopru_graph.values import Video

@@ -28,8 +28,12 @@ def quadrants(width, height):
 @pytest.mark.parametrize("name", CUT)
 def test_tiles_stand_where_their_pixels_were(name):
     features = ZOO[name].build("sdpa").encode([quadrants(448, 448)])
-    placed = {tile.place: features.seen(i).float().mean((0, 1)) for i, tile in enumerate(features.tiles) if tile.place}
-    assert len(placed) >= 4 and any(tile.place is None for tile in features.tiles)
+    placed = {
+        tile.tile_position: features.seen(i).float().mean((0, 1))
+        for i, tile in enumerate(features.tiles)
+        if tile.tile_position
+    }
+    assert len(placed) >= 4 and any(tile.tile_position is None for tile in features.tiles)
     rows, columns = (max(place[axis] for place in placed) for axis in (0, 1))
     assert set(placed) == {(row, column) for row in range(rows + 1) for column in range(columns + 1)}
     assert placed[0, 0][0] > placed[rows, 0][0] + 50  # red is on top
@@ -43,12 +47,12 @@ def test_stitched_rows_are_the_same_in_tiles_beside_each_other(name):
     selection = RowPrune()(significance=Significance()(features=features), ratio=0.4, over="stitched")
     bands = {}
     for tile, indices in zip(features.tiles, selection.indices, strict=True):
-        if tile.place is not None:
-            bands.setdefault(tile.place[0], set()).add(tuple(indices.tolist()))
+        if tile.tile_position is not None:
+            bands.setdefault(tile.tile_position[0], set()).add(tuple(indices.tolist()))
     assert len(bands) >= 2 and all(len(kept) == 1 for kept in bands.values())
 
 
 @pytest.mark.parametrize("name", sorted(set(ZOO) - set(CUT)))
 def test_other_families_cut_nothing(name):
     features = ZOO[name].build("sdpa").encode([quadrants(224, 224)])
-    assert [tile.place for tile in features.tiles] == [None]
+    assert [tile.tile_position for tile in features.tiles] == [None]

@@ -8,11 +8,11 @@ import torch
 import transformers
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.decode import generate
-from fopru_graph.lvlm.device import check_memory, choose_device, free_memory
-from fopru_graph.lvlm.load import load_model
-from fopru_graph.lvlm.presets import PRESETS, find_preset, preset_config, preset_processor, random_model
-from fopru_graph.lvlm.served import served_family
+from fopru_graph.lvlm.decoding.generate import generate
+from fopru_graph.lvlm.families.registry import served_family
+from fopru_graph.lvlm.loading.device import check_memory, choose_device, free_memory
+from fopru_graph.lvlm.loading.load import load_model
+from fopru_graph.lvlm.loading.presets import PRESETS, find_preset, preset_config, preset_processor, random_model
 from tests import tiny
 
 BILLIONS = {
@@ -57,8 +57,8 @@ def test_a_random_model_answers(anyres, tokens, dtype):
     assert not any(buffer.is_meta for buffer in model.buffers())
     family = kind(model.eval(), preset_processor(PRESETS["llava-1.6-7b" if anyres else "llava-1.5-7b"]))
     visual = family.project(family.encode([tiny.image(0, 672, 672)]), None)
-    assert len(visual.rows[0]) == tokens
-    assert visual.rows[0].isfinite().all() and visual.rows[0].float().std() > 0
+    assert len(visual.embeddings[0]) == tokens
+    assert visual.embeddings[0].isfinite().all() and visual.embeddings[0].float().std() > 0
     generation = generate(family, visual, ["what?"], max_new_tokens=3)
     assert generation.projected == tokens and len(generation.token_ids[0]) == 3
 
@@ -76,8 +76,8 @@ def test_an_unknown_preset_names_those_there_are():
 
 
 def test_a_model_too_large_is_refused_with_both_figures_before_anything_is_made(monkeypatch):
-    monkeypatch.setattr("fopru_graph.lvlm.device.free_memory", lambda _device: 2 * 2**30)
-    monkeypatch.setattr("fopru_graph.lvlm.load.random_model", lambda *_: pytest.fail("it was made"))
+    monkeypatch.setattr("fopru_graph.lvlm.loading.device.free_memory", lambda _device: 2 * 2**30)
+    monkeypatch.setattr("fopru_graph.lvlm.loading.load.random_model", lambda *_: pytest.fail("it was made"))
     with pytest.raises(UserError, match=r"need 26\.3 GiB, cpu has 2\.0 GiB free"):
         load_model("random:llava-1.5-7b", device="cpu")
     with pytest.raises(UserError, match=r"need 13\.2 GiB, cpu has 2\.0 GiB free"):
@@ -89,10 +89,10 @@ def test_a_checkpoint_too_large_is_refused_likewise(tmp_path, monkeypatch):
     family.model.save_pretrained(tmp_path)
     family.processor.save_pretrained(tmp_path)
     weights = sum(weight.numel() for weight in family.model.parameters()) * 4
-    monkeypatch.setattr("fopru_graph.lvlm.device.free_memory", lambda _device: weights - 1)
+    monkeypatch.setattr("fopru_graph.lvlm.loading.device.free_memory", lambda _device: weights - 1)
     with pytest.raises(UserError, match="does not fit"):
         load_model(str(tmp_path), device="cpu")
-    monkeypatch.setattr("fopru_graph.lvlm.device.free_memory", lambda _device: weights)
+    monkeypatch.setattr("fopru_graph.lvlm.loading.device.free_memory", lambda _device: weights)
     assert load_model(str(tmp_path), device="cpu").dtype == "float32"
 
 

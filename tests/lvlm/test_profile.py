@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.profile import attention_profile
+from fopru_graph.lvlm.families.attention_profile import attention_profile
 from fopru_graph.nodes.significance import Significance
 from tests import tiny
 from tests.lvlm.test_invariants import fingerprint
@@ -22,7 +22,7 @@ def test_the_layer_that_is_read_has_the_scores_of_the_node_and_nothing_is_left_b
     before = fingerprint(family)
     profile = attention_profile(family, image)
     assert fingerprint(family) == before
-    number = next(i for i, tile in enumerate(features.tiles) if tile.place is None)
+    number = next(i for i, tile in enumerate(features.tiles) if tile.tile_position is None)
     scores = Significance()(features=features, direction="received").scores[number]
     assert profile.grid == features.tiles[number].grid
     assert profile.received[profile.read_layer] is not None
@@ -48,7 +48,7 @@ def test_every_layer_has_the_attention_weights_of_stock(name):
         eager.tower(pixels)
     for hook in hooks:
         hook.remove()
-    units = None if name == "llava" else eager.units(profile.grid)
+    units = None if name == "llava" else eager.patch_groups(profile.grid)
     assert len(noted) == len(profile.received)
     for weights, received in zip(noted, profile.received, strict=True):
         patches = weights[0].mean(0)[1:, 1:].mean(0)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.prompt import build_prompt, distribute_images
-from fopru_graph.lvlm.streaming import TextStream
+from fopru_graph.lvlm.decoding.streaming import TextStream
+from fopru_graph.lvlm.inputs.prompt import build_prompt, distribute_images
 from fopru_graph.values import Selection
 from tests import tiny
 
@@ -57,8 +57,8 @@ def test_all_tokens_give_the_stock_prompt_and_fewer_give_fewer_placeholders(fami
         assert row.tolist().count(tiny.IMAGE_ID) == kept
     # Without Reorder the tokens stand in the order of the selection: 7 before 2.
     everything = family.project(features, None)
-    assert torch.allclose(tokens.rows[0], everything.rows[0][[7, 2]], atol=1e-6)
-    assert torch.equal(short.embeds[0][short.visual[0]], tokens.rows[0])
+    assert torch.allclose(tokens.embeddings[0], everything.embeddings[0][[7, 2]], atol=1e-6)
+    assert torch.equal(short.embeds[0][short.visual[0]], tokens.embeddings[0])
     assert short.row[0][short.visual[0]].tolist() == [0, 1]
     assert short.row[1][short.visual[1]].tolist() == [2, 3, 4]
 

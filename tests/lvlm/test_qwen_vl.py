@@ -18,9 +18,9 @@ from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoP
 from transformers.video_utils import VideoMetadata
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.decode import generate
-from fopru_graph.lvlm.load import load_model
-from fopru_graph.lvlm.prompt import build_prompt, chat_text
+from fopru_graph.lvlm.decoding.generate import generate
+from fopru_graph.lvlm.inputs.prompt import build_prompt, chat_text
+from fopru_graph.lvlm.loading.load import load_model
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
 from fopru_graph.nodes.significance import Significance
@@ -111,7 +111,7 @@ def test_what_the_tower_saw_is_the_picture(family):
 def test_in_windows_a_tokens_patches_are_where_its_window_put_them():
     """3 × 3 tokens in windows of 2 × 2: first 0 1 3 4, then 2 5, then 6 7, then 8."""
     first = {0: 0, 1: 4, 3: 8, 4: 12, 2: 16, 5: 20, 6: 24, 7: 28, 8: 32}
-    assert qwen25().units((3, 3)).tolist() == [[first[token] + i for i in range(4)] for token in range(9)]
+    assert qwen25().patch_groups((3, 3)).tolist() == [[first[token] + i for i in range(4)] for token in range(9)]
 
 
 @torch.inference_mode()
@@ -122,7 +122,7 @@ def test_merging_a_units_patches_gives_its_token(family):
     states = family.tower(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).last_hidden_state
     own = states.split([4 * len(tile.features) for tile in features.tiles])
     for tile, patches in zip(features.tiles, own, strict=True):
-        merged = family.tower.merger(patches[tile.attention.units.flatten()])
+        merged = family.tower.merger(patches[tile.attention.patch_groups.flatten()])
         assert torch.allclose(merged, tile.features, atol=1e-5)
 
 
@@ -151,7 +151,7 @@ def test_scores_are_the_eager_attention_weights_over_the_whole_tile(name, family
     assert len(noted) == len(scores) == (4 if kind == "video" else 3)
     for score, weights, (high, wide) in zip(scores, noted, prepared.grids, strict=True):
         assert weights.shape == (4 * high * wide, 4 * high * wide)
-        assert torch.allclose(score, weights.mean(0)[family.units((high, wide))].mean(1), atol=1e-6)
+        assert torch.allclose(score, weights.mean(0)[family.patch_groups((high, wide))].mean(1), atol=1e-6)
 
 
 @torch.inference_mode()
@@ -203,7 +203,7 @@ def test_pruned_prompts_are_what_stock_makes_of_the_kept_rows(name, family, kind
     text = (prompt.attention_mask.cumsum(-1) - 1).clamp(min=0)
     pooled = [torch.cat([t.features[selection.indices[k]] for k, t in own]) for own in of_images(features)]
     deep = [
-        [torch.cat([t.deep[layer][selection.indices[k]] for k, t in own]) for own in of_images(features)]
+        [torch.cat([t.deepstack[layer][selection.indices[k]] for k, t in own]) for own in of_images(features)]
         for layer in range(2 if name == "qwen3_vl" else 0)
     ]
     output = (
@@ -356,7 +356,7 @@ def test_no_cut_comes_before_the_last_deepstack_layer():
         generate(family, tokens, ["x"], [fastv(1, 0.5)])
     assert "2 … 4" in caught.value.hint
     assert run(family, tokens, ["x"], [fastv(2, 0.5)])[0].visual_per_layer == (8, 8, 4, 4, 4)
-    plain = qwen3(deep=())
+    plain = qwen3(deepstack=())
     assert plain.first_cut == 1
     shallow = kept(plain, pictures((112, 112)), 0.5)
     assert plain.prefill_inputs(build_prompt(plain, ["x"], shallow)) == {}
@@ -405,9 +405,9 @@ def test_the_disk_cache_keeps_everything(name, family, tmp_path):
     features = family.encode([video(0, 4)])
     TensorCodec().dump(features, tmp_path)
     before, after = (family.project(one, None) for one in (features, TensorCodec().load(tmp_path)))
-    assert torch.equal(before.rows[0], after.rows[0])
-    assert len(before.deep[0]) == len(after.deep[0]) == (2 if name == "qwen3_vl" else 0)
-    assert all(map(torch.equal, before.deep[0], after.deep[0]))
+    assert torch.equal(before.embeddings[0], after.embeddings[0])
+    assert len(before.deepstack[0]) == len(after.deepstack[0]) == (2 if name == "qwen3_vl" else 0)
+    assert all(map(torch.equal, before.deepstack[0], after.deepstack[0]))
     one, other = (run(family, tokens, ["what?"])[0].token_ids for tokens in (before, after))
     assert one == other
 
@@ -441,9 +441,9 @@ def test_a_folder_tells_the_size_of_videos(file, told, tmp_path):
 
 
 def test_the_arithmetic_counts_every_matrix_once(name, family):
-    anatomy = family.anatomy()
+    sizes = family.model_sizes()
     tower = family.tower
     every = sum(weight.numel() for weight in tower.parameters() if weight.ndim > 1)
     every -= tower.pos_embed.weight.numel() if name == "qwen3_vl" else 0
-    assert anatomy.patch_weights == 3 * 2 * PATCH**2 * 32 and anatomy.tower_width == 32 and anatomy.patches == 4
-    assert anatomy.whole_tower[0] + anatomy.patch_weights + anatomy.projector_weights == every
+    assert sizes.patch_weights == 3 * 2 * PATCH**2 * 32 and sizes.tower_width == 32 and sizes.patches == 4
+    assert sizes.whole_tower[0] + sizes.patch_weights + sizes.projector_weights == every

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fopru_graph.lvlm.resolution import shrunken, shrunken_pixels
+from fopru_graph.lvlm.inputs.resolution import shrunken, shrunken_pixels
 from fopru_graph.nodes.downsample import Downsample
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.significance import Significance
@@ -40,7 +40,7 @@ def test_llava_sees_so_many_patches(ratio, side):
     tile = features.tiles[0]
     assert tile.grid == (side, side) and features.counts == (side * side,) and tile.features.shape == (side * side, 32)
     assert features.pixels[0].shape == (3, 8 * side, 8 * side)
-    assert tile.attention.key.shape[1] == side * side + 1 and tile.leading.shape == (1, 32)
+    assert tile.attention.key.shape[1] == side * side + 1 and tile.prefix_features.shape == (1, 32)
     assert features.report()["tile_tokens"] == [side * side] and features.image_sizes == (tiny.image().shape,)
     generation, _ = run(family, family.project(features, None), ["x"], [fastv(2, 0.5)])
     assert generation.encoded == generation.projected == side * side
@@ -63,7 +63,7 @@ def test_llavas_features_are_the_stock_towers_with_interpolated_positions():
         tower = family.model.model.vision_tower
         output = tower(pixels[None], interpolate_pos_encoding=True, output_hidden_states=True)
         assert torch.allclose(tile.features, output.hidden_states[-2][0, 1:], atol=1e-5)
-        assert torch.allclose(tile.leading, output.hidden_states[-2][0, :1], atol=1e-5)
+        assert torch.allclose(tile.prefix_features, output.hidden_states[-2][0, :1], atol=1e-5)
 
 
 def test_pictures_of_several_resolutions_are_encoded_as_each_alone():
@@ -77,7 +77,7 @@ def test_pictures_of_several_resolutions_are_encoded_as_each_alone():
         assert torch.allclose(together.tiles[i].attention.query, alone.tiles[0].attention.query, atol=1e-5)
         assert torch.equal(together.pixels[i], alone.pixels[0])
     chosen = RankPrune()(significance=Significance()(features=together), ratio=0.5)
-    assert list(map(len, family.project(together, chosen).rows)) == [4, 18, 4, 8]
+    assert list(map(len, family.project(together, chosen).embeddings)) == [4, 18, 4, 8]
 
 
 def test_llava_next_cuts_the_smaller_picture():
@@ -89,7 +89,9 @@ def test_llava_next_cuts_the_smaller_picture():
     by_hand = family.encode([replace(image, picture=image.picture.resize((32, 32), 3))])
     assert all(torch.equal(a.features, b.features) for a, b in zip(part.tiles, by_hand.tiles, strict=True))
     tokens = family.project(part, None)
-    assert tokens.encoded == (len(tokens.rows[0]),) and len(tokens.rows[0]) < len(family.project(whole, None).rows[0])
+    assert tokens.encoded == (len(tokens.embeddings[0]),) and len(tokens.embeddings[0]) < len(
+        family.project(whole, None).embeddings[0]
+    )
     mixed = family.encode([down(image, 0.25), image])
     assert [tile.image for tile in mixed.tiles] == [0] * 3 + [1] * 5
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.decode import generate
-from fopru_graph.lvlm.stock import stock_generate
+from fopru_graph.lvlm.decoding.generate import generate
+from fopru_graph.lvlm.decoding.stock_generate import stock_generate
 from tests import tiny
 from tests.lvlm.zoo import ZOO
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fopru_graph.lvlm.tap import tap_attention
+from fopru_graph.lvlm.families.capture_qk import tap_attention
 from fopru_graph.nodes.significance import Significance
 from fopru_graph.pruning.attention import BLOCK, attention_means
 from tests import tiny

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Graph
-from fopru_graph.lvlm.video import evenly, fingerprint, load_video
+from fopru_graph.lvlm.inputs.video import evenly, fingerprint, load_video
 from fopru_graph.nodes.load_video import LoadVideo
 
 

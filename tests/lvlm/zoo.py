@@ -9,11 +9,11 @@ from typing import Any
 import torch
 import transformers
 
-from fopru_graph.lvlm.families.rows import RowsFamily
-from fopru_graph.lvlm.family import Family
-from fopru_graph.lvlm.presets import byte_tokenizer
-from fopru_graph.lvlm.processor import PartsProcessor
-from fopru_graph.lvlm.prompt import Prompt, build_prompt
+from fopru_graph.lvlm.families.family import Family
+from fopru_graph.lvlm.families.merging import MergingFamily
+from fopru_graph.lvlm.inputs.prompt import Prompt, build_prompt
+from fopru_graph.lvlm.loading.presets import byte_tokenizer
+from fopru_graph.lvlm.loading.processor import PartsProcessor
 from fopru_graph.values import Image, VisualTokens
 from tests import tiny
 
@@ -81,8 +81,8 @@ def parts(image_processor: Any, *more: str, template: str | None = None) -> Part
 
 
 def prepared_inputs(family: Family, images: Sequence[Image]) -> dict[str, Any]:
-    """The model inputs that a `RowsFamily` prepares, for stock to encode by itself."""
-    assert isinstance(family, RowsFamily)
+    """The model inputs that a `MergingFamily` prepares, for stock to encode by itself."""
+    assert isinstance(family, MergingFamily)
     return dict(family.prepare([image.picture for image in images]).inputs)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import transformers
 
+from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.gemma3 import Gemma3
-from fopru_graph.lvlm.family import Family
-from fopru_graph.lvlm.prompt import Prompt
+from fopru_graph.lvlm.inputs.prompt import Prompt
 from fopru_graph.values import Image
 from tests.lvlm.zoo import IMAGE_ID, LANGUAGE, SIGLIP, Row, finish, parts, prepared_inputs
 

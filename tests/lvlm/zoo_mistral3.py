@@ -7,8 +7,8 @@ from typing import Any
 
 import transformers
 
+from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.mistral3 import Mistral3
-from fopru_graph.lvlm.family import Family
 from fopru_graph.values import Image
 from tests.lvlm.zoo import IMAGE_ID, LANGUAGE, Row, finish, parts, prepared_inputs
 

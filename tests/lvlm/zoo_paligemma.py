@@ -8,9 +8,9 @@ from typing import Any
 import torch
 import transformers
 
+from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.paligemma import PaliGemma
-from fopru_graph.lvlm.family import Family
-from fopru_graph.lvlm.prompt import Prompt
+from fopru_graph.lvlm.inputs.prompt import Prompt
 from fopru_graph.values import Image
 from tests.lvlm.zoo import IMAGE_ID, LANGUAGE, SIGLIP, Row, finish, parts, prepared_inputs
 

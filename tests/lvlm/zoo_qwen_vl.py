@@ -7,9 +7,9 @@ from typing import Any
 
 import transformers
 
+from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
-from fopru_graph.lvlm.family import Family
-from fopru_graph.lvlm.prompt import Prompt
+from fopru_graph.lvlm.inputs.prompt import Prompt
 from fopru_graph.values import Image
 from tests.lvlm.zoo import IMAGE_ID, LANGUAGE, Row, finish, parts, prepared_inputs, tokenizer
 
@@ -66,8 +66,8 @@ def qwen25(attention: str = "sdpa", seed: int = 91, whole: Sequence[int] = (0, 2
     return Qwen25VL(finish(transformers.Qwen2_5_VLForConditionalGeneration, config, attention, seed), _parts())
 
 
-def qwen3(attention: str = "sdpa", seed: int = 92, deep: Sequence[int] = (0, 2)) -> Qwen3VL:
-    """A tiny Qwen3-VL; the outputs of the tower layers ``deep`` go into the first language layers."""
+def qwen3(attention: str = "sdpa", seed: int = 92, deepstack: Sequence[int] = (0, 2)) -> Qwen3VL:
+    """A tiny Qwen3-VL; the outputs of the tower layers ``deepstack`` go into the first language layers."""
     vision = {
         "depth": 4,
         "hidden_size": 32,
@@ -76,7 +76,7 @@ def qwen3(attention: str = "sdpa", seed: int = 92, deep: Sequence[int] = (0, 2))
         "out_hidden_size": 64,
         "patch_size": PATCH,
         "num_position_embeddings": 64,
-        "deepstack_visual_indexes": list(deep),
+        "deepstack_visual_indexes": list(deepstack),
     }
     config = transformers.Qwen3VLConfig(text_config=_language(head_dim=8), vision_config=vision, **_ids())
     return Qwen3VL(finish(transformers.Qwen3VLForConditionalGeneration, config, attention, seed), _parts())

@@ -9,7 +9,7 @@ import pytest
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled, CancelToken, NodeError
 from fopru_graph.measure.bench import Bench
-from fopru_graph.measure.cases import cases_of
+from fopru_graph.measure.pipelines import cases_of
 from tests.measure import toys
 from tests.measure.toys import pipeline
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from fopru_graph import values
 from fopru_graph.graph import Context, Graph, Node, Registry, node
 
-ANATOMY = values.Anatomy(
+ANATOMY = values.ModelSizes(
     tower_weights=3 * 512,
     tower_layers=3,
     whole_tower=(4 * 512, 4),
@@ -54,7 +54,7 @@ class Family:
 
     forgotten = 0
 
-    def anatomy(self) -> values.Anatomy:
+    def model_sizes(self) -> values.ModelSizes:
         return ANATOMY
 
     def forget(self) -> None:

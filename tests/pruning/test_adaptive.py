@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from fopru_graph.errors import UserError
 from fopru_graph.nodes.mass_prune import MassPrune
 from fopru_graph.nodes.random_score import RandomScore
-from fopru_graph.pruning.chance import random_scores
-from fopru_graph.pruning.mass import mass_select
+from fopru_graph.pruning.cumulative import mass_select
+from fopru_graph.pruning.random_scores import random_scores
 from fopru_graph.values import Significance
 from tests import tiny
 
@@ -86,4 +86,4 @@ def test_a_picture_has_its_scores_whatever_is_encoded_with_it():
     assert all(torch.equal(x, y) for x, y in zip(alone.scores * 2, again.scores, strict=True))
     assert len({tuple(one.tolist()) for one in among.scores}) == len(among.scores)  # every tile its own
     assert not torch.equal(alone.scores[0], RandomScore()(features=family.encode([a]), seed=4).scores[0])
-    assert alone.direction == ("random",) * count and alone.images == (0,) * count
+    assert alone.direction_names == ("random",) * count and alone.images == (0,) * count

@@ -58,14 +58,14 @@ def test_a_tower_without_cls_is_refused_with_the_alternative():
         cls_attention(query, key, 0.3, 1, "middle")
 
 
-def features(units=None, weights=None):
+def features(patch_groups=None, weights=None):
     """Two tiles of one image, nine patches behind one CLS token."""
     made = []
     for seed in (0, 1):
         query, key = torch.randn(2, 3, 10, 8, generator=torch.Generator().manual_seed(seed))
-        count = 9 if units is None else len(units)
-        attention = TileAttention(query, key, 0.3, 1, units, weights)
-        made.append(Tile(torch.zeros(count, 4), (1, count), 0, attention, place=(0, seed)))
+        count = 9 if patch_groups is None else len(patch_groups)
+        attention = TileAttention(query, key, 0.3, 1, patch_groups, weights)
+        made.append(Tile(torch.zeros(count, 4), (1, count), 0, attention, tile_position=(0, seed)))
     return VisionFeatures(tuple(made), ())
 
 
@@ -74,11 +74,15 @@ def test_the_node_scores_tile_by_tile_and_pools_merged_patches():
     scores = ClsAttention()(features=plain)
     rows = [cls_attention(tile.attention.query, tile.attention.key, 0.3, 1) for tile in plain.tiles]
     assert all(torch.equal(a, b) for a, b in zip(scores.scores, rows, strict=True))
-    assert scores.direction == ("cls", "cls") and scores.places == ((0, 0), (0, 1)) and scores.images == (0, 0)
-    units = torch.tensor([[0, 8], [3, 4]])
-    pooled = ClsAttention()(features=features(units))
+    assert (
+        scores.direction_names == ("cls", "cls")
+        and scores.tile_positions == ((0, 0), (0, 1))
+        and scores.images == (0, 0)
+    )
+    patch_groups = torch.tensor([[0, 8], [3, 4]])
+    pooled = ClsAttention()(features=features(patch_groups))
     shares = torch.tensor([[0.25, 0.75], [1.0, 0.0]])
-    weighted = ClsAttention()(features=features(units, shares))
+    weighted = ClsAttention()(features=features(patch_groups, shares))
     for row, mean, share in zip(rows, pooled.scores, weighted.scores, strict=True):
         assert mean.tolist() == pytest.approx([(row[0] + row[8]).item() / 2, (row[3] + row[4]).item() / 2])
         assert share.tolist() == pytest.approx([(0.25 * row[0] + 0.75 * row[8]).item(), row[3].item()])

@@ -13,7 +13,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.row_prune import RowPrune
 from fopru_graph.pruning.over import groups_of, rank_select_over, row_select_over
-from fopru_graph.pruning.pool import pool_units
+from fopru_graph.pruning.pool_scores import pool_scores
 from fopru_graph.pruning.rank import rank_select
 from fopru_graph.pruning.row import row_select
 from fopru_graph.values import Significance
@@ -102,6 +102,6 @@ def test_a_scorer_that_names_no_images_is_pruned_tile_by_tile():
 def test_weighted_pooling_equals_the_sum_by_hand():
     scores, units = torch.tensor([1.0, 2, 4, 8]), torch.tensor([[0, 1], [3, 3]])
     weights = torch.tensor([[0.25, 0.75], [0.5, 0.5]])
-    assert pool_units(scores, units, weights).tolist() == [1.75, 8.0]
-    assert pool_units(scores, units).tolist() == [1.5, 8.0]
-    assert pool_units(scores, None) is scores
+    assert pool_scores(scores, units, weights).tolist() == [1.75, 8.0]
+    assert pool_scores(scores, units).tolist() == [1.5, 8.0]
+    assert pool_scores(scores, None) is scores

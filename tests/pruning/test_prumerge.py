@@ -14,8 +14,8 @@ from fopru_graph.nodes.add_uniform import AddUniform
 from fopru_graph.nodes.merge_dropped import MergeDropped
 from fopru_graph.nodes.outlier_prune import OutlierPrune
 from fopru_graph.nodes.rank_prune import RankPrune
+from fopru_graph.pruning.linear_merge import mixed
 from fopru_graph.pruning.merge import flat_keys, merge_map
-from fopru_graph.pruning.mix import mixed
 from fopru_graph.pruning.outliers import outlier_select
 from fopru_graph.pruning.uniform import add_uniform
 from fopru_graph.values import Selection, Significance, Tile, TileAttention, VisionFeatures
@@ -185,18 +185,18 @@ def two_tiles():
 
 def test_the_node_merges_tile_by_tile_deep_features_too_and_changes_nothing_that_it_was_given():
     features, scores = two_tiles()
-    before = [(tile.features.clone(), tile.deep[0].clone()) for tile in features.tiles]
+    before = [(tile.features.clone(), tile.deepstack[0].clone()) for tile in features.tiles]
     selection = RankPrune()(significance=scores, ratio=0.25)
     mixture = MergeDropped()(features=features, selection=selection, significance=scores, neighbours=3)
     assert mixture.selection.counts == features.counts == mixture.features.counts == (12, 8)
     for i, tile in enumerate(features.tiles):
         made = mixture.features.tiles[i]
         kept, keys = selection.indices[i].tolist(), tile.attention.key[0]
-        for old, new in ((tile.features, made.features), (tile.deep[0], made.deep[0])):
+        for old, new in ((tile.features, made.features), (tile.deepstack[0], made.deepstack[0])):
             expected, where = merge_by_hand(old, keys, scores.scores[i], kept, 3)
             assert mixture.selection.indices[i].tolist() == where and len(where) == len(kept) + 1
             assert torch.allclose(new[where].double(), expected, atol=1e-5)
-        assert torch.equal(tile.features, before[i][0]) and torch.equal(tile.deep[0], before[i][1])
+        assert torch.equal(tile.features, before[i][0]) and torch.equal(tile.deepstack[0], before[i][1])
     assert features.report() and not mixture.features.report()  # told once
 
 

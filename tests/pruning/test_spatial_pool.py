@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fopru_graph.errors import UserError
 from fopru_graph.nodes.spatial_pool import SpatialPool
-from fopru_graph.pruning.mix import mixed
+from fopru_graph.pruning.linear_merge import mixed
 from fopru_graph.pruning.spatial_pool import pooled_grid, pooling_map
 from fopru_graph.values import Tile, TileAttention, VisionFeatures
 
@@ -89,7 +89,7 @@ def test_four_neighbours_become_one_in_every_tile_and_layer():
     pooled = SpatialPool()(features=given_, ratio=0.25)
     assert [one.tolist() for one in pooled.selection.indices] == [[0, 2, 4, 12, 14, 16], [0]]
     for old, new in zip(given_.tiles, pooled.features.tiles, strict=True):
-        for before, after in ((old.features, new.features), (old.deep[0], new.deep[0])):
+        for before, after in ((old.features, new.features), (old.deepstack[0], new.deepstack[0])):
             corner = before.view(*old.grid, 5)[:2, :2].reshape(4, 5)
             assert torch.allclose(after[0], corner.mean(0), atol=1e-6)
             assert torch.equal(after[1], before[1])

@@ -18,12 +18,12 @@ from PIL import Image
 from rich.console import Console
 
 from fopru_graph.errors import UserError
-from fopru_graph.measure.result import STAGES, STOCK, BenchResult, Gain, Timing, Variant
-from fopru_graph.report import bench_table
-from fopru_graph.report.bench_files import bench_tex, write_bench
-from fopru_graph.report.bench_plot import bench_picture, draw_bench
-from fopru_graph.report.bench_table import gain_text, show_bench
-from fopru_graph.report.paper import PAPER_MODELS, paper_json, show_paper
+from fopru_graph.report.bench import table as bench_table
+from fopru_graph.report.bench.files import bench_tex, write_bench
+from fopru_graph.report.bench.paper import PAPER_MODELS, paper_json, show_paper
+from fopru_graph.report.bench.plot import bench_picture, draw_bench
+from fopru_graph.report.bench.table import gain_text, show_bench
+from fopru_graph.results.bench import STAGES, STOCK, BenchResult, Gain, Timing, Variant
 
 MIB, GIB = 2**20, 2**30
 NOISE = Gain(1.0, 0.991, 1.012, 1.0)
@@ -285,7 +285,7 @@ def test_folders_that_cannot_be_written(result: BenchResult, tmp_path: Path) -> 
 
 def test_imports_load_neither_torch_nor_matplotlib() -> None:
     code = (
-        "import sys, fopru_graph.report.paper, fopru_graph.report.bench_files;"
+        "import sys, fopru_graph.report.bench.paper, fopru_graph.report.bench.files;"
         "sys.exit(bool({'torch', 'matplotlib', 'fopru_graph.measure'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -31,7 +31,7 @@ def read_picture(cell: Any, column: str, folder: Path | None, where: str) -> tup
     Raises:
         RecordError: there is no picture, it lies outside of ``folder``, or it cannot be decoded.
     """
-    from fopru_graph.lvlm.images import decode_image, fingerprint, load_image
+    from fopru_graph.lvlm.inputs.images import decode_image, fingerprint, load_image
 
     try:
         content = _content(cell)

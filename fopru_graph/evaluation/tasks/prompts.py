@@ -10,7 +10,7 @@ from fopru_graph.evaluation.task import Record
 
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
-MARKER = "<image>"  # where fopru_graph.lvlm.prompt puts a picture
+MARKER = "<image>"  # where fopru_graph.lvlm.inputs.prompt puts a picture
 _SPELT = "<image >"
 
 

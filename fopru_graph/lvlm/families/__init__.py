@@ -1,1 +1,1 @@
-"""Model families, one file each; `fopru_graph.lvlm.served` lists them and loads the one that serves a checkpoint."""
+"""Model families, one file each; `registry` finds the family that serves a checkpoint and loads it when needed."""

@@ -9,11 +9,11 @@ from typing import Any
 import PIL.Image
 import torch
 
-from fopru_graph.lvlm.families.rows import Prepared, RowsFamily, squares
-from fopru_graph.values import Anatomy
+from fopru_graph.lvlm.families.merging import MergingFamily, Prepared, squares
+from fopru_graph.values import ModelSizes
 
 
-class Gemma3(RowsFamily):
+class Gemma3(MergingFamily):
     """`Gemma3ForConditionalGeneration`, e.g. ``google/gemma-3-4b-it``.
 
     A picture is resized to one square tile ("pan and scan", which adds crops, is off, as it is in the stock processor).
@@ -28,12 +28,12 @@ class Gemma3(RowsFamily):
         """Patches averaged into one visual token."""
         return int(self.projector.kernel_size) ** 2
 
-    def units(self, grid: tuple[int, int]) -> torch.Tensor | None:
-        """See `RowsFamily.units`."""
+    def patch_groups(self, grid: tuple[int, int]) -> torch.Tensor | None:
+        """See `MergingFamily.patch_groups`."""
         return squares(grid, int(self.projector.kernel_size))
 
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
-        """See `RowsFamily.prepare`."""
+        """See `MergingFamily.prepare`."""
         pixels = self.processor.image_processor(pictures, do_pan_and_scan=False, return_tensors="pt")["pixel_values"]
         side = int(self.projector.patches_per_image // self.projector.kernel_size)
         tokenizer, visual = self.processor.tokenizer, self.image_token_id
@@ -61,7 +61,7 @@ class Gemma3(RowsFamily):
         """See `Family.prefill_inputs`: (B, L) int64, 1 where a token is of an image; each run of them is one block."""
         return {"token_type_ids": prompt.visual.long()}
 
-    def anatomy(self) -> Anatomy:
-        """See `Family.anatomy`; the projector's matrix belongs to no linear layer."""
+    def model_sizes(self) -> ModelSizes:
+        """See `Family.model_sizes`; the projector's matrix belongs to no linear layer."""
         weights = self.projector.mm_input_projection_weight.numel()
-        return replace(super().anatomy(), projector_weights=weights)
+        return replace(super().model_sizes(), projector_weights=weights)

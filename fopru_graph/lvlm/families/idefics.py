@@ -14,7 +14,7 @@ import PIL.Image
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.families.rows import Prepared, RowsFamily
+from fopru_graph.lvlm.families.merging import MergingFamily, Prepared
 
 _FAKE, _GLOBAL = "<fake_token_around_image>", "<global-img>"
 _FRAMES_A_SECOND = 24  # what the stock processor takes frames for that come without times
@@ -25,7 +25,7 @@ _SMALL = (
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 
 
-class Idefics3(RowsFamily):
+class Idefics3(MergingFamily):
     """`Idefics3ForConditionalGeneration`, e.g. ``HuggingFaceM4/Idefics3-8B-Llama3``."""
 
     model_types = ("idefics3",)
@@ -51,14 +51,14 @@ class Idefics3(RowsFamily):
         """Patches merged into one visual token."""
         return int(self.model.config.scale_factor) ** 2
 
-    def units(self, grid: tuple[int, int]) -> torch.Tensor | None:
-        """See `RowsFamily.units`; the stock shuffle is asked, with patch numbers (1, M, 1) for features."""
+    def patch_groups(self, grid: tuple[int, int]) -> torch.Tensor | None:
+        """See `MergingFamily.patch_groups`; the stock shuffle is asked, with patch numbers (1, M, 1) for features."""
         numbers = torch.arange(grid[0] * grid[1] * self.patches).view(1, -1, 1)
         units: torch.Tensor = self.projector.pixel_shuffle(numbers, self.model.config.scale_factor)[0]
         return units
 
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
-        """See `RowsFamily.prepare`. Tiles are squares, so none is padded; pictures with fewer tiles get empty ones."""
+        """See `MergingFamily.prepare`. Tiles are squares, so none is padded; shorter pictures get empty tiles."""
         images = [[picture] for picture in pictures]
         batch = self.processor.image_processor(images, return_row_col_info=True, return_tensors="pt")
         shapes = [(rows, columns) for (rows,), (columns,) in zip(batch["rows"], batch["cols"], strict=True)]
@@ -66,7 +66,7 @@ class Idefics3(RowsFamily):
         tokens = self.placeholder * (grid[0] * grid[1])
         places = [[*(divmod(tile, columns) for tile in range(rows * columns)), None] for rows, columns in shapes]
         prepared = self._prepared(batch, list(map(len, places)), [_tiled(*shape, tokens) for shape in shapes])
-        return replace(prepared, places=tuple(place for own in places for place in own))
+        return replace(prepared, tile_positions=tuple(place for own in places for place in own))
 
     def _prepared(self, batch: Any, counts: list[int], markup: list[str]) -> Prepared:
         """Of tiles (B, T, 3, H, W), the first ``counts`` of every image."""
@@ -98,7 +98,7 @@ class SmolVLM(Idefics3):
     video_placeholder = "<video>"
 
     def prepare_videos(self, videos: list[list[PIL.Image.Image]]) -> Prepared:
-        """See `RowsFamily.prepare_videos`."""
+        """See `MergingFamily.prepare_videos`."""
         processor = self.processor.image_processor
         sampling = getattr(processor, "video_sampling", None)  # the checkpoint's own size for frames
         options = {"size": sampling["video_size"]} if sampling else {}

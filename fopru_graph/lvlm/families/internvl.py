@@ -10,11 +10,11 @@ import PIL.Image
 import torch
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-from fopru_graph.lvlm.families.rows import Prepared, RowsFamily
-from fopru_graph.lvlm.family import read_layer
+from fopru_graph.lvlm.families.family import read_layer
+from fopru_graph.lvlm.families.merging import MergingFamily, Prepared
 
 
-class InternVL(RowsFamily):
+class InternVL(MergingFamily):
     """`InternVLForConditionalGeneration`, e.g. ``OpenGVLab/InternVL3-1B-hf``.
 
     A picture is cut into up to ``max_patches`` tiles in the grid that is closest to its shape; a thumbnail of the whole
@@ -42,8 +42,8 @@ class InternVL(RowsFamily):
         """See `Family.scored_layer`; the stock model reads one layer."""
         return read_layer(self.model.config.vision_feature_layer, len(self.tower_layers))
 
-    def units(self, grid: tuple[int, int]) -> torch.Tensor | None:
-        """See `RowsFamily.units`; the stock shuffle is asked, with patch numbers (1, H, W, 1) for features."""
+    def patch_groups(self, grid: tuple[int, int]) -> torch.Tensor | None:
+        """See `MergingFamily.patch_groups`; the stock shuffle moves patch numbers (1, H, W, 1)."""
         core, ratio = self.model.model, self.model.config.downsample_ratio
         high, wide = (round(side / ratio) for side in grid)
         numbers = torch.arange(high * wide).view(1, high, wide, 1)
@@ -51,13 +51,13 @@ class InternVL(RowsFamily):
         return units
 
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
-        """See `RowsFamily.prepare`; the stock processor asks for tiles, whatever the checkpoint's default is."""
+        """See `MergingFamily.prepare`; the stock processor asks for tiles, whatever the checkpoint's default is."""
         batch = self.processor.image_processor(pictures, crop_to_patches=True, return_tensors="pt")
         counts = [int(count) for count in batch["num_patches"]]
         tile = self._tile(batch["pixel_values"])
         prepared = self._prepared(batch["pixel_values"], counts, [self._between(tile * count) for count in counts])
         pairs = zip(pictures, counts, strict=True)
-        return replace(prepared, places=tuple(place for one, count in pairs for place in self._places(one, count)))
+        return replace(prepared, tile_positions=tuple(at for picture, n in pairs for at in self._places(picture, n)))
 
     def _places(self, picture: PIL.Image.Image, count: int) -> list[tuple[int, int] | None]:
         """The (row, column) of each of a picture's tiles; the thumbnail, and a picture that is one tile, have none."""
@@ -72,7 +72,7 @@ class InternVL(RowsFamily):
         return [*(divmod(tile, columns) for tile in range(tiles)), *[None] * (count - tiles)]
 
     def prepare_videos(self, videos: list[list[PIL.Image.Image]]) -> Prepared:
-        """See `RowsFamily.prepare_videos`."""
+        """See `MergingFamily.prepare_videos`."""
         frames = [frame for video in videos for frame in video]
         pixels = self.processor.image_processor(frames, crop_to_patches=False, return_tensors="pt")["pixel_values"]
         single, counts = self._between(self._tile(pixels)), [len(video) for video in videos]

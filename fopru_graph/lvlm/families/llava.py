@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.device import home_of, to_device
-from fopru_graph.lvlm.family import Family, read_layer
-from fopru_graph.lvlm.resolution import shrunken_pixels
-from fopru_graph.lvlm.tap import tap_attention
+from fopru_graph.lvlm.families.capture_qk import tap_attention
+from fopru_graph.lvlm.families.family import Family, read_layer
+from fopru_graph.lvlm.inputs.resolution import shrunken_pixels
+from fopru_graph.lvlm.loading.device import home_of, to_device
 from fopru_graph.values import Image, Selection, Tile, TileAttention, Video, VisionFeatures, VisualTokens
 
 
@@ -64,7 +64,7 @@ class Llava(Family):
             grid = (one.shape[-2] // patch, one.shape[-1] // patch)
             attention = TileAttention(query, key, scale, prefix)
             leading = features[:prefix]
-            tiles.append(Tile(features[prefix:], grid, owner, attention, place=place, leading=leading))
+            tiles.append(Tile(features[prefix:], grid, owner, attention, tile_position=place, prefix_features=leading))
         processor = self.processor.image_processor
         return VisionFeatures(
             tiles=tuple(tiles),
@@ -147,14 +147,14 @@ class Llava(Family):
 
     def _attention_in(self, above: int, tile: Tile) -> TileAttention:
         """A tile's attention in the layer that its features go into."""
-        if tile.leading is None:
+        if tile.prefix_features is None:
             raise UserError(
                 "these features were projected already, so no encoder layer takes them in",
                 "leave AttentionAbove out: wire its readers to VisionEncode",
             )
         layer, module = self.tower_layers[above], self.attention_module(above)
         # Of several layers' features, side by side, the last are those of the layer below.
-        whole = torch.cat([tile.leading, tile.features])[:, -self.tower_width :]
+        whole = torch.cat([tile.prefix_features, tile.features])[:, -self.tower_width :]
         hidden = layer.layer_norm1(whole.to(home_of(layer)))
         query, key = (
             project(hidden).unflatten(-1, (-1, module.head_dim)).transpose(0, 1)

@@ -9,7 +9,7 @@ from accelerate.utils import align_module_device
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, image_size_to_num_patches
 
 from fopru_graph.lvlm.families.llava import Llava
-from fopru_graph.lvlm.resolution import shrunken
+from fopru_graph.lvlm.inputs.resolution import shrunken
 from fopru_graph.values import Image, Selection, VisionFeatures, VisualTokens
 
 NEWLINE = -1

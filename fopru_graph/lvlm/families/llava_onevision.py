@@ -13,7 +13,7 @@ from transformers.models.llava_onevision.modeling_llava_onevision import get_any
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.llava_next import NEWLINE, LlavaNext
-from fopru_graph.lvlm.resolution import shrunken
+from fopru_graph.lvlm.inputs.resolution import shrunken
 from fopru_graph.values import Image, Selection, Video, VisionFeatures, VisualTokens
 
 
@@ -60,9 +60,9 @@ class LlavaOnevision(LlavaNext):
                 tile,
                 features=row,
                 grid=(side, side),
-                place=None,
-                leading=None,
-                attention=replace(tile.attention, units=units.to(row.device), weights=weights.to(row.device)),
+                tile_position=None,
+                prefix_features=None,
+                attention=replace(tile.attention, patch_groups=units.to(row.device), weights=weights.to(row.device)),
             )
             for tile, row in zip(features.tiles, rows, strict=True)
         ]
@@ -99,7 +99,7 @@ class LlavaOnevision(LlavaNext):
     @torch.inference_mode()
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:
         """See `LlavaNext.project`; a video's tokens are followed by one newline."""
-        if features.tiles[0].attention.units is None:
+        if features.tiles[0].attention.patch_groups is None:
             return super().project(features, selection)
         chosen = self.chosen(features, selection)
         newline, rows, origin, encoded = self._newline()[None], [], [], []

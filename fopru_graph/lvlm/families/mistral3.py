@@ -10,14 +10,14 @@ import PIL.Image
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.families.rows import Prepared, RowsFamily, squares
-from fopru_graph.lvlm.family import read_layer
+from fopru_graph.lvlm.families.family import read_layer
+from fopru_graph.lvlm.families.merging import MergingFamily, Prepared, squares
 from fopru_graph.values import TileAttention
 
 _BREAK, _END = "[IMG_BREAK]", "[IMG_END]"
 
 
-class Mistral3(RowsFamily):
+class Mistral3(MergingFamily):
     """`Mistral3ForConditionalGeneration`, e.g. ``mistralai/Mistral-Small-3.1-24B-Instruct-2503``.
 
     A picture is shrunk to the longest edge and is one tile of as many rows and columns as it has. Rows of visual tokens
@@ -53,22 +53,22 @@ class Mistral3(RowsFamily):
         """Pixels along a side of a visual token."""
         return int(self.model.config.vision_config.patch_size * self.model.config.spatial_merge_size)
 
-    def units(self, grid: tuple[int, int]) -> torch.Tensor | None:
-        """See `RowsFamily.units`."""
+    def patch_groups(self, grid: tuple[int, int]) -> torch.Tensor | None:
+        """See `MergingFamily.patch_groups`."""
         return squares(grid, int(self.model.config.spatial_merge_size))
 
     def attentions(
         self, noted: Sequence[tuple[torch.Tensor, torch.Tensor, float]], prepared: Prepared
     ) -> list[TileAttention]:
-        """See `RowsFamily.attentions`: one call, all patches in one row (1, H, M of all tiles, d), masked by tile."""
+        """See `MergingFamily.attentions`: one call for all tiles, (1, H, M of all tiles, d), masked by tile."""
         ((query, key, scale),) = noted
         counts = [h * w * self.patches for h, w in prepared.grids]
-        units = [unit.to(query.device) for unit in map(self.units, prepared.grids) if unit is not None]
+        units = [unit.to(query.device) for unit in map(self.patch_groups, prepared.grids) if unit is not None]
         parts = zip(query[0].split(counts, 1), key[0].split(counts, 1), units, strict=True)
         return [TileAttention(one, other, scale, self.prefix, unit) for one, other, unit in parts]
 
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
-        """See `RowsFamily.prepare`. Pictures are padded to one size; the stock model looks at ``image_sizes`` only."""
+        """See `MergingFamily.prepare`. Pictures are padded to one size; the model reads ``image_sizes`` only."""
         processor, cell = self.processor.image_processor, self._cell
         for picture in pictures:
             _refuse_narrow(picture, processor.size)

@@ -7,10 +7,10 @@ from typing import Any
 import PIL.Image
 import torch
 
-from fopru_graph.lvlm.families.rows import Prepared, RowsFamily
+from fopru_graph.lvlm.families.merging import MergingFamily, Prepared
 
 
-class PaliGemma(RowsFamily):
+class PaliGemma(MergingFamily):
     """`PaliGemmaForConditionalGeneration`, e.g. ``google/paligemma-3b-mix-224``.
 
     A picture is resized to one square tile of which every patch is a visual token. There is no chat: the prompt is the
@@ -22,7 +22,7 @@ class PaliGemma(RowsFamily):
     first_position = 1
 
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
-        """See `RowsFamily.prepare`."""
+        """See `MergingFamily.prepare`."""
         pixels = self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
         patch = self.model.config.vision_config.patch_size
         high, wide = pixels.shape[-2] // patch, pixels.shape[-1] // patch

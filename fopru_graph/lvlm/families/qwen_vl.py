@@ -16,15 +16,15 @@ import PIL.Image
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.families.rows import Prepared, RowsFamily
-from fopru_graph.lvlm.family import matrices
-from fopru_graph.values import Anatomy, TileAttention
+from fopru_graph.lvlm.families.family import matrices
+from fopru_graph.lvlm.families.merging import MergingFamily, Prepared
+from fopru_graph.values import ModelSizes, TileAttention
 
 FPS = 24.0
 MOST_OBLONG = 200  # the stock preprocessing refuses pictures whose sides differ more
 
 
-class Qwen2VL(RowsFamily):
+class Qwen2VL(MergingFamily):
     """`Qwen2VLForConditionalGeneration`, e.g. ``Qwen/Qwen2-VL-2B-Instruct``."""
 
     model_types = ("qwen2_vl",)
@@ -61,30 +61,30 @@ class Qwen2VL(RowsFamily):
         """Patches merged into one visual token."""
         return self._merge**2
 
-    def anatomy(self) -> Anatomy:
-        """See `Family.anatomy`; what is in the tower besides its layers is not all for patches."""
-        return replace(super().anatomy(), patch_weights=matrices(self.tower.patch_embed))
+    def model_sizes(self) -> ModelSizes:
+        """See `Family.model_sizes`; what is in the tower besides its layers is not all for patches."""
+        return replace(super().model_sizes(), patch_weights=matrices(self.tower.patch_embed))
 
     @cached_property
     def video_placeholder(self) -> str:  # type: ignore[override]
         """See `Family.video_placeholder`."""
         return str(self.processor.tokenizer.decode([self.model.config.video_token_id]))
 
-    def units(self, grid: tuple[int, int]) -> torch.Tensor:
-        """See `RowsFamily.units`; patches come square by square, so those of a token follow one another."""
+    def patch_groups(self, grid: tuple[int, int]) -> torch.Tensor:
+        """See `MergingFamily.patch_groups`; patches come square by square, so those of a token follow one another."""
         return torch.arange(grid[0] * grid[1] * self.patches).view(-1, self.patches)
 
     def attentions(
         self, noted: Sequence[tuple[torch.Tensor, torch.Tensor, float]], prepared: Prepared
     ) -> list[TileAttention]:
-        """See `RowsFamily.attentions`: one call of (1, H, M, d) a tile, whatever the kernel."""
+        """See `MergingFamily.attentions`: one call of (1, H, M, d) a tile, whatever the kernel."""
         return [
-            TileAttention(query[0], key[0], scale, 0, self.units(grid).to(query.device))
+            TileAttention(query[0], key[0], scale, 0, self.patch_groups(grid).to(query.device))
             for (query, key, scale), grid in zip(noted, prepared.grids, strict=True)
         ]
 
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
-        """See `RowsFamily.prepare`."""
+        """See `MergingFamily.prepare`."""
         for picture in pictures:
             _check_shape(picture)
         batch = self.processor.image_processor(pictures, return_tensors="pt")
@@ -93,7 +93,7 @@ class Qwen2VL(RowsFamily):
         return self._prepared(inputs, [self.placeholder * count for count in counts])
 
     def prepare_videos(self, videos: list[list[PIL.Image.Image]]) -> Prepared:
-        """See `RowsFamily.prepare_videos`."""
+        """See `MergingFamily.prepare_videos`."""
         pixels, grids, markup = [], [], []
         for frames in videos:
             _check_shape(frames[0])
@@ -188,13 +188,13 @@ class Qwen25VL(Qwen2VL):
             )
         return max(whole)
 
-    def units(self, grid: tuple[int, int]) -> torch.Tensor:
-        """See `RowsFamily.units`; inside the tower squares of patches lie window by window."""
+    def patch_groups(self, grid: tuple[int, int]) -> torch.Tensor:
+        """See `MergingFamily.patch_groups`; inside the tower squares of patches lie window by window."""
         config, (high, wide) = self.tower.config, grid
         side = config.window_size // config.patch_size // self._merge
         row, column = torch.arange(high)[:, None] // side, torch.arange(wide) // side
         order = (row * wide + column).flatten().argsort(stable=True)
-        return super().units(grid)[order.argsort()]
+        return super().patch_groups(grid)[order.argsort()]
 
     def _timing(self, videos: int) -> dict[str, Any]:
         return {"second_per_grid_ts": [self.tower.config.temporal_patch_size / FPS] * videos}
@@ -215,8 +215,8 @@ class Qwen3VL(Qwen2VL):
         """See `Family.projector`; every DeepStack layer has its own."""
         return torch.nn.ModuleList([self.tower.merger, *self.tower.deepstack_merger_list])
 
-    def deep(self, output: Any, prepared: Prepared) -> list[tuple[torch.Tensor, ...]]:
-        """See `RowsFamily.deep`."""
+    def deepstack(self, output: Any, prepared: Prepared) -> list[tuple[torch.Tensor, ...]]:
+        """See `MergingFamily.deepstack`."""
         counts = [high * wide for high, wide in prepared.grids]
         layers = [torch.cat(list(layer)).split(counts) for layer in output.deepstack_features]
         return [tuple(layer[tile] for layer in layers) for tile in range(len(counts))]
@@ -228,9 +228,9 @@ class Qwen3VL(Qwen2VL):
 
     def prefill_inputs(self, prompt: Any) -> dict[str, Any]:
         """See `Family.prefill_inputs`."""
-        if not prompt.deep:
+        if not prompt.deepstack:
             return {}
-        return {"visual_pos_masks": prompt.visual, "deepstack_visual_embeds": list(prompt.deep)}
+        return {"visual_pos_masks": prompt.visual, "deepstack_visual_embeds": list(prompt.deepstack)}
 
     def _frames(self, frames: list[PIL.Image.Image]) -> Any:
         """See `Qwen2VL._frames`; the size is a budget for all frames together, and two are the fewest."""

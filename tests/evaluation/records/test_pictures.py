@@ -9,8 +9,8 @@ import pytest
 
 from fopru_graph.evaluation.records.pictures import read_picture
 from fopru_graph.evaluation.task import RecordError
-from fopru_graph.lvlm import images
-from fopru_graph.lvlm.images import decode_image, load_image
+from fopru_graph.lvlm.inputs import images
+from fopru_graph.lvlm.inputs.images import decode_image, load_image
 from tests.evaluation.datafiles import png
 
 RED = png("red")

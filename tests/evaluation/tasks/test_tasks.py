@@ -95,7 +95,7 @@ def test_words_of_the_data_are_no_marker_of_a_picture(name, tmp_path):
 
 
 def test_the_marker_is_that_of_the_prompts():
-    from fopru_graph.lvlm import prompt
+    from fopru_graph.lvlm.inputs import prompt
 
     assert prompt.MARKER == MARKER
 

@@ -1,0 +1,25 @@
+"""Drawing a pipeline as text: Mermaid, Graphviz DOT, or a standalone SVG picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fopru_graph.drawing.markup import dot, mermaid
+from fopru_graph.drawing.picture import picture_of
+from fopru_graph.drawing.svg import svg
+from fopru_graph.graph.graph import Graph
+
+_WRITERS = {"mermaid": mermaid, "dot": dot, "svg": svg}
+FORMATS = tuple(_WRITERS)
+
+
+def draw(graph: Graph, form: str, states: Mapping[str, str] | None = None) -> str:
+    """The graph as text in one of `FORMATS`; the same graph always gives the same text.
+
+    Any graph can be drawn: what is only referred to is dashed, and links that close a cycle lead back up. ``states``
+    maps names of nodes to ``done``, ``cached``, ``failed`` or another word to show. Raises ValueError for an
+    unknown format.
+    """
+    if form not in _WRITERS:
+        raise ValueError(f"cannot draw as {form!r}; the formats are {', '.join(FORMATS)}")
+    return _WRITERS[form](picture_of(graph, states))

@@ -1,0 +1,1 @@
+"""Everything that can be known to be wrong with a pipeline before it runs."""

@@ -1,0 +1,208 @@
+"""Which node types exist: the built-in ones, installed ones, and those of folders named by the user."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import pkgutil
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fopru_graph.graph.declare.node import Node, NodeSpec
+from fopru_graph.graph.declare.packs import classes_in_source, import_file, pack_files
+from fopru_graph.graph.errors import PipelineError, Problem, did_you_mean, hint_choices
+
+BUILT_IN = "fopru_graph.nodes"
+ENTRY_POINTS = "fopru_graph.nodes"
+
+
+@dataclass(frozen=True)
+class PackFailure:
+    """A source of node types that could not be loaded: where, the error's text, and the types it would define."""
+
+    source: str
+    error: str
+    types: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """The last line of the error."""
+        return self.error.strip().rpartition("\n")[2]
+
+
+class Registry:
+    """A set of node types by name. Registries are independent: none is global."""
+
+    def __init__(self) -> None:
+        self._specs: dict[str, NodeSpec] = {}
+        self._failed: dict[str, PackFailure] = {}
+        self._files: dict[Path, str] = {}
+        self._pending: list[Callable[[], None]] = []
+        self._failures: list[PackFailure] = []
+
+    @classmethod
+    def default(cls) -> Registry:
+        """A registry of the built-in nodes and of installed packages' nodes, imported when first looked up."""
+        registry = cls()
+        registry._pending = [registry._load_built_in, registry._load_entry_points]
+        return registry
+
+    def add(self, *classes: type[Node]) -> None:
+        """Add node classes; raises `PipelineError` for a type name that another class already has."""
+        self._load_pending()
+        for cls in classes:
+            if clash := self._register(cls):
+                raise PipelineError([Problem("duplicate-id", clash)])
+
+    def load_module(self, module: ModuleType) -> None:
+        """Add the node classes that a module (or a package's modules) defines."""
+        self._load_pending()
+        self._collect(module)
+
+    def load_folder(self, path: str | Path) -> list[PackFailure]:
+        """Import every Python file and package in a folder, or a single file, and add the nodes defined there.
+
+        Nothing is raised for a file that fails: the failures are returned, kept in `failures`, and reported as
+        ``pack-failed`` by the validation of a pipeline that uses a type of that file. Raises `PipelineError` when the
+        path does not exist.
+        """
+        self._load_pending()
+        path = Path(path)
+        if not path.exists():
+            raise PipelineError([Problem("pack-failed", f"there is no folder or file {path}")])
+        before = len(self._failures)
+        for file in pack_files(path):
+            self._load_file(file)
+        return self._failures[before:]
+
+    def get(self, type_name: str) -> NodeSpec:
+        """The node type of this name; raises `PipelineError` with ``unknown-type`` or ``pack-failed``."""
+        spec = self.find(type_name)
+        if spec is None:
+            raise PipelineError([self.unknown(type_name)])
+        return spec
+
+    def find(self, type_name: str) -> NodeSpec | None:
+        """The node type of this name, or None when there is none that can be used."""
+        self._load_pending()
+        return None if type_name in self._failed else self._specs.get(type_name)
+
+    def unknown(self, type_name: str) -> Problem:
+        """The problem that says why a type cannot be used."""
+        if failure := self._failed.get(type_name):
+            message = f"{type_name} cannot be used, {failure.source} failed to load:\n{failure.error.rstrip()}"
+            return Problem("pack-failed", message)
+        hint = self.suggest(type_name) or (None if self.types() else "no node types are loaded")
+        return Problem("unknown-type", f"there is no node type {type_name!r}", hint=hint)
+
+    def types(self) -> dict[str, NodeSpec]:
+        """All usable node types by name, sorted."""
+        self._load_pending()
+        return {name: self._specs[name] for name in sorted(self._specs) if name not in self._failed}
+
+    @property
+    def failures(self) -> list[PackFailure]:
+        """What could not be loaded."""
+        self._load_pending()
+        return list(self._failures)
+
+    def suggest(self, type_name: str) -> str | None:
+        """A hint with the closest type name."""
+        known = [*self.types(), *self._failed]
+        return did_you_mean(type_name, known) or (hint_choices(type_name, known) if len(known) <= 12 else None)
+
+    def annotation(self, name: str) -> Any | None:
+        """The annotation of this name on any socket, e.g. for a block's input of type ``Significance``."""
+        for spec in self.types().values():
+            for socket in (*spec.outputs.values(), *spec.inputs.values()):
+                if socket.type_name == name:
+                    return socket.annotation
+        return None
+
+    def _load_pending(self) -> None:
+        while self._pending:
+            self._pending.pop(0)()
+
+    def _load_built_in(self) -> None:
+        try:
+            package = importlib.import_module(BUILT_IN)
+        except ModuleNotFoundError as error:
+            if error.name != BUILT_IN:
+                raise
+            return
+        for module in pkgutil.iter_modules(package.__path__):
+            if not module.name.startswith("_"):
+                self._load_named(f"{BUILT_IN}.{module.name}")
+
+    def _load_named(self, name: str) -> None:
+        try:
+            self._collect(importlib.import_module(name))
+        except Exception:
+            spec = importlib.util.find_spec(name)
+            file = Path(spec.origin) if spec and spec.origin else None
+            self._fail(str(file or name), traceback.format_exc(limit=-3), classes_in_source(file) if file else ())
+
+    def _load_entry_points(self) -> None:
+        for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+            try:
+                loaded = point.load()
+            except Exception:
+                self._fail(f"entry point {point.name} = {point.value}", traceback.format_exc(limit=-3))
+                continue
+            if isinstance(loaded, ModuleType):
+                self._collect(loaded)
+            elif isinstance(loaded, type) and issubclass(loaded, Node):
+                self._add_or_fail(loaded)
+            else:
+                self._fail(f"entry point {point.name} = {point.value}", "it names neither a module nor a Node class")
+
+    def _load_file(self, file: Path) -> None:
+        origin = (file / "__init__.py" if file.is_dir() else file).resolve()
+        if other := self._files.get(origin):
+            self._fail(str(file), f"{file} is already loaded as {other}")
+            return
+        try:
+            self._collect(import_file(origin))
+        except (Exception, SystemExit):
+            self._fail(str(file), traceback.format_exc(limit=-3), classes_in_source(origin))
+
+    def _collect(self, module: ModuleType) -> None:
+        origin = getattr(module, "__file__", None)
+        if origin and self._files.setdefault(Path(origin).resolve(), module.__name__) != module.__name__:
+            self._fail(module.__name__, f"{origin} is already loaded as {self._files[Path(origin).resolve()]}")
+            return
+        for cls in _node_classes(module):
+            self._add_or_fail(cls)
+
+    def _add_or_fail(self, cls: type[Node]) -> None:
+        if clash := self._register(cls):  # nobody can know which of the two a pipeline means, so neither can be used
+            failure = PackFailure(cls.spec.source, clash, (cls.spec.type,))
+            self._failures.append(failure)
+            self._failed[cls.spec.type] = failure
+
+    def _register(self, cls: type[Node]) -> str | None:
+        """Add one class, or say which other class has its type name."""
+        known = self._specs.setdefault(cls.spec.type, cls.spec)
+        if known.cls is cls:
+            return None
+        return f"the node type {known.type} is defined twice, in {known.source} and in {cls.spec.source}"
+
+    def _fail(self, source: str, error: str, types: tuple[str, ...] = ()) -> None:
+        failure = PackFailure(source, error, types)
+        self._failures.append(failure)
+        for name in types:
+            if name not in self._specs:
+                self._failed[name] = failure
+
+
+def _node_classes(module: ModuleType) -> Iterator[type[Node]]:
+    for _, cls in inspect.getmembers(module, inspect.isclass):
+        own = cls.__module__ == module.__name__ or cls.__module__.startswith(module.__name__ + ".")
+        if own and issubclass(cls, Node) and "spec" in vars(cls):
+            yield cls

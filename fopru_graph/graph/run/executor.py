@@ -1,0 +1,116 @@
+"""Running pipelines: one node after the other, or several at a time in threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fopru_graph.graph.cache import DiskCache, MemoryCache
+from fopru_graph.graph.context import CancelToken
+from fopru_graph.graph.declare.registry import Registry
+from fopru_graph.graph.errors import Cancelled, NodeError
+from fopru_graph.graph.events import Event, RunFinished, RunStarted
+from fopru_graph.graph.graph import Graph
+from fopru_graph.graph.plan import Plan, plan
+from fopru_graph.graph.run.record import RunRecord, RunResult, timestamp
+from fopru_graph.graph.run.runner import Runner
+
+
+class Executor:
+    """Runs pipelines with one set of node types and caches; can be used again however a run ended.
+
+    ``jobs`` nodes may run at a time; those with ``device="model"`` never overlap, whichever run they belong to.
+    """
+
+    def __init__(
+        self,
+        registry: Registry | None = None,
+        cache: MemoryCache | None = None,
+        disk: DiskCache | None = None,
+        jobs: int = 1,
+        versions: Mapping[str, str] | None = None,
+    ) -> None:
+        if jobs < 1:
+            raise ValueError(f"jobs must be at least 1, but is {jobs}")
+        self.registry = registry
+        self.cache = cache
+        self.disk = disk
+        self.jobs = jobs
+        self.versions = versions
+        self._model_lock = threading.RLock()
+
+    def run(
+        self,
+        graph: Graph,
+        targets: Iterable[str] | None = None,
+        *,
+        to: str | None = None,
+        sets: Mapping[str, Any] | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        cancel: CancelToken | None = None,
+        out: Path | None = None,
+    ) -> RunResult:
+        """Run the declared outputs and output nodes, only some ``targets``, or only up to the node ``to``.
+
+        ``sets`` are values as for `Graph.set`; ``graph`` itself is not changed. ``out`` is the folder in which nodes
+        may write. Raises `PipelineError` before anything runs when the pipeline has errors, `NodeError` when a node
+        fails and `Cancelled` when the token asks for it; an exception of ``on_event`` ends the run and is raised.
+        """
+        chosen = self.plan(graph, targets, to=to, sets=sets)
+        runner = Runner(chosen, self.cache, self.disk, self.jobs, self._model_lock, on_event, cancel, out)
+        started, begin = timestamp(), time.perf_counter()
+
+        def finish(error: Exception | None, outputs: Mapping[str, Any]) -> RunRecord:
+            total = (time.perf_counter() - begin) * 1000
+            if runner.listener_error is None:
+                runner.emit(RunFinished(runner.status, total))
+            return RunRecord.of(chosen, runner.facts, runner.status, error, started, total, self.versions, outputs)
+
+        runner.emit(RunStarted(tuple(chosen.steps)))
+        try:
+            runner.run()
+        except (NodeError, Cancelled) as error:
+            error.record = finish(error, {})
+            raise
+        outputs = _outputs(chosen, runner)
+        timings = {name: fact.ms for name, fact in runner.facts.items()}
+        cached = frozenset(name for name, fact in runner.facts.items() if fact.cached)
+        return RunResult(outputs, timings, cached, finish(None, outputs), runner.values, chosen)
+
+    def plan(
+        self,
+        graph: Graph,
+        targets: Iterable[str] | None = None,
+        *,
+        to: str | None = None,
+        sets: Mapping[str, Any] | None = None,
+    ) -> Plan:
+        """What `run` would do; raises `PipelineError` as it does."""
+        if sets:
+            graph = graph.copy()
+            for target, value in sets.items():
+                graph.set(target, value)
+        return plan(graph, self.registry or graph.registry, targets, to=to)
+
+    def explain(
+        self,
+        graph: Graph,
+        targets: Iterable[str] | None = None,
+        *,
+        to: str | None = None,
+        sets: Mapping[str, Any] | None = None,
+    ) -> dict[str, dict[str, Any]]:
+        """For every node whether it would run, be reused or skipped, why, and what its key is made of."""
+        return self.plan(graph, targets, to=to, sets=sets).explain(self.cache, self.disk)
+
+
+def _outputs(chosen: Plan, runner: Runner) -> dict[str, Any]:
+    """The wanted outputs in the order of their declaration."""
+    values = runner.values
+    found = dict(chosen.literals)
+    found |= {name: values[ref.node][ref.output or "output"] for name, ref in chosen.wanted.items()}
+    names = dict.fromkeys([*(name for name in chosen.graph.outputs if name in found), *found])
+    return {name: found[name] for name in names}

@@ -1,0 +1,163 @@
+"""The result of a run, and its record: everything needed to understand the run and to repeat it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import math
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fopru_graph.graph.declare.registry import Registry
+from fopru_graph.graph.describe import describe
+from fopru_graph.graph.files import write_atomically
+from fopru_graph.graph.graph import Graph
+from fopru_graph.graph.sockets import MISSING
+
+if TYPE_CHECKING:
+    from fopru_graph.graph.plan import Plan
+    from fopru_graph.graph.run.runner import Fact
+
+FORMAT = 1
+_PACKAGES = ("fopru-graph", "torch", "transformers", "pydantic", "networkx", "PyYAML")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as JSON. ``pipeline`` is the YAML text with the set values applied, ``blocks`` its sub-graph files' texts.
+
+    ``nodes`` holds type, version, key, ms, cached, described outputs and report of every node that finished. Nothing of
+    the environment is in it but the versions of Python and of a few packages.
+    """
+
+    status: str
+    pipeline: str
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+    nodes: dict[str, dict[str, Any]]
+    versions: dict[str, str]
+    started: str
+    total_ms: float
+    error: str | None = None
+    blocks: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        facts: Mapping[str, Fact],
+        status: str,
+        error: Exception | None,
+        started: str,
+        total_ms: float,
+        versions: Mapping[str, str] | None = None,
+        outputs: Mapping[str, Any] | None = None,
+    ) -> RunRecord:
+        """The record of a run that has ended in whatever way; ``outputs`` are the values of the wanted outputs."""
+        nodes = {}
+        for name, fact in facts.items():
+            step = plan.steps[name]
+            nodes[name] = {
+                "type": step.spec.type,
+                "version": step.spec.version,
+                "key": step.key,
+                "ms": round(fact.ms, 3),
+                "cached": fact.cached,
+                "outputs": dict(fact.outputs),
+                "report": to_json(fact.report),
+            }
+        inputs = {name: entry.default for name, entry in plan.graph.inputs.items() if entry.default is not MISSING}
+        return cls(
+            status=status,
+            pipeline=plan.graph.dumps(),
+            inputs=inputs,
+            outputs={name: to_json(value) for name, value in (outputs or {}).items()},
+            nodes=nodes,
+            versions=dict(versions if versions is not None else _versions()),
+            started=started,
+            total_ms=round(total_ms, 3),
+            error=str(error) if error else None,
+            blocks=dict(plan.flat.blocks),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as a JSON object."""
+        return asdict(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the record as a JSON file, replacing it at once or not at all."""
+        write_atomically(Path(path), (json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n").encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> RunRecord:
+        """Read a record; raises ValueError for a file that is none."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            if data["format"] != FORMAT:
+                raise ValueError(f"it has format {data['format']!r}")
+            return cls(**data)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is no run record of format {FORMAT}: {error}") from error
+
+    def graph(self, registry: Registry | None = None) -> Graph:
+        """The pipeline as it was run: running it again gives the same keys and outputs."""
+        graph = Graph.loads(self.pipeline, registry)
+        graph.blocks = dict(self.blocks)
+        return graph
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult(Mapping[str, Any]):
+    """The wanted outputs by name; also ``timings`` (node to ms), the ``cached`` nodes, the ``record`` and ``by_node``.
+
+    ``by_node`` holds all outputs of the wanted nodes; those of the others were released. ``plan`` is what was run.
+    """
+
+    outputs: Mapping[str, Any]
+    timings: Mapping[str, float]
+    cached: frozenset[str]
+    record: RunRecord
+    by_node: Mapping[str, Mapping[str, Any]]
+    plan: Plan
+
+    def __getitem__(self, name: str) -> Any:
+        return self.outputs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.outputs)
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+
+def timestamp() -> str:
+    """The present time in UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def to_json(value: Any) -> Any:
+    """The value itself where it is JSON, a description of whatever is not."""
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return describe(value)
+
+
+@functools.cache
+def _versions() -> Mapping[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,204 @@
+"""A pipeline's YAML document to a `Graph`: the structure of the document is judged here, its meaning in `validate`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from fopru_graph.graph.declare.registry import Registry
+from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
+from fopru_graph.graph.graph import Graph
+from fopru_graph.graph.model import GraphNode, PipelineInput, PipelineOutput, bad_name
+from fopru_graph.graph.sockets import MISSING
+from fopru_graph.graph.values import INPUTS, INVALID, NAME, Ref, Value, parse_reference
+from fopru_graph.graph.yaml.tree import MAX_BYTES, Located, Mapping, Scalar, Sequence, compose
+
+FORMAT = 1
+TOP_KEYS = ("format", "name", "description", "inputs", "nodes", "outputs", "ui")
+NODE_KEYS = ("type", "inputs", "cache", "comment")
+INPUT_KEYS = ("type", "default")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a pipeline file, at most one byte more than allowed; raises `PipelineError` when unreadable."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise PipelineError([Problem("syntax", f"cannot read {path}: {error.strerror}")]) from None
+
+
+def load_file(path: Path, registry: Registry | None = None) -> Graph:
+    """The graph of a YAML file; see `load_text`. Sub-graphs are looked for beside the file."""
+    graph = load_text(read_bytes(path), registry, str(path))
+    graph.folder = path.resolve().parent
+    return graph
+
+
+def load_text(text: str | bytes, registry: Registry | None = None, file: str | None = None) -> Graph:
+    """The graph of a YAML text, with the document's problems in ``document_problems``.
+
+    Raises `PipelineError` when the text is no YAML mapping, so that there is nothing to go on with.
+    """
+    root, problems = compose(text, file)
+    if not isinstance(root, Mapping):
+        line = root.line if root else 1
+        message = "a pipeline is a mapping with the keys " + ", ".join(TOP_KEYS)
+        raise PipelineError([*problems, Problem("bad-structure", message, line=line)], file)
+    reader = _Reader(Graph(registry=registry), problems)
+    reader.read(root)
+    reader.graph.file = file
+    reader.graph.document_problems = problems
+    return reader.graph
+
+
+def value_of(located: Located, problems: list[Problem], node: str | None = None, key: str | None = None) -> Value:
+    """The located tree as a value: strings that begin with one dollar become references, ``$$`` one dollar."""
+    if isinstance(located, Sequence):
+        return [value_of(item, problems, node, key) for item in located.items]
+    if isinstance(located, Mapping):
+        return {name: value_of(item, problems, node, key) for name, (_, item) in located.items.items()}
+    text = located.value
+    if not isinstance(text, str) or not text.startswith("$"):
+        return text
+    if text.startswith("$$"):
+        return text[1:]
+    ref = parse_reference(text)
+    if ref is None or "/" in ref.node:
+        hint = f"a reference is $node, $node.output or $inputs.name; write ${text} for the text itself"
+        message = f"{text[:60]!r} is no reference"
+        problems.append(Problem("bad-reference", message, node=node, input=key, line=located.line, hint=hint))
+        return INVALID
+    return ref
+
+
+def parse_value(text: str) -> Any:
+    """A value written as YAML, e.g. ``0.5`` or ``[1, 2]`` of ``--set``; raises `PipelineError` when it is not valid."""
+    root, problems = compose(text)
+    if problems:
+        raise PipelineError(problems)
+    value = value_of(root, problems) if root else None
+    if problems:
+        raise PipelineError(problems)
+    return value
+
+
+class _Reader:
+    def __init__(self, graph: Graph, problems: list[Problem]) -> None:
+        self.graph = graph
+        self.problems = problems
+
+    def read(self, root: Mapping) -> None:
+        self._known_keys(root, TOP_KEYS, "the pipeline")
+        self._format(root)
+        self.graph.name = self._text(root, "name") or ""
+        self.graph.description = self._text(root, "description") or ""
+        for name, key, entry in self._entries(root, "inputs"):
+            self._check_name(f"pipeline input {name!r}", name, INPUTS, key.line)
+            self._input(name, key, entry)
+        for name, key, entry in self._entries(root, "nodes"):
+            self._check_name(f"node {name!r}", name, name, key.line)
+            self._node(name, key, entry)
+        for name, key, entry in self._entries(root, "outputs"):
+            self._check_name(f"pipeline output {name!r}", name, "outputs", key.line)
+            self._output(name, key, entry)
+        if "ui" in root.items:
+            self.graph.ui = _verbatim(root.items["ui"][1])
+
+    def _add(self, code: str, message: str, line: int, node: str | None = None, **more: str | None) -> None:
+        self.problems.append(Problem(code, message, line=line, node=node, **more))  # type: ignore[arg-type]
+
+    def _known_keys(self, mapping: Mapping, known: Collection[str], where: str, node: str | None = None) -> None:
+        for name, (key, _) in mapping.items.items():
+            if name not in known:
+                message = f"{where} has no key {name!r}"
+                self._add("unknown-key", message, key.line, node, hint=hint_choices(name, known))
+
+    def _format(self, root: Mapping) -> None:
+        if "format" not in root.items:
+            self._add("bad-format", "the key format is missing", root.line, hint=f"write format: {FORMAT}")
+            return
+        value = root.items["format"][1]
+        if not isinstance(value, Scalar) or type(value.value) is not int or value.value != FORMAT:
+            shown = value.text if isinstance(value, Scalar) else "a collection"
+            message = f"format is {shown[:40]}, but this version reads format {FORMAT}"
+            self._add("bad-format", message, value.line)
+
+    def _text(self, mapping: Mapping, name: str, node: str | None = None) -> str | None:
+        if name not in mapping.items:
+            return None
+        value = mapping.items[name][1]
+        if isinstance(value, Scalar) and isinstance(value.value, str):
+            return value.value
+        if not (isinstance(value, Scalar) and value.value is INVALID):
+            self._add("bad-structure", f"{name} must be a text", value.line, node, hint="put it in quotes")
+        return None
+
+    def _entries(self, root: Mapping, name: str) -> list[tuple[str, Scalar, Located]]:
+        if name not in root.items:
+            return []
+        section = root.items[name][1]
+        if isinstance(section, Mapping):
+            return [(key, *pair) for key, pair in section.items.items()]
+        if not (isinstance(section, Scalar) and section.value is None):
+            self._add("bad-structure", f"{name} must be a mapping of names", section.line)
+        return []
+
+    def _check_name(self, what: str, name: str, node: str, line: int) -> None:
+        if not NAME.fullmatch(name) or (node == name == INPUTS):
+            self.problems.append(bad_name(what.partition(" '")[0].partition(' "')[0] + " name", name, node, line))
+
+    def _input(self, name: str, key: Scalar, entry: Located) -> None:
+        declared = PipelineInput("json", MISSING, key.line)
+        self.graph.inputs[name] = declared
+        if not isinstance(entry, Mapping):
+            message = f"the pipeline input {name!r} must be a mapping such as {{type: str, default: text}}"
+            self._add("bad-structure", message, entry.line, INPUTS, input=name)
+            return
+        self._known_keys(entry, INPUT_KEYS, f"the pipeline input {name!r}", INPUTS)
+        if (kind := self._text(entry, "type", INPUTS)) is not None:
+            declared.type = kind
+        elif "type" not in entry.items:
+            hint = f"write {name}: {{type: str}}"
+            self._add(
+                "bad-structure", f"the pipeline input {name!r} has no type", key.line, INPUTS, input=name, hint=hint
+            )
+        if "default" in entry.items:
+            declared.default = value_of(entry.items["default"][1], self.problems, INPUTS, name)
+
+    def _node(self, name: str, key: Scalar, entry: Located) -> None:
+        node = GraphNode(name, "", line=key.line)
+        if isinstance(entry, Mapping):
+            self._known_keys(entry, NODE_KEYS, f"node {name!r}", name)
+            node.type = self._text(entry, "type", name) or ""
+            if "type" not in entry.items:
+                hint = "write type: and the name of a node type"
+                self._add("bad-structure", f"node {name!r} has no type", key.line, name, hint=hint)
+            node.cache = self._text(entry, "cache", name)
+            node.comment = self._text(entry, "comment", name)
+            for input_name, input_key, value in self._entries(entry, "inputs"):
+                node.inputs[input_name] = value_of(value, self.problems, name, input_name)
+                node.input_lines[input_name] = input_key.line
+        else:
+            message = f"node {name!r} must be a mapping such as {{type: …, inputs: {{…}}}}"
+            self._add("bad-structure", message, entry.line, name)
+        self.graph.put(node)
+
+    def _output(self, name: str, key: Scalar, entry: Located) -> None:
+        value = value_of(entry, self.problems, "outputs", name)
+        if not isinstance(value, Ref) and value is not INVALID:
+            hint = f"write {name}: $node or $node.output"
+            self._add(
+                "bad-reference", f"output {name!r} must be a reference", entry.line, "outputs", input=name, hint=hint
+            )
+            value = INVALID
+        self.graph.outputs[name] = PipelineOutput(value, key.line)
+
+
+def _verbatim(located: Located) -> Any:
+    if isinstance(located, Sequence):
+        return [_verbatim(item) for item in located.items]
+    if isinstance(located, Mapping):
+        return {key: _verbatim(value) for key, (_, value) in located.items.items()}
+    return located.value

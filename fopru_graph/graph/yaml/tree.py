@@ -1,0 +1,251 @@
+"""YAML text to a tree of located values: one pass over libyaml's events that constructs no Python objects by tag.
+
+Own code because PyYAML's loaders keep the last of duplicate keys, read YAML 1.1 scalars, recurse, and follow aliases
+without limit.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import yaml
+
+from fopru_graph.graph.errors import PipelineError, Problem
+from fopru_graph.graph.values import INVALID, MAX_DEPTH
+from fopru_graph.graph.yaml.scalars import resolve
+
+MAX_BYTES = 2**20
+MAX_VALUES = 20_000
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
+
+
+@dataclass
+class Scalar:
+    """One scalar; ``value`` is what it means, ``text`` what stands there."""
+
+    value: Any
+    text: str
+    line: int
+    column: int
+    plain: bool = False  # not quoted
+    size: int = 1
+    height: int = 0
+
+
+@dataclass
+class Sequence:
+    """A list; ``size`` counts its values (not its keys) with aliases expanded, ``height`` the levels below it."""
+
+    line: int
+    column: int
+    items: list[Located] = field(default_factory=list)
+    size: int = 1
+    height: int = 1
+
+
+@dataclass
+class Mapping:
+    """A mapping in the order of its keys."""
+
+    line: int
+    column: int
+    items: dict[str, tuple[Scalar, Located]] = field(default_factory=dict)
+    size: int = 1
+    height: int = 1
+
+
+Located: TypeAlias = Scalar | Sequence | Mapping
+
+
+@dataclass
+class _Open:
+    """A collection whose end has not been seen yet, and the key that waits for its value."""
+
+    node: Sequence | Mapping
+    anchor: str | None
+    key: Scalar | None = None
+    keep: bool = True  # False while the value belongs to a key that was refused
+
+
+def compose(data: str | bytes, file: str | None = None) -> tuple[Located | None, list[Problem]]:
+    """The document's tree (None for an empty one) and the problems found on the way.
+
+    Raises `PipelineError` when there is no tree: not UTF-8, not YAML, too large, too deep, too many values.
+    """
+    composer = _Composer()
+    text = _decode(data, file)
+    try:
+        composer.read(text)
+    except yaml.YAMLError as error:
+        composer.problems.append(_syntax_problem(error, text))
+    except _TooMuch as error:
+        composer.problems.append(error.problem)
+    else:
+        return composer.root, composer.problems
+    raise PipelineError(composer.problems, file)
+
+
+def _decode(data: str | bytes, file: str | None) -> str:
+    raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    problem = None
+    text = ""
+    if len(raw) > MAX_BYTES:
+        problem = Problem("too-large", f"the file has more than {MAX_BYTES} bytes", line=1)
+    elif raw.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
+        problem = Problem(
+            "encoding", "the file begins with a byte-order mark", line=1, hint="save it as UTF-8 without BOM"
+        )
+    else:
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = raw.count(b"\n", 0, error.start) + 1
+            problem = Problem("encoding", "the file is not UTF-8", line=line, hint="save it as UTF-8")
+        if match := _FORBIDDEN.search(text):
+            line = text.count("\n", 0, match.start()) + 1
+            message = f"the character U+{ord(match[0]):04X} is not allowed"
+            problem = Problem("encoding", message, line=line, hint='write it as an escape such as "\\x00" in quotes')
+    if problem:
+        raise PipelineError([problem], file)
+    return text
+
+
+def _syntax_problem(error: yaml.YAMLError, text: str) -> Problem:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    message = getattr(error, "problem", None) or str(error)
+    line = mark.line + 1 if mark else None
+    lines = text.split("\n")
+    hint = None
+    if mark and mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t":
+        return Problem("syntax", "a tab is used for indentation", line=line, hint="YAML allows only spaces there")
+    if "mapping values are not allowed" in message or "did not find expected" in message:
+        hint = "put text that holds a colon, comma or bracket in quotes"
+    if context := getattr(error, "context", None):
+        message = f"{context}: {message}"
+    return Problem("syntax", message, line=line, hint=hint)
+
+
+class _TooMuch(Exception):
+    """Raised to stop reading at once."""
+
+    def __init__(self, code: str, message: str, line: int) -> None:
+        self.problem = Problem(code, message, line=line)
+        super().__init__(message)
+
+
+class _Composer:
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.root: Located | None = None
+        self._stack: list[_Open] = []
+        self._anchors: dict[str, Located | None] = {}  # None while the anchored collection is open
+        self._documents = 0
+
+    def read(self, text: str) -> None:
+        for event in yaml.parse(text, Loader=_LOADER):
+            mark: Any = event.start_mark
+            line, column = mark.line + 1, mark.column + 1
+            if isinstance(event, yaml.DocumentStartEvent):
+                self._documents += 1
+                if self._documents > 1:
+                    self._add("bad-structure", "a second document begins here", line, "one file holds one pipeline")
+                    return
+            elif isinstance(event, yaml.ScalarEvent):
+                self._tag(event, line)
+                self._place(self._scalar(event, line, column), event.anchor)
+            elif isinstance(event, yaml.AliasEvent):
+                self._place(self._alias(str(event.anchor), line, column), None)
+            elif isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
+                self._tag(event, line)
+                self._open(event, line, column)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                done = self._stack.pop()
+                self._place(done.node, done.anchor)
+
+    def _add(self, code: str, message: str, line: int, hint: str | None = None) -> None:
+        self.problems.append(Problem(code, message, line=line, hint=hint))
+
+    def _tag(self, event: yaml.NodeEvent, line: int) -> None:
+        if tag := getattr(event, "tag", None):
+            self._add("yaml-tag", f"the tag {tag} is not allowed", line, "remove it: values have no tags")
+
+    def _scalar(self, event: yaml.ScalarEvent, line: int, column: int) -> Scalar:
+        if event.style:  # quoted or a block of text
+            return Scalar(event.value, event.value, line, column)
+        try:
+            return Scalar(resolve(event.value), event.value, line, column, plain=True)
+        except ValueError as error:
+            self._add("bad-value", str(error), line)
+            return Scalar(INVALID, event.value, line, column)
+
+    def _alias(self, anchor: str, line: int, column: int) -> Located:
+        if anchor not in self._anchors:
+            self._add("bad-reference", f"the alias *{anchor} has no anchor &{anchor} before it", line)
+            return Scalar(INVALID, f"*{anchor}", line, column)
+        target = self._anchors[anchor]
+        if target is None:
+            self._add("bad-structure", f"the alias *{anchor} contains itself", line)
+            return Scalar(INVALID, f"*{anchor}", line, column)
+        if len(self._stack) + target.height > MAX_DEPTH:
+            raise _TooMuch("too-deep", f"values are nested deeper than {MAX_DEPTH} levels", line)
+        if isinstance(target, Scalar):
+            return Scalar(target.value, target.text, line, column)
+        return target
+
+    def _open(self, event: yaml.SequenceStartEvent | yaml.MappingStartEvent, line: int, column: int) -> None:
+        if len(self._stack) >= MAX_DEPTH:
+            raise _TooMuch("too-deep", f"values are nested deeper than {MAX_DEPTH} levels", line)
+        if event.anchor:
+            self._anchors[event.anchor] = None
+        kind = Sequence if isinstance(event, yaml.SequenceStartEvent) else Mapping
+        self._stack.append(_Open(kind(line, column), event.anchor))
+
+    def _place(self, value: Located, anchor: str | None) -> None:
+        """Put a complete value where it belongs: under the waiting key, as the next key, at the end of a list."""
+        if anchor:
+            self._anchors[anchor] = value
+        if not self._stack:
+            self.root = self.root or value
+            return
+        top = self._stack[-1]
+        is_key = isinstance(top.node, Mapping) and top.key is None
+        top.node.size += 0 if is_key and isinstance(value, Scalar) else value.size
+        top.node.height = max(top.node.height, value.height + 1)
+        if top.node.size > MAX_VALUES:
+            raise _TooMuch("too-many-values", f"the file holds more than {MAX_VALUES} values", value.line)
+        if isinstance(top.node, Sequence):
+            top.node.items.append(value)
+        elif top.key is None:
+            top.keep = self._is_key(top.node, value)
+            top.key = value if isinstance(value, Scalar) else Scalar(INVALID, "", value.line, value.column)
+        else:
+            if top.keep:
+                top.node.items[top.key.value] = (top.key, value)
+            top.key = None
+
+    def _is_key(self, mapping: Mapping, key: Located) -> bool:
+        if isinstance(key, Scalar) and key.plain and key.value == "<<":
+            self._add("bad-structure", "merge keys (<<) are not supported", key.line, "write the keys out")
+            return False
+        if not isinstance(key, Scalar) or not isinstance(key.value, str):
+            shown = f" {key.text!r}" if isinstance(key, Scalar) else ""
+            self._add("bad-structure", f"the key{shown} is not a string", key.line, "put it in quotes")
+            return False
+        if key.value in mapping.items:
+            first = mapping.items[key.value][0].line
+            message = f"the key {key.value!r} stands here and in line {first}"
+            self._add("duplicate-key", message, key.line, "remove or rename one of them")
+            return False
+        return True
+
+
+def to_value(located: Located) -> Any:
+    """The located tree as plain Python values; strings stay as they are written."""
+    if isinstance(located, Scalar):
+        return located.value
+    if isinstance(located, Sequence):
+        return [to_value(item) for item in located.items]
+    return {key: to_value(value) for key, (_, value) in located.items.items()}

@@ -1,0 +1,1 @@
+"""Answering prompts: prefill, decoding, pruning inside the language model."""

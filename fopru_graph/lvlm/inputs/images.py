@@ -1,0 +1,282 @@
+"""Picture files to RGB: every file gives either the right pixels or one `UserError` that says what is wrong with it.
+
+Nothing here is lenient on purpose: half a picture, a wrongly scaled 16-bit scan or a photo lying on its side would give
+plausible answers to the wrong question.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import io
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+from PIL import ImageOps, UnidentifiedImageError
+
+from fopru_graph import values
+from fopru_graph.errors import UserError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+ANIMATED = ("GIF", "WEBP", "PNG")
+MAX_PIXELS = 40_000_000
+MAX_ASPECT = 200
+MAX_BYTES = 512 * 2**20
+
+_DEMO = "demo:"
+_SAMPLES = Path(__file__).resolve().parents[2] / "demo" / "samples"
+_WANTED = "give a PNG, JPEG, WEBP, BMP, GIF or TIFF file"
+_DAMAGED = "the file is incomplete or corrupt: copy, download or export it again"
+_SMALLER = f"scale or crop it to at most {MAX_PIXELS // 10**6} megapixels first"
+_SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"RIFF": "WEBP",
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+    b"II+\x00": "TIFF",
+    b"MM\x00+": "TIFF",
+}
+_FOREIGN = {
+    b"%PDF": "a PDF document",
+    b"%!PS": "PostScript",
+    b"\x1f\x8b": "gzip data",
+    b"PK\x03\x04": "a ZIP archive",
+    b"SIMPLE  =": "a FITS file",
+    b"\x00\x00\x00\x0cjP": "a JPEG 2000 picture",
+}
+# The filters of `warnings` are global, so only one thread at a time may change them.
+_WARNINGS = threading.Lock()
+
+
+def load_image(path: str) -> values.Image:
+    """Decode a file, or the bundled sample ``demo:NAME``, into an RGB picture, upright, over white where transparent.
+
+    PNG, JPEG, WEBP, BMP, GIF and TIFF are read; of an animation the first frame. 16-bit grey is scaled to 8 bit. 32-bit
+    and float pictures state no white: the smallest of 1, 255 and 65535 that no value exceeds is taken for it, and
+    anything else is stretched from its least to its greatest value.
+
+    Raises:
+        UserError: the file is missing, no regular file, no picture of these formats, damaged, larger than 40
+            megapixels or longer than 200 times its width (or the reverse).
+    """
+    return decode_image(_read(path), path)
+
+
+def decode_image(data: bytes, source: str) -> values.Image:
+    """Decode the content of a picture file as `load_image` does; ``source`` names it in messages.
+
+    Raises:
+        UserError: as for `load_image`.
+    """
+    if not data:
+        raise UserError(f"'{source}' is empty", _DAMAGED)
+    if len(data) > MAX_BYTES:
+        raise UserError(f"'{source}' is too large: more than {MAX_BYTES >> 20} MiB", _SMALLER)
+    # Decoders warn of odd metadata, which says nothing to a user. Their warning of a decompression bomb is not needed
+    # either: it comes from 89 megapixels on, and _check_size refuses far less, with the size in its message.
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        picture = _decode(source, data)
+    return values.Image(picture, source)
+
+
+def load_frames(path: str, pick: Callable[[int], Sequence[int]], wanted: str) -> list[PIL.Image.Image]:
+    """Frames of an animated GIF, WEBP or PNG, decoded as `load_image` decodes pictures.
+
+    Args:
+        path: the file.
+        pick: which frames, ascending, of so many.
+        wanted: what to give instead, for messages.
+
+    Raises:
+        UserError: as for `load_image`, or the file has only one frame.
+    """
+    data = _read(path)
+    frames = []
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _opened(path, data, wanted) as opened:
+            first = int(getattr(opened, "default_image", False))  # a PNG may show something else where nothing moves
+            count = getattr(opened, "n_frames", 1) - first
+            if count < 2 or opened.format not in ANIMATED:
+                raise UserError(f"'{path}' is a still picture, not a video", wanted)
+            for index in pick(count):
+                opened.seek(first + index)
+                opened.load()
+                frames.append(_to_rgb(_upright(opened)))
+    return frames
+
+
+def fingerprint(path: str) -> str:
+    """SHA-256 of the file's content in hex, ``missing`` where there is no readable regular file; it is a cache key."""
+    try:
+        file = _locate(path)
+        if not stat.S_ISREG(file.stat().st_mode):
+            return "missing"
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, ValueError, UserError):
+        return "missing"
+
+
+def samples() -> list[str]:
+    """Names of the bundled sample pictures, for ``demo:NAME``."""
+    return sorted(file.stem for file in _SAMPLES.glob("*.png"))
+
+
+def _locate(path: str) -> Path:
+    if not path.startswith(_DEMO):
+        return Path(path)
+    name, known = path.removeprefix(_DEMO), samples()
+    if name in known:
+        return _SAMPLES / f"{name}.png"
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean '{_DEMO}{close[0]}'? " if close else ""
+    raise UserError(
+        f"there is no sample picture '{path}'", f"{hint}the samples are {', '.join(known) or 'not installed'}"
+    )
+
+
+def _read(path: str) -> bytes:
+    """The content of a regular file; never blocks on a pipe or device."""
+    if path.startswith(("http://", "https://")):
+        raise UserError(f"'{path}' is an address, not a file", "download the picture first; nothing is fetched here")
+    try:
+        file = _locate(path)
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise UserError(f"'{path}' is {kind}, not a picture", _WANTED)
+        if status.st_size > MAX_BYTES:
+            raise UserError(f"'{path}' is too large: more than {MAX_BYTES >> 20} MiB", _SMALLER)
+        data = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"there is no file '{path}'", _near(Path(path))) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"'{path}' cannot be read: {reason}", "check the name and its permissions") from error
+    if not data:
+        raise UserError(f"'{path}' is empty", _DAMAGED)
+    return data
+
+
+def _near(path: Path) -> str:
+    """What may have been meant by the name of a file that does not exist."""
+    if str(path) in samples():
+        return f"the sample picture is called '{_DEMO}{path}'"
+    try:
+        close = difflib.get_close_matches(path.name, os.listdir(path.parent), 1)
+    except OSError:
+        return f"the folder '{path.parent}' does not exist or cannot be listed"
+    return f"did you mean '{path.parent / close[0]}'?" if close else "check the name and the current folder"
+
+
+def _decode(path: str, data: bytes) -> PIL.Image.Image:
+    with _opened(path, data, _WANTED) as opened:
+        opened.load()
+        # Only after load: a PNG may carry its EXIF behind the pixels, and TIFF is turned by load itself.
+        return _to_rgb(_upright(opened))
+
+
+@contextlib.contextmanager
+def _opened(path: str, data: bytes, wanted: str) -> Iterator[PIL.Image.Image]:
+    """The file as Pillow opens it; whatever is wrong with it inside the block becomes a `UserError`."""
+    try:
+        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            _check_size(path, *opened.size)
+            yield opened
+    except UserError:
+        raise
+    except UnidentifiedImageError as error:
+        raise _unidentified(path, data, wanted) from error
+    except PIL.Image.DecompressionBombError as error:
+        raise UserError(f"'{path}' is too large: more than {MAX_PIXELS // 10**6} megapixels", _SMALLER) from error
+    except Exception as error:  # Decoders raise whatever a damaged header leads them to: IndexError, struct.error, ...
+        reason = str(error) or type(error).__name__
+        raise UserError(f"'{path}' cannot be decoded: {reason}", _DAMAGED) from error
+
+
+def _check_size(path: str, width: int, height: int) -> None:
+    """Refuse by the header alone, before any pixel is decoded."""
+    if width < 1 or height < 1:
+        raise UserError(f"'{path}' has no pixels: its header says {width} × {height}", _DAMAGED)
+    if width * height > MAX_PIXELS:
+        most = MAX_PIXELS // 10**6
+        raise UserError(f"'{path}' is too large: {width} × {height} pixels, more than {most} megapixels", _SMALLER)
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise UserError(
+            f"'{path}' is too narrow: {width} × {height} pixels",
+            f"one side may be {MAX_ASPECT} times the other at most",
+        )
+
+
+def _unidentified(path: str, data: bytes, wanted: str) -> UserError:
+    for signature, name in _SIGNATURES.items():
+        if data.startswith(signature):
+            return UserError(f"'{path}' starts like a {name} picture, but its header cannot be read", _DAMAGED)
+    return UserError(f"'{path}' is not a picture that can be read: it holds {_content(data)}", wanted)
+
+
+def _content(data: bytes) -> str:
+    """What a file that is none of our formats seems to hold, in words."""
+    head = data[:4096]
+    for signature, name in _FOREIGN.items():
+        if head.startswith(signature):
+            return name
+    if head[4:8] == b"ftyp":
+        return "an AVIF, HEIC or video file"
+    if b"<svg" in head:
+        return "an SVG drawing"
+    try:
+        text = head.decode("utf-8", "ignore" if len(data) > len(head) else "strict")
+    except UnicodeDecodeError:
+        return "data of an unknown format"
+    return "data of an unknown format" if any(c < " " and c not in "\t\r\n\f" for c in text) else "text"
+
+
+def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """Apply the EXIF orientation; unreadable EXIF counts as none, for the pixels themselves are sound."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # EXIF is parsed from arbitrary bytes, see _decode
+        return picture
+
+
+def _to_rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """A new RGB picture without metadata; transparency over white."""
+    if picture.mode.startswith(("I", "F")):
+        picture = _eight_bit(picture)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = PIL.Image.alpha_composite(PIL.Image.new("RGBA", picture.size, "white"), picture)
+    rgb = picture.convert("RGB")
+    rgb.info = {}
+    return rgb
+
+
+def _eight_bit(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """Grey of 16 or 32 bit or float as ``L`` (``LA`` with a transparent grey level); Pillow's own conversion clips."""
+    raw = np.asarray(picture)
+    grey = np.nan_to_num(raw.astype(np.float64), posinf=np.inf, neginf=-np.inf)
+    finite = grey[np.isfinite(grey)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+    if picture.mode.startswith("I;16"):
+        low, high = 0.0, 65535.0
+    elif low >= 0 and high <= 65535:
+        low, high = 0.0, min(white for white in (1.0, 255.0, 65535.0) if high <= white)
+    scaled = (np.clip(grey, low, high) - low) * (255 / max(high - low, np.finfo(np.float64).tiny))
+    result = PIL.Image.fromarray(np.rint(scaled).astype(np.uint8))
+    clear = picture.info.get("transparency")
+    if isinstance(clear, int):
+        result.putalpha(PIL.Image.fromarray(np.where(raw == clear, 0, 255).astype(np.uint8)))
+    return result

@@ -1,0 +1,1 @@
+"""Opening a checkpoint: its files, its processor, the device it goes to."""

@@ -1,0 +1,123 @@
+"""Open a model from a folder or a hub name: safetensors only, no remote code, one clear sentence when it cannot be."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import accelerate
+import torch
+import transformers
+
+from fopru_graph.errors import UserError
+from fopru_graph.lvlm.families.family import Family
+from fopru_graph.lvlm.families.registry import served_family
+from fopru_graph.lvlm.loading.checkpoint import first_line, open_config
+from fopru_graph.lvlm.loading.compat import missing_capabilities
+from fopru_graph.lvlm.loading.device import check_memory, choose_device
+from fopru_graph.lvlm.loading.presets import PREFIX, find_preset, preset_config, preset_processor, random_model
+from fopru_graph.lvlm.loading.processor import open_processor
+from fopru_graph.values import ModelHandle
+
+Quantization = Literal["4bit", "8bit"]
+
+
+def load_model(
+    name: str,
+    device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    attention: str = "sdpa",
+    device_map: str | None = None,
+    revision: str | None = None,
+    quantization: Quantization | None = None,
+) -> ModelHandle:
+    """Load a checkpoint and its processor.
+
+    Args:
+        name: ``demo`` for the bundled model, a folder in Hugging Face layout, a hub name such as
+            ``llava-hf/llava-1.5-7b-hf``, or ``random:NAME`` for a model of that size with random weights (`presets`).
+        device: ``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        dtype: of the weights; ``auto`` is the checkpoint's own on a GPU and float32 on the CPU.
+        attention: kernel of every layer: sdpa, eager or flash_attention_2.
+        device_map: ``auto``, ``balanced`` or ``sequential`` spreads the layers over all devices (accelerate); it
+        replaces ``device``.
+        revision: branch, tag or commit on the hub.
+        quantization: ``4bit`` or ``8bit`` weights through bitsandbytes; a checkpoint that is quantised already says so
+            itself and needs none.
+
+    Raises:
+        UserError: the checkpoint is missing, incomplete, without safetensors, of an unsupported architecture, or needs
+            remote code; the device does not exist; or the weights are larger than its free memory, which is known
+            before anything is loaded.
+    """
+    if missing := missing_capabilities():
+        raise UserError(f"transformers {transformers.__version__} lacks {missing[0]}", "install a newer transformers")
+    place = choose_device(device)
+    if name.startswith(PREFIX):
+        return _random(name, place, dtype, attention)
+    source, config = open_config(name, revision)
+    family = served_family(config.get("model_type"), name)
+    chosen: Any = dtype if dtype != "auto" else ("float32" if place.type == "cpu" and device_map is None else "auto")
+    options: dict[str, Any] = {"revision": revision} if revision else {}
+    try:
+        if device_map is None and quantization is None and "quantization_config" not in config:
+            _check_fits(name, transformers.AutoConfig.from_pretrained(source, **options), family, chosen, place)
+        processor = open_processor(source, options)
+        model, found = getattr(transformers, family.auto_class).from_pretrained(
+            source,
+            output_loading_info=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=chosen,
+            attn_implementation=attention,
+            device_map=device_map,
+            **_quantised(quantization),
+            **options,
+        )
+    except UserError:
+        raise
+    except Exception as error:  # transformers raises many kinds here; each must end as one sentence
+        raise UserError(f"{name}: the checkpoint does not load: {first_line(error)}", _load_hint(error)) from error
+    if lacking := sorted([*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])]):
+        raise UserError(
+            f"{name}: {len(lacking)} weights are missing or of a wrong shape, e.g. {lacking[0]}",
+            "the files are incomplete or of another model; download them again",
+        )
+    if device_map is None and getattr(model, "quantization_method", None) is None:
+        model = model.to(place)
+    return ModelHandle(name, family(model.eval().requires_grad_(False), processor))
+
+
+def _quantised(quantization: Quantization | None) -> dict[str, Any]:
+    """What transformers' own quantisation takes."""
+    if quantization is None:
+        return {}
+    return {"quantization_config": transformers.BitsAndBytesConfig(**{f"load_in_{quantization}": True})}
+
+
+def _random(name: str, device: torch.device, dtype: str, attention: str) -> ModelHandle:
+    """A model with random weights: half precision on a GPU, float32 on the CPU, unless ``dtype`` says otherwise."""
+    preset = find_preset(name)
+    config = preset_config(preset)
+    family = served_family(config.model_type, name)
+    chosen = dtype if dtype != "auto" else ("float32" if device.type == "cpu" else "bfloat16")
+    _check_fits(name, config, family, chosen, device)
+    model = random_model(config, family.auto_class, device, getattr(torch, chosen), attention)
+    model.generation_config.eos_token_id = None  # what it says has no end of its own
+    return ModelHandle(name, family(model.eval(), preset_processor(preset)))
+
+
+def _check_fits(name: str, config: Any, family: type[Family], dtype: str, device: torch.device) -> None:
+    """Refuse a model that is larger than the free memory, from its configuration alone."""
+    with accelerate.init_empty_weights():
+        model = getattr(transformers, family.auto_class)._from_config(config)
+    stored = config.dtype or torch.float32
+    size = (stored if dtype == "auto" else getattr(torch, dtype)).itemsize
+    check_memory(name, sum(weight.numel() for weight in model.parameters()) * size, device)
+
+
+def _load_hint(error: BaseException) -> str:
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return "use a smaller dtype or device_map: auto"
+    if isinstance(error, ImportError):
+        return "install what the message names, or choose attention: sdpa"
+    return "the files may be damaged or of another model; download them again"

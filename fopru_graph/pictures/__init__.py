@@ -1,0 +1,1 @@
+"""Pictures of what was kept and of what the encoder attends to."""

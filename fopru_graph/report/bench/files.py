@@ -1,0 +1,138 @@
+"""A bench as files: everything as JSON, a flat CSV for spreadsheets, a LaTeX table for papers, and a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fopru_graph.errors import UserError
+from fopru_graph.graph.files import write_atomically
+from fopru_graph.report.bench.plot import bench_picture
+from fopru_graph.report.bench.table import STAGES, interval, machine_name, visual_tokens
+from fopru_graph.report.latex import escaped, tabular
+from fopru_graph.terminal.console import milliseconds, percent, size
+
+if TYPE_CHECKING:
+    from fopru_graph.results.bench import BenchResult, Gain, Timing, Variant
+
+_TEX_COLUMNS = (
+    *("Pipeline", "Kept", "TTFT (ms)", "Gain", r"95\,\% interval", "Ideal", "Reached"),
+    *("Visual tokens", "TPOT (ms)", "Gain", "End to end (ms)", "KV cache", "Peak memory"),
+)
+
+
+def write_bench(result: BenchResult, folder: str | Path) -> list[Path]:
+    """Write ``bench.json``, ``.csv``, ``.tex``, ``.png`` and ``.svg``; each appears whole or not at all.
+
+    Returns the files' paths. The folder is made where it is missing; files of an earlier bench are replaced.
+
+    Raises:
+        UserError: the files cannot be written there.
+    """
+    folder = Path(folder)
+    contents = {
+        "bench.json": (json.dumps(result.to_json(), indent=1, ensure_ascii=False) + "\n").encode(),
+        "bench.csv": bench_csv(result).encode(),
+        "bench.tex": bench_tex(result).encode(),
+        "bench.png": bench_picture(result, "png"),
+        "bench.svg": bench_picture(result, "svg"),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in contents.items():
+            write_atomically(folder / name, data)
+    except OSError as error:
+        raise UserError(
+            f"the results cannot be written to '{folder}': {error.strerror or error}",
+            "choose another folder with --out",
+        ) from error
+    return [folder / name for name in contents]
+
+
+def bench_csv(result: BenchResult) -> str:
+    """One row a variant; units are in the columns' names, what was not measured is empty."""
+    memory = dict.fromkeys(kind for variant in result.variants for kind in variant.memory)
+    rows = [_flat(result, variant, memory) for variant in result.variants]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _flat(result: BenchResult, variant: Variant, memory: Iterable[str]) -> dict[str, Any]:
+    visual = variant.visual_per_layer or (None,)
+    row: dict[str, Any] = {
+        "model": result.model,
+        "pipeline": variant.pipeline,
+        "ratio": variant.ratio,
+        "is_reference": int(variant.label == result.reference),
+        **_timing("ttft", variant.ttft),
+        **_timing("ttft_with_preprocessing", variant.ttft_with_preprocessing),
+        **_timing("tpot", variant.tpot),
+        **_timing("end_to_end", variant.end_to_end),
+        **_gain("ttft_gain", variant.ttft_gain),
+        **_gain("tpot_gain", variant.tpot_gain),
+        "visual_tokens_first_layer": visual[0],
+        "visual_tokens_last_layer": visual[-1],
+        "new_tokens": variant.new_tokens,
+        "kv_bytes": variant.kv_bytes,
+        "peak_memory_bytes": variant.peak_memory_bytes,
+    }
+    row |= {f"peak_{kind}_bytes": variant.memory.get(kind) for kind in memory}
+    for stage in STAGES:
+        row |= _timing(stage, variant.stages.get(stage))
+    return row | {f"{stage}_flops": variant.flops.get(stage) for stage in STAGES[:-1]}
+
+
+def _timing(name: str, timing: Timing | None) -> dict[str, float | None]:
+    median, p90, n = (timing.median, timing.p90, timing.n) if timing else (None, None, None)
+    return {f"{name}_median_ms": median, f"{name}_p90_ms": p90, f"{name}_n": n}
+
+
+def _gain(name: str, gain: Gain | None) -> dict[str, float | None]:
+    """The columns of a gain; an interval is one of 95 %."""
+    figures = (gain.measured, gain.low, gain.high, gain.ideal) if gain else (None,) * 4
+    return dict(zip((name, f"{name}_ci_low", f"{name}_ci_high", f"{name}_ideal"), figures, strict=True))
+
+
+def bench_tex(result: BenchResult) -> str:
+    """A ``tabular`` of the package booktabs, to be used with ``\\input``; comments on top say how."""
+    rows = [" & ".join(map(escaped, _cells(variant, result.reference))) for variant in result.variants]
+    columns = f"l{'r' * (len(_TEX_COLUMNS) - 1)}"
+    return tabular(columns, " & ".join(_TEX_COLUMNS), [rows], _comments(result))
+
+
+def _comments(result: BenchResult) -> list[str]:
+    r"""How to ``\input`` the table, with a caption; single lines, since nothing but a line's end ends a comment."""
+    about = f"{result.model} on {machine_name(result.machine)}, {result.rounds} rounds"
+    noise = f"; it measures {interval(result.self_gain, 3)} against itself" if result.self_gain else ""
+    caption = f"Medians on {about}. Gains are relative to {result.reference}{noise}."
+    return [
+        r"With \usepackage{booktabs} in the preamble, and \usepackage{graphicx} where the table is too wide:",
+        r"  \begin{table}\centering",
+        r"    \resizebox{\linewidth}{!}{\input{bench.tex}}",
+        rf"    \caption{{{escaped(caption)}}}",
+        r"  \end{table}",
+        *(["Interrupted: the figures are those of the rounds that were finished."] if result.interrupted else []),
+        *(f"Not measured: {line}" for line in result.skipped),
+    ]
+
+
+def _cells(variant: Variant, reference: str) -> tuple[str, ...]:
+    """A row of the LaTeX table, not yet escaped; the reference has no gain but 1."""
+    gain, tpot = variant.ttft_gain, variant.tpot_gain
+    compared = interval(gain), f"{gain.ideal:.2f}×", f"{100 * gain.reached:.0f} %"
+    return (
+        *(variant.pipeline, percent(variant.ratio), milliseconds(variant.ttft.median), f"{gain.measured:.2f}×"),
+        *(("–",) * 3 if variant.label == reference else compared),
+        visual_tokens(variant),
+        milliseconds(variant.tpot.median if variant.tpot else None, 2),
+        f"{tpot.measured:.2f}×" if tpot else "–",
+        milliseconds(variant.end_to_end.median),
+        *(size(variant.kv_bytes), size(variant.peak_memory_bytes)),
+    )

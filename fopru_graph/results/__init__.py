@@ -1,0 +1,1 @@
+"""What a result is and what it is of: files, statistics, comparisons."""

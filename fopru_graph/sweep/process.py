@@ -1,0 +1,146 @@
+"""The process of one cell: its group, its log, its environment, and the signals that end a sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from fopru_graph.errors import UserError
+from fopru_graph.sweep import guard
+from fopru_graph.sweep.jobs import Job
+
+_TAIL_BYTES, _TAIL_LINES = 4096, 5
+
+
+class CellProcess:
+    """One running cell. Nothing of it outlives this process, however this process ends.
+
+    Args:
+        job: what to run.
+        log: file that its output is appended to.
+        environment: what is added to this process's environment.
+
+    Raises:
+        UserError: the log cannot be written, or no process can be started.
+    """
+
+    def __init__(self, job: Job, log: Path, environment: Mapping[str, str]) -> None:
+        self.job, self.log = job, log
+        self._code: int | None = None
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as stream:
+                head = f"--- {time.strftime('%F %T')}, attempt {job.attempts}: {shlex.join(job.argv)}\n"
+                stream.write(head.encode(errors="surrogateescape"))
+                stream.flush()
+                self._offset = stream.tell()
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", guard.__file__, *job.argv],
+                    stdin=subprocess.PIPE,
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | dict(environment),
+                    process_group=0,
+                )
+        except OSError as error:
+            raise UserError(
+                f"{job.label} cannot be started with its log {log}: {error.strerror or error}",
+                "finished cells are kept; make room or choose another folder with --out, and run the command again",
+            ) from error
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for the signal that ended it; None while it runs."""
+        if self._code is None and (code := self._process.poll()) is not None:
+            self._code = 128 - code if code > 128 else code
+            self._signal(signal.SIGKILL)  # whatever it left running
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        return self._code
+
+    def interrupt(self) -> None:
+        """Ask it to stop, as Ctrl-C does."""
+        if self._code is None:
+            self._signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End it at once, with all its children."""
+        if self._code is None:
+            self._signal(signal.SIGKILL)
+
+    def last_words(self, code: int) -> str:
+        """Why it ended with this code: the last lines of its log."""
+        how = f"exit code {code}"
+        if code < 0:
+            how = f"killed by signal {-code}"
+            if code == -signal.SIGKILL:
+                how += ", as the system does when memory runs out"
+        try:
+            with self.log.open("rb") as stream:
+                size = stream.seek(0, os.SEEK_END)
+                stream.seek(max(self._offset, size - _TAIL_BYTES))
+                lines = [line for line in stream.read().decode(errors="replace").splitlines() if line.strip()]
+        except OSError as error:
+            lines = [f"its log cannot be read: {error.strerror}"]
+        return "\n".join([*lines[-_TAIL_LINES:], how])
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
+            os.killpg(self._process.pid, number)
+
+
+class StopSignals:
+    """Counts the signals that ask for an end while it is entered: one asks to wind down, a second to do it at once."""
+
+    def __init__(self, *numbers: int) -> None:
+        self._numbers = numbers or (signal.SIGINT, signal.SIGTERM)
+        self._before: dict[int, Any] = {}
+        self.count = 0
+
+    def __enter__(self) -> StopSignals:
+        for number in self._numbers:
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+
+
+def visible_gpus() -> list[str]:
+    """The CUDA devices that may be used, as CUDA_VISIBLE_DEVICES names them; asks the driver's own tool, not torch."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1")]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(number) for number in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
+
+
+def places_for(jobs: int | None, device: str | None) -> list[dict[str, str]]:
+    """What to add to the environment of each of the cells that run at the same time.
+
+    Each has a GPU of its own as far as there are enough; on a CPU, or with others beside it, a cell has one thread.
+    Without ``jobs`` there are as many as GPUs, or two on a CPU of more than one core; ``device`` is that of --device.
+    """
+    gpus = visible_gpus() if device in (None, "auto", "cuda") else []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    alone = device not in (None, "auto", "cpu", "cuda")  # one GPU was named
+    count = jobs or len(gpus) or (1 if alone else min(2, cores))
+    threads = {} if "OMP_NUM_THREADS" in os.environ or (count == 1 and (gpus or alone)) else {"OMP_NUM_THREADS": "1"}
+    return [threads | ({"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}) for number in range(count)]

@@ -1,0 +1,1 @@
+"""What the command line shows people: progress, tables and catalogues."""

@@ -1,0 +1,94 @@
+"""The catalogues of node types and of model families, as tables and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+
+from fopru_graph.graph import NodeSpec, Socket
+from fopru_graph.terminal.console import simple_table
+
+_out = Console(highlight=False)
+
+
+def describe_node(spec: NodeSpec) -> dict[str, Any]:
+    """A node type as plain JSON values."""
+    return {
+        "type": spec.type,
+        "category": spec.category,
+        "doc": spec.doc,
+        "version": spec.version,
+        "output": spec.output,
+        "cache": spec.cache,
+        "inputs": {name: _describe_socket(socket) for name, socket in spec.inputs.items()},
+        "outputs": {name: socket.type_name for name, socket in spec.outputs.items()},
+    }
+
+
+def _describe_socket(socket: Socket) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "type": socket.type_name,
+        "required": socket.required,
+        "lazy": socket.lazy,
+        "doc": socket.doc,
+    }
+    if not socket.required:
+        described["default"] = socket.default_value()
+    return described
+
+
+def show_catalogue(specs: Iterable[NodeSpec]) -> None:
+    """All node types, by category."""
+    table = simple_table("category", "type", "gives", "")
+    for column in table.columns[:2]:
+        column.no_wrap = True
+    for spec in sorted(specs, key=lambda spec: (spec.category, spec.type)):
+        gives = ", ".join(socket.type_name for socket in spec.outputs.values())
+        table.add_row(spec.category, f"[bold]{spec.type}[/]", escape(gives), escape(spec.summary))
+    _out.print(table)
+
+
+def show_node(spec: NodeSpec) -> None:
+    """One node type in full."""
+    _out.print(f"[bold]{spec.type}[/] [dim]{spec.category}[/]\n{escape(spec.doc)}\n")
+    table = simple_table("input", "type", "default", "")
+    for name, socket in spec.inputs.items():
+        default = "[dim]required[/]" if socket.required else escape(repr(socket.default_value()))
+        table.add_row(
+            name, escape(socket.type_name), default, escape(socket.doc) + (" [dim](lazy)[/]" if socket.lazy else "")
+        )
+    _out.print(table)
+    table = simple_table("output", "type")
+    for name, socket in spec.outputs.items():
+        table.add_row(name, escape(socket.type_name))
+    _out.print()
+    _out.print(table)
+
+
+def show_models(models: Iterable[Mapping[str, Any]]) -> None:
+    """The model families, with what each supports."""
+    for model in models:
+        video = "[green]video[/]" if model["video"] else "no video"
+        _out.print(f"[bold]{model['family']}[/]  {video}, in-LLM pruning from layer {escape(model['first_cut'])}")
+        lines = {
+            "visual tokens": model["tokens"],
+            "e.g.": ", ".join(model["checkpoints"]),
+            "proven on": model["proven_on"],
+            "note": model["note"],
+        }
+        for name, text in lines.items():
+            if text:
+                _out.print(Padding(f"[dim]{name}[/] {escape(text)}", (0, 0, 0, 4)))
+    _out.print("\nAll of them: pruning before and in the language model, batches, several images in one prompt.")
+
+
+def show_tasks(tasks: Iterable[Mapping[str, Any]]) -> None:
+    """The benchmarks, with the rule that scores each."""
+    table = simple_table("task", "benchmark", "scorer", ">new tokens")
+    for task in tasks:
+        table.add_row(task["name"], escape(task["title"]), escape(task["scorer"]), str(task["max_new_tokens"]))
+    _out.print(table)

@@ -1,0 +1,42 @@
+"""The figures of an evaluation as a table on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+
+from fopru_graph.terminal.console import console, milliseconds, percent, simple_table, stdout_console
+
+
+def show_evaluation(summaries: Sequence[Mapping[str, Any]]) -> None:
+    """One row a cell on stdout; where samples failed, the first error of each such cell on stderr."""
+    table = simple_table(
+        *("pipeline", "task", ">ratio", ">accuracy", ">95 % interval", ">n", ">errors"),
+        *(">visual tokens", ">TTFT ms", ">samples/s"),
+        title="[dim]visual tokens: encoded → into the LLM → in its last layer, means[/]",
+    )
+    for summary in summaries:
+        low, high = summary["ci"]
+        first, failed = summary["ttft_ms"], summary["accuracy"] is None
+        tokens = [summary["tokens"][name] for name in ("encoded", "kept", "final")]
+        table.add_row(
+            escape(summary["pipeline"]),
+            escape(summary["task"]),
+            percent(summary["ratio"]),
+            "[red]Failed[/]" if failed else f"{100 * summary['accuracy']:.1f}",
+            "–" if failed else f"{100 * low:.1f}–{100 * high:.1f}",
+            str(summary["n"]),
+            f"[red]{summary['errors']}[/]" if summary["errors"] else "0",
+            "–" if failed else " → ".join(f"{count:.4g}" for count in tokens),
+            milliseconds(first["median"] if first else None),
+            "–" if summary["samples_per_s"] is None else f"{summary['samples_per_s']:.1f}",
+        )
+    stdout_console().print(table)
+    for summary in summaries:
+        if summary["errors"]:
+            where = f"{summary['pipeline']} on {summary['task']}: {summary['errors']} sample(s) failed, the first with"
+            console.print(f"[yellow]{escape(where)}:[/] {escape(summary['first_error'])}", soft_wrap=True)
+        if summary["not_drawn"]:
+            console.print(f"[yellow]no pictures of {escape(summary['pipeline'])}:[/] {escape(summary['not_drawn'])}")
