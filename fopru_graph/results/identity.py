@@ -45,7 +45,8 @@ def cell_identity(
         "files": dict(sorted(files.items())),
         "nodes": {name: dict(step.made_of) for name, step in steps.items()},
     }
-    return {"key": digest(parts)} | json.loads(json.dumps(parts))
+    plain: dict[str, Any] = json.loads(json.dumps(parts))
+    return {"key": digest(plain)} | plain
 
 
 def summary_identity(identity: Mapping[str, Any], pictures: Iterable[str]) -> str:

@@ -38,7 +38,7 @@ def test_a_folder_is_names_and_contents(tmp_path):
     assert files_digest((tmp_path / "two").iterdir(), tmp_path / "two") != same
 
 
-@pytest.fixture()
+@pytest.fixture
 def notes(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(content, "_REMEMBERED", 4)

@@ -43,7 +43,7 @@ PACK = {
 }
 
 
-@pytest.fixture()
+@pytest.fixture
 def pack(tmp_path: Path) -> Path:
     return write(tmp_path / "mine")
 
