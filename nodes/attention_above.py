@@ -10,10 +10,10 @@ from fopru_graph.graph import Node, node
 
 @node(category="score", device="model")
 class AttentionAbove(Node):
-    """Take the attention of the encoder layer above the one that is read, which takes these features in (PruMerge).
+    """Use the attention of the encoder layer above the one that is read, whose inputs are these features (PruMerge).
 
-    The same features with another attention: scorers and MergeDropped wired to it use that layer's queries and keys.
-    Only its norm and two projections run.
+    The features stay the same; scorers and MergeDropped wired to them use that layer's queries and keys. Only its norm
+    and two projections run.
     """
 
     def run(self, model: values.ModelHandle, features: values.VisionFeatures) -> values.VisionFeatures:

@@ -1,4 +1,4 @@
-"""Project: kept features into the language model's space."""
+"""Project: kept features become embeddings of the language model."""
 
 from __future__ import annotations
 

@@ -17,12 +17,13 @@ class RandomScore(Node):
     def run(
         self,
         features: values.VisionFeatures,
-        seed: Annotated[int, Field(ge=0, description="another one gives other scores")] = 0,
+        seed: Annotated[int, Field(ge=0, description="another seed gives other scores")] = 0,
     ) -> values.Significance:
         from fopru_graph.pruning.random_scores import random_scores
 
-        owners, scores = [tile.image for tile in features.tiles], []
+        images, scores = [tile.image for tile in features.tiles], []
         for i, tile in enumerate(features.tiles):
-            drawn = random_scores(len(tile.features), seed, owners[:i].count(tile.image), features.seen(i))
-            scores.append(drawn.to(tile.features.device))
+            number = images[:i].count(tile.image)  # of the tile among those of its image
+            tile_scores = random_scores(len(tile.features), seed, number, features.seen(i))
+            scores.append(tile_scores.to(tile.features.device))
         return values.Significance.of(features, scores, "random")

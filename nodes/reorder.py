@@ -11,6 +11,6 @@ class Reorder(Node):
     """Put the kept visual tokens back into raster order (FoPru §4.4)."""
 
     def run(self, selection: values.Selection) -> values.Selection:
-        from fopru_graph.pruning.reorder import reorder
+        from fopru_graph.pruning.select import reorder
 
-        return values.Selection(tuple(reorder(indices) for indices in selection.indices), selection.counts)
+        return values.Selection(tuple(map(reorder, selection.indices)), selection.counts)

@@ -9,11 +9,11 @@ from fopru_graph.graph import Lazy, Node, node
 
 @node(category="flow")
 class Switch(Node):
-    """Pass on one of two inputs; the nodes that only the other one needs do not run."""
+    """Pass on one of two inputs; nodes that only the other input needs do not run."""
 
     def run(self, when: bool, then: Annotated[Any, Lazy()], otherwise: Annotated[Any, Lazy()]) -> Any:
         return then if when else otherwise
 
     def needs(self, when: bool, **_ready: Any) -> list[str]:
-        """The one branch that is taken."""
+        """Name the branch that is taken."""
         return ["then" if when else "otherwise"]

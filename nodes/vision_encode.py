@@ -12,7 +12,7 @@ from fopru_graph.graph import Node, node
 
 @node(category="encode", version="2", cache="disk", device="model")
 class VisionEncode(Node):
-    """Run the vision tower; notes the attention of the layer that the projector reads."""
+    """Run the vision tower, and keep the attention of the layer that the projector reads, for scorers."""
 
     def run(
         self,
@@ -20,7 +20,7 @@ class VisionEncode(Node):
         image: values.Image | values.Video | list[values.Image] | list[values.Video],
         together: Annotated[
             bool,
-            Field(description="the pictures are of one prompt: LLaVA-OneVision then takes each as one tile"),
+            Field(description="the pictures belong to one prompt: LLaVA-OneVision then encodes each as one tile"),
         ] = False,
     ) -> values.VisionFeatures:
         images = image if isinstance(image, list) else [image]
