@@ -1,5 +1,3 @@
-"""AddUniform: tokens at uniform positions beside the selected ones."""
-
 from __future__ import annotations
 
 from fopru_graph import values

@@ -1,5 +1,3 @@
-"""Blind: no picture."""
-
 from __future__ import annotations
 
 from dataclasses import replace

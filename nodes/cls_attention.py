@@ -1,5 +1,3 @@
-"""ClsAttention: the CLS token's attention as the score."""
-
 from __future__ import annotations
 
 from typing import Annotated, Literal

@@ -1,5 +1,3 @@
-"""Downsample: a smaller picture instead of fewer tokens."""
-
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""FastVPrune: prune inside the language model."""
-
 from __future__ import annotations
 
 from typing import Annotated

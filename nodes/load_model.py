@@ -1,5 +1,3 @@
-"""LoadModel: open a vision-language model."""
-
 from __future__ import annotations
 
 from typing import Annotated, Literal

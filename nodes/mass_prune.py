@@ -1,5 +1,3 @@
-"""MassPrune: a share of the significance instead of a share of the tokens."""
-
 from __future__ import annotations
 
 from typing import Annotated

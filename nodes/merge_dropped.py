@@ -1,5 +1,3 @@
-"""MergeDropped: PruMerge's merging."""
-
 from __future__ import annotations
 
 from typing import Annotated

@@ -1,5 +1,3 @@
-"""OutlierPrune: PruMerge's selection."""
-
 from __future__ import annotations
 
 from typing import Annotated

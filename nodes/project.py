@@ -1,5 +1,3 @@
-"""Project: kept features become embeddings of the language model."""
-
 from __future__ import annotations
 
 from fopru_graph import values

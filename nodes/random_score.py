@@ -1,5 +1,3 @@
-"""RandomScore: what every scorer has to beat."""
-
 from __future__ import annotations
 
 from typing import Annotated
@@ -12,7 +10,10 @@ from fopru_graph.graph import Node, node
 
 @node(category="score")
 class RandomScore(Node):
-    """Score visual tokens at random; a picture always gets the same scores, whatever else is encoded with it."""
+    """Score visual tokens at random, the baseline for every scorer.
+
+    A picture always gets the same scores, whatever else is encoded with it.
+    """
 
     def run(
         self,

@@ -1,5 +1,3 @@
-"""RankPrune: FoPru's rank strategy."""
-
 from __future__ import annotations
 
 from fopru_graph import values

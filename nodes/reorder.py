@@ -1,5 +1,3 @@
-"""Reorder: back into raster order."""
-
 from __future__ import annotations
 
 from fopru_graph import values

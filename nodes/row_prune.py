@@ -1,5 +1,3 @@
-"""RowPrune: FoPru's row strategy."""
-
 from __future__ import annotations
 
 from fopru_graph import values

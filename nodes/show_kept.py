@@ -1,5 +1,3 @@
-"""ShowKept: a picture of what was kept."""
-
 from __future__ import annotations
 
 from pathlib import Path

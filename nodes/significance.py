@@ -1,5 +1,3 @@
-"""Significance: FoPru's score of every visual token."""
-
 from __future__ import annotations
 
 from typing import Annotated, Literal

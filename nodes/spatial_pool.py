@@ -1,5 +1,3 @@
-"""SpatialPool: neighbouring tokens become one."""
-
 from __future__ import annotations
 
 from fopru_graph import values

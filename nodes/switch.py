@@ -1,5 +1,3 @@
-"""Switch: run one of two branches."""
-
 from __future__ import annotations
 
 from typing import Annotated, Any

@@ -1,5 +1,3 @@
-"""VisionEncode: pictures or videos to visual tokens."""
-
 from __future__ import annotations
 
 from typing import Annotated
@@ -12,7 +10,7 @@ from fopru_graph.graph import Node, node
 
 @node(category="encode", version="2", cache="disk", device="model")
 class VisionEncode(Node):
-    """Run the vision tower, and keep the attention of the layer that the projector reads, for scorers."""
+    """Run the vision tower and record the attention of the layer that the projector reads, for scorers."""
 
     def run(
         self,

@@ -1,7 +1,7 @@
 """Cumulative scores: how much of all attention the highest scores hold, and a selection that follows it.
 
-FoPru observes that "over 80% … on less than 25% of the tokens" is held (§3, Fig. 1) and that the number differs between
-pictures; it prunes to a fixed ratio all the same. Selecting by the cumulative score is our extension.
+FoPru observes that less than 25 % of the tokens hold over 80 % of the attention (§3, Fig. 1). How many do so differs
+between pictures, yet FoPru keeps a fixed ratio; selecting by the cumulative score is our extension.
 """
 
 from __future__ import annotations

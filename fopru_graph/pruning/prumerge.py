@@ -13,8 +13,6 @@ from torch.nn.functional import normalize
 from fopru_graph.pruning.attention import BLOCK, pool_scores
 from fopru_graph.values import TileAttention
 
-NEIGHBOURS = 32
-
 
 def outlier_select(scores: torch.Tensor, factor: float = 1.5) -> torch.Tensor:
     """Indices of the scores above Q3 + factor · (Q3 − Q1), so that their number follows the picture.
@@ -55,7 +53,7 @@ def add_uniform(kept: torch.Tensor, available: int) -> torch.Tensor:
 
 
 def merge_map(
-    scores: torch.Tensor, keys: torch.Tensor, kept: torch.Tensor, neighbours: int = NEIGHBOURS
+    scores: torch.Tensor, keys: torch.Tensor, kept: torch.Tensor, neighbours: int = 32
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The weights by which tokens are merged, for `linear_merge.linear_merge`.
 

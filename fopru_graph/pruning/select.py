@@ -37,18 +37,15 @@ def kept_count(available: int, ratio: float | None = None, tokens: int | None = 
     Raises:
         UserError: neither is given, ``ratio`` is outside (0, 1] or ``tokens`` is below 1.
     """
-    if tokens is None and ratio is None:
-        raise UserError("no budget: neither ratio nor tokens is set", "set ratio (share kept) or tokens (number kept)")
     if tokens is not None:
         if tokens < 1:
             raise UserError(f"tokens must be at least 1, not {tokens}", "it is the number of visual tokens to keep")
-        wanted = tokens
-    else:
-        assert ratio is not None
-        if not 0 < ratio <= 1:
-            raise UserError(f"ratio must be in (0, 1], not {ratio}", "it is the share of visual tokens to keep")
-        wanted = math.floor(available * ratio + _SLACK)
-    return min(available, max(1, wanted))
+        return min(available, tokens)
+    if ratio is None:
+        raise UserError("no budget: neither ratio nor tokens is set", "set ratio (share kept) or tokens (number kept)")
+    if not 0 < ratio <= 1:
+        raise UserError(f"ratio must be in (0, 1], not {ratio}", "it is the share of visual tokens to keep")
+    return min(available, max(1, math.floor(available * ratio + _SLACK)))
 
 
 def rank_select(scores: torch.Tensor, ratio: float | None = None, tokens: int | None = None) -> torch.Tensor:
@@ -96,7 +93,7 @@ def reorder(indices: torch.Tensor) -> torch.Tensor:
 def tile_groups(
     tiles: int, over: Over, images: Sequence[int] = (), positions: Sequence[tuple[int, int] | None] = ()
 ) -> list[list[list[int]]]:
-    """Group the tiles that share a budget. A group is a list of bands, a band a list of tiles whose rows run on.
+    """Group the tiles that share a budget. A group is a list of bands, a band a list of tiles that share rows.
 
     Example: an image has an overview (tile 0) and 2 × 2 tiles. Its groups are ``[[0]], [[1]], …`` over ``tile``,
     ``[[0], [1], [2], [3], [4]]`` over ``image``, and ``[[0]], [[1, 2], [3, 4]]`` over ``stitched``.
@@ -184,14 +181,17 @@ def _best_rows(
         (height, width), count = grids[tile], len(scores[tile])
         if height * width != count:
             raise UserError(f"a {height} × {width} grid has no room for {count} scores", "pass the tile's own grid")
-    parts = [[scores[tile].view(grids[tile]).sum(1) for tile in band] for band in bands]
-    sums = [sum(rest, first) for first, *rest in parts]  # (h,) a band
-    heights, length = list(map(len, sums)), widths[0] * len(bands[0])  # tokens of a row from edge to edge
+    sums = []  # (h,) of each band, summed tile by tile
+    for band in bands:
+        first, *others = (scores[tile].view(grids[tile]).sum(1) for tile in band)
+        sums.append(sum(others, first))
+    heights, width = [len(band_sums) for band_sums in sums], widths[0]
     if tokens is not None:
-        tokens = max(1, kept_count(sum(heights) * length, tokens=tokens) // length)
+        row_tokens = width * len(bands[0])  # tokens of a row from edge to edge
+        tokens = max(1, kept_count(sum(heights) * row_tokens, tokens=tokens) // row_tokens)
     best = rank_select(torch.cat(sums), ratio, tokens)
-    columns = torch.arange(widths[0], device=best.device)
-    indices = [(rows[:, None] * widths[0] + columns).flatten() for rows in _split(best, heights)]
+    columns = torch.arange(width, device=best.device)
+    indices = [(rows[:, None] * width + columns).flatten() for rows in _split(best, heights)]
     return {tile: kept for band, kept in zip(bands, indices, strict=True) for tile in band}
 
 

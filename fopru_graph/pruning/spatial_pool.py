@@ -1,4 +1,4 @@
-"""Average pooling of a tile's grid: FoPru's ablation "without significance" keeps its cells, not the best tokens."""
+"""Average pooling of a tile's grid, FoPru's ablation "without significance": cells of the grid replace its tokens."""
 
 from __future__ import annotations
 
