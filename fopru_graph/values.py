@@ -238,7 +238,7 @@ class InLLMPruner:
     """A description of pruning inside the language model: from layer ``layer`` on only the best visual tokens remain.
 
     ``score`` gets query (B, H, L, d), key (B, G, L, d), scale and mask of layer ``layer − 1`` and returns (B, L)
-    scores, e.g. `fopru_graph.pruning.fastv.last_row_attention`. Exactly one of ``ratio`` (share kept of the
+    scores, e.g. `fopru_graph.pruning.in_llm.last_token_attention`. Exactly one of ``ratio`` (share kept of the
     visual tokens that arrive at the layer, in (0, 1]) and ``tokens`` (number kept) is set; both count sample by
     sample.
     """

@@ -1,4 +1,4 @@
-"""The budget inputs that every pruning node has."""
+"""Inputs that several pruning nodes share."""
 
 from __future__ import annotations
 
@@ -11,4 +11,11 @@ Tokens = Annotated[int | None, Field(ge=1, description="number of visual tokens 
 Over = Annotated[
     Literal["tile", "image"],
     Field(description="spend the budget in each tile, or over all tiles (or frames) of an image at once"),
+]
+RowsOver = Annotated[
+    Literal["tile", "image", "stitched"],
+    Field(
+        description="spend the budget in each tile, over all tiles (or frames) of an image at once, or on rows that "
+        "run through all tiles of a picture from edge to edge"
+    ),
 ]

@@ -1,4 +1,4 @@
-"""The outputs of nodes that make new visual tokens of several old ones."""
+"""The outputs of nodes that merge visual tokens."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     import torch
 
 
-class Mixed(Outputs):
-    """Features in which the selected tokens are mixtures, and that selection; wire Project to both."""
+class Merged(Outputs):
+    """Features in which merged tokens replace the selected ones, and that selection; wire Project to both."""
 
     features: values.VisionFeatures
     selection: values.Selection
 
 
-def mixed_tiles(features: values.VisionFeatures, maps: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Mixed:
-    """Apply one map a tile: weights (K, N) and the places (K,) of what they make."""
-    from fopru_graph.pruning.linear_merge import mix_tile
+def merge_tiles(features: values.VisionFeatures, maps: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Merged:
+    """Merge the tokens of each tile by its map: weights (K, N) and the indices (K,) that merged tokens take over."""
+    from fopru_graph.pruning.linear_merge import merge_tile
 
-    tiles = tuple(mix_tile(tile, *one) for tile, one in zip(features.tiles, maps, strict=True))
-    selection = values.Selection(tuple(places for _, places in maps), features.counts)
-    return Mixed(features=features.with_tiles(tiles), selection=selection)
+    tiles = tuple(merge_tile(tile, *tile_map) for tile, tile_map in zip(features.tiles, maps, strict=True))
+    selection = values.Selection(tuple(target_indices for _, target_indices in maps), features.counts)
+    return Merged(features=features.with_tiles(tiles), selection=selection)

@@ -1,5 +1,3 @@
-"""AddUniform: tokens at uniform distances beside the selected ones."""
-
 from __future__ import annotations
 
 from fopru_graph import values
@@ -8,10 +6,9 @@ from fopru_graph.graph import Node, node
 
 @node(category="prune")
 class AddUniform(Node):
-    """Keep also the visual tokens at uniform distances, about three for each selected one, tile by tile (PruMerge+)."""
+    """Also keep visual tokens at uniform positions, about three for each selected one, tile by tile (PruMerge+)."""
 
     def run(self, selection: values.Selection) -> values.Selection:
-        from fopru_graph.pruning.uniform import add_uniform
+        from fopru_graph.pruning.prumerge import add_uniform
 
-        pairs = zip(selection.indices, selection.counts, strict=True)
-        return values.Selection(tuple(add_uniform(kept, count) for kept, count in pairs), selection.counts)
+        return values.Selection(tuple(map(add_uniform, selection.indices, selection.counts)), selection.counts)

@@ -1,5 +1,3 @@
-"""AttentionAbove: the attention of the next encoder layer."""
-
 from __future__ import annotations
 
 from dataclasses import replace
@@ -10,10 +8,10 @@ from fopru_graph.graph import Node, node
 
 @node(category="score", device="model")
 class AttentionAbove(Node):
-    """Take the attention of the encoder layer above the one that is read, which takes these features in (PruMerge).
+    """Replace the attention by that of the next encoder layer, which reads these features (PruMerge).
 
-    The same features with another attention: scorers and MergeDropped wired to it use that layer's queries and keys.
-    Only its norm and two projections run.
+    Scorers and MergeDropped that are wired to the output use that layer's queries and keys; the features stay the same.
+    Only the layer's norm and two projections run.
     """
 
     def run(self, model: values.ModelHandle, features: values.VisionFeatures) -> values.VisionFeatures:

@@ -1,5 +1,3 @@
-"""ClsAttention: the CLS token's attention as the score."""
-
 from __future__ import annotations
 
 from typing import Annotated, Literal
@@ -18,13 +16,13 @@ class ClsAttention(Node):
         self,
         features: values.VisionFeatures,
         heads: Annotated[
-            Literal["mean", "joint"], Field(description="mean of heads (FasterVLM), or all as a wide one (PruMerge)")
+            Literal["mean", "joint"], Field(description="mean of the heads (FasterVLM), or one wide head (PruMerge)")
         ] = "mean",
     ) -> values.Significance:
-        from fopru_graph.pruning.attention import cls_attention
-        from fopru_graph.pruning.pool_scores import pool_scores
+        from fopru_graph.pruning.attention import cls_attention, pool_scores
 
-        noted = [tile.attention for tile in features.tiles]
-        rows = [cls_attention(one.query, one.key, one.scale, one.prefix, heads) for one in noted]
-        scores = [pool_scores(row, one.patch_groups, one.weights) for row, one in zip(rows, noted, strict=True)]
+        scores = []
+        for attention in (tile.attention for tile in features.tiles):
+            paid = cls_attention(attention.query, attention.key, attention.scale, attention.prefix, heads)
+            scores.append(pool_scores(paid, attention.patch_groups, attention.weights))
         return values.Significance.of(features, scores, "cls")

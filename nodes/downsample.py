@@ -1,5 +1,3 @@
-"""Downsample: a smaller picture instead of fewer tokens."""
-
 from __future__ import annotations
 
 from dataclasses import replace
@@ -13,10 +11,10 @@ from fopru_graph.graph import Node, node
 
 @node(category="prune")
 class Downsample(Node):
-    """Have the picture encoded with a share of its pixels; how many visual tokens that gives is the model's own rule.
+    """Encode the picture with a share of its pixels; the model's own rule says how many visual tokens that gives.
 
-    LLaVA-1.5 gets that share of its patches, Qwen-VL and Mistral 3 make fewer of a smaller picture, LLaVA-NeXT and
-    InternVL cut it into fewer tiles if at all; models that resize every picture to one size keep their number.
+    LLaVA-1.5 gets that share of its patches, Qwen-VL and Mistral 3 make fewer tokens of a smaller picture, LLaVA-NeXT
+    and InternVL may cut it into fewer tiles; models that resize every picture to a fixed size keep their number.
     """
 
     def run(
@@ -25,5 +23,5 @@ class Downsample(Node):
         ratio: Annotated[float, Field(gt=0, le=1, description="share of the pixels to encode, in (0, 1]")] = 0.25,
     ) -> values.Image | list[values.Image]:
         if isinstance(image, list):
-            return [replace(one, resolution=one.resolution * ratio) for one in image]
+            return [self.run(picture, ratio) for picture in image]
         return replace(image, resolution=image.resolution * ratio)

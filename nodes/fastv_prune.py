@@ -1,5 +1,3 @@
-"""FastVPrune: prune inside the language model."""
-
 from __future__ import annotations
 
 from typing import Annotated
@@ -13,7 +11,7 @@ from fopru_graph.nodes._inputs import Ratio, Tokens
 
 @node(category="prune")
 class FastVPrune(Node):
-    """From a layer of the language model on, keep the visual tokens that the last prompt token attends to most (FastV).
+    """From a decoder layer on, keep the visual tokens that the last prompt token attends to most (FastV).
 
     FastV's published R is the share dropped: R = 1 − ratio.
     """
@@ -21,11 +19,11 @@ class FastVPrune(Node):
     def run(
         self,
         layer: Annotated[
-            int, Field(ge=1, description="first layer that sees fewer tokens; scores come from the one below")
+            int, Field(ge=1, description="first layer that sees fewer tokens; scores come from the layer below")
         ] = 3,
         ratio: Ratio = 0.5,
         tokens: Tokens = None,
     ) -> values.InLLMPruner:
-        from fopru_graph.pruning.fastv import last_row_attention
+        from fopru_graph.pruning.in_llm import last_token_attention
 
-        return values.InLLMPruner(last_row_attention, layer, ratio if tokens is None else None, tokens)
+        return values.InLLMPruner(last_token_attention, layer, ratio if tokens is None else None, tokens)

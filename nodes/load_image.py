@@ -1,5 +1,3 @@
-"""LoadImage: read a picture."""
-
 from __future__ import annotations
 
 from typing import Annotated

@@ -1,5 +1,3 @@
-"""LoadModel: open a vision-language model."""
-
 from __future__ import annotations
 
 from typing import Annotated, Literal
@@ -23,7 +21,7 @@ class LoadModel(Node):
             Field(description="auto: the checkpoint's own on a GPU, float32 on the CPU"),
         ] = "auto",
         attention: Annotated[
-            Literal["sdpa", "eager", "flash_attention_2"], Field(description="kernel of every layer")
+            Literal["sdpa", "eager", "flash_attention_2"], Field(description="attention kernel of every layer")
         ] = "sdpa",
         device_map: Annotated[
             Literal["auto", "balanced", "sequential"] | None, Field(description="spread the layers over all devices")

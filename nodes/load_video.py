@@ -1,5 +1,3 @@
-"""LoadVideo: frames of a video."""
-
 from __future__ import annotations
 
 from typing import Annotated

@@ -1,5 +1,3 @@
-"""MassPrune: a share of the significance instead of a share of the tokens."""
-
 from __future__ import annotations
 
 from typing import Annotated
@@ -19,7 +17,7 @@ class MassPrune(Node):
         significance: values.Significance,
         mass: Annotated[float, Field(gt=0, le=1, description="share of the summed significance to keep")] = 0.8,
     ) -> values.Selection:
-        from fopru_graph.pruning.cumulative import mass_select
+        from fopru_graph.pruning.cumulative import cumulative_select
 
         scores = significance.scores
-        return values.Selection(tuple(mass_select(one, mass) for one in scores), tuple(map(len, scores)))
+        return values.Selection(tuple(cumulative_select(tile, mass) for tile in scores), tuple(map(len, scores)))

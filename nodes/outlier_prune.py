@@ -1,5 +1,3 @@
-"""OutlierPrune: PruMerge's selection."""
-
 from __future__ import annotations
 
 from typing import Annotated
@@ -12,16 +10,16 @@ from fopru_graph.graph import Node, node
 
 @node(category="prune")
 class OutlierPrune(Node):
-    """Keep the visual tokens whose significance lies out, tile by tile: their number follows the picture (PruMerge)."""
+    """Keep the visual tokens whose significance is an outlier, tile by tile; their number varies (PruMerge)."""
 
     def run(
         self,
         significance: values.Significance,
         factor: Annotated[
-            float, Field(ge=0, description="interquartile ranges above the third quartile from which a score lies out")
+            float, Field(ge=0, description="interquartile ranges above the third quartile that make an outlier")
         ] = 1.5,
     ) -> values.Selection:
-        from fopru_graph.pruning.outliers import outlier_select
+        from fopru_graph.pruning.prumerge import outlier_select
 
         scores = significance.scores
-        return values.Selection(tuple(outlier_select(one, factor) for one in scores), tuple(map(len, scores)))
+        return values.Selection(tuple(outlier_select(tile, factor) for tile in scores), tuple(map(len, scores)))

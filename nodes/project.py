@@ -1,5 +1,3 @@
-"""Project: kept features into the language model's space."""
-
 from __future__ import annotations
 
 from fopru_graph import values

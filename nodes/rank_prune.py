@@ -1,5 +1,3 @@
-"""RankPrune: FoPru's rank strategy."""
-
 from __future__ import annotations
 
 from fopru_graph import values
@@ -14,10 +12,6 @@ class RankPrune(Node):
     def run(
         self, significance: values.Significance, ratio: Ratio = 0.25, tokens: Tokens = None, over: Over = "tile"
     ) -> values.Selection:
-        from fopru_graph.pruning.over import groups_of, rank_select_over
+        from fopru_graph.pruning.select import rank_prune
 
-        scores = significance.scores
-        chosen = {}
-        for tiles in groups_of(len(scores), significance.images, over):
-            chosen |= zip(tiles, rank_select_over([scores[tile] for tile in tiles], ratio, tokens), strict=True)
-        return values.Selection(tuple(chosen[tile] for tile in range(len(scores))), tuple(map(len, scores)))
+        return rank_prune(significance, ratio, tokens, over)

@@ -1,5 +1,3 @@
-"""Reorder: back into raster order."""
-
 from __future__ import annotations
 
 from fopru_graph import values
@@ -11,6 +9,6 @@ class Reorder(Node):
     """Put the kept visual tokens back into raster order (FoPru §4.4)."""
 
     def run(self, selection: values.Selection) -> values.Selection:
-        from fopru_graph.pruning.reorder import reorder
+        from fopru_graph.pruning.select import reorder
 
-        return values.Selection(tuple(reorder(indices) for indices in selection.indices), selection.counts)
+        return values.Selection(tuple(map(reorder, selection.indices)), selection.counts)

@@ -1,5 +1,3 @@
-"""SaveText: write the answer to a file."""
-
 from __future__ import annotations
 
 from typing import Annotated

@@ -1,5 +1,3 @@
-"""ShowKept: a picture of what was kept."""
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -10,7 +8,7 @@ from pydantic import Field
 from fopru_graph import values
 from fopru_graph.graph import Context, Node, node
 
-_KEY = "fopru-graph"  # under which a picture names the cache key of what it was made from
+_KEY = "fopru-graph"  # PNG metadata that holds the cache key of the picture's inputs
 
 
 @node(category="show", output=True)
@@ -43,7 +41,7 @@ class ShowKept(Node):
         return str(path)
 
     def done(self, ctx: Context, output: str) -> bool:
-        """Whether the picture lies there already, made from the same inputs: it says so itself."""
+        """Whether the file holds a picture of the same inputs already, by the cache key in its metadata."""
         from fopru_graph.pictures.overlay import read_metadata
 
         return Path(output) == ctx.output_path(Path(output).name) and read_metadata(output).get(_KEY) == ctx.key

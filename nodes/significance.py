@@ -1,5 +1,3 @@
-"""Significance: FoPru's score of every visual token."""
-
 from __future__ import annotations
 
 from typing import Annotated, Literal
@@ -22,16 +20,13 @@ class Significance(Node):
             Field(description="which mean of the attention map: auto takes the one with the larger variance"),
         ] = "auto",
     ) -> values.Significance:
-        from fopru_graph.pruning.attention import attention_means
-        from fopru_graph.pruning.pool_scores import pool_scores
-        from fopru_graph.pruning.significance import significance
+        from fopru_graph.pruning.attention import attention_means, pool_scores, significance
 
-        scores, sides = [], []
-        for tile in features.tiles:
-            noted = tile.attention
-            means = attention_means(noted.query, noted.key, noted.scale, noted.prefix)
-            pooled = [pool_scores(mean, noted.patch_groups, noted.weights) for mean in means]
-            one, side = significance(*pooled, direction)
-            scores.append(one)
-            sides.append(side)
-        return values.Significance.of(features, scores, sides)
+        scores, directions = [], []
+        for attention in (tile.attention for tile in features.tiles):
+            means = attention_means(attention.query, attention.key, attention.scale, attention.prefix)
+            pooled = [pool_scores(mean, attention.patch_groups, attention.weights) for mean in means]
+            tile_scores, received = significance(*pooled, direction)
+            scores.append(tile_scores)
+            directions.append(received)
+        return values.Significance.of(features, scores, directions)

@@ -1,22 +1,20 @@
-"""SpatialPool: neighbouring tokens become one."""
-
 from __future__ import annotations
 
 from fopru_graph import values
 from fopru_graph.graph import Node, node
 from fopru_graph.nodes._inputs import Ratio, Tokens
-from fopru_graph.nodes._merge import Mixed, mixed_tiles
+from fopru_graph.nodes._merge import Merged, merge_tiles
 
 
 @node(category="prune")
 class SpatialPool(Node):
-    """Average neighbouring visual tokens into a smaller grid, tile by tile; at a quarter 2 × 2 become one.
+    """Average neighbouring visual tokens into a smaller grid, tile by tile; at ratio 0.25 each 2 × 2 become one.
 
-    A mean takes the place of the middle one of its tokens. Wire Project to both outputs.
+    A mean replaces the middle one of its tokens. Wire Project to both outputs.
     """
 
-    def run(self, features: values.VisionFeatures, ratio: Ratio = 0.25, tokens: Tokens = None) -> Mixed:
+    def run(self, features: values.VisionFeatures, ratio: Ratio = 0.25, tokens: Tokens = None) -> Merged:
         from fopru_graph.pruning.spatial_pool import pooled_grid, pooling_map
 
         grids = [tile.grid for tile in features.tiles]
-        return mixed_tiles(features, [pooling_map(grid, pooled_grid(grid, ratio, tokens)) for grid in grids])
+        return merge_tiles(features, [pooling_map(grid, pooled_grid(grid, ratio, tokens)) for grid in grids])

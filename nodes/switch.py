@@ -1,5 +1,3 @@
-"""Switch: run one of two branches."""
-
 from __future__ import annotations
 
 from typing import Annotated, Any
@@ -9,11 +7,11 @@ from fopru_graph.graph import Lazy, Node, node
 
 @node(category="flow")
 class Switch(Node):
-    """Pass on one of two inputs; the nodes that only the other one needs do not run."""
+    """Pass on one of two inputs; nodes that only the other input needs do not run."""
 
     def run(self, when: bool, then: Annotated[Any, Lazy()], otherwise: Annotated[Any, Lazy()]) -> Any:
         return then if when else otherwise
 
     def needs(self, when: bool, **_ready: Any) -> list[str]:
-        """The one branch that is taken."""
+        """Name the branch that is taken."""
         return ["then" if when else "otherwise"]

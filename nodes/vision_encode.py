@@ -1,5 +1,3 @@
-"""VisionEncode: pictures or videos to visual tokens."""
-
 from __future__ import annotations
 
 from typing import Annotated
@@ -12,7 +10,7 @@ from fopru_graph.graph import Node, node
 
 @node(category="encode", version="2", cache="disk", device="model")
 class VisionEncode(Node):
-    """Run the vision tower; notes the attention of the layer that the projector reads."""
+    """Run the vision tower and record the attention of the layer that the projector reads, for scorers."""
 
     def run(
         self,
@@ -20,7 +18,7 @@ class VisionEncode(Node):
         image: values.Image | values.Video | list[values.Image] | list[values.Video],
         together: Annotated[
             bool,
-            Field(description="the pictures are of one prompt: LLaVA-OneVision then takes each as one tile"),
+            Field(description="the pictures belong to one prompt: LLaVA-OneVision then encodes each as one tile"),
         ] = False,
     ) -> values.VisionFeatures:
         images = image if isinstance(image, list) else [image]

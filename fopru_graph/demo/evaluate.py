@@ -20,12 +20,9 @@ from fopru_graph.demo.scenes import patch_labels, render, sample_scene, scene_rn
 from fopru_graph.lvlm.decoding.generate import generate
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.loading.load import load_model
-from fopru_graph.pruning.attention import attention_means
-from fopru_graph.pruning.fastv import last_row_attention
-from fopru_graph.pruning.rank import rank_select
-from fopru_graph.pruning.reorder import reorder
-from fopru_graph.pruning.row import row_select
-from fopru_graph.pruning.significance import significance
+from fopru_graph.pruning.attention import attention_means, significance
+from fopru_graph.pruning.in_llm import last_token_attention
+from fopru_graph.pruning.select import rank_select, reorder, row_select
 from fopru_graph.values import Image, InLLMPruner, Selection, VisionFeatures, VisualTokens
 
 RATIOS = (0.5, 0.25, 0.11)
@@ -91,7 +88,7 @@ def evaluate(
                 selection = Selection((chosen,), features.counts)
                 tallies[name].object_patches += int(objects.sum())
                 tallies[name].kept_object_patches += int(objects[chosen].sum())
-            pruners = [InLLMPruner(last_row_attention, FASTV_LAYER, ratio)] if in_llm else []
+            pruners = [InLLMPruner(last_token_attention, FASTV_LAYER, ratio)] if in_llm else []
             answers = _ask_all(family, features, selection, [q.text for q in questions], pruners)
             for question, answer in zip(questions, answers, strict=True):
                 tallies[name].asked[question.kind] += 1

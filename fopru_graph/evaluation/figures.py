@@ -127,7 +127,7 @@ def write_attention(model: values.ModelHandle, pictures: Sequence[tuple[str, PIL
 
 
 def _described(source: str, profile: AttentionProfile) -> dict[str, Any]:
-    from fopru_graph.pruning.concentration import mass_curve, tokens_for
+    from fopru_graph.pruning.cumulative import mass_curve, tokens_for
 
     received = profile.received
     return {

@@ -1,4 +1,7 @@
-"""Reductions of an attention map that never store the map: rows are formed block by block and summed at once."""
+"""Scores from the attention of the vision encoder: FoPru's significance and the attention of the CLS token.
+
+No attention map is ever stored: it is formed and summed block by block.
+"""
 
 from __future__ import annotations
 
@@ -10,53 +13,85 @@ from fopru_graph.errors import UserError
 
 BLOCK = 1 << 23  # attention weights formed at a time (32 MiB), whatever the numbers of heads, tokens and layers
 
+Direction = Literal["auto", "received", "given"]
 Heads = Literal["mean", "joint"]
 
 
 def attention_means(
     query: torch.Tensor, key: torch.Tensor, scale: float, prefix: int = 0, block: int = BLOCK
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Row and column mean of the head-averaged attention map between visual tokens (FoPru Eq. 2 and 3).
+    """Mean attention that visual tokens give to and receive from each other, averaged over heads (FoPru Eq. 2 and 3).
 
-    Softmax runs over all P + N tokens; then the P prefix rows and columns are cut off without renormalising.
+    The softmax runs over all P + N tokens. Then the attention from and to the P prefix tokens is cut off without
+    renormalising: the paper does not say what becomes of the CLS token, but its N tokens are those of the grid.
 
     Args:
         query: (H, P + N, d), after any rotary embedding.
         key: (H, P + N, d), likewise.
         scale: factor on the logits, usually 1 / √d.
-        prefix: P, the number of leading tokens that are no visual tokens.
-        block: attention weights formed at a time, over all heads; at least one query row.
+        prefix: P, the number of leading tokens that are no visual tokens, e.g. CLS.
+        block: attention weights formed at a time, over all heads; at least one query.
 
     Returns:
-        ``given`` (N,) float32, attention a token gives to visual tokens, s₁[i] = 1/N Σ_j Ā[i, j]; and ``received`` (N,)
-        float32, attention it gets from them, s₂[j] = 1/N Σ_i Ā[i, j].
+        ``given`` (N,) float32, the mean over keys s₁[i] = 1/N Σ_j Ā[i, j]; and ``received`` (N,) float32, the mean over
+        queries s₂[j] = 1/N Σ_i Ā[i, j].
     """
     heads, tokens, _ = query.shape
     visual = tokens - prefix
-    rows = max(1, block // (heads * tokens))
+    step = max(1, block // (heads * tokens))
     # Logits in float32: half precision would overflow or round away what tells one token from the next.
     query, transposed = query[:, prefix:].float() * scale, key.float().transpose(1, 2)
     given = torch.empty(visual, dtype=torch.float32, device=query.device)
     received = torch.zeros(visual, dtype=torch.float32, device=query.device)
-    for start in range(0, visual, rows):
-        weights = torch.softmax(query[:, start : start + rows] @ transposed, dim=-1)
-        mean = weights.mean(0)[:, prefix:]  # (rows, N)
-        given[start : start + rows] = mean.sum(1)
+    for start in range(0, visual, step):
+        weights = torch.softmax(query[:, start : start + step] @ transposed, dim=-1)
+        mean = weights.mean(0)[:, prefix:]  # (step, N)
+        given[start : start + step] = mean.sum(1)
         received += mean.sum(0)
     return given / visual, received / visual
+
+
+def significance(
+    given: torch.Tensor, received: torch.Tensor, direction: Direction = "auto"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of both mean attentions take the one with the larger variance (FoPru Eq. 4); a tie goes to ``received``.
+
+    The attention that a token gives sums to one, so ``given`` is all but constant and ``received`` wins on real
+    encoders. The paper's ablation "w/o variance" is ``direction="given"``.
+
+    Args:
+        given: s₁ (N,) of `attention_means`.
+        received: s₂ (N,) of `attention_means`.
+        direction: ``auto`` compares variances in float32; ``received`` and ``given`` take that one.
+
+    Returns:
+        The scores (N,) float32, and a () bool: whether ``received`` was taken. Both stay on the device; nothing waits.
+
+    Raises:
+        UserError: ``direction`` is none of the three.
+    """
+    if direction not in ("auto", "received", "given"):
+        raise UserError(f"direction {direction!r} is unknown", "choose auto, received or given")
+    given, received = given.float(), received.float()
+    if direction == "auto":
+        take_received = given.var(correction=0) <= received.var(correction=0)
+    else:
+        take_received = torch.full((), direction == "received", device=given.device)
+    return torch.where(take_received, received, given), take_received
 
 
 def cls_attention(
     query: torch.Tensor, key: torch.Tensor, scale: float, prefix: int, heads: Heads = "mean"
 ) -> torch.Tensor:
-    """Attention that the CLS token pays to the visual tokens: one row of the map.
+    """Attention that the CLS token pays to each visual token.
 
-    Softmax runs over all P + N tokens; then the P prefix columns are cut off without renormalising. ``mean`` averages
-    the rows of the heads (FasterVLM, arXiv 2412.01818); ``joint`` takes all heads for one of width H · d with 1 / √(H ·
-    d) on the logits (PruMerge, arXiv 2403.15388, whose code does so with the raw projections).
+    The softmax runs over all P + N tokens. Then the attention to the P prefix tokens is cut off without renormalising.
+    ``mean`` averages over the heads (FasterVLM, arXiv 2412.01818). ``joint`` takes all heads as one of width H · d and
+    scales logits by 1 / √(H · d), as the code of PruMerge (arXiv 2403.15388) does with the outputs of the query and key
+    projections.
 
     Args:
-        query: (H, P + N, d), after any rotary embedding; the first row is CLS.
+        query: (H, P + N, d), after any rotary embedding; the first token is CLS.
         key: (H, P + N, d), likewise.
         scale: factor on the logits of a head, usually 1 / √d.
         prefix: P, the number of leading tokens that are no visual tokens, CLS the first of them.
@@ -79,3 +114,23 @@ def cls_attention(
     if heads == "joint":
         logits = logits.sum(0, keepdim=True) / len(query) ** 0.5
     return torch.softmax(logits, dim=-1).mean(0)[0, prefix:]
+
+
+def pool_scores(
+    scores: torch.Tensor, patch_groups: torch.Tensor | None, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Average the scores (or keys) of the patches that the model merges into each visual token.
+
+    Args:
+        scores: (M,) of the patches, or (M, C) for vectors.
+        patch_groups: (N, m) int64, the patches of each visual token; None if every patch is a visual token.
+        weights: (N, m) shares of the patches, which sum to one for each token; None for equal shares.
+
+    Returns:
+        (N,) or (N, C) of the visual tokens.
+    """
+    if patch_groups is None:
+        return scores
+    if weights is None:
+        return scores[patch_groups].mean(1)
+    return (scores[patch_groups] * weights.view(*weights.shape, *[1] * (scores.dim() - 1))).sum(1)

@@ -1,4 +1,8 @@
-"""Choosing which positions survive a cut inside the language model, for samples of different lengths at once."""
+"""Pruning inside the language model: FastV's score (arXiv 2403.06764), and which positions survive a cut.
+
+FastV's code ranks visual tokens by the attention of the last prompt token, averaged over heads, in the layer before the
+first short one; the paper's text speaks of an average over all tokens. We follow the code, as later comparisons do.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +13,55 @@ import torch
 _TEXT, _VISUAL, _PADDING = 0, 1, 2
 
 
+def last_token_attention(
+    query: torch.Tensor, key: torch.Tensor, scale: float, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Attention of the last prompt token to every position, averaged over heads: one vector–matrix product a head.
+
+    Args:
+        query: (B, H, L, d), after rotary embedding.
+        key: (B, G, L, d) with G key-value heads, H a multiple of G.
+        scale: factor on the logits, usually 1 / √d.
+        mask: the mask that the model's attention got: None (nothing hidden), bool (B or 1, 1, L, L) with True =
+            visible, the same as additive floats, or (B, L) with non-zero = visible.
+
+    Returns:
+        (B, L) float32; each sample's attention sums to one.
+    """
+    batch, heads, _, size = query.shape
+    groups = key.shape[1]
+    last = query[:, :, -1].view(batch, groups, heads // groups, size)
+    logits = (last @ key.transpose(-1, -2) * scale).flatten(1, 2)  # (B, H, L)
+    if mask is not None:
+        seen = mask[:, None, :].bool() if mask.dim() == 2 else mask[:, :, -1]  # (B or 1, 1, L)
+        hidden = torch.finfo(logits.dtype).min
+        logits = logits.masked_fill(~seen, hidden) if seen.dtype == torch.bool else logits + seen
+    return torch.softmax(logits, dim=-1, dtype=torch.float32).mean(1)
+
+
 def surviving_positions(
     scores: torch.Tensor, visual: torch.Tensor, valid: torch.Tensor, kept: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Positions that stay: all valid text and, sample by sample, the best-scored visual tokens.
+    """Positions that stay: all valid text and the best-scored visual tokens of each sample.
 
-    How many stay is known beforehand, so that the host never waits for the device here.
+    The host knows beforehand how many stay, so it never waits for the device here.
 
     Args:
-        scores: (B, L) score of every position; only those of visual positions are compared, equal ones keep the lower.
-        visual: (B, L) bool, the visual tokens.
+        scores: (B, L) score of every position; only visual positions compete, and of equal ones the lower index stays.
+        visual: (B, L) bool, True for visual tokens.
         valid: (B, L) bool, False for padding.
-        kept: positions that stay of each sample: all its valid text and so many of its visual tokens.
+        kept: (B,) number of positions that stay: all valid text of the sample and some of its visual tokens.
 
     Returns:
-        ``positions`` (B, M) int64 with M = max(kept), ascending, with fillers on the left where a sample keeps fewer;
+        ``positions`` (B, M) int64 with M = max(kept), ascending, with fillers on the left of samples that keep fewer;
         and ``real`` (B, M) bool, False for fillers.
     """
     kind = torch.full_like(scores, _TEXT, dtype=torch.int8)
     kind = kind.masked_fill(visual, _VISUAL).masked_fill(~valid, _PADDING)
     order = scores.argsort(dim=1, descending=True, stable=True)
-    order = order.gather(1, kind.gather(1, order).argsort(dim=1, stable=True))
+    order = order.gather(1, kind.gather(1, order).argsort(dim=1, stable=True))  # text, then visual, then padding
     longest = max(kept)
     column = torch.arange(longest, device=scores.device)
     ends = torch.tensor(kept).to(scores.device, non_blocking=True)
-    places = order[:, :longest].masked_fill(column >= ends[:, None], -1).sort(1).values
-    return places.clamp(min=0), places >= 0
+    positions = order[:, :longest].masked_fill(column >= ends[:, None], -1).sort(1).values
+    return positions.clamp(min=0), positions >= 0

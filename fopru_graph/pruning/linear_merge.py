@@ -1,6 +1,6 @@
-"""Merging and pooling as what they are: linear maps on a tile's visual tokens, put where some of these stood.
+"""Merging and pooling as linear maps: new visual tokens are weighted sums of old ones and replace some of them.
 
-What comes out has the places of tokens that were there before, so it is packed, numbered and drawn like a selection.
+A merged token takes over the index of an old one, so it is packed, numbered and drawn like a selected token.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ import torch
 from fopru_graph.values import Tile
 
 
-def mix_tile(tile: Tile, weights: torch.Tensor, places: torch.Tensor) -> Tile:
-    """A tile whose tokens at ``places`` (K,) are ``weights`` (K, N) times all of its tokens, `deep` ones likewise."""
-    deep = tuple(mixed(layer, weights, places) for layer in tile.deepstack)
-    return replace(tile, features=mixed(tile.features, weights, places), deepstack=deep)
+def merge_tile(tile: Tile, weights: torch.Tensor, target_indices: torch.Tensor) -> Tile:
+    """Apply `linear_merge` to the features of a tile and to its DeepStack features."""
+    deepstack = tuple(linear_merge(layer, weights, target_indices) for layer in tile.deepstack)
+    return replace(tile, features=linear_merge(tile.features, weights, target_indices), deepstack=deepstack)
 
 
-def mixed(rows: torch.Tensor, weights: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """A copy of ``rows`` (N, D) with ``weights @ rows`` at ``places``; the sums are made in float32.
+def linear_merge(features: torch.Tensor, weights: torch.Tensor, target_indices: torch.Tensor) -> torch.Tensor:
+    """A copy of ``features`` with ``weights @ features`` at ``target_indices``; sums are made in float32.
 
     Args:
-        rows: (N, D) of any floating type, which the result has too.
+        features: (N, D) of any floating type, which the result has too.
         weights: (K, N) float32.
-        places: (K,) int64, without repeats.
+        target_indices: (K,) int64, without repeats.
+
+    Returns:
+        (N, D) with K tokens replaced.
     """
-    made = weights.to(rows.device) @ rows.float()
-    return rows.index_copy(0, places.to(rows.device), made.to(rows.dtype))
+    merged = weights.to(features.device) @ features.float()
+    return features.index_copy(0, target_indices.to(features.device), merged.to(features.dtype))

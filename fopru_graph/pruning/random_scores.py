@@ -8,15 +8,19 @@ import torch
 
 
 def random_scores(count: int, seed: int, number: int, pixels: torch.Tensor) -> torch.Tensor:
-    """Uniform scores (count,) float32 in [0, 1) on the CPU, drawn for one tile.
+    """Uniform scores for one tile.
 
     Args:
-        count: visual tokens of the tile.
-        seed: of the whole experiment.
-        number: the tile's, among those of its image.
-        pixels: (H, W, 3) uint8 on the CPU, the tile as the encoder saw it: other pictures have other scores, and a
-            picture has the same ones whatever is encoded beside it.
+        count: N, visual tokens of the tile.
+        seed: seed of the whole experiment.
+        number: which of its image's tiles this is, from 0.
+        pixels: (H, W, 3) uint8 on the CPU, the tile as the encoder saw it. Different pictures get different scores, and
+            a picture gets the same scores whatever is encoded beside it.
+
+    Returns:
+        (N,) float32 in [0, 1), on the CPU.
     """
-    drawn = hashlib.sha256(f"{seed} {number} {tuple(pixels.shape)} ".encode() + pixels.contiguous().numpy().tobytes())
-    generator = torch.Generator().manual_seed(int.from_bytes(drawn.digest()[:8], "big") >> 1)
+    head = f"{seed} {number} {tuple(pixels.shape)} ".encode()
+    digest = hashlib.sha256(head + pixels.contiguous().numpy().tobytes()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     return torch.rand(count, generator=generator)

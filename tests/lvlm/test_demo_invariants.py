@@ -19,7 +19,7 @@ from fopru_graph.lvlm.loading.load import load_model
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
 from fopru_graph.nodes.significance import Significance
-from fopru_graph.pruning.fastv import last_row_attention
+from fopru_graph.pruning.in_llm import last_token_attention
 from fopru_graph.values import Image, InLLMPruner
 from tests.lvlm.reference import answer_by_masking
 
@@ -64,7 +64,7 @@ def test_ratio_one_is_the_stock_model(family, batch):
     for selection in (None, fopru(features, 1.0)):
         logits = []
         tokens = family.project(features, selection)
-        pruners = [InLLMPruner(last_row_attention, 3, 1.0)]
+        pruners = [InLLMPruner(last_token_attention, 3, 1.0)]
         ours = generate(
             family, tokens, prompts, pruners, 6, on_step=lambda _i, row, out=logits: out.append(row.clone())
         )
@@ -81,7 +81,7 @@ def test_dropping_equals_masking(family, eager, name):
     tokens = family.project(features, fopru(features, 0.5))
     prompts = ["what colour is the triangle ?"]
     logits = []
-    pruners = [InLLMPruner(last_row_attention, 2, 0.5), InLLMPruner(last_row_attention, 4, 0.5)]
+    pruners = [InLLMPruner(last_token_attention, 2, 0.5), InLLMPruner(last_token_attention, 4, 0.5)]
     ours = generate(family, tokens, prompts, pruners, 2, on_step=lambda _i, row: logits.append(row.clone()))
     prompt = build_prompt(family, prompts, tokens)
     ids, expected, hidden = answer_by_masking(eager, prompt.embeds[0], prompt.visual[0], [(2, 0.5), (4, 0.5)], 2)

@@ -14,9 +14,8 @@ from fopru_graph.lvlm.decoding.generate import generate
 from fopru_graph.lvlm.decoding.hooks import pruned
 from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.lvlm.loading.compat import cache_argument
-from fopru_graph.pruning.fastv import last_row_attention
-from fopru_graph.pruning.rank import rank_select
-from fopru_graph.pruning.reorder import reorder
+from fopru_graph.pruning.in_llm import last_token_attention
+from fopru_graph.pruning.select import rank_select, reorder
 from fopru_graph.values import InLLMPruner, Selection
 from tests import tiny
 from tests.lvlm.reference import answer_by_masking
@@ -62,7 +61,7 @@ BATCHES = {
 
 
 def fastv(layer: int, ratio: float) -> InLLMPruner:
-    return InLLMPruner(last_row_attention, layer, ratio)
+    return InLLMPruner(last_token_attention, layer, ratio)
 
 
 def everything(family, images: int):
@@ -301,7 +300,7 @@ def test_two_pruners_at_one_layer_are_applied_one_after_the_other():
 
 def test_a_count_bounds_every_sample():
     family = tiny.llava(seed=14)
-    pruner = InLLMPruner(last_row_attention, 2, tokens=3)
+    pruner = InLLMPruner(last_token_attention, 2, tokens=3)
     generation, _ = run(family, some(family, 2, 0.5), ["<image>a", "<image>a longer one"], [pruner])
     assert generation.visual_per_layer[-1] == 6
 

@@ -52,14 +52,14 @@ def test_auto_is_float32_on_the_cpu_whatever_the_checkpoint_has(tmp_path):
 
 def test_a_device_map_through_accelerate_gives_the_same_answer(folder):
     from fopru_graph.lvlm.decoding.generate import generate
-    from fopru_graph.pruning.fastv import last_row_attention
+    from fopru_graph.pruning.in_llm import last_token_attention
     from fopru_graph.values import InLLMPruner
 
     answers = []
     for options in ({"device": "cpu"}, {"device": "cpu", "device_map": "auto"}):
         family = load_model(str(folder), dtype="float32", **options).family
         tokens = family.project(family.encode([tiny.image()]), None)
-        pruners = [InLLMPruner(last_row_attention, 2, 0.5)]
+        pruners = [InLLMPruner(last_token_attention, 2, 0.5)]
         answers.append(generate(family, tokens, ["hello"], pruners, max_new_tokens=5))
     assert answers[0].token_ids == answers[1].token_ids
     assert answers[0].kv_lengths == answers[1].kv_lengths
@@ -185,11 +185,11 @@ def test_a_device_that_is_not_here_is_refused(folder, device):
 
 def answer(family):
     from fopru_graph.lvlm.decoding.generate import generate
-    from fopru_graph.pruning.fastv import last_row_attention
+    from fopru_graph.pruning.in_llm import last_token_attention
     from fopru_graph.values import InLLMPruner
 
     tokens = family.project(family.encode([tiny.image()]), None)
-    return generate(family, tokens, ["hello"], [InLLMPruner(last_row_attention, 2, 0.5)], max_new_tokens=5)
+    return generate(family, tokens, ["hello"], [InLLMPruner(last_token_attention, 2, 0.5)], max_new_tokens=5)
 
 
 @pytest.mark.parametrize("anyres", [False, True])

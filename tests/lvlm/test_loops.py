@@ -18,7 +18,7 @@ from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
 from fopru_graph.nodes.significance import Significance
-from fopru_graph.pruning.fastv import last_row_attention
+from fopru_graph.pruning.in_llm import last_token_attention
 from fopru_graph.values import InLLMPruner, Selection
 from tests import tiny
 from tests.lvlm.test_invariants import BATCHES, CONFIGS, everything, fastv, run, some, stock
@@ -266,7 +266,7 @@ def test_a_ragged_batch_after_a_scorer_of_ones_own():
     tokens = family.project(
         features, Selection((torch.arange(3), torch.arange(16), torch.arange(7, 16)), features.counts)
     )
-    pruners = [InLLMPruner(last_row_attention, 1, 0.5), InLLMPruner(last_row_attention, 3, tokens=2)]
+    pruners = [InLLMPruner(last_token_attention, 1, 0.5), InLLMPruner(last_token_attention, 3, tokens=2)]
     thin, expected = run(family, tokens, ["a", "bb", "ccc"], pruners, loop="thin")
     assert thin.visual_per_layer == (28, 13, 13, 5, 5)
     for loop in ("segments", "static"):

@@ -14,7 +14,7 @@ from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
 from fopru_graph.nodes.row_prune import RowPrune
 from fopru_graph.nodes.significance import Significance
-from fopru_graph.pruning.fastv import last_row_attention
+from fopru_graph.pruning.in_llm import last_token_attention
 from fopru_graph.values import InLLMPruner, Video
 from tests import tiny
 from tests.lvlm.hiding import answer_by_hiding
@@ -67,7 +67,7 @@ def tokens_of(family, images, pruner, ratio):
 
 def run(family, tokens, prompts, cuts):
     logits = []
-    pruners = [InLLMPruner(last_row_attention, *cut) for cut in cuts]
+    pruners = [InLLMPruner(last_token_attention, *cut) for cut in cuts]
     generation = generate(
         family, tokens, prompts, pruners, STEPS, on_step=lambda _ids, step: logits.append(step.clone())
     )
@@ -222,7 +222,7 @@ def test_nothing_is_left_behind(row, family):
     with pytest.raises(ZeroDivisionError):
         generate(family, tokens, ["x"], [broken])
     with pytest.raises(UserError, match="layer 99"):
-        generate(family, tokens, ["x"], [InLLMPruner(last_row_attention, 99, 0.5)])
+        generate(family, tokens, ["x"], [InLLMPruner(last_token_attention, 99, 0.5)])
     with pytest.raises(UserError, match="image"):
         generate(family, tokens, ["<image><image>"])
     assert fingerprint(family) == before

@@ -14,10 +14,8 @@ from fopru_graph.nodes.add_uniform import AddUniform
 from fopru_graph.nodes.merge_dropped import MergeDropped
 from fopru_graph.nodes.outlier_prune import OutlierPrune
 from fopru_graph.nodes.rank_prune import RankPrune
-from fopru_graph.pruning.linear_merge import mixed
-from fopru_graph.pruning.merge import flat_keys, merge_map
-from fopru_graph.pruning.outliers import outlier_select
-from fopru_graph.pruning.uniform import add_uniform
+from fopru_graph.pruning.linear_merge import linear_merge
+from fopru_graph.pruning.prumerge import add_uniform, flat_keys, merge_map, outlier_select
 from fopru_graph.values import Selection, Significance, Tile, TileAttention, VisionFeatures
 
 # Few distinct values: many ties.
@@ -108,31 +106,33 @@ def test_merging_equals_adding_by_hand(count, neighbours, data):
     features, keys = torch.randn(2, count, 6, generator=generator)
     scores = torch.randint(0, 4, (count,), generator=generator) / 8  # ties among the dropped
     kept = torch.randperm(count, generator=generator)[: data.draw(st.integers(1, count))]
-    weights, places = merge_map(scores, keys, kept, neighbours)
+    weights, target_indices = merge_map(scores, keys, kept, neighbours)
     expected, where = merge_by_hand(features, keys, scores, kept.tolist(), neighbours)
-    assert places.tolist() == where and len(set(where)) == len(where)
-    result = mixed(features, weights, places)
-    assert torch.allclose(result[places].double(), expected, atol=1e-4)
+    assert target_indices.tolist() == where and len(set(where)) == len(where)
+    result = linear_merge(features, weights, target_indices)
+    assert torch.allclose(result[target_indices].double(), expected, atol=1e-4)
     others = [i for i in range(count) if i not in where]
     assert torch.equal(result[others], features[others]) and result.shape == features.shape
 
 
 def test_equal_keys_take_the_lower_index_and_all_scores_count_in_full():
     features = torch.eye(5)
-    weights, places = merge_map(torch.tensor([0.5, 0.25, 0.5, 0.125, 1.0]), torch.ones(5, 3), torch.tensor([4, 1]), 2)
+    weights, target_indices = merge_map(
+        torch.tensor([0.5, 0.25, 0.5, 0.125, 1.0]), torch.ones(5, 3), torch.tensor([4, 1]), 2
+    )
     assert weights.tolist() == [[0.5, 0.25, 0, 0, 1], [0.5, 1, 0.5, 0, 0], [0.5, 0, 0.5, 0.125, 0]]
-    assert places.tolist() == [4, 1, 0]
-    assert mixed(features, weights, places)[4].tolist() == [0.5, 0.25, 0, 0, 1]
+    assert target_indices.tolist() == [4, 1, 0]
+    assert linear_merge(features, weights, target_indices)[4].tolist() == [0.5, 0.25, 0, 0, 1]
 
 
 def test_what_is_merged_in_blocks_is_the_same(monkeypatch):
-    from fopru_graph.pruning import merge
+    from fopru_graph.pruning import prumerge
 
     generator = torch.Generator().manual_seed(5)
     scores, keys = torch.rand(40, generator=generator), torch.randn(40, 8, generator=generator)
     kept = torch.randperm(40, generator=generator)[:17]
     whole = merge_map(scores, keys, kept, 6)
-    monkeypatch.setattr(merge, "BLOCK", 100)  # two kept tokens at a time
+    monkeypatch.setattr(prumerge, "BLOCK", 100)  # two kept tokens at a time
     blocks = merge_map(scores, keys, kept, 6)
     assert torch.equal(whole[0], blocks[0]) and torch.equal(whole[1], blocks[1])
 
@@ -141,18 +141,18 @@ def test_half_precision_is_summed_in_float32():
     generator = torch.Generator().manual_seed(6)
     features, scores = torch.randn(300, 8, generator=generator).half(), torch.rand(300, generator=generator)
     keys, kept = torch.randn(300, 8, generator=generator).half(), torch.arange(20)
-    weights, places = merge_map(scores, keys, kept)
+    weights, target_indices = merge_map(scores, keys, kept)
     expected, _ = merge_by_hand(features, keys, scores, kept.tolist(), 32)
-    result = mixed(features, weights, places)
+    result = linear_merge(features, weights, target_indices)
     assert result.dtype == torch.float16 and weights.dtype == torch.float32
-    assert torch.allclose(result[places].double(), expected, rtol=2e-3, atol=2e-3)
+    assert torch.allclose(result[target_indices].double(), expected, rtol=2e-3, atol=2e-3)
 
 
 def test_without_any_dropped_token_none_is_added():
-    weights, places = merge_map(torch.rand(4), torch.randn(4, 3), torch.tensor([2, 0, 1, 3]), 0)
-    assert places.tolist() == [2, 0, 1, 3] and torch.equal(weights, torch.eye(4)[[2, 0, 1, 3]])
-    weights, places = merge_map(torch.tensor([1.0]), torch.randn(1, 3), torch.tensor([0]))
-    assert weights.tolist() == [[1.0]] and places.tolist() == [0]
+    weights, target_indices = merge_map(torch.rand(4), torch.randn(4, 3), torch.tensor([2, 0, 1, 3]), 0)
+    assert target_indices.tolist() == [2, 0, 1, 3] and torch.equal(weights, torch.eye(4)[[2, 0, 1, 3]])
+    weights, target_indices = merge_map(torch.tensor([1.0]), torch.randn(1, 3), torch.tensor([0]))
+    assert weights.tolist() == [[1.0]] and target_indices.tolist() == [0]
 
 
 def test_keys_of_all_heads_lie_side_by_side_and_are_pooled_as_the_model_merges():
@@ -160,13 +160,14 @@ def test_keys_of_all_heads_lie_side_by_side_and_are_pooled_as_the_model_merges()
     flat = flat_keys(TileAttention(key, key, 1.0, 1))
     assert flat.shape == (4, 6)
     assert flat[2].tolist() == [*key[0, 3].tolist(), *key[1, 3].tolist()]
-    units, shares = torch.tensor([[0, 3], [1, 2]]), torch.tensor([[0.25, 0.75], [1.0, 0.0]])
+    patch_groups, shares = torch.tensor([[0, 3], [1, 2]]), torch.tensor([[0.25, 0.75], [1.0, 0.0]])
     assert torch.equal(
-        flat_keys(TileAttention(key, key, 1.0, 1, units)),
+        flat_keys(TileAttention(key, key, 1.0, 1, patch_groups)),
         torch.stack([(flat[0] + flat[3]) / 2, (flat[1] + flat[2]) / 2]),
     )
     assert torch.equal(
-        flat_keys(TileAttention(key, key, 1.0, 1, units, shares)), torch.stack([flat[0] / 4 + flat[3] * 0.75, flat[1]])
+        flat_keys(TileAttention(key, key, 1.0, 1, patch_groups, shares)),
+        torch.stack([flat[0] / 4 + flat[3] * 0.75, flat[1]]),
     )
 
 

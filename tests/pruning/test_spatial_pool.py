@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fopru_graph.errors import UserError
 from fopru_graph.nodes.spatial_pool import SpatialPool
-from fopru_graph.pruning.linear_merge import mixed
+from fopru_graph.pruning.linear_merge import linear_merge
 from fopru_graph.pruning.spatial_pool import pooled_grid, pooling_map
 from fopru_graph.values import Tile, TileAttention, VisionFeatures
 
@@ -23,8 +23,8 @@ sides = st.integers(1, 12)
 def test_means_equal_those_of_each_cell_by_hand(high, wide, data):
     rows, columns = data.draw(st.integers(1, high)), data.draw(st.integers(1, wide))
     features = torch.randn(high * wide, 3, generator=torch.Generator().manual_seed(high * 13 + wide))
-    weights, places = pooling_map((high, wide), (rows, columns))
-    result = mixed(features, weights, places)
+    weights, target_indices = pooling_map((high, wide), (rows, columns))
+    result = linear_merge(features, weights, target_indices)
     picture, seen = features.view(high, wide, 3), []
     for r in range(rows):
         for c in range(columns):
@@ -34,9 +34,9 @@ def test_means_equal_those_of_each_cell_by_hand(high, wide, data):
             middle = (top + bottom - 1) // 2 * wide + (left + right - 1) // 2
             assert torch.allclose(result[middle], sum(cell) / len(cell), atol=1e-5)
             seen.append(middle)
-    assert places.tolist() == seen == sorted(set(seen))
+    assert target_indices.tolist() == seen == sorted(set(seen))
     stock = torch.nn.functional.adaptive_avg_pool2d(picture.permute(2, 0, 1), (rows, columns)).flatten(1).T
-    assert torch.allclose(result[places], stock, atol=1e-5)
+    assert torch.allclose(result[target_indices], stock, atol=1e-5)
 
 
 @settings(max_examples=300, deadline=None)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.pruning.budget import kept_count
 from fopru_graph.pruning.in_llm import surviving_positions
+from fopru_graph.pruning.select import kept_count
 from fopru_graph.values import InLLMPruner
 
 

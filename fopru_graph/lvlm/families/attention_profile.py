@@ -11,8 +11,7 @@ import torch
 
 from fopru_graph.lvlm.families.capture_qk import TapCallback, tap_attention
 from fopru_graph.lvlm.families.family import Family
-from fopru_graph.pruning.attention import attention_means
-from fopru_graph.pruning.pool_scores import pool_scores
+from fopru_graph.pruning.attention import attention_means, pool_scores
 from fopru_graph.values import Image, Tile, VisionFeatures
 
 

@@ -1,4 +1,4 @@
-"""The CLS token's attention against one weight at a time."""
+"""Scores from the encoder's attention against one weight at a time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,53 @@ import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.nodes.cls_attention import ClsAttention
-from fopru_graph.pruning.attention import attention_means, cls_attention
+from fopru_graph.pruning.attention import attention_means, cls_attention, pool_scores, significance
 from fopru_graph.values import Tile, TileAttention, VisionFeatures
+
+
+def slow_map(query, key, scale):
+    """The head-averaged attention map, one entry at a time, in float64."""
+    heads, count, _ = query.shape
+    total = torch.zeros(count, count, dtype=torch.float64)
+    for h in range(heads):
+        for i in range(count):
+            logits = [float(query[h, i].double() @ key[h, j].double()) * scale for j in range(count)]
+            peak = max(logits)
+            weights = [math.exp(x - peak) for x in logits]
+            for j in range(count):
+                total[i, j] += weights[j] / sum(weights) / heads
+    return total
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 3])
+@pytest.mark.parametrize("block", [1, 100, 10_000])  # one row at a time, a few, all
+def test_attention_means_equal_the_full_map(prefix, block):
+    generator = torch.Generator().manual_seed(prefix)
+    query, key = torch.randn(2, 3, prefix + 9, 8, generator=generator)
+    given_, received = attention_means(query, key, 0.3, prefix, block)
+    full = slow_map(query, key, 0.3)[prefix:, prefix:]
+    for i in range(9):
+        assert given_[i].item() == pytest.approx(sum(full[i, j].item() for j in range(9)) / 9, abs=1e-6)
+        assert received[i].item() == pytest.approx(sum(full[j, i].item() for j in range(9)) / 9, abs=1e-6)
+
+
+def test_without_a_prefix_given_is_constant_so_received_wins():
+    query, key = torch.randn(2, 4, 25, 8, generator=torch.Generator().manual_seed(0))
+    given_, received = attention_means(query, key, 1.0)
+    assert given_.std() < 1e-7 < received.std()
+    assert significance(given_, received)[1]
+
+
+def test_the_larger_variance_wins_and_a_tie_goes_to_received():
+    flat, spread = torch.full((4,), 0.5), torch.tensor([0.0, 0.0, 0.0, 1.0])
+    assert not significance(spread, flat)[1]
+    assert significance(flat, spread)[1]
+    scores, side = significance(spread, spread.flip(0))
+    assert side
+    assert torch.equal(scores, spread.flip(0))
+    assert torch.equal(significance(spread, flat, "received")[0], flat)
+    with pytest.raises(UserError, match="sideways"):
+        significance(flat, spread, "sideways")
 
 
 def slow_row(query, key, scale, prefix, joint):
@@ -94,3 +139,11 @@ def test_it_is_a_row_of_the_map_that_fopru_reduces():
     full = torch.softmax(query[0] @ key[0].T * 0.5, -1)
     assert torch.allclose(cls_attention(query, key, 0.5, 1), full[0, 1:])
     assert torch.allclose(attention_means(query, key, 0.5, 1)[1], full[1:, 1:].mean(0))
+
+
+def test_weighted_pooling_equals_the_sum_by_hand():
+    scores, patch_groups = torch.tensor([1.0, 2, 4, 8]), torch.tensor([[0, 1], [3, 3]])
+    weights = torch.tensor([[0.25, 0.75], [0.5, 0.5]])
+    assert pool_scores(scores, patch_groups, weights).tolist() == [1.75, 8.0]
+    assert pool_scores(scores, patch_groups).tolist() == [1.5, 8.0]
+    assert pool_scores(scores, None) is scores

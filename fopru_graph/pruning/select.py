@@ -1,0 +1,209 @@
+"""Which visual tokens are kept: the budget, and FoPru's rank and row strategies (paper §4.3, Algorithm 1).
+
+The paper spends the ratio in each tile. Two wider scopes are our extension; ``over`` names the scope:
+
+* ``tile``: each tile spends its own budget;
+* ``image``: all tiles of an image, or all frames of a video, share one budget;
+* ``stitched``: rows run through the whole picture, across tiles that stand side by side (row strategy only).
+
+Scores of different tiles are compared as they are. FoPru's score is a mean over the tile's own attention map, so a tile
+with fewer tokens has larger scores. The tiles of one image have equally many tokens in all families, except at edges.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import chain
+from typing import Literal
+
+import torch
+
+from fopru_graph.errors import UserError
+from fopru_graph.values import Selection, Significance
+
+Over = Literal["tile", "image", "stitched"]
+
+# 0.29 · 100 is 28.999… in binary; a hair above the product keeps floor() at what the user wrote.
+_SLACK = 1e-6
+
+
+def kept_count(available: int, ratio: float | None = None, tokens: int | None = None) -> int:
+    """How many of ``available`` tokens (or rows) a budget keeps: ⌊available · ratio⌋, or ``tokens``.
+
+    At least 1 and at most ``available`` are kept; 0 available stay 0. ``tokens`` wins over ``ratio``. The floor is that
+    of Algorithm 1's slice ``[: N × r%]``. Example: ``kept_count(576, 0.25)`` is 144.
+
+    Raises:
+        UserError: neither is given, ``ratio`` is outside (0, 1] or ``tokens`` is below 1.
+    """
+    if tokens is not None:
+        if tokens < 1:
+            raise UserError(f"tokens must be at least 1, not {tokens}", "it is the number of visual tokens to keep")
+        return min(available, tokens)
+    if ratio is None:
+        raise UserError("no budget: neither ratio nor tokens is set", "set ratio (share kept) or tokens (number kept)")
+    if not 0 < ratio <= 1:
+        raise UserError(f"ratio must be in (0, 1], not {ratio}", "it is the share of visual tokens to keep")
+    return min(available, max(1, math.floor(available * ratio + _SLACK)))
+
+
+def rank_select(scores: torch.Tensor, ratio: float | None = None, tokens: int | None = None) -> torch.Tensor:
+    """Indices of the highest scores of one tile (Algorithm 1 line 7).
+
+    Args:
+        scores: (N,) significance.
+        ratio: share kept, K = max(1, ⌊N · ratio⌋).
+        tokens: K itself; wins over ``ratio``.
+
+    Returns:
+        (K,) int64 indices in descending order of score; of equal scores the lower index comes first.
+
+    Raises:
+        UserError: the budget is missing or out of bounds (see `kept_count`).
+    """
+    return torch.argsort(scores, descending=True, stable=True)[: kept_count(len(scores), ratio, tokens)]
+
+
+def row_select(
+    scores: torch.Tensor, grid: tuple[int, int], ratio: float | None = None, tokens: int | None = None
+) -> torch.Tensor:
+    """Indices of all tokens in the grid rows of one tile with the highest summed score (Algorithm 1 lines 9–11).
+
+    Args:
+        scores: (N,) significance in raster order.
+        grid: the true (h, w) with h · w = N; the paper's √N holds for square grids only.
+        ratio: share of rows kept, max(1, ⌊h · ratio⌋).
+        tokens: at most this many tokens, in whole rows: max(1, ⌊tokens / w⌋) rows; wins over ``ratio``.
+
+    Returns:
+        (rows · w,) int64 indices, best row first (of equal rows the upper one), left to right within a row.
+
+    Raises:
+        UserError: the grid does not hold N tokens, or the budget is missing or out of bounds.
+    """
+    return _best_rows([scores], [grid], [[0]], ratio, tokens)[0]
+
+
+def reorder(indices: torch.Tensor) -> torch.Tensor:
+    """Sort kept indices (K,) ascending, which restores their raster order (paper §4.4, Algorithm 1 line 14)."""
+    return indices.sort().values
+
+
+def tile_groups(
+    tiles: int, over: Over, images: Sequence[int] = (), positions: Sequence[tuple[int, int] | None] = ()
+) -> list[list[list[int]]]:
+    """Group the tiles that share a budget. A group is a list of bands, a band a list of tiles that share rows.
+
+    Example: an image has an overview (tile 0) and 2 × 2 tiles. Its groups are ``[[0]], [[1]], …`` over ``tile``,
+    ``[[0], [1], [2], [3], [4]]`` over ``image``, and ``[[0]], [[1, 2], [3, 4]]`` over ``stitched``.
+
+    Args:
+        tiles: T, the number of tiles.
+        over: the scope.
+        images: (T,) image of each tile; ``image`` and ``stitched`` need it.
+        positions: (T,) position (row, column) of each tile in its picture, None for an overview or a frame, which then
+            is a group by itself; ``stitched`` needs it.
+
+    Raises:
+        UserError: ``over`` is unknown, or the scope lacks the ``images`` or ``positions`` that it needs.
+    """
+    if over not in ("tile", "image", "stitched"):
+        raise UserError(f"over {over!r} is unknown", "choose tile or image")
+    if over != "tile" and len(images) != tiles:
+        raise UserError(
+            f"the scores do not say which image each of {tiles} tiles is of",
+            "choose over: tile, or let the scorer set Significance.images",
+        )
+    if over == "stitched" and len(positions) != tiles:
+        raise UserError(
+            f"rows cannot be stitched: nothing says where each of {tiles} tiles stands in its picture",
+            "choose over: tile or image, or let the scorer set Significance.tile_positions",
+        )
+    groups: dict[tuple[str, int], dict[int, list[int]]] = {}
+    for tile in range(tiles):
+        position = positions[tile] if over == "stitched" else None
+        if position is not None:
+            group, band = ("picture", images[tile]), position[0]
+        elif over == "image":
+            group, band = ("image", images[tile]), tile
+        else:
+            group, band = ("tile", tile), 0
+        groups.setdefault(group, {}).setdefault(band, []).append(tile)
+    return [[bands[band] for band in sorted(bands)] for bands in groups.values()]
+
+
+def rank_prune(significance: Significance, ratio: float | None, tokens: int | None, over: Over = "tile") -> Selection:
+    """Spend a budget on all tiles by `rank_select`; of equal scores in a group those of the earlier tile come first.
+
+    A tile may keep no token where several share the budget.
+    """
+    scores = significance.scores
+    kept: dict[int, torch.Tensor] = {}
+    for bands in tile_groups(len(scores), over, significance.images):
+        group = list(chain.from_iterable(bands))
+        best = rank_select(torch.cat([scores[tile] for tile in group]), ratio, tokens)
+        kept |= zip(group, _split(best, [len(scores[tile]) for tile in group]), strict=True)
+    return _selection(kept, significance)
+
+
+def row_prune(significance: Significance, ratio: float | None, tokens: int | None, over: Over = "tile") -> Selection:
+    """Spend a budget on all tiles by `row_select`. ``ratio`` is a share of a group's rows, ``tokens`` of its tokens.
+
+    Over ``stitched`` the kept rows come from top to bottom, otherwise best row first; a tile may keep none.
+
+    Raises:
+        UserError: rows that share a budget have different lengths, a grid does not hold its tile's tokens, or the
+            budget is missing or out of bounds.
+    """
+    scores = significance.scores
+    kept: dict[int, torch.Tensor] = {}
+    for bands in tile_groups(len(scores), over, significance.images, significance.tile_positions):
+        kept |= _best_rows(scores, significance.grids, bands, ratio, tokens)
+    if over == "stitched":
+        kept = {tile: reorder(indices) for tile, indices in kept.items()}
+    return _selection(kept, significance)
+
+
+def _best_rows(
+    scores: Sequence[torch.Tensor],
+    grids: Sequence[tuple[int, int]],
+    bands: Sequence[Sequence[int]],
+    ratio: float | None,
+    tokens: int | None,
+) -> dict[int, torch.Tensor]:
+    """Indices kept of each tile in one group of bands, best row first; a row runs through all tiles of its band."""
+    group = list(chain.from_iterable(bands))
+    widths = sorted({grids[tile][1] for tile in group})
+    if len(widths) > 1:
+        raise UserError(f"rows of {widths} tokens cannot share a budget of rows", "choose over: tile, or RankPrune")
+    for tile in group:
+        (height, width), count = grids[tile], len(scores[tile])
+        if height * width != count:
+            raise UserError(f"a {height} × {width} grid has no room for {count} scores", "pass the tile's own grid")
+    sums = []  # (h,) of each band, summed tile by tile
+    for band in bands:
+        first, *others = (scores[tile].view(grids[tile]).sum(1) for tile in band)
+        sums.append(sum(others, first))
+    heights, width = [len(band_sums) for band_sums in sums], widths[0]
+    if tokens is not None:
+        row_tokens = width * len(bands[0])  # tokens of a row from edge to edge
+        tokens = max(1, kept_count(sum(heights) * row_tokens, tokens=tokens) // row_tokens)
+    best = rank_select(torch.cat(sums), ratio, tokens)
+    columns = torch.arange(width, device=best.device)
+    indices = [(rows[:, None] * width + columns).flatten() for rows in _split(best, heights)]
+    return {tile: kept for band, kept in zip(bands, indices, strict=True) for tile in band}
+
+
+def _selection(kept: dict[int, torch.Tensor], significance: Significance) -> Selection:
+    counts = tuple(map(len, significance.scores))
+    return Selection(tuple(kept[tile] for tile in range(len(counts))), counts)
+
+
+def _split(chosen: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
+    """Turn indices into parts laid end to end into indices into each part, in the order in which they came."""
+    if len(lengths) == 1:  # nothing to split, and the host need not wait for the device to learn how many there are
+        return [chosen]
+    starts = [sum(lengths[:part]) for part in range(len(lengths))]
+    parts = zip(starts, lengths, strict=True)
+    return [chosen[(chosen >= start) & (chosen < start + length)] - start for start, length in parts]
