@@ -80,8 +80,8 @@ def served_families() -> list[FamilyCard]:
     Raises:
         ValueError: an argument of `register_family` is no literal.
     """
-    files = sorted(file for folder in families.__path__ for file in Path(folder).glob("*.py"))
-    return [card for file in files for card in _read_cards(file)]
+    files = [file for folder in families.__path__ for file in Path(folder).glob("*.py")]
+    return [card for file in sorted(files, key=lambda file: file.name) for card in _read_cards(file)]
 
 
 def _read_cards(file: Path) -> list[FamilyCard]:
