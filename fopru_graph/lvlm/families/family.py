@@ -212,7 +212,7 @@ class Family(ABC):
         """The text that stands for an image in the chat template's output."""
         return str(self.processor.tokenizer.decode([self.image_token_id]))
 
-    def template(self, prompt: str, images: int) -> str | None:
+    def template(self, prompt: str) -> str | None:
         """The prompt in the family's format if it has no chat template; None for LLaVA's plain one."""
         return None
 

@@ -41,7 +41,7 @@ class Gemma3(MergingFamily):
         tokens = str(tokenizer.decode([self.image_token_id])) * (high * wide)
         end = getattr(tokenizer, "eoi_token", "<end_of_image>")
         markup = [f"\n\n{self.placeholder}{tokens}{end}\n\n"] * len(pictures)
-        return self.prepared({"pixel_values": pixels}, pixels, [1] * len(pictures), markup)
+        return Prepared({"pixel_values": pixels}, pixels, [1] * len(pictures), markup)
 
     @property
     def placeholder(self) -> str:

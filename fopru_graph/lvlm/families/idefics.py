@@ -13,7 +13,7 @@ import PIL.Image
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.families.merging import MergingFamily, Prepared, TilePosition
+from fopru_graph.lvlm.families.merging import Grid, MergingFamily, Prepared, TilePosition
 from fopru_graph.lvlm.families.registry import register_family
 
 _FAKE, _GLOBAL = "<fake_token_around_image>", "<global-img>"
@@ -44,7 +44,7 @@ class Idefics3(MergingFamily):
         """See `MergingFamily.merge_side`."""
         return int(self.model.config.scale_factor)
 
-    def patch_groups(self, grid: tuple[int, int]) -> torch.Tensor:
+    def patch_groups(self, grid: Grid) -> torch.Tensor:
         """See `MergingFamily.patch_groups`; the stock shuffle moves patch numbers (1, M, 1)."""
         numbers = torch.arange(grid[0] * grid[1] * self.patches).view(1, -1, 1)
         groups: torch.Tensor = self.projector.pixel_shuffle(numbers, self.merge_side)[0]
@@ -68,7 +68,7 @@ class Idefics3(MergingFamily):
         """Images of ``counts`` tiles each, from the processor's (B, T, 3, H, W) filled up with empty tiles."""
         inputs = {name: batch[name] for name in ("pixel_values", "pixel_attention_mask")}
         images = zip(batch["pixel_values"], counts, strict=True)
-        return self.prepared(inputs, [tile for tiles, n in images for tile in tiles[:n]], counts, markup, positions)
+        return Prepared(inputs, [tile for tiles, n in images for tile in tiles[:n]], counts, markup, positions)
 
     def _tile_tokens(self, batch: Any) -> str:
         """The placeholders of one tile."""

@@ -7,7 +7,7 @@ import torch
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from fopru_graph.lvlm.families.family import read_layer
-from fopru_graph.lvlm.families.merging import MergingFamily, Prepared, TilePosition
+from fopru_graph.lvlm.families.merging import Grid, MergingFamily, Prepared, TilePosition
 from fopru_graph.lvlm.families.registry import register_family
 
 
@@ -40,7 +40,7 @@ class InternVL(MergingFamily):
         """See `Family.scored_layer`; the stock model reads one layer."""
         return read_layer(self.model.config.vision_feature_layer, len(self.tower_layers))
 
-    def patch_groups(self, grid: tuple[int, int]) -> torch.Tensor:
+    def patch_groups(self, grid: Grid) -> torch.Tensor:
         """See `MergingFamily.patch_groups`; the stock shuffle moves patch numbers (1, H, W, 1)."""
         high, wide = (side * self.merge_side for side in grid)
         numbers = torch.arange(high * wide).view(1, high, wide, 1)
@@ -58,7 +58,7 @@ class InternVL(MergingFamily):
             for picture, count in zip(pictures, counts, strict=True)
             for position in self._tile_positions(picture, count)
         ]
-        return self.prepared({"pixel_values": pixels}, pixels, counts, markup, positions)
+        return Prepared({"pixel_values": pixels}, pixels, counts, markup, positions)
 
     def _tile_positions(self, picture: PIL.Image.Image, count: int) -> list[TilePosition]:
         """The (row, column) of each of a picture's tiles; None for the thumbnail and for a picture of one tile."""
@@ -78,7 +78,7 @@ class InternVL(MergingFamily):
         pixels = self.processor.image_processor(frames, crop_to_patches=False, return_tensors="pt")["pixel_values"]
         counts, frame_markup = [len(video) for video in videos], self._markup(pixels, 1)
         markup = ["\n".join(f"Frame{i + 1}: {frame_markup}" for i in range(count)) for count in counts]
-        return self.prepared({"pixel_values": pixels}, pixels, counts, markup)
+        return Prepared({"pixel_values": pixels}, pixels, counts, markup)
 
     def _markup(self, pixels: torch.Tensor, tiles: int) -> str:
         """The placeholders of so many tiles, between the tokens that begin and end a picture."""

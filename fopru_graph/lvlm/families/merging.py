@@ -20,6 +20,7 @@ from fopru_graph.lvlm.families.family import Family, copy_to, execution_device
 from fopru_graph.lvlm.inputs.images import shrink
 from fopru_graph.values import Image, Selection, Tile, TileAttention, Video, VisionFeatures, VisualTokens
 
+Grid = tuple[int, int]  # (h, w) of a tile, in visual tokens
 TilePosition = tuple[int, int] | None  # see `Tile.tile_position`
 CapturedCall = tuple[torch.Tensor, torch.Tensor, float]  # query, key and scale of one call of the captured module
 
@@ -28,18 +29,17 @@ CapturedCall = tuple[torch.Tensor, torch.Tensor, float]  # query, key and scale 
 class Prepared:
     """Pictures ready for the stock model.
 
-    ``inputs`` are keyword arguments of ``get_image_features``. For each tile, ``grids`` holds its (h, w) in visual
-    tokens, ``images`` the index of its image, ``pixels`` a (3, H, W) float tensor, and ``tile_positions`` its (row,
-    column) in its picture's grid of tiles, None for a tile that shows all of it; empty if no picture is cut.
-    ``markup`` is the text that stands for each image in the prompt.
+    ``inputs`` are keyword arguments of ``get_image_features``. For each image, ``tile_counts`` is its number of tiles
+    and ``markup`` the text that stands for it in the prompt. For each tile, ``pixels`` holds a (3, H, W) float tensor
+    and ``tile_positions`` its (row, column) in its picture's grid of tiles, None for a tile that shows all of it; no
+    positions if no picture is cut.
     """
 
     inputs: dict[str, Any]
-    grids: tuple[tuple[int, int], ...]
-    images: tuple[int, ...]
-    pixels: tuple[torch.Tensor, ...]
-    markup: tuple[str, ...]
-    tile_positions: tuple[TilePosition, ...] = ()
+    pixels: Sequence[torch.Tensor]
+    tile_counts: Sequence[int]
+    markup: Sequence[str]
+    tile_positions: Sequence[TilePosition] = ()
 
 
 class MergingFamily(Family):
@@ -67,13 +67,13 @@ class MergingFamily(Family):
         """See `Family.patches`."""
         return self.merge_side**2
 
-    def grid_of(self, pixels: torch.Tensor) -> tuple[int, int]:
+    def grid_of(self, pixels: torch.Tensor) -> Grid:
         """Visual tokens (h, w) of a tile's pixels (…, H, W)."""
         patch = self.model.config.vision_config.patch_size
         high, wide = (patch, patch) if isinstance(patch, int) else patch
         return pixels.shape[-2] // high // self.merge_side, pixels.shape[-1] // wide // self.merge_side
 
-    def patch_groups(self, grid: tuple[int, int]) -> torch.Tensor:
+    def patch_groups(self, grid: Grid) -> torch.Tensor:
         """The patches (N, m) that are merged into each visual token of a tile of (h, w) tokens.
 
         Override it if the model orders a tile's patches otherwise than row by row.
@@ -82,39 +82,16 @@ class MergingFamily(Family):
         numbers = torch.arange(high * wide * side**2).view(high, side, wide, side)
         return numbers.transpose(1, 2).reshape(-1, side**2)
 
-    def prepared(
-        self,
-        inputs: dict[str, Any],
-        pixels: Sequence[torch.Tensor],
-        counts: Sequence[int],
-        markup: Sequence[str],
-        tile_positions: Sequence[TilePosition] = (),
-    ) -> Prepared:
-        """Images of ``counts`` tiles each, whose ``pixels`` (3, H, W) follow one another."""
-        return Prepared(
-            inputs=inputs,
-            grids=tuple(map(self.grid_of, pixels)),
-            images=tuple(image for image, count in enumerate(counts) for _ in range(count)),
-            pixels=tuple(pixels),
-            markup=tuple(markup),
-            tile_positions=tuple(tile_positions),
-        )
-
-    def embeddings(self, output: Any, prepared: Prepared) -> list[torch.Tensor]:
-        """Each tile's projected visual tokens (N, E), from the output of ``get_image_features``."""
-        flat = torch.cat([tokens.flatten(0, -2) for tokens in output.pooler_output])
-        return list(flat.split([h * w for h, w in prepared.grids]))
-
-    def deepstack(self, output: Any, prepared: Prepared) -> list[tuple[torch.Tensor, ...]]:
+    def deepstack(self, output: Any, grids: Sequence[Grid]) -> list[tuple[torch.Tensor, ...]]:
         """Each tile's DeepStack features, one (N, E) tensor per DeepStack layer; none by default."""
-        return [()] * len(prepared.grids)
+        return [()] * len(grids)
 
-    def attentions(self, calls: Sequence[CapturedCall], prepared: Prepared) -> list[TileAttention]:
+    def attentions(self, calls: Sequence[CapturedCall], grids: Sequence[Grid]) -> list[TileAttention]:
         """Each tile's queries and keys. By default one call of (T, H, P + M, d) holds all T tiles."""
         ((query, key, scale),) = calls
         return [
             TileAttention(query[i], key[i], scale, self.prefix, self.patch_groups(grid).to(query.device))
-            for i, grid in enumerate(prepared.grids)
+            for i, grid in enumerate(grids)
         ]
 
     @torch.inference_mode()
@@ -139,13 +116,15 @@ class MergingFamily(Family):
             takes_videos = videos and hasattr(core, "get_video_features")  # else frames are pictures to the model
             encode = core.get_video_features if takes_videos else core.get_image_features
             output = encode(**self._on_tower(prepared.inputs))
+        grids = list(map(self.grid_of, prepared.pixels))
+        tokens = torch.cat([embeddings.flatten(0, -2) for embeddings in output.pooler_output])
         parts = zip(
-            self.embeddings(output, prepared),
-            prepared.grids,
-            prepared.images,
-            self.attentions(calls, prepared),
-            self.deepstack(output, prepared),
-            prepared.tile_positions or (None,) * len(prepared.grids),
+            tokens.split([h * w for h, w in grids]),
+            grids,
+            [image for image, count in enumerate(prepared.tile_counts) for _ in range(count)],
+            self.attentions(calls, grids),
+            self.deepstack(output, grids),
+            prepared.tile_positions or [None] * len(grids),
             strict=True,
         )
         return self.vision_features(
@@ -153,7 +132,7 @@ class MergingFamily(Family):
             prepared.pixels,
             [image.shape[-2:] for image in images],
             preprocess_ms,
-            markup=prepared.markup,
+            markup=tuple(prepared.markup),
             video=bool(videos),
         )
 

@@ -10,7 +10,7 @@ import PIL.Image
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.family import read_layer
-from fopru_graph.lvlm.families.merging import CapturedCall, MergingFamily, Prepared
+from fopru_graph.lvlm.families.merging import CapturedCall, Grid, MergingFamily, Prepared
 from fopru_graph.lvlm.families.registry import register_family
 from fopru_graph.values import TileAttention
 
@@ -49,11 +49,11 @@ class Mistral3(MergingFamily):
         """See `Family.line_end_id`."""
         return int(self.processor.tokenizer.convert_tokens_to_ids(_BREAK))
 
-    def attentions(self, calls: Sequence[CapturedCall], prepared: Prepared) -> list[TileAttention]:
+    def attentions(self, calls: Sequence[CapturedCall], grids: Sequence[Grid]) -> list[TileAttention]:
         """See `MergingFamily.attentions`: one call of (1, H, M of all tiles, d), masked so that tiles do not mix."""
         ((query, key, scale),) = calls
-        counts = [h * w * self.patches for h, w in prepared.grids]
-        parts = zip(query[0].split(counts, 1), key[0].split(counts, 1), prepared.grids, strict=True)
+        counts = [h * w * self.patches for h, w in grids]
+        parts = zip(query[0].split(counts, 1), key[0].split(counts, 1), grids, strict=True)
         return [TileAttention(*qk, scale, 0, self.patch_groups(grid).to(query.device)) for *qk, grid in parts]
 
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
@@ -74,7 +74,7 @@ class Mistral3(MergingFamily):
                 "enlarge it",
             )
         padded = zip(batch["pixel_values"], sizes, strict=True)
-        return self.prepared(
+        return Prepared(
             {"pixel_values": batch["pixel_values"], "image_sizes": sizes},
             [pixels[:, :high, :wide] for pixels, (high, wide) in padded],
             [1] * len(pictures),

@@ -33,9 +33,9 @@ class PaliGemma(MergingFamily):
         pixels = self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
         high, wide = self.grid_of(pixels)
         markup = [self.placeholder * (high * wide)] * len(pictures)
-        return self.prepared({"pixel_values": pixels}, pixels, [1] * len(pictures), markup)
+        return Prepared({"pixel_values": pixels}, pixels, [1] * len(pictures), markup)
 
-    def template(self, prompt: str, images: int) -> str | None:
+    def template(self, prompt: str) -> str | None:
         """See `Family.template`: images stay where the prompt has them; the text begins after the last one."""
         joined = prompt.replace(f"{self.placeholder}\n", self.placeholder)  # `chat_text` ends an image's line
         before, image, text = joined.rpartition(self.placeholder)

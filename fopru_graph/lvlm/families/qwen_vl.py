@@ -17,7 +17,7 @@ import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.family import count_weights
-from fopru_graph.lvlm.families.merging import CapturedCall, MergingFamily, Prepared
+from fopru_graph.lvlm.families.merging import CapturedCall, Grid, MergingFamily, Prepared
 from fopru_graph.lvlm.families.registry import register_family
 from fopru_graph.values import ModelSizes, TileAttention
 
@@ -60,15 +60,15 @@ class Qwen2VL(MergingFamily):
         """See `Family.video_placeholder`."""
         return str(self.processor.tokenizer.decode([self.model.config.video_token_id]))
 
-    def patch_groups(self, grid: tuple[int, int]) -> torch.Tensor:
+    def patch_groups(self, grid: Grid) -> torch.Tensor:
         """See `MergingFamily.patch_groups`; patches come square by square, so those of a token follow one another."""
         return torch.arange(grid[0] * grid[1] * self.patches).view(-1, self.patches)
 
-    def attentions(self, calls: Sequence[CapturedCall], prepared: Prepared) -> list[TileAttention]:
+    def attentions(self, calls: Sequence[CapturedCall], grids: Sequence[Grid]) -> list[TileAttention]:
         """See `MergingFamily.attentions`: one call of (1, H, M, d) per tile, whatever the kernel."""
         return [
             TileAttention(query[0], key[0], scale, 0, self.patch_groups(grid).to(query.device))
-            for (query, key, scale), grid in zip(calls, prepared.grids, strict=True)
+            for (query, key, scale), grid in zip(calls, grids, strict=True)
         ]
 
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
@@ -99,7 +99,7 @@ class Qwen2VL(MergingFamily):
         grids = [(high, wide) for frames, high, wide in thw.tolist() for _ in range(frames)]
         tiles = zip(patches.split([high * wide for high, wide in grids]), grids, strict=True)
         pixels = [self._tile_pixels(tile_patches, *grid) for tile_patches, grid in tiles]
-        return self.prepared(inputs, pixels, thw[:, 0].tolist(), markup)
+        return Prepared(inputs, pixels, thw[:, 0].tolist(), markup)
 
     def _tile_pixels(self, patches: torch.Tensor, high: int, wide: int) -> torch.Tensor:
         """The picture (C, H, W) that a tile's patches (high·wide, C·T·p·p) were cut from; of frames the first."""
@@ -180,7 +180,7 @@ class Qwen25VL(Qwen2VL):
             )
         return max(global_layers)
 
-    def patch_groups(self, grid: tuple[int, int]) -> torch.Tensor:
+    def patch_groups(self, grid: Grid) -> torch.Tensor:
         """See `MergingFamily.patch_groups`; inside the tower squares of patches are ordered window by window."""
         config, (high, wide) = self.tower.config, grid
         window = config.window_size // config.patch_size // self.merge_side  # visual tokens along a side
@@ -214,9 +214,9 @@ class Qwen3VL(Qwen2VL):
         """See `Family.projector`; every DeepStack layer has its projector."""
         return torch.nn.ModuleList([self.tower.merger, *self.tower.deepstack_merger_list])
 
-    def deepstack(self, output: Any, prepared: Prepared) -> list[tuple[torch.Tensor, ...]]:
+    def deepstack(self, output: Any, grids: Sequence[Grid]) -> list[tuple[torch.Tensor, ...]]:
         """See `MergingFamily.deepstack`."""
-        counts = [high * wide for high, wide in prepared.grids]
+        counts = [high * wide for high, wide in grids]
         layers = [torch.cat(list(layer)).split(counts) for layer in output.deepstack_features]
         return [tuple(layer[tile] for layer in layers) for tile in range(len(counts))]
 

@@ -96,7 +96,7 @@ def chat_text(family: Family, prompt: str, images: int, part: str = "image") -> 
         return family.processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
     line = f"{family.video_placeholder if part == 'video' else family.placeholder}\n"
     plain = "".join(piece.get("text", line) for piece in parts)
-    return family.template(plain, images) or _PLAIN_TEMPLATE.format(plain)
+    return family.template(plain) or _PLAIN_TEMPLATE.format(plain)
 
 
 def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -> Prompt:

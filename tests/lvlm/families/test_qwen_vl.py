@@ -149,7 +149,7 @@ def test_scores_are_the_eager_attention_weights_over_the_whole_tile(name, family
     pixels, grid = prepared.inputs.values()
     eager.tower(pixels, grid_thw=grid)
     assert len(noted) == len(scores) == (4 if kind == "video" else 3)
-    for score, weights, (high, wide) in zip(scores, noted, prepared.grids, strict=True):
+    for score, weights, (high, wide) in zip(scores, noted, map(family.grid_of, prepared.pixels), strict=True):
         assert weights.shape == (4 * high * wide, 4 * high * wide)
         assert torch.allclose(score, weights.mean(0)[family.patch_groups((high, wide))].mean(1), atol=1e-6)
 
