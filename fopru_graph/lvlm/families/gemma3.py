@@ -30,11 +30,9 @@ class Gemma3(MergingFamily):
 
     @property
     def merge_side(self) -> int:
-        """See `MergingFamily.merge_side`."""
         return int(self.projector.kernel_size)
 
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
-        """See `MergingFamily.prepare`."""
         pixels = self.processor.image_processor(pictures, do_pan_and_scan=False, return_tensors="pt")["pixel_values"]
         high, wide = self.grid_of(pixels)
         tokenizer = self.processor.tokenizer

@@ -41,7 +41,6 @@ class Idefics3(MergingFamily):
 
     @property
     def merge_side(self) -> int:
-        """See `MergingFamily.merge_side`."""
         return int(self.model.config.scale_factor)
 
     def patch_groups(self, grid: Grid) -> torch.Tensor:
@@ -94,7 +93,6 @@ class SmolVLM(Idefics3):
     video_placeholder = "<video>"
 
     def prepare_videos(self, videos: list[list[PIL.Image.Image]]) -> Prepared:
-        """See `MergingFamily.prepare_videos`."""
         processor = self.processor.image_processor
         sampling = getattr(processor, "video_sampling", None)  # the checkpoint's size for frames
         options = {"size": sampling["video_size"]} if sampling else {}

@@ -32,7 +32,6 @@ class InternVL(MergingFamily):
 
     @property
     def merge_side(self) -> int:
-        """See `MergingFamily.merge_side`."""
         return round(1 / self.model.config.downsample_ratio)
 
     @property
@@ -73,7 +72,6 @@ class InternVL(MergingFamily):
         return [*(divmod(tile, columns) for tile in range(tiles)), *[None] * (count - tiles)]
 
     def prepare_videos(self, videos: list[list[PIL.Image.Image]]) -> Prepared:
-        """See `MergingFamily.prepare_videos`."""
         frames = [frame for video in videos for frame in video]
         pixels = self.processor.image_processor(frames, crop_to_patches=False, return_tensors="pt")["pixel_values"]
         counts, frame_markup = [len(video) for video in videos], self._markup(pixels, 1)

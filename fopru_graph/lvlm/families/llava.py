@@ -36,7 +36,6 @@ class Llava(Family):
 
     @property
     def run_layers(self) -> int:
-        """See `Family.run_layers`."""
         return max(self._read_layers()) + 1
 
     @property
@@ -56,20 +55,32 @@ class Llava(Family):
         if any(isinstance(image, Video) for image in images):
             raise UserError(f"{self.model_type} takes no videos", "give pictures, or choose a family with video")
         begin = time.perf_counter()
-        pixels, tile_images, sizes = self._preprocess([image for image in images if isinstance(image, Image)])
-        return self._encode_tiles(pixels, tile_images, sizes, begin)
+        return self._encode_pictures([image for image in images if isinstance(image, Image)], begin)
+
+    def _encode_pictures(self, images: list[Image], begin: float) -> VisionFeatures:
+        """Preprocess, which began at ``begin`` (`time.perf_counter`), and run the tower; a picture is one tile here."""
+        batch = self.processor.image_processor([image.picture for image in images], return_tensors="pt")
+        patch = self.tower.config.patch_size
+        pairs = zip(batch["pixel_values"], images, strict=True)
+        pixels = [shrink_pixels(tile_pixels, image.resolution, patch) for tile_pixels, image in pairs]
+        return self._encode_tiles(pixels, range(len(images)), [image.shape for image in images], begin)
 
     def _encode_tiles(
-        self, pixels: Sequence[torch.Tensor], images: Sequence[int], sizes: Sequence[tuple[int, ...]], begin: float
+        self,
+        pixels: Sequence[torch.Tensor],
+        images: Sequence[int],
+        sizes: Sequence[Sequence[int]],
+        begin: float,
+        tile_positions: Sequence[tuple[int, int] | None] | None = None,
     ) -> VisionFeatures:
-        """The features of tiles (3, H, W), of which ``images`` gives each one's image and ``sizes`` the images' sizes.
+        """The features of tiles (3, H, W), given each tile's image and position, and the images' (height, width).
 
-        Preprocessing started at ``begin`` (`time.perf_counter`) and is over now.
+        Preprocessing began at ``begin`` and is over now.
         """
         preprocess_ms = (time.perf_counter() - begin) * 1e3
         prefix = self.prefix if self.model.config.vision_feature_select_strategy == "default" else 0
         patch = self.tower.config.patch_size
-        outputs, positions = self._tower_outputs(pixels), self._tile_positions(images, sizes)
+        positions = tile_positions or [None] * len(pixels)
         tiles = [
             Tile(
                 features=features[prefix:],
@@ -80,24 +91,10 @@ class Llava(Family):
                 prefix_features=features[:prefix],
             )
             for tile_pixels, (features, query, key, scale), image, position in zip(
-                pixels, outputs, images, positions, strict=True
+                pixels, self._tower_outputs(pixels), images, positions, strict=True
             )
         ]
         return self.vision_features(tiles, pixels, sizes, preprocess_ms)
-
-    def _tile_positions(
-        self, images: Sequence[int], sizes: Sequence[tuple[int, ...]]
-    ) -> Sequence[tuple[int, int] | None]:
-        """Each tile's (row, column) in its picture's grid of tiles; here a picture is one tile, which has none."""
-        return [None] * len(images)
-
-    def _preprocess(self, images: list[Image]) -> tuple[list[torch.Tensor], list[int], list[tuple[int, int]]]:
-        """Pixels (3, H, W) of all tiles, each tile's image, and the images' (height, width)."""
-        batch = self.processor.image_processor([image.picture for image in images], return_tensors="pt")
-        patch = self.tower.config.patch_size
-        pairs = zip(batch["pixel_values"], images, strict=True)
-        pixels = [shrink_pixels(tile_pixels, image.resolution, patch) for tile_pixels, image in pairs]
-        return pixels, list(range(len(images))), [image.shape for image in images]
 
     def _tower_outputs(
         self, pixels: Sequence[torch.Tensor]

@@ -6,8 +6,6 @@ and inserts the newline embedding. The *slots* of an image are the visual tokens
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from accelerate.utils import align_module_device
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, image_size_to_num_patches
@@ -41,36 +39,22 @@ class LlavaNext(Llava):
 
     auto_class = "LlavaNextForConditionalGeneration"
 
-    def _preprocess(self, images: list[Image]) -> tuple[list[torch.Tensor], list[int], list[tuple[int, int]]]:
+    def _encode_pictures(self, images: list[Image], begin: float) -> VisionFeatures:
+        """See `Llava._encode_pictures`: the overview comes first and has no position, the others come row by row."""
         images = [shrink(image) for image in images]
         batch = self.processor.image_processor([image.picture for image in images], return_tensors="pt")
-        counts = [self._tiles_of(image.shape) for image in images]
-        pixels = [tile for tiles, count in zip(batch["pixel_values"], counts, strict=True) for tile in tiles[:count]]
-        tile_images = [image for image, count in enumerate(counts) for _ in range(count)]
-        return pixels, tile_images, [image.shape for image in images]
-
-    def _tile_positions(
-        self, images: Sequence[int], sizes: Sequence[tuple[int, ...]]
-    ) -> Sequence[tuple[int, int] | None]:
-        """See `Llava._tile_positions`: the overview comes first and has none, the others come row by row."""
-        positions: list[tuple[int, int] | None] = []
-        for image, size in enumerate(sizes):
-            tiles, config = list(images).count(image), self.model.config
-            positions.append(None)
-            if tiles > 1:
-                side = config.vision_config.image_size
-                _, wide = get_anyres_image_grid_shape(list(size), config.image_grid_pinpoints, side)
-                positions += [divmod(tile, wide) for tile in range(tiles - 1)]
-        return positions
-
-    def _tiles_of(self, size: tuple[int, int]) -> int:
         config = self.model.config
-        count: int = image_size_to_num_patches(
-            image_size=list(size),
-            grid_pinpoints=config.image_grid_pinpoints,
-            patch_size=config.vision_config.image_size,
-        )
-        return count
+        pinpoints, side = config.image_grid_pinpoints, config.vision_config.image_size
+        pixels: list[torch.Tensor] = []
+        tile_images: list[int] = []
+        positions: list[tuple[int, int] | None] = []
+        for i, (image, tiles) in enumerate(zip(images, batch["pixel_values"], strict=True)):
+            count = image_size_to_num_patches(list(image.shape), pinpoints, side)
+            _, wide = get_anyres_image_grid_shape(list(image.shape), pinpoints, side)
+            pixels += tiles[:count]
+            tile_images += [i] * count
+            positions += [None, *(divmod(tile, wide) for tile in range(count - 1))]
+        return self._encode_tiles(pixels, tile_images, [image.shape for image in images], begin, positions)
 
     @torch.inference_mode()
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:

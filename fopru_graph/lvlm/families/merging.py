@@ -64,7 +64,6 @@ class MergingFamily(Family):
 
     @property
     def patches(self) -> int:
-        """See `Family.patches`."""
         return self.merge_side**2
 
     def grid_of(self, pixels: torch.Tensor) -> Grid:

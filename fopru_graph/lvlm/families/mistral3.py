@@ -36,7 +36,6 @@ class Mistral3(MergingFamily):
 
     @property
     def merge_side(self) -> int:
-        """See `MergingFamily.merge_side`."""
         return int(self.model.config.spatial_merge_size)
 
     @property
@@ -46,7 +45,6 @@ class Mistral3(MergingFamily):
 
     @cached_property
     def line_end_id(self) -> int | None:  # type: ignore[override]
-        """See `Family.line_end_id`."""
         return int(self.processor.tokenizer.convert_tokens_to_ids(_BREAK))
 
     def attentions(self, calls: Sequence[CapturedCall], grids: Sequence[Grid]) -> list[TileAttention]:

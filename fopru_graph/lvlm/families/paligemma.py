@@ -29,7 +29,6 @@ class PaliGemma(MergingFamily):
     first_position = 1
 
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
-        """See `MergingFamily.prepare`."""
         pixels = self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
         high, wide = self.grid_of(pixels)
         markup = [self.placeholder * (high * wide)] * len(pictures)

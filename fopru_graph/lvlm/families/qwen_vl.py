@@ -48,7 +48,6 @@ class Qwen2VL(MergingFamily):
 
     @property
     def merge_side(self) -> int:
-        """See `MergingFamily.merge_side`."""
         return int(self.tower.config.spatial_merge_size)
 
     def model_sizes(self) -> ModelSizes:
@@ -57,7 +56,6 @@ class Qwen2VL(MergingFamily):
 
     @cached_property
     def video_placeholder(self) -> str:  # type: ignore[override]
-        """See `Family.video_placeholder`."""
         return str(self.processor.tokenizer.decode([self.model.config.video_token_id]))
 
     def patch_groups(self, grid: Grid) -> torch.Tensor:
@@ -72,7 +70,6 @@ class Qwen2VL(MergingFamily):
         ]
 
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
-        """See `MergingFamily.prepare`."""
         for picture in pictures:
             _check_shape(picture)
         batch = self.processor.image_processor(pictures, return_tensors="pt")
@@ -81,7 +78,6 @@ class Qwen2VL(MergingFamily):
         return self._prepared(inputs, [self.placeholder * count for count in counts])
 
     def prepare_videos(self, videos: list[list[PIL.Image.Image]]) -> Prepared:
-        """See `MergingFamily.prepare_videos`."""
         pixels, grids, markup = [], [], []
         for frames in videos:
             _check_shape(frames[0])
@@ -171,7 +167,6 @@ class Qwen25VL(Qwen2VL):
 
     @property
     def scored_layer(self) -> int:
-        """See `Family.scored_layer`."""
         global_layers = [index for index in self.tower.fullatt_block_indexes if 0 <= index < len(self.tower_layers)]
         if not global_layers:
             raise UserError(
@@ -215,7 +210,6 @@ class Qwen3VL(Qwen2VL):
         return torch.nn.ModuleList([self.tower.merger, *self.tower.deepstack_merger_list])
 
     def deepstack(self, output: Any, grids: Sequence[Grid]) -> list[tuple[torch.Tensor, ...]]:
-        """See `MergingFamily.deepstack`."""
         counts = [high * wide for high, wide in grids]
         layers = [torch.cat(list(layer)).split(counts) for layer in output.deepstack_features]
         return [tuple(layer[tile] for layer in layers) for tile in range(len(counts))]
@@ -226,7 +220,6 @@ class Qwen3VL(Qwen2VL):
         return max(1, len(self.tower.deepstack_merger_list))
 
     def prefill_inputs(self, prompt: Any) -> dict[str, Any]:
-        """See `Family.prefill_inputs`."""
         if not prompt.deepstack:
             return {}
         return {"visual_pos_masks": prompt.visual, "deepstack_visual_embeds": list(prompt.deepstack)}

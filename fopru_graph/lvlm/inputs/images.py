@@ -88,7 +88,10 @@ def decode_image(data: bytes, source: str) -> values.Image:
     # megapixels on, is not needed either: _check_size refuses far smaller pictures and says their size.
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        picture = _decode(source, data)
+        with _opened(source, data, _WANTED) as opened:
+            opened.load()
+            # Only after load: a PNG may carry its EXIF behind the pixels, and TIFF is turned by load itself.
+            picture = _to_rgb(_upright(opened))
     return values.Image(picture, source)
 
 
@@ -192,13 +195,6 @@ def _near(path: Path) -> str:
     return f"did you mean '{path.parent / close[0]}'?" if close else "check the name and the current folder"
 
 
-def _decode(path: str, data: bytes) -> PIL.Image.Image:
-    with _opened(path, data, _WANTED) as opened:
-        opened.load()
-        # Only after load: a PNG may carry its EXIF behind the pixels, and TIFF is turned by load itself.
-        return _to_rgb(_upright(opened))
-
-
 @contextlib.contextmanager
 def _opened(path: str, data: bytes, wanted: str) -> Iterator[PIL.Image.Image]:
     """The file as Pillow opens it; whatever is wrong with it inside the block becomes a `UserError`."""
@@ -259,7 +255,7 @@ def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
     """Apply the EXIF orientation; unreadable EXIF counts as none, because the pixels are sound."""
     try:
         return ImageOps.exif_transpose(picture)
-    except Exception:  # EXIF is parsed from arbitrary bytes, see _decode
+    except Exception:  # EXIF is parsed from arbitrary bytes, see _opened
         return picture
 
 
