@@ -76,7 +76,9 @@ def test_caches_are_filled_alike():
     prompt = build_prompt(family, ["what?", "why??"], everything(family, 2))  # no padding, whose keys mean nothing
     filled = []
     for kind in (StockRunner, SegmentRunner, CapturedRunner):
-        survivors = Survivors([fastv(2, 0.5)], prompt.visual, prompt.attention_mask.bool(), prompt.text, prompt.seen)
+        survivors = Survivors(
+            [fastv(2, 0.5)], prompt.visual, prompt.attention_mask.bool(), prompt.text_counts, prompt.visual_counts
+        )
         with torch.inference_mode(), kind(family, prompt, survivors, 3) as stack:
             stack.prefill()
             for token in (7, 8):
@@ -234,7 +236,7 @@ def test_the_host_waits_for_nothing_between_image_and_first_token(kind, prompts)
     prompt = build_prompt(family, prompts, tokens)  # counts on the host, which are known there
     with torch.inference_mode(), NoWaiting():
         valid = prompt.attention_mask.bool()
-        survivors = Survivors([fastv(2, 0.5)], prompt.visual, valid, prompt.text, prompt.seen)
+        survivors = Survivors([fastv(2, 0.5)], prompt.visual, valid, prompt.text_counts, prompt.visual_counts)
         with kind(family, prompt, survivors, 3) as stack:
             stack.prefill().argmax(-1)
 

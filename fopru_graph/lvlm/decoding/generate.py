@@ -66,7 +66,9 @@ def generate(
     with family.lock:
         start = time.perf_counter()  # the device may still be busy with the image: the first token waits for both
         prompt = build_prompt(family, prompts, tokens)
-        survivors = Survivors(pruners, prompt.visual, prompt.attention_mask.bool(), prompt.text, prompt.seen)
+        survivors = Survivors(
+            pruners, prompt.visual, prompt.attention_mask.bool(), prompt.text_counts, prompt.visual_counts
+        )
         sampler = Sampler(family, len(prompts), temperature, seed, min_new_tokens)
         with kind(family, prompt, survivors, max_new_tokens - 1) as stack:
             prefix = None if pruners else known_prefix(family, tokens, prompt)
@@ -144,7 +146,7 @@ def _collect(
 def _kept(prompt: Prompt, tokens: VisualTokens, last: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The origin (K, 2) of every image's rows that are alive where ``last`` (B, L) says so."""
     alive = torch.zeros(sum(map(len, tokens.origin)), dtype=torch.bool)
-    alive[prompt.row[last]] = True
+    alive[prompt.embedding_index[last]] = True
     parts = alive.split([len(origin) for origin in tokens.origin])
     return tuple(origin.cpu()[part] for origin, part in zip(tokens.origin, parts, strict=True))
 

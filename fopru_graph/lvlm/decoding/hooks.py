@@ -15,7 +15,7 @@ import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.kept import Stage, Survivors, check_pruners
-from fopru_graph.lvlm.families.capture_qk import tap_attention
+from fopru_graph.lvlm.families.capture_qk import capture_qk
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.loading.compat import cache_argument
 from fopru_graph.values import InLLMPruner
@@ -38,7 +38,7 @@ class _Hooks:
         """Hook the layers for the time of a ``with`` block; the model is as before afterwards, whatever happens."""
         with contextlib.ExitStack() as stack:
             for first in self._cuts:
-                stack.enter_context(tap_attention(self._layers[first - 1].self_attn, self._note(first)))
+                stack.enter_context(capture_qk(self._layers[first - 1].self_attn, self._note(first)))
             for index, layer in enumerate(self._layers):
                 if self._cuts and index >= self._cuts[0]:
                     hook = layer.register_forward_pre_hook(self._before(index), with_kwargs=True)

@@ -14,7 +14,7 @@ import torch
 
 from fopru_graph.lvlm.decoding.kept import Survivors
 from fopru_graph.lvlm.decoding.runner import DecoderRunner, KeyValues
-from fopru_graph.lvlm.families.capture_qk import tap_attention
+from fopru_graph.lvlm.families.capture_qk import capture_qk
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.inputs.prompt import Prompt
 from fopru_graph.lvlm.loading.compat import cache_argument
@@ -142,7 +142,7 @@ class SegmentRunner(DecoderRunner):
         for index in range(first, last):
             x = self._layer(index, x, masks, rotary, positions)
         if last < end:
-            with tap_attention(self.layers[last].self_attn, lambda *seen: self._noted.append(seen)):
+            with capture_qk(self.layers[last].self_attn, lambda *seen: self._noted.append(seen)):
                 x = self._layer(last, x, masks, rotary, positions)
         return x
 
