@@ -1,13 +1,38 @@
-"""The figures of an evaluation as a table on the terminal."""
+"""The figures of a run and of an evaluation as tables on the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
 
-from fopru_graph.terminal.console import console, milliseconds, percent, simple_table, stdout_console
+from fopru_graph.terminal.console import console, simple_table, stdout_console
+from fopru_graph.terminal.format import milliseconds, percent, size
+
+
+def show_summary(summary: dict[str, Any], by_products: Iterable[str]) -> None:
+    """Tokens, times and memory of a run, the time of every node, and those of its outputs that are no answers."""
+    tokens = summary["visual_tokens"]
+    if tokens is not None:
+        table = simple_table(
+            ">encoded", ">kept", ">final", ">layer average", ">TTFT ms", ">TPOT ms", ">KV cache", ">peak memory"
+        )
+        table.title = f"[bold]visual tokens and speed[/] [dim]({summary['device']}, {summary['dtype']})[/]"
+        table.add_row(
+            *(str(tokens[key]) for key in ("encoded", "kept", "final", "layer_average")),
+            milliseconds(summary["ttft_ms"]),
+            milliseconds(summary["tpot_ms"]),
+            size(summary["kv_bytes"]),
+            size(summary["peak_memory_bytes"]),
+        )
+        console.print(table)
+    table = simple_table("node", ">ms", "")
+    for name, entry in summary["nodes"].items():
+        table.add_row(escape(name), f"{entry['ms']:.1f}", "[dim]from cache[/]" if entry["cached"] else "")
+    console.print(table)
+    for name in by_products:
+        console.print(f"[bold]{escape(name)}[/] {escape(str(summary['outputs'][name]))}", soft_wrap=True)
 
 
 def show_evaluation(summaries: Sequence[Mapping[str, Any]]) -> None:
