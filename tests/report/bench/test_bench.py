@@ -18,7 +18,6 @@ from PIL import Image
 from rich.console import Console
 
 from fopru_graph.errors import UserError
-from fopru_graph.report.bench import table as bench_table
 from fopru_graph.report.bench.files import bench_tex, write_bench
 from fopru_graph.report.bench.paper import PAPER_MODELS, paper_json, show_paper
 from fopru_graph.report.bench.plot import bench_picture, draw_bench
@@ -151,10 +150,6 @@ def test_without_noise_one_is_the_border() -> None:
     assert gain_text(Gain(1.0, 1.001, 1.1, 2.0)).style == "green"
     assert gain_text(Gain(1.0, 0.9, 0.999, 2.0)).style == "red"
     assert gain_text(None).plain == "–"
-
-
-def test_stage_names_are_those_of_the_measurement() -> None:
-    assert bench_table.STAGES == STAGES
 
 
 def test_json_and_csv(result: BenchResult, tmp_path: Path) -> None:
