@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from fopru_graph.report.page import accuracy_plot, cost_plot, token_plot
-from fopru_graph.report.page import style as look
 from fopru_graph.report.page.accuracy_plot import accuracy_figure, relative, relative_figure
 from fopru_graph.report.page.cost_plot import Timed, pareto, timed, ttft_figure
-from fopru_graph.report.page.style import COLOURS, INK, inline_svg, looks_of
+from fopru_graph.report.page.page import inline_svg
+from fopru_graph.report.page.style import page_settings, styles_of, to_drawing
 from fopru_graph.report.page.token_plot import kv_left, proportions, token_figure
+from fopru_graph.report.plots import COLOURS, INK
 from fopru_graph.results.methods import Study, studies_of
 from fopru_graph.results.reading import Bench, read_results
 from tests.report.page.fake_results import write_cell
@@ -22,7 +23,7 @@ from tests.report.page.fake_results import write_cell
 
 @pytest.fixture(autouse=True)
 def _style() -> Iterator[None]:
-    with look.style():
+    with page_settings():
         yield
 
 
@@ -33,10 +34,10 @@ def figure(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def keep(figure: Any, *facts: Any) -> Any:
         found.append(figure)
-        return look.drawn(figure, *facts)
+        return to_drawing(figure, *facts)
 
     for module in (accuracy_plot, cost_plot, token_plot):
-        monkeypatch.setattr(module, "drawn", keep)
+        monkeypatch.setattr(module, "to_drawing", keep)
     return found
 
 
@@ -166,15 +167,15 @@ def test_proportions_and_bytes(study: Study) -> None:
     assert token_figure(study, "tokens") is not None
 
 
-# Look
+# Style
 
 
 def test_no_two_methods_look_alike(study: Study) -> None:
-    looks = list(looks_of(study).values())
-    assert len({(one.colour, one.marker, str(one.dashes)) for one in looks}) == len(looks)
-    assert len({one.marker for one in looks}) == len(looks)  # for eyes that see no colour
+    styles = list(styles_of(study).values())
+    assert len({(one.colour, one.marker, str(one.dashes)) for one in styles}) == len(styles)
+    assert len({one.marker for one in styles}) == len(styles)  # for eyes that see no colour
     many = replace(study, methods=tuple(replace(study.methods[0], label=f"m{i}") for i in range(20)))
-    assert len({(one.colour, one.marker, str(one.dashes)) for one in looks_of(many).values()}) == 20
+    assert len({(one.colour, one.marker, str(one.dashes)) for one in styles_of(many).values()}) == 20
 
 
 def test_a_method_looks_the_same_in_every_figure(study: Study, figure: list[Any]) -> None:
@@ -184,7 +185,7 @@ def test_a_method_looks_the_same_in_every_figure(study: Study, figure: list[Any]
         {line.get_label(): (line.get_color(), line.get_marker()) for line in one.axes[0].lines}["fastv"]
         for one in figure
     ]
-    assert colours[0] == colours[1] == (looks_of(study)["fastv"].colour, looks_of(study)["fastv"].marker)
+    assert colours[0] == colours[1] == (styles_of(study)["fastv"].colour, styles_of(study)["fastv"].marker)
 
 
 def test_inline_svgs_share_no_names_and_follow_the_page(study: Study) -> None:

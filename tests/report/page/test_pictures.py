@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fopru_graph.report.page import style as look
 from fopru_graph.report.page.pictures import concentration_figure, kept_pictures
+from fopru_graph.report.page.style import page_settings
 from fopru_graph.results.methods import Study, studies_of
 from fopru_graph.results.reading import read_results
 from tests.report.page.fake_results import write_attention, write_cell, write_json, write_pictures
@@ -22,7 +22,7 @@ from tests.report.page.fake_results import write_attention, write_cell, write_js
 
 @pytest.fixture(autouse=True)
 def _style() -> Iterator[None]:
-    with look.style():
+    with page_settings():
         yield
 
 

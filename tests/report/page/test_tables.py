@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from fopru_graph.report.page.paired_tables import difference_tables, p_text, signed, split_table
-from fopru_graph.report.page.table import Entry, Table, best, better, to_csv, to_html, to_latex, to_markdown
+from fopru_graph.report.page.page import render
+from fopru_graph.report.page.paired_tables import difference_tables, split_table
+from fopru_graph.report.page.table import Entry, Table, best, better, to_csv, to_latex, to_markdown
 from fopru_graph.report.page.tables import ablation_table, accuracy_table, type_table
 from fopru_graph.results.comparisons import Comparison, Subject, splits_of
 from fopru_graph.results.methods import Study, studies_of
 from fopru_graph.results.reading import read_results
+from fopru_graph.terminal.format import p_text, signed
 from tests.report.page.fake_results import write_cell
 
 
@@ -220,7 +222,7 @@ def table() -> Table:
 
 
 def test_html_escapes_and_marks(table: Table) -> None:
-    text = to_html(table)
+    text = render(table.template, block=table)
     assert "<script" not in text and "&lt;script&gt;" in text
     assert "<u><strong>1.50</strong></u><small>2 errors</small>" in text
     assert '<td class="lower">−3.0 <span title="clearly lower" class="sign">▼</span></td>' in text
