@@ -106,9 +106,9 @@ def _draw_method(axes: Axes, label: str, by_ratio: Mapping[Ratio, Point], style:
     xs, ys = [mark.x for mark in marks], [mark.y for mark in marks]
     ends = [[mark.y - mark.low for mark in marks], [mark.high - mark.y for mark in marks]]
     axes.errorbar(xs, ys, ends, color=style.colour, transform=dodged, **_BARS)
-    line = [(mark.x, mark.y) for mark in marks if not mark.as_written]
-    if line:
-        axes.plot(*zip(*line, strict=True), color=style.colour, linestyle=style.dashes, linewidth=1.3, zorder=2)
+    line = [mark for mark in marks if not mark.as_written]
+    path = [mark.x for mark in line], [mark.y for mark in line]
+    axes.plot(*path, color=style.colour, linestyle=style.dashes, linewidth=1.3, zorder=2)
     for mark in marks:
         if mark.as_written:
             axes.plot([mark.left, mark.right], [mark.y] * 2, color=style.colour, linewidth=2.5, alpha=0.45)
