@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind eyes.
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
 _LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
 _MOST_PICTURES = 3  # their maps are drawn; the curves are means over all pictures
 _MARKERS, _DASHES = "os^Dv", ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))

@@ -29,7 +29,7 @@ def plot_settings(more: Mapping[str, Any] | None = None) -> AbstractContextManag
     return matplotlib.style.context(["default", _SETTINGS | dict(more or {})])
 
 
-def new_figure(width: float, height: float, **spacing: float) -> Figure:
+def new_figure(width: float, height: float, **spacing: Any) -> Figure:
     """An empty figure, sizes in inches, without matplotlib's global state; its parts do not overlap."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -60,14 +60,14 @@ def share_axis(
     Ticks stand at ``ratios``, or at the shares themselves; those that are closer than ``spacing`` inches to the next
     have no room for their labels and are left out.
     """
-    found = sorted({*shares, 1.0})
-    if 0 < found[0] < _LOG_BELOW:
+    all_shares = sorted({*shares, 1.0})
+    if 0 < all_shares[0] < _LOG_BELOW:
         axes.set_xscale("log")
-        axes.set_xlim(found[0] / 1.35, 1.3)
+        axes.set_xlim(all_shares[0] / 1.35, 1.3)
     else:
         axes.set_xlim(0, 1.06)
     ticks: list[float] = []
-    for share in sorted({*(ratios or found), 1.0}, reverse=True):
+    for share in sorted({*(ratios or all_shares), 1.0}, reverse=True):
         if not ticks or _inches_between(axes, share, ticks[-1]) > spacing:
             ticks.append(share)
     axes.set_xticks(ticks, [percent(share) for share in ticks])

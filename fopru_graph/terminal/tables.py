@@ -12,7 +12,7 @@ from fopru_graph.terminal.format import milliseconds, percent, size
 
 
 def show_summary(summary: dict[str, Any], by_products: Iterable[str]) -> None:
-    """Tokens, times and memory of a run, the time of every node, and those of its outputs that are no answers."""
+    """Print tokens, times and memory of a run, the time of every node, and the outputs that are not its answers."""
     tokens = summary["visual_tokens"]
     if tokens is not None:
         table = simple_table(
@@ -36,7 +36,7 @@ def show_summary(summary: dict[str, Any], by_products: Iterable[str]) -> None:
 
 
 def show_evaluation(summaries: Sequence[Mapping[str, Any]]) -> None:
-    """One row a cell on stdout; where samples failed, the first error of each such cell on stderr."""
+    """Print one row per cell on stdout, and the first error of every cell with failed samples on stderr."""
     table = simple_table(
         *("pipeline", "task", ">ratio", ">accuracy", ">95 % interval", ">n", ">errors"),
         *(">visual tokens", ">TTFT ms", ">samples/s"),
@@ -44,7 +44,7 @@ def show_evaluation(summaries: Sequence[Mapping[str, Any]]) -> None:
     )
     for summary in summaries:
         low, high = summary["ci"]
-        first, failed = summary["ttft_ms"], summary["accuracy"] is None
+        ttft, failed = summary["ttft_ms"], summary["accuracy"] is None
         tokens = [summary["tokens"][name] for name in ("encoded", "kept", "final")]
         table.add_row(
             escape(summary["pipeline"]),
@@ -55,7 +55,7 @@ def show_evaluation(summaries: Sequence[Mapping[str, Any]]) -> None:
             str(summary["n"]),
             f"[red]{summary['errors']}[/]" if summary["errors"] else "0",
             "–" if failed else " → ".join(f"{count:.4g}" for count in tokens),
-            milliseconds(first["median"] if first else None),
+            milliseconds(ttft["median"] if ttft else None),
             "–" if summary["samples_per_s"] is None else f"{summary['samples_per_s']:.1f}",
         )
     stdout_console().print(table)

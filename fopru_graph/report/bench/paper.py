@@ -179,14 +179,14 @@ def paper_json(results: Sequence[BenchResult]) -> list[dict[str, Any]]:
 
 
 def _ours_json(result: BenchResult, variant: Variant) -> dict[str, Any]:
-    whole = variant.to_json()
+    figures = variant.to_json()
     keys = ("ttft_gain", "ttft_gain_ci", "ttft_gain_ideal", "tpot_gain", "tpot_gain_ci", "tpot_gain_ideal")
     return {
         "model": result.model,
         "machine": dict(result.machine),
         "ttft_ms": variant.ttft.median,
         "tpot_ms": variant.tpot.median if variant.tpot else None,
-        **{key: whole[key] for key in (*keys, "peak_memory_bytes")},
+        **{key: figures[key] for key in (*keys, "peak_memory_bytes")},
     }
 
 

@@ -38,13 +38,13 @@ class Timed(NamedTuple):
 def ttft_figure(study: Study, bench: Bench | None, name: str) -> Drawing | None:
     """One panel per task: accuracy against time to first token; None where fewer than two times are known."""
     bench = bench if bench is not None and bench.model == study.cells[0].identity.model else None
-    by_task = {task: found for task in study.tasks if len(found := timed(study, task, bench)) > 1}
+    by_task = {task: timed_points for task in study.tasks if len(timed_points := timed(study, task, bench)) > 1}
     if not by_task:
         return None
     styles = styles_of(study)
     figure, grid = panels(len(by_task), 3.9)
-    for (task, found), axes in zip(by_task.items(), grid, strict=True):
-        _draw_task(axes, task, found, study, styles)
+    for (task, timed_points), axes in zip(by_task.items(), grid, strict=True):
+        _draw_task(axes, task, timed_points, study, styles)
     if bench is not None:
         source = (
             f"Times are medians of {bench.rounds} interleaved rounds of bench.json ({machine_name(bench.machine)}); "
@@ -71,37 +71,37 @@ def timed(study: Study, task: str, bench: Bench | None) -> list[Timed]:
     ]
     if unpruned := study.unpruned.get(task):
         every.insert(0, ("unpruned", unpruned.cell.identity.pipeline, unpruned))
-    found = []
+    timed_points = []
     for label, pipeline, point in every:
-        ratio, own = point.cell.identity.ratio, point.cell.summary.ttft_ms
+        ratio, ttft = point.cell.identity.ratio, point.cell.summary.ttft_ms
         if known is None:
-            ms = own.median if own else None
+            ms = ttft.median if ttft else None
         else:  # a bench knows pipelines, but no method that has further settings
             ms = known.get((pipeline, ratio)) if label in (pipeline, "unpruned") else None
         if ms is not None and point.accuracy is not None:
-            found.append(Timed(label, ratio, ms, point.accuracy))
-    return found
+            timed_points.append(Timed(label, ratio, ms, point.accuracy))
+    return timed_points
 
 
-def pareto(found: Sequence[Timed]) -> list[Timed]:
+def pareto(timed_points: Sequence[Timed]) -> list[Timed]:
     """The Pareto front, fastest first: no other point is faster and as accurate, or as fast and more accurate."""
     front: list[Timed] = []
-    for point in sorted(found, key=lambda point: (point.ms, -point.accuracy)):
+    for point in sorted(timed_points, key=lambda point: (point.ms, -point.accuracy)):
         if not front or point.accuracy > front[-1].accuracy:
             front.append(point)
     return front
 
 
-def _draw_task(axes: Axes, task: str, found: Sequence[Timed], study: Study, styles: dict[str, Style]) -> None:
+def _draw_task(axes: Axes, task: str, timed_points: Sequence[Timed], study: Study, styles: dict[str, Style]) -> None:
     def plot(points: Sequence[Timed], *form: str, **options: Any) -> None:
         axes.plot([point.ms for point in points], [100 * point.accuracy for point in points], *form, **options)
 
-    front = pareto(found)
+    front = pareto(timed_points)
     plot(front, color=INK, alpha=0.3, linewidth=5, label="Pareto front")
     for method in study.compared:
-        if points := [point for point in found if point.label == method.label]:
+        if points := [point for point in timed_points if point.label == method.label]:
             plot(points, **styles[method.label].markers, label=label_of(method))
-    if unpruned := [point for point in found if point.label == "unpruned"]:
+    if unpruned := [point for point in timed_points if point.label == "unpruned"]:
         plot(unpruned, "*", color=INK, markersize=10, label="unpruned")
     for point in _spread(front):
         if point.ratio is not None:

@@ -25,29 +25,29 @@ def difference_tables(study: Study, comparisons: Sequence[Comparison], against: 
     )
     tables = []
     for task in study.tasks:
-        found = {(c.subject.method, c.subject.ratio): c for c in family if c.subject.task == task}
-        if found:
-            ratios = sorted({ratio for _, ratio in found}, key=lambda ratio: -2.0 if ratio is None else -ratio)
+        compared = {(c.subject.method, c.subject.ratio): c for c in family if c.subject.task == task}
+        if compared:
+            ratios = sorted({ratio for _, ratio in compared}, key=lambda ratio: -2.0 if ratio is None else -ratio)
             rows = [
-                (Entry(method), *(_difference(found.get((method, ratio))) for ratio in ratios))
-                for method in dict.fromkeys(method for method, _ in found)
+                (Entry(method), *(_difference(compared.get((method, ratio))) for ratio in ratios))
+                for method in dict.fromkeys(method for method, _ in compared)
             ]
             title = f"{study.model} on {task}: differences to {reference}"
             columns = ("Method", *map(ratio_text, ratios))
-            records = [_record(comparison) for comparison in found.values()]
+            records = [_record(comparison) for comparison in compared.values()]
             tables.append(Table(f"paired-{against}-{task}", title, caption, columns, [rows], records, heads=1))
     return tables
 
 
-def _difference(found: Comparison | None) -> Entry:
-    if found is None:
+def _difference(comparison: Comparison | None) -> Entry:
+    if comparison is None:
         return NO_ENTRY
-    note = f"[{signed(found.low)}, {signed(found.high)}]\np {p_text(found.p_holm)}"
-    return Entry(signed(found.difference), note=note, sign=found.sign)
+    note = f"[{signed(comparison.low)}, {signed(comparison.high)}]\np {p_text(comparison.p_holm)}"
+    return Entry(signed(comparison.difference), note=note, sign=comparison.sign)
 
 
-def _record(found: Comparison) -> dict[str, Any]:
-    return asdict(found.subject) | {key: value for key, value in vars(found).items() if key != "subject"}
+def _record(comparison: Comparison) -> dict[str, Any]:
+    return asdict(comparison.subject) | {key: value for key, value in vars(comparison).items() if key != "subject"}
 
 
 def split_table(study: Study, task: str, splits: Sequence[Split]) -> Table | None:

@@ -93,7 +93,7 @@ def kept_pictures(study: Study, most: int) -> tuple[list[Kept], list[LeftOut]]:
     """
     chosen = list(_chosen(study))
     for width in _WIDTHS:
-        found, left_out = [], []
+        pictures, left_out = [], []
         for method, ratio, path in chosen:
             facts = read_file(path.with_suffix(".json"), _Facts)
             try:
@@ -101,12 +101,12 @@ def kept_pictures(study: Study, most: int) -> tuple[list[Kept], list[LeftOut]]:
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 left_out.append(LeftOut(f"{path.parent.parent.name}/pictures/{path.name}", f"cannot be read: {error}"))
                 continue
-            found.append(Kept(*scaled, *_caption_and_alt(method, ratio, facts)))
-        if sum(len(picture.data) for picture in found) <= most:
+            pictures.append(Kept(*scaled, *_caption_and_alt(method, ratio, facts)))
+        if sum(len(picture.data) for picture in pictures) <= most:
             break
-    while sum(len(picture.data) for picture in found) > most:
-        found.pop()
-    return found, left_out
+    while sum(len(picture.data) for picture in pictures) > most:
+        pictures.pop()
+    return pictures, left_out
 
 
 def _chosen(study: Study) -> Iterator[tuple[Method, float | None, Path]]:
@@ -125,12 +125,12 @@ def _chosen(study: Study) -> Iterator[tuple[Method, float | None, Path]]:
 
 def _nearest(method: Method, task: str) -> tuple[float | None, list[Path]] | None:
     """The ratio nearest to 25 % at which a method has pictures of a task, and their paths."""
-    found = []
+    candidates = []
     for ratio, point in method.points.get(task, {}).items():
         paths = [path for path in (point.cell.folder / "pictures").glob("*.png") if path.stem.isdecimal()]
         if paths:
-            found.append((abs((ratio if ratio is not None else 1.0) - 0.25), ratio, paths))
-    return min(found, key=lambda item: item[0])[1:] if found else None
+            candidates.append((abs((ratio if ratio is not None else 1.0) - 0.25), ratio, paths))
+    return min(candidates, key=lambda item: item[0])[1:] if candidates else None
 
 
 def _scaled(path: Path, width: int) -> tuple[bytes, str]:

@@ -13,7 +13,7 @@ from fopru_graph.report.texts import csv_table, latex_escaped, latex_table
 
 @dataclass(frozen=True)
 class Entry:
-    """The content of one cell of a table.
+    """An entry of a table.
 
     ``note`` stands in small lines below it. ``heat`` in [0, 1] colours it. ``sign`` marks it as clearly higher (1) or
     lower (−1) than a reference.

@@ -189,7 +189,9 @@ def type_table(study: Study, task: str) -> Table | None:
     types = sorted({kind for _, _, by_type in shown for kind in by_type})
     if len(types) < 2:
         return None
-    known = [found.accuracy for _, _, by_type in shown for found in by_type.values() if found.accuracy is not None]
+    known = [
+        figures.accuracy for _, _, by_type in shown for figures in by_type.values() if figures.accuracy is not None
+    ]
     low, span = min(known), max(known) - min(known) or 1.0
     blocks: dict[str, list[Row]] = {}
     for text, label, by_type in shown:
@@ -207,11 +209,11 @@ def type_table(study: Study, task: str) -> Table | None:
 
 
 def _type_records(study: Study, task: str) -> list[dict[str, Any]]:
-    found = [(method.label, ratio, point) for method, name, ratio, point in points(study) if name == task]
+    labelled = [(method.label, ratio, point) for method, name, ratio, point in points(study) if name == task]
     if task in study.unpruned:
-        found.insert(0, ("unpruned", 1.0, study.unpruned[task]))
+        labelled.insert(0, ("unpruned", 1.0, study.unpruned[task]))
     return [
         {"model": study.model, "task": task, "method": label, "ratio": ratio, "type": kind, **figures.model_dump()}
-        for label, ratio, point in found
+        for label, ratio, point in labelled
         for kind, figures in sorted(point.cell.summary.per_type.items())
     ]

@@ -61,7 +61,7 @@ def write_report(
     contents = {output: page(chapters, left_out).encode()}
     for chapter, suffix in zip(chapters, suffixes, strict=True):
         for table in chapter.tables:
-            named = replace(table, name=_slug(table.name) + suffix)  # the LaTeX file says its own name
+            named = replace(table, name=_slug(table.name) + suffix)  # a LaTeX file contains its name
             for ending, form in (("md", to_markdown), ("csv", to_csv), ("tex", to_latex)):
                 contents[results.folder / "tables" / f"{named.name}.{ending}"] = form(named).encode(errors="replace")
         for drawing in chapter.drawings:
@@ -102,8 +102,8 @@ def _chapter(
 
 
 def _sentences(lines: Iterable[str], title: str = "", note: str = "") -> Sentences | None:
-    found = tuple(lines)
-    return Sentences(found, title, note) if found else None
+    sentences = tuple(lines)
+    return Sentences(sentences, title, note) if sentences else None
 
 
 def _suffixes(models: Sequence[str]) -> list[str]:
