@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from fopru_graph.report.texts import csv_table, latex_escaped, latex_table
+from fopru_graph.report.text_tables import csv_table, latex_escaped, latex_table
 
 
 @dataclass(frozen=True)

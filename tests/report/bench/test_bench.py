@@ -348,18 +348,18 @@ def test_ours_stands_beside_the_paper(result: BenchResult, width: int) -> None:
 
 def test_models_that_the_paper_has_not_come_in_all_three_tables(result: BenchResult) -> None:
     other = replace(result, model="demo")
-    own = [row for row in paper_json([other, result]) if row["model"] == "demo"]
-    assert [(row["table"], row["pipeline"], row["ratio"]) for row in own] == [
+    ours = [row for row in paper_json([other, result]) if row["model"] == "demo"]
+    assert [(row["table"], row["pipeline"], row["ratio"]) for row in ours] == [
         *((1, "baseline", 1.0), (1, "fopru_rank", 0.5), (1, "fopru_rank", 0.25)),
         *((2, "baseline", 1.0), (2, "fopru_rank", 0.5), (2, "fopru_rank", 0.25)),
         *((2, "fopru_fastv", 0.5), (2, "fopru_fastv", 0.25), (5, "baseline", 1.0)),
     ]
-    assert all(row["paper"] is None and row["ours"]["model"] == "demo" for row in own)
-    assert own[1]["ours"]["ttft_gain_ci"] == [1.57, pytest.approx(1.64)]
-    assert own[7]["ours"]["tpot_ms"] is None and own[7]["ours"]["tpot_gain"] is None
+    assert all(row["paper"] is None and row["ours"]["model"] == "demo" for row in ours)
+    assert ours[1]["ours"]["ttft_gain_ci"] == [1.57, pytest.approx(1.64)]
+    assert ours[7]["ours"]["tpot_ms"] is None and ours[7]["ours"]["tpot_gain"] is None
     text = printed(show_paper, 120, [other], {})
     assert rows(text, "\ndemo")[1][:8] == ["FoPru", "50 %", "–", "–", "125.0", "1.60×", "1.57–1.64", "2.00×"]
-    json.dumps(own)
+    json.dumps(ours)
 
 
 def test_every_bench_of_a_model_has_a_block_of_its_own(result: BenchResult) -> None:
