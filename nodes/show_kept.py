@@ -28,8 +28,7 @@ class ShowKept(Node):
     ) -> str:
         import torch
 
-        from fopru_graph.pictures.kept import kept_picture
-        from fopru_graph.pictures.overlay import save_png
+        from fopru_graph.pictures.kept import kept_picture, save_png
 
         if selection is None and generation is not None and not generation.projected:  # Blind: nothing was selected
             nothing = torch.empty(0, dtype=torch.int64)
@@ -42,6 +41,6 @@ class ShowKept(Node):
 
     def done(self, ctx: Context, output: str) -> bool:
         """Whether the file holds a picture of the same inputs already, by the cache key in its metadata."""
-        from fopru_graph.pictures.overlay import read_metadata
+        from fopru_graph.pictures.kept import read_metadata
 
         return Path(output) == ctx.output_path(Path(output).name) and read_metadata(output).get(_KEY) == ctx.key

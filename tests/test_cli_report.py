@@ -63,8 +63,12 @@ def test_json_names_files_and_comparisons(folder: Path) -> None:
     assert all(Path(file).is_file() for file in data["files"]) and len(data["files"]) > 10
     compared = {(c["method"], c["against"]): c for c in data["comparisons"]}
     assert set(compared) == {("fopru_rank", "unpruned"), ("fopru_rank", "random"), ("random", "unpruned")}
-    one = compared["fopru_rank", "random"]
-    assert one["n"] == 24 and one["low"] <= one["difference"] <= one["high"] and one["p"] <= one["p_holm"] <= 1
+    comparison = compared["fopru_rank", "random"]
+    assert (
+        comparison["n"] == 24
+        and comparison["low"] <= comparison["difference"] <= comparison["high"]
+        and comparison["p"] <= comparison["p_holm"] <= 1
+    )
 
 
 def test_a_second_report_replaces_the_first(folder: Path) -> None:

@@ -27,7 +27,7 @@ from fopru_graph.pipeline_model import PipelineModel
 from fopru_graph.results.cell import SUMMARY
 from fopru_graph.sweep.plan import data_places
 from fopru_graph.terminal.console import console
-from fopru_graph.terminal.evaluation import show_evaluation
+from fopru_graph.terminal.tables import show_evaluation
 
 _EVERY = 10.0  # seconds between lines where there is no terminal to redraw
 

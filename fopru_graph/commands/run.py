@@ -17,7 +17,9 @@ from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled, CancelToken, DiskCache, Executor, Graph, NodeError, RunResult
 from fopru_graph.measure.summary import summarise
 from fopru_graph.storage import TensorCodec
-from fopru_graph.terminal.console import RunDisplay, console, show_failure, show_summary, simple_table
+from fopru_graph.terminal.console import console, show_failure, simple_table
+from fopru_graph.terminal.progress import RunDisplay
+from fopru_graph.terminal.tables import show_summary
 
 RECORD = "run.json"
 

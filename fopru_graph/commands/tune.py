@@ -17,7 +17,8 @@ from fopru_graph.evaluation.tune import PAPER_RATIOS, Drop, Tuned, drop_between,
 from fopru_graph.evaluation.variants import Variant, variants_of
 from fopru_graph.graph import CancelToken, Graph
 from fopru_graph.pipeline_model import PipelineModel
-from fopru_graph.terminal.console import percent, simple_table, stdout_console
+from fopru_graph.terminal.console import simple_table, stdout_console
+from fopru_graph.terminal.format import percent
 
 Opened = tuple[Task, Records]
 

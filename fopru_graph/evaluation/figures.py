@@ -84,8 +84,7 @@ def write_picture(folder: Path, number: int, shown: Shown, source: str, question
         UserError: the picture cannot be written.
         OSError: the facts cannot be.
     """
-    from fopru_graph.pictures.kept import kept_picture
-    from fopru_graph.pictures.overlay import save_png
+    from fopru_graph.pictures.kept import kept_picture, save_png
 
     title = f"{question}  →  {answer}"
     picture = kept_picture(shown.features, shown.selection, shown.generation, shown.significance, title)

@@ -1,1 +1,1 @@
-"""Pictures of what was kept and of what the encoder attends to."""
+"""Pictures of kept tokens and of the attention of the vision encoder."""

@@ -1,4 +1,4 @@
-"""The attention of a vision encoder as one picture (FoPru Fig. 1): how few tokens hold it, and where they are."""
+"""The attention of a vision encoder as one picture (FoPru Fig. 1): how few tokens hold most of it, and where."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fopru_graph.terminal.console import percent
+from fopru_graph.terminal.format import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind eyes.
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
 _LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
-_MOST_PICTURES = 3  # whose maps are drawn; the curves are of all
+_MOST_PICTURES = 3  # their maps are drawn; the curves are means over all pictures
 _MARKERS, _DASHES = "os^Dv", ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-_MASS, _FEW = 0.8, 0.25  # the paper: over 80 % of the attention on less than 25 % of the tokens
+_MASS, _FEW = 0.8, 0.25  # the paper: less than 25 % of the tokens hold over 80 % of the attention
 
 
 def draw_concentration(data: Mapping[str, Any]) -> Figure:
-    """The content of an ``attention.json`` as a figure of matplotlib's, in the settings that are in force.
+    """Draw the content of an ``attention.json`` with the current settings of matplotlib.
 
-    On the left curves of the layers that have maps and the share of tokens that holds 80 % of each layer's attention,
-    means over all pictures; on the right maps of the first pictures. Layers are numbered from 0.
+    Left: for each layer that has maps, the attention held by the top tokens; for every layer, the share of tokens that
+    holds 80 % of its attention. Both are means over all pictures. Right: maps of the first pictures. Layers are
+    numbered from 0.
 
     Raises:
-        ValueError: there is no picture in it.
+        ValueError: ``data`` has no picture.
     """
     from matplotlib.figure import Figure
 
@@ -54,23 +55,24 @@ def draw_concentration(data: Mapping[str, Any]) -> Figure:
         axes.set_axisbelow(True)
     grid = right.subplots(len(shown), len(layers), squeeze=False)
     for row, picture in zip(grid, shown, strict=True):
-        row[0].set_ylabel(_short(str(picture["source"])), parse_math=False)
+        source = str(picture["source"])
+        row[0].set_ylabel(source if len(source) <= 22 else f"…{source[-21:]}", parse_math=False)
         for axes, layer in zip(row, layers, strict=True):
             _draw_map(axes, picture, layer, _name(layer, data))
     return figure
 
 
 def _draw_curves(axes: Axes, data: Mapping[str, Any], layers: Sequence[int]) -> None:
-    """Share of the attention held by the top tokens: one line a layer; the diagonal is attention that is even."""
+    """Share of the attention held by the top tokens, one line per layer; uniform attention is the diagonal."""
     points = np.linspace(0, 1, 21)
     axes.plot(points, points, color="0.6", linewidth=1, label="even")
     for number, layer in enumerate(layers):
         style: dict[str, Any] = {"color": _LINES[number % len(_LINES)], "linestyle": _DASHES[number % len(_DASHES)]}
         style |= {"marker": _MARKERS[number % len(_MARKERS)], "markersize": 4, "markevery": (number, 4)}
-        axes.plot(points, _means(data, "curves")[layer], **style, label=_name(layer, data))
+        axes.plot(points, _mean_curve(data, layer), **style, label=_name(layer, data))
     axes.axhline(_MASS, color="0.4", linewidth=0.8, linestyle=":")
-    _shares(axes.xaxis)
-    _shares(axes.yaxis)
+    _label_in_percent(axes.xaxis)
+    _label_in_percent(axes.yaxis)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("share of the tokens, those with most attention first")
@@ -79,27 +81,27 @@ def _draw_curves(axes: Axes, data: Mapping[str, Any], layers: Sequence[int]) -> 
 
 
 def _draw_needed(axes: Axes, data: Mapping[str, Any]) -> None:
-    """The share of tokens that holds 80 % of each layer's attention: the mean of all pictures, and their range."""
+    """The share of tokens that holds 80 % of each layer's attention: mean and range over the pictures."""
     from matplotlib.ticker import MaxNLocator
 
-    every = np.array([[_number(share) for share in one["tokens_for_80"]] for one in data["pictures"]])
-    seen = ~np.isnan(every).all(0)
-    layers, every = np.flatnonzero(seen), every[:, seen]
-    axes.fill_between(layers, np.nanmin(every, 0), np.nanmax(every, 0), color=_LINES[0], alpha=0.2, linewidth=0)
-    axes.plot(layers, np.nanmean(every, 0), color=_LINES[0], marker="o", markersize=4)
+    shares = np.array([picture["tokens_for_80"] for picture in data["pictures"]], dtype=float)  # None becomes NaN
+    known = ~np.isnan(shares).all(0)
+    layers, shares = np.flatnonzero(known), shares[:, known]
+    axes.fill_between(layers, np.nanmin(shares, 0), np.nanmax(shares, 0), color=_LINES[0], alpha=0.2, linewidth=0)
+    axes.plot(layers, np.nanmean(shares, 0), color=_LINES[0], marker="o", markersize=4)
     axes.axhline(_FEW, color="0.4", linewidth=0.8, linestyle=":", label=f"{percent(_FEW)} (paper: deep layers of CLIP)")
     axes.axvline(data["read_layer"], color=_LINES[1], linewidth=1, linestyle="--", label="layer that is read")
     axes.set_ylim(0, 1)
     axes.set_xlim(-0.5, data["layers"] - 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _shares(axes.yaxis)
+    _label_in_percent(axes.yaxis)
     axes.set_xlabel("layer of the encoder")
     axes.set_ylabel(f"tokens that hold {percent(_MASS)}")
     axes.legend(loc="lower left", frameon=False)
 
 
 def _draw_map(axes: Axes, picture: Mapping[str, Any], layer: int, name: str) -> None:
-    """Attention received where the tokens are; each map has its own scale, which ends at the 99th percentile."""
+    """Attention received at every position; each map has its own scale, which ends at the 99th percentile."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
@@ -112,32 +114,19 @@ def _draw_map(axes: Axes, picture: Mapping[str, Any], layer: int, name: str) -> 
     axes.set_title(f"{name}\n{percent(_MASS)} in {percent(picture['tokens_for_80'][layer])}", fontsize=9)
 
 
-def _means(data: Mapping[str, Any], key: str) -> list[Any]:
-    """One curve a layer, the mean of those pictures that have it; None where none has."""
-    by_layer = zip(*(picture[key] for picture in data["pictures"]), strict=True)
-    kept = ([one for one in curves if one is not None] for curves in by_layer)
-    return [np.mean(curves, axis=0) if curves else None for curves in kept]
+def _mean_curve(data: Mapping[str, Any], layer: int) -> Any:
+    """The mean curve of a layer over the pictures that have one."""
+    curves = [picture["curves"][layer] for picture in data["pictures"]]
+    return np.mean([curve for curve in curves if curve is not None], axis=0)
 
 
 def _name(layer: int, data: Mapping[str, Any]) -> str:
     return f"layer {layer} (read)" if layer == data["read_layer"] else f"layer {layer}"
 
 
-def _number(share: float | None) -> float:
-    return float("nan") if share is None else share
-
-
-def _shares(axis: Any) -> None:
-    """Label an axis of shares in percent."""
-    axis.set_major_locator(_ticks())
-    axis.set_major_formatter(lambda share, _place: percent(share))
-
-
-def _ticks() -> Any:
+def _label_in_percent(axis: Any) -> None:
+    """Label an axis of shares at every 20 %."""
     from matplotlib.ticker import MultipleLocator
 
-    return MultipleLocator(0.2)
-
-
-def _short(source: str) -> str:
-    return source if len(source) <= 22 else f"…{source[-21:]}"
+    axis.set_major_locator(MultipleLocator(0.2))
+    axis.set_major_formatter(lambda share, _: percent(share))

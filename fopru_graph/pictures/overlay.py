@@ -1,13 +1,11 @@
-"""Pictures of what a pruning pipeline kept: the input, its significance, and the patches that are left at every stage.
+"""Drawing one tile: the input, its significance as a heat map, and the patches kept before and in the language model.
 
-Everything is drawn from numpy arrays with Pillow; matplotlib gives only its colour map and its fonts.
+Everything is drawn from numpy arrays with Pillow; matplotlib provides only its colour map and its fonts.
 """
 
 from __future__ import annotations
 
 import functools
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
-
-from fopru_graph.errors import UserError
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -26,12 +21,12 @@ LEFT = "left after in-LLM pruning"
 _INK, _MUTED, _EDGE = (25, 28, 34), (90, 95, 105), (255, 176, 0)
 _DIM = 0.45  # brightness of a dropped patch, as a share of its grey
 _HEAT = 0.7  # share of the colour map in the heat map; the rest is the grey picture
-_SMALLEST_CELL = 8  # pixels; below, lines would hide the patches that they separate
+_SMALLEST_PATCH = 8  # pixels; between smaller patches no lines are drawn, since they would hide them
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """A picture under its caption; ``bar`` asks for the colour bar of the heat map below it."""
+    """A picture under its caption; ``bar`` draws the colour bar of the heat map below it."""
 
     picture: Image.Image
     caption: str
@@ -47,16 +42,16 @@ def draw_kept(
     title: str,
     panel: int = 448,
 ) -> Image.Image:
-    """Draw one tile's panels side by side: input, significance, kept patches, patches left after in-LLM pruning.
+    """Draw the panels of one tile side by side: input, significance, kept patches, patches left after in-LLM pruning.
 
     Args:
-        seen: (H, W, 3) uint8, the pixels as the encoder saw them.
+        seen: (H, W, 3) uint8, the pixels that the encoder received.
         grid: rows and columns (h, w) of the patches.
         selected: (h·w,) bool, the patches kept before the language model.
-        final: (h·w,) bool, the patches that the last layer still sees; None or equal to ``selected`` draws no panel.
+        final: (h·w,) bool, the patches left in the last decoder layer; None or equal to ``selected`` draws no panel.
         scores: (h·w,) significance, larger is more; None draws no panel.
-        title: the line on top; it is wrapped to the width.
-        panel: length of a panel's longer side in pixels, up to the rounding to whole pixels a patch.
+        title: the line on top, wrapped to the width of the picture.
+        panel: length of a panel's longer side in pixels, before rounding to whole pixels per patch.
 
     Raises:
         ValueError: an array does not fit the grid.
@@ -74,56 +69,6 @@ def draw_kept(
     return _sheet(panels, title, max(12, panel // 28))
 
 
-def stack(pictures: list[Image.Image]) -> Image.Image:
-    """Put pictures, one a tile, below each other on white. Raises ValueError for an empty list."""
-    if not pictures:
-        raise ValueError("there is no picture to stack")
-    result = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
-    top = 0
-    for picture in pictures:
-        result.paste(picture, (0, top))
-        top += picture.height
-    return result
-
-
-def save_png(picture: Image.Image, path: str | Path, metadata: dict[str, str]) -> None:
-    """Write a PNG with ``metadata`` as iTXt; the file appears whole or not at all, missing folders are made.
-
-    Args:
-        picture: what to write.
-        path: the file; it is a PNG whatever its suffix says.
-        metadata: keys of 1 to 79 Latin-1 characters, values any text.
-
-    Raises:
-        UserError: the file cannot be written there.
-        ValueError: a key of ``metadata`` is not Latin-1.
-    """
-    info, path = PngInfo(), Path(path)
-    for key, text in metadata.items():
-        info.add_itxt(key, text)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            picture.save(partial, "PNG", pnginfo=info, compress_level=3)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"'{path}' cannot be written: {error.strerror or error}", "choose another output file"
-        ) from error
-
-
-def read_metadata(path: str | Path) -> dict[str, str]:
-    """The texts that a PNG carries; none for a file that is not there or is no PNG."""
-    try:
-        with Image.open(path) as picture:
-            return {str(key): value for key, value in picture.info.items() if isinstance(value, str)}
-    except OSError:
-        return {}
-
-
 def caption(label: str, mask: npt.NDArray[np.bool_]) -> str:
     """``label: K of N (p %)`` for a mask of N patches of which K are set."""
     count, total = int(mask.sum()), mask.size
@@ -139,27 +84,27 @@ def dim(picture: Pixels, grid: tuple[int, int], mask: npt.NDArray[np.bool_]) -> 
 
 
 def heat_map(picture: Pixels, grid: tuple[int, int], scores: npt.NDArray[Any]) -> Pixels:
-    """Blend the scores (h·w,) in the colour map *magma* over the grey picture (H, W, 3).
+    """Blend the scores (h·w,), coloured with *magma*, over the grey picture (H, W, 3).
 
     The scale ends at the 99th percentile: attention has a long tail, and a few patches would leave all others dark.
     """
     from matplotlib import colormaps
 
-    colours = (_HEAT * 255 * colormaps["magma"](_unit(scores))[:, :3]).astype(np.float32)  # a patch, not a pixel
+    colours = (_HEAT * 255 * colormaps["magma"](_unit(scores))[:, :3]).astype(np.float32)  # one colour per patch
     return _bytes(_spread(colours, picture, grid) + (1 - _HEAT) * _grey(picture))
 
 
 def _unit(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Scores on [0, 1]; all 0 where they do not differ, and where a score is not a number."""
-    grey = scores.astype(np.float64)
-    finite = grey[np.isfinite(grey)]
+    """Scores scaled to [0, 1]; NaN becomes 0, and all become 0 where they do not differ."""
+    scores = scores.astype(np.float64)
+    finite = scores[np.isfinite(scores)]
     if finite.size == 0:
-        return np.zeros_like(grey)
+        return np.zeros_like(scores)
     low, high = finite.min(), np.quantile(finite, 0.99)
-    if high <= low:  # at most one patch in a hundred stands out
+    if high <= low:  # fewer than one patch in a hundred differs from the others
         high = finite.max()
     span = max(float(high - low), np.finfo(np.float64).tiny)
-    share: npt.NDArray[np.float64] = (np.nan_to_num(grey, nan=low) - low) / span
+    share: npt.NDArray[np.float64] = (np.nan_to_num(scores, nan=low) - low) / span
     return share.clip(0, 1)
 
 
@@ -173,7 +118,7 @@ def _fit(seen: Pixels, grid: tuple[int, int], panel: int) -> Pixels:
 
 
 def _spread(patches: npt.NDArray[Any], picture: Pixels, grid: tuple[int, int]) -> npt.NDArray[Any]:
-    """One value a patch (h·w, …) to one value a pixel (H, W, …)."""
+    """Repeat the values of the patches (h·w, …) for every pixel (H, W, …)."""
     height, width = picture.shape[0] // grid[0], picture.shape[1] // grid[1]
     return patches.reshape(*grid, *patches.shape[1:]).repeat(height, 0).repeat(width, 1)
 
@@ -189,9 +134,9 @@ def _bytes(values: npt.NDArray[np.floating[Any]]) -> Pixels:
 
 
 def _with_lines(picture: Pixels, grid: tuple[int, int]) -> Image.Image:
-    """Separate the patches by faint lines, as long as they are large enough to be seen between lines."""
+    """Separate the patches by faint lines, unless they are too small."""
     height, width = picture.shape[0] // grid[0], picture.shape[1] // grid[1]
-    if min(height, width) >= _SMALLEST_CELL:
+    if min(height, width) >= _SMALLEST_PATCH:
         picture = picture.copy()
         for lines in (picture[height::height], picture[:, width::width]):
             lines[:] = _bytes(0.8 * lines + 0.2 * 255)
@@ -199,10 +144,10 @@ def _with_lines(picture: Pixels, grid: tuple[int, int]) -> Image.Image:
 
 
 def _outlined(picture: Pixels, grid: tuple[int, int], mask: npt.NDArray[np.bool_]) -> Image.Image:
-    """Grid lines, and a coloured line wherever a kept patch meets a dropped one."""
+    """Draw grid lines, and a coloured line wherever a kept patch borders a dropped one."""
     result = _with_lines(picture, grid)
     height, width = picture.shape[0] // grid[0], picture.shape[1] // grid[1]
-    if min(height, width) < _SMALLEST_CELL:
+    if min(height, width) < _SMALLEST_PATCH:
         return result
     draw, kept = ImageDraw.Draw(result), mask.reshape(grid)
     for row, column in np.argwhere(kept[1:] != kept[:-1]):

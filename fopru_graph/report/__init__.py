@@ -1,1 +1,1 @@
-"""What people look at: pictures of kept tokens, and tables in the terminal."""
+"""Pages, tables and plots made from results."""

@@ -1,1 +1,1 @@
-"""What the command line shows people: progress, tables and catalogues."""
+"""What the command line shows people: messages, progress and tables, and how numbers are written."""

@@ -1,4 +1,4 @@
-"""The catalogues of node types and of model families, as tables and as JSON."""
+"""The lists of node types, model families and tasks, as tables on stdout; a node type also as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _out = Console(highlight=False)
 
 
 def describe_node(spec: NodeSpec) -> dict[str, Any]:
-    """A node type as plain JSON values."""
+    """A node type as a JSON object: its inputs and outputs with their types, defaults and documentation."""
     return {
         "type": spec.type,
         "category": spec.category,
@@ -30,19 +30,12 @@ def describe_node(spec: NodeSpec) -> dict[str, Any]:
 
 
 def _describe_socket(socket: Socket) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "type": socket.type_name,
-        "required": socket.required,
-        "lazy": socket.lazy,
-        "doc": socket.doc,
-    }
-    if not socket.required:
-        described["default"] = socket.default_value()
-    return described
+    described = {"type": socket.type_name, "required": socket.required, "lazy": socket.lazy, "doc": socket.doc}
+    return described if socket.required else described | {"default": socket.default_value()}
 
 
 def show_catalogue(specs: Iterable[NodeSpec]) -> None:
-    """All node types, by category."""
+    """Print all node types, sorted by category."""
     table = simple_table("category", "type", "gives", "")
     for column in table.columns[:2]:
         column.no_wrap = True
@@ -53,7 +46,7 @@ def show_catalogue(specs: Iterable[NodeSpec]) -> None:
 
 
 def show_node(spec: NodeSpec) -> None:
-    """One node type in full."""
+    """Print a node type with its documentation, its inputs and its outputs."""
     _out.print(f"[bold]{spec.type}[/] [dim]{spec.category}[/]\n{escape(spec.doc)}\n")
     table = simple_table("input", "type", "default", "")
     for name, socket in spec.inputs.items():
@@ -70,7 +63,7 @@ def show_node(spec: NodeSpec) -> None:
 
 
 def show_models(models: Iterable[Mapping[str, Any]]) -> None:
-    """The model families, with what each supports."""
+    """Print the model families with what each supports: video, in-LLM pruning, visual tokens, known checkpoints."""
     for model in models:
         video = "[green]video[/]" if model["video"] else "no video"
         _out.print(f"[bold]{model['family']}[/]  {video}, in-LLM pruning from layer {escape(model['first_cut'])}")
@@ -87,7 +80,7 @@ def show_models(models: Iterable[Mapping[str, Any]]) -> None:
 
 
 def show_tasks(tasks: Iterable[Mapping[str, Any]]) -> None:
-    """The benchmarks, with the rule that scores each."""
+    """Print the tasks with their benchmark, their scorer and the limit of generated tokens."""
     table = simple_table("task", "benchmark", "scorer", ">new tokens")
     for task in tasks:
         table.add_row(task["name"], escape(task["title"]), escape(task["scorer"]), str(task["max_new_tokens"]))

@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from fopru_graph.terminal.console import console, percent, simple_table, stdout_console
+from fopru_graph.terminal.console import console, simple_table, stdout_console
+from fopru_graph.terminal.format import percent
 
 _COLOURS = {"done": "green", "running": "cyan", "pending": "dim", "failed": "red", "lost": "yellow"}
 _SHOWN = 12  # cells in the live table: the running ones, then those that ended last

@@ -51,7 +51,7 @@ def test_curves_and_needed_shares_are_means_over_the_pictures():
     drawn = lines(curves)
     assert {"even", "layer 0", "layer 3", "layer 4 (read)", "layer 5"} <= set(drawn)
     for layer, name in ((0, "layer 0"), (4, "layer 4 (read)")):
-        assert drawn[name] == pytest.approx(np.mean([one["curves"][layer] for one in given["pictures"]], 0))
+        assert drawn[name] == pytest.approx(np.mean([picture["curves"][layer] for picture in given["pictures"]], 0))
     assert any(len(y) == LAYERS and y == pytest.approx(0.75 - 0.1 * np.arange(LAYERS)) for y in lines(needed).values())
     band = needed.collections[0].get_paths()[0].vertices[:, 1]
     assert band.min() == pytest.approx(0.2) and band.max() == pytest.approx(0.8)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fopru_graph.graph import NodeFailed, NodeFinished, NodeStarted, NodeText, RunFinished
-from fopru_graph.terminal.console import RunDisplay, size
+from fopru_graph.terminal.format import size
+from fopru_graph.terminal.progress import RunDisplay
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""A bench as tables, files and plots."""
+"""A bench as tables on the terminal, as files and as a picture, and beside the figures of the paper."""

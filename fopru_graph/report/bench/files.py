@@ -1,23 +1,19 @@
-"""A bench as files: everything as JSON, a flat CSV for spreadsheets, a LaTeX table for papers, and a picture."""
+"""A bench as files: all of it as JSON, a CSV for spreadsheets, a LaTeX table for papers, and a picture."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph.files import write_atomically
 from fopru_graph.report.bench.plot import bench_picture
-from fopru_graph.report.bench.table import STAGES, interval, machine_name, visual_tokens
-from fopru_graph.report.latex import escaped, tabular
-from fopru_graph.terminal.console import milliseconds, percent, size
-
-if TYPE_CHECKING:
-    from fopru_graph.results.bench import BenchResult, Gain, Timing, Variant
+from fopru_graph.report.bench.table import interval, machine_name, visual_tokens
+from fopru_graph.report.text_tables import csv_table, latex_escaped, latex_table
+from fopru_graph.results.bench import STAGES, BenchResult, Gain, Timing, Variant
+from fopru_graph.terminal.format import milliseconds, percent, size
 
 _TEX_COLUMNS = (
     *("Pipeline", "Kept", "TTFT (ms)", "Gain", r"95\,\% interval", "Ideal", "Reached"),
@@ -26,9 +22,9 @@ _TEX_COLUMNS = (
 
 
 def write_bench(result: BenchResult, folder: str | Path) -> list[Path]:
-    """Write ``bench.json``, ``.csv``, ``.tex``, ``.png`` and ``.svg``; each appears whole or not at all.
+    """Write ``bench.json``, ``.csv``, ``.tex``, ``.png`` and ``.svg`` and return their paths.
 
-    Returns the files' paths. The folder is made where it is missing; files of an earlier bench are replaced.
+    The folder is made where it is missing. Files of an earlier bench are replaced; a reader never sees half of one.
 
     Raises:
         UserError: the files cannot be written there.
@@ -54,19 +50,14 @@ def write_bench(result: BenchResult, folder: str | Path) -> list[Path]:
 
 
 def bench_csv(result: BenchResult) -> str:
-    """One row a variant; units are in the columns' names, what was not measured is empty."""
+    """One row per variant; units are in the columns' names, what was not measured is empty."""
     memory = dict.fromkeys(kind for variant in result.variants for kind in variant.memory)
-    rows = [_flat(result, variant, memory) for variant in result.variants]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
+    return csv_table([_record(result, variant, memory) for variant in result.variants])
 
 
-def _flat(result: BenchResult, variant: Variant, memory: Iterable[str]) -> dict[str, Any]:
+def _record(result: BenchResult, variant: Variant, memory: Iterable[str]) -> dict[str, Any]:
     visual = variant.visual_per_layer or (None,)
-    row: dict[str, Any] = {
+    record: dict[str, Any] = {
         "model": result.model,
         "pipeline": variant.pipeline,
         "ratio": variant.ratio,
@@ -83,10 +74,10 @@ def _flat(result: BenchResult, variant: Variant, memory: Iterable[str]) -> dict[
         "kv_bytes": variant.kv_bytes,
         "peak_memory_bytes": variant.peak_memory_bytes,
     }
-    row |= {f"peak_{kind}_bytes": variant.memory.get(kind) for kind in memory}
+    record |= {f"peak_{kind}_bytes": variant.memory.get(kind) for kind in memory}
     for stage in STAGES:
-        row |= _timing(stage, variant.stages.get(stage))
-    return row | {f"{stage}_flops": variant.flops.get(stage) for stage in STAGES[:-1]}
+        record |= _timing(stage, variant.stages.get(stage))
+    return record | {f"{stage}_flops": variant.flops.get(stage) for stage in STAGES[:-1]}
 
 
 def _timing(name: str, timing: Timing | None) -> dict[str, float | None]:
@@ -95,36 +86,34 @@ def _timing(name: str, timing: Timing | None) -> dict[str, float | None]:
 
 
 def _gain(name: str, gain: Gain | None) -> dict[str, float | None]:
-    """The columns of a gain; an interval is one of 95 %."""
-    figures = (gain.measured, gain.low, gain.high, gain.ideal) if gain else (None,) * 4
-    return dict(zip((name, f"{name}_ci_low", f"{name}_ci_high", f"{name}_ideal"), figures, strict=True))
+    """A gain, its 95 % interval and its ideal."""
+    measured, low, high, ideal = (gain.measured, gain.low, gain.high, gain.ideal) if gain else (None,) * 4
+    return {name: measured, f"{name}_ci_low": low, f"{name}_ci_high": high, f"{name}_ideal": ideal}
 
 
 def bench_tex(result: BenchResult) -> str:
     """A ``tabular`` of the package booktabs, to be used with ``\\input``; comments on top say how."""
-    rows = [" & ".join(map(escaped, _cells(variant, result.reference))) for variant in result.variants]
-    columns = f"l{'r' * (len(_TEX_COLUMNS) - 1)}"
-    return tabular(columns, " & ".join(_TEX_COLUMNS), [rows], _comments(result))
+    rows = [tuple(map(latex_escaped, _entries(variant, result.reference))) for variant in result.variants]
+    return latex_table("l" + "r" * (len(_TEX_COLUMNS) - 1), _TEX_COLUMNS, [rows], _comments(result))
 
 
 def _comments(result: BenchResult) -> list[str]:
-    r"""How to ``\input`` the table, with a caption; single lines, since nothing but a line's end ends a comment."""
+    r"""How to ``\input`` the table with a caption, and what was not measured."""
     about = f"{result.model} on {machine_name(result.machine)}, {result.rounds} rounds"
     noise = f"; it measures {interval(result.self_gain, 3)} against itself" if result.self_gain else ""
     caption = f"Medians on {about}. Gains are relative to {result.reference}{noise}."
     return [
-        r"With \usepackage{booktabs} in the preamble, and \usepackage{graphicx} where the table is too wide:",
         r"  \begin{table}\centering",
         r"    \resizebox{\linewidth}{!}{\input{bench.tex}}",
-        rf"    \caption{{{escaped(caption)}}}",
+        rf"    \caption{{{latex_escaped(caption)}}}",
         r"  \end{table}",
         *(["Interrupted: the figures are those of the rounds that were finished."] if result.interrupted else []),
         *(f"Not measured: {line}" for line in result.skipped),
     ]
 
 
-def _cells(variant: Variant, reference: str) -> tuple[str, ...]:
-    """A row of the LaTeX table, not yet escaped; the reference has no gain but 1."""
+def _entries(variant: Variant, reference: str) -> tuple[str, ...]:
+    """A row of the LaTeX table, not yet escaped; the gain of the reference is 1 by definition, without interval."""
     gain, tpot = variant.ttft_gain, variant.tpot_gain
     compared = interval(gain), f"{gain.ideal:.2f}×", f"{100 * gain.reached:.0f} %"
     return (

@@ -1,11 +1,11 @@
-"""The FoPru paper's efficiency figures (Tables 1, 2 and 5), and ours beside them."""
+"""The efficiency figures of the FoPru paper (Tables 1, 2 and 5), with ours beside them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,10 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fopru_graph.report.bench.table import gain_text, interval, machine_name
-from fopru_graph.terminal.console import milliseconds, percent, simple_table, stdout_console
-
-if TYPE_CHECKING:
-    from fopru_graph.results.bench import BenchResult, Variant
+from fopru_graph.results.bench import BenchResult, Variant
+from fopru_graph.terminal.console import simple_table, stdout_console
+from fopru_graph.terminal.format import milliseconds, percent
 
 PAPER_MODELS: dict[str, tuple[str, ...]] = {
     "LLaVA-NeXT-8B": ("random:llava-next-8b", "llava-hf/llama3-llava-next-8b-hf"),
@@ -25,7 +24,7 @@ PAPER_MODELS: dict[str, tuple[str, ...]] = {
     "LLaVA-1.5-7B": ("random:llava-1.5-7b", "llava-hf/llava-1.5-7b-hf"),
 }
 
-# A method's name in the paper and our pipeline for it; none yet for PruMerge.
+# The names of the methods in the paper, and our pipelines for them; PruMerge has none yet.
 _METHODS = {
     "no pruning": "baseline",
     "FoPru": "fopru_rank",
@@ -41,8 +40,8 @@ _CAPTIONS = {
     5: "Table 5: FoPru with the row strategy",
 }
 _TTFT = (">TTFT ms\npaper", ">gain\npaper", ">TTFT ms\nours", ">gain\nours", ">95 %\ninterval", ">ideal\nours")
-_AFTERWARDS = (">TPOT ms\npaper", ">gain\npaper", ">TPOT ms\nours", ">gain\nours", ">GB\npaper", ">GiB\nours")
-_WIDE = 120  # columns of a terminal from which on both halves stand side by side
+_DECODING = (">TPOT ms\npaper", ">gain\npaper", ">TPOT ms\nours", ">gain\nours", ">GB\npaper", ">GiB\nours")
+_WIDE = 120  # columns of a terminal that has room for both halves side by side
 _NOTES = (
     "The paper names no hardware, number type or batch size of its timings; it says that efficiency was measured on "
     "POPE and that all experiments ran on the LMMS-Eval platform. Milliseconds are therefore not comparable with ours, "
@@ -54,7 +53,7 @@ _NOTES = (
 
 @dataclass(frozen=True)
 class PaperFigures:
-    """What the paper prints: ms, times less than without pruning, ms a token, times less, and GB of GPU memory.
+    """What a row of the paper prints: TTFT and TPOT in ms, the gains over no pruning, and GB of GPU memory.
 
     Gains are None in rows without pruning; ``note`` says what is odd about the printed figures.
     """
@@ -69,7 +68,7 @@ class PaperFigures:
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of one of the paper's tables; ``ratio`` is the share kept, None where the method chooses it."""
+    """A row of one of the paper's tables; ``ratio`` is the retention ratio, None where the method chooses it."""
 
     method: str
     ratio: float | None
@@ -79,7 +78,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Block:
-    """One model in one of the paper's tables, with the bench that our figures are from."""
+    """One model in one of the paper's tables, and the bench that our figures come from."""
 
     table: int
     model: str
@@ -143,10 +142,9 @@ _PRINTED: dict[tuple[int, str], tuple[tuple[Any, ...], ...]] = {
 
 
 def show_paper(results: Sequence[BenchResult], unmeasured: Mapping[str, str], out: Console | None = None) -> None:
-    """Print the paper's three tables with our figures beside its own, on stdout or on ``out``.
+    """Print the paper's three tables with our figures beside them, on stdout or on ``out``.
 
-    Ours are those of the paper's methods and ratios; models that the paper has not come after its own. ``unmeasured``
-    says of a paper's model why there are no figures of ours.
+    Models that the paper lacks come after those that it has. ``unmeasured`` says why we have no figures of a model.
     """
     out = out or stdout_console()
     caption = None
@@ -164,7 +162,7 @@ def show_paper(results: Sequence[BenchResult], unmeasured: Mapping[str, str], ou
 
 
 def paper_json(results: Sequence[BenchResult]) -> list[dict[str, Any]]:
-    """The rows that `show_paper` prints, as JSON objects; ``paper`` or ``ours`` is null where there is no figure."""
+    """The rows that `show_paper` prints as JSON objects; ``paper`` or ``ours`` is null where there are no figures."""
     return [
         {
             "table": block.table,
@@ -181,20 +179,20 @@ def paper_json(results: Sequence[BenchResult]) -> list[dict[str, Any]]:
 
 
 def _ours_json(result: BenchResult, variant: Variant) -> dict[str, Any]:
-    whole = variant.to_json()
+    figures = variant.to_json()
     keys = ("ttft_gain", "ttft_gain_ci", "ttft_gain_ideal", "tpot_gain", "tpot_gain_ci", "tpot_gain_ideal")
     return {
         "model": result.model,
         "machine": dict(result.machine),
         "ttft_ms": variant.ttft.median,
         "tpot_ms": variant.tpot.median if variant.tpot else None,
-        **{key: whole[key] for key in (*keys, "peak_memory_bytes")},
+        **{key: figures[key] for key in (*keys, "peak_memory_bytes")},
     }
 
 
 def _blocks(results: Sequence[BenchResult]) -> Iterator[_Block]:
-    """Table by table: the paper's models, one block for every bench of ours, then the models that it has not."""
-    known = {ours for names in PAPER_MODELS.values() for ours in names}
+    """Table by table: the paper's models with a block for each of our benches, then the models that it lacks."""
+    known = {name for names in PAPER_MODELS.values() for name in names}
     for table in _CAPTIONS:
         for model in (model for number, model in _PRINTED if number == table):
             benches: list[BenchResult | None] = [result for result in results if result.model in PAPER_MODELS[model]]
@@ -205,42 +203,46 @@ def _blocks(results: Sequence[BenchResult]) -> Iterator[_Block]:
                 )
                 yield _Block(table, model, bench, tuple(rows))
         for result in results:
-            if result.model not in known and (own := tuple(_own_rows(table, result))):
-                yield _Block(table, result.model, result, own)
+            if result.model not in known and (ours := tuple(_our_rows(table, result))):
+                yield _Block(table, result.model, result, ours)
 
 
 def _measured(result: BenchResult | None, method: str, ratio: float | None) -> Variant | None:
-    """Our variant of a row; the baseline may have no ratio, since it has nothing to set."""
+    """Our variant of a row."""
     if result is None or ratio is None:
         return None
     for variant in result.variants:
-        share = 1.0 if variant.pipeline == "baseline" else variant.ratio
-        if variant.pipeline == _METHODS[method] and share is not None and math.isclose(share, ratio, abs_tol=1e-3):
+        ours = _ratio(variant)
+        if variant.pipeline == _METHODS[method] and ours is not None and math.isclose(ours, ratio, abs_tol=1e-3):
             return variant
     return None
 
 
-def _own_rows(table: int, result: BenchResult) -> Iterator[_Row]:
-    """All that was measured with the pipelines of a table, on a model that the paper has not."""
+def _ratio(variant: Variant) -> float | None:
+    """The ratio of a variant; the baseline has none that could be set, but keeps every token."""
+    return 1.0 if variant.pipeline == "baseline" else variant.ratio
+
+
+def _our_rows(table: int, result: BenchResult) -> Iterator[_Row]:
+    """Every variant that runs a pipeline of a table, on a model that the paper lacks."""
     methods = {row[0] for (number, _), rows in _PRINTED.items() if number == table for row in rows}
     named = {_METHODS[method]: method for method in methods}
     for variant in result.variants:
         if variant.pipeline in named:
-            ratio = 1.0 if variant.pipeline == "baseline" else variant.ratio
-            yield _Row(named[variant.pipeline], ratio, None, variant)
+            yield _Row(named[variant.pipeline], _ratio(variant), None, variant)
 
 
 def _tables(block: _Block, width: int) -> Iterator[Table]:
-    """The block as one table where the console is wide enough, else as one of TTFT and one of TPOT and memory."""
+    """The block as one table where the console is wide enough, else one of TTFT and one of TPOT and memory."""
     halves = (slice(len(_TTFT)), slice(len(_TTFT), None))
     for part in (slice(None),) if width >= _WIDE else halves:
-        table = simple_table("method", ">kept", *(_TTFT + _AFTERWARDS)[part], title=f"[bold]{escape(block.model)}[/]")
+        table = simple_table("method", ">kept", *(_TTFT + _DECODING)[part], title=f"[bold]{escape(block.model)}[/]")
         for column in table.columns:
             column.no_wrap = True
             column.style = "dim" if str(column.header).endswith("paper") else ""
         for row in block.rows:
             kept = "dynamic" if row.ratio is None and row.paper else percent(row.ratio)
-            table.add_row(row.method, kept, *(_ttft(block, row) + _afterwards(block, row))[part])
+            table.add_row(row.method, kept, *(_ttft(block, row) + _decoding(block, row))[part])
         yield table
 
 
@@ -253,7 +255,7 @@ def _ttft(block: _Block, row: _Row) -> tuple[str | Text, ...]:
     return (*paper, *ours, _times(gain.ideal if gain else None))
 
 
-def _afterwards(block: _Block, row: _Row) -> tuple[str | Text, ...]:
+def _decoding(block: _Block, row: _Row) -> tuple[str | Text, ...]:
     paper: tuple[str, ...] = ("–",) * 3
     ours: tuple[str | Text, ...] = ("–",) * 3
     if row.paper:
@@ -270,7 +272,7 @@ def _times(gain: float | None, note: str | None = None) -> str:
 
 
 def _below(block: _Block, unmeasured: Mapping[str, str]) -> Iterator[str]:
-    """Lines of markup under a block: where our figures are from, or why there are none, and what is odd in it."""
+    """Lines of markup under a block: where our figures come from or why there are none, and notes on the paper's."""
     result = block.result
     if result is None:
         reason = unmeasured.get(block.model, "no bench of this model was given")

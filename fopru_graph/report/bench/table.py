@@ -1,44 +1,41 @@
-"""A bench as tables in the terminal: time to first token, what follows it, and the stages."""
+"""A bench as tables on the terminal: time to first token, decoding and memory, and the stages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from fopru_graph.terminal.console import milliseconds, percent, simple_table, size, stdout_console
-
-if TYPE_CHECKING:
-    from fopru_graph.results.bench import BenchResult, Gain, Variant
-
-STAGES = ("encode", "score", "select", "project", "prefill", "decode")  # those of `measure`, in the order they run
+from fopru_graph.results.bench import STAGES, BenchResult, Gain, Variant
+from fopru_graph.terminal.console import simple_table, stdout_console
+from fopru_graph.terminal.format import milliseconds, percent, size
 
 
 def show_bench(result: BenchResult, out: Console | None = None) -> None:
-    """Print a bench on stdout, or on ``out``: three tables no wider than 80 columns, and what one must know of them."""
+    """Print a bench on stdout, or on ``out``: three tables no wider than 80 columns, and notes on how to read them."""
     out = out or stdout_console()
     out.print(f"[bold]{escape(result.model)}[/] [dim]on {escape(machine_name(result.machine))}[/]\n")
-    for table in (_first_token(result), _afterwards(result), _stages(result)):
+    for table in (_first_token(result), _decoding(result), _stages(result)):
         out.print(table)
         out.print()
     for line in _remarks(result):
-        out.print(line, soft_wrap=not out.is_terminal)  # whole lines for files and pipes
+        out.print(line, soft_wrap=not out.is_terminal)  # files and pipes get whole lines
 
 
 def machine_name(machine: Mapping[str, Any]) -> str:
-    """The device and the number type of a bench, from the machine's ``device_name`` or ``device``, and ``dtype``."""
+    """Device and number type of a machine, e.g. ``NVIDIA A100, float16``."""
     parts = (machine.get("device_name") or machine.get("device"), machine.get("dtype"))
     return ", ".join(str(part) for part in parts if part) or "an unnamed machine"
 
 
 def gain_text(gain: Gain | None, noise: Gain | None = None) -> Text:
-    """The measured gain, e.g. ``1.63×``; green where its whole interval is above the noise, red where it is below.
+    """The measured gain, e.g. ``1.63×``; green where its whole interval is above ``noise``, red where it is below.
 
-    ``noise`` is the reference against itself: an interval that does not clear that one shows no change.
+    ``noise`` is the gain of the reference against itself: an interval that overlaps it shows no change.
     """
     if gain is None:
         return Text("–")
@@ -52,7 +49,7 @@ def interval(gain: Gain | None, digits: int = 2) -> str:
 
 
 def visual_tokens(variant: Variant) -> str:
-    """Visual tokens in the first and, where they are fewer, in the last layer of the language model."""
+    """Visual tokens in the first and, where they are fewer, the last decoder layer, e.g. ``432→288``."""
     if not variant.visual_per_layer:
         return "–"
     first, last = variant.visual_per_layer[0], variant.visual_per_layer[-1]
@@ -60,7 +57,7 @@ def visual_tokens(variant: Variant) -> str:
 
 
 def _table(title: str, *columns: str) -> Table:
-    """A table whose first column, the pipeline, is the only one that may break, so that figures stay whole."""
+    """A table in which only the first column, the pipeline, may break, so that numbers stay whole."""
     table = simple_table("pipeline", ">kept", *columns, title=title)
     for column in table.columns[1:]:
         column.no_wrap = True
@@ -68,7 +65,7 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _row(variant: Variant) -> tuple[str, str]:
+def _name(variant: Variant) -> tuple[str, str]:
     return escape(variant.pipeline), percent(variant.ratio)
 
 
@@ -79,19 +76,16 @@ def _first_token(result: BenchResult) -> Table:
     )
     for variant in result.variants:
         gain, p90 = variant.ttft_gain, Text(milliseconds(variant.ttft.p90), "dim")
-        cells: tuple[Text | str, ...] = (
-            gain_text(gain, result.self_gain),
-            interval(gain),
-            f"{gain.ideal:.2f}×",
-            f"{100 * gain.reached:.0f} %",
-        )
         if variant.label == result.reference:
-            cells = Text(f"{gain.measured:.2f}×", "dim"), Text("reference", "dim"), "", ""
-        table.add_row(*_row(variant), milliseconds(variant.ttft.median), p90, *cells)
+            entries: tuple[Text | str, ...] = Text(f"{gain.measured:.2f}×", "dim"), Text("reference", "dim"), "", ""
+        else:
+            gains = gain_text(gain, result.self_gain), interval(gain)
+            entries = *gains, f"{gain.ideal:.2f}×", f"{100 * gain.reached:.0f} %"
+        table.add_row(*_name(variant), milliseconds(variant.ttft.median), p90, *entries)
     return table
 
 
-def _afterwards(result: BenchResult) -> Table:
+def _decoding(result: BenchResult) -> Table:
     counts = sorted({variant.new_tokens for variant in result.variants})
     new = f"{'/'.join(map(str, counts))} new tokens"
     table = _table(
@@ -101,7 +95,7 @@ def _afterwards(result: BenchResult) -> Table:
     for variant in result.variants:
         is_reference = variant.label == result.reference and variant.tpot_gain
         table.add_row(
-            *_row(variant),
+            *_name(variant),
             visual_tokens(variant),
             milliseconds(variant.tpot.median if variant.tpot else None, 2),
             Text("1.00×", "dim") if is_reference else gain_text(variant.tpot_gain),
@@ -116,12 +110,12 @@ def _stages(result: BenchResult) -> Table:
     table = _table("[bold]stages[/] [dim](medians, ms)[/]", *(f">{stage}" for stage in STAGES))
     for variant in result.variants:
         timings = (variant.stages.get(stage) for stage in STAGES)
-        table.add_row(*_row(variant), *(milliseconds(timing.median if timing else None, 2) for timing in timings))
+        table.add_row(*_name(variant), *(milliseconds(timing.median if timing else None, 2) for timing in timings))
     return table
 
 
 def _remarks(result: BenchResult) -> Iterator[str]:
-    """Lines of markup: what the figures are relative to, how sure they are, and what is missing."""
+    """Lines of markup: what was not measured, what gains are relative to, and how certain they are."""
     if result.interrupted:
         yield "[bold yellow]interrupted:[/] the figures are those of the rounds that were finished"
     for line in result.skipped:
@@ -139,6 +133,6 @@ def _remarks(result: BenchResult) -> Iterator[str]:
 
 
 def machine_line(machine: Mapping[str, Any]) -> str:
-    """What the machine's description says in words and numbers, as one line; its lists and objects are left out."""
+    """The texts and numbers of a machine's description as one line; its lists and objects are left out."""
     facts = {key: value for key, value in machine.items() if isinstance(value, str | int | float)}
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items()) or "not described"

@@ -1,1 +1,1 @@
-"""An evaluation's results folder as one page, with its figures and tables; read from plain files, without torch."""
+"""The page of a results folder with its figures and tables; it reads plain files and needs no torch."""

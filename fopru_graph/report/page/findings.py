@@ -1,29 +1,38 @@
-"""What a study found, in plain language: the best method at every ratio, and every loss."""
+"""The findings of a study: the best method at every ratio, and sentences about references, losses and failures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
-from fopru_graph.report.page.table import Entry, Table
-from fopru_graph.report.page.tables import points_text
+from fopru_graph.report.page.table import NO_ENTRY, Entry, Table
 from fopru_graph.results.comparisons import RANDOM, UNPRUNED, Comparison
 from fopru_graph.results.methods import Method, Point, Ratio, Role, Study, one_line
-from fopru_graph.terminal.console import percent
+from fopru_graph.terminal.format import accuracy_text, percent, ratio_text
 
-_AS_WRITTEN = "as written"
+
+@dataclass(frozen=True)
+class Sentences:
+    """A list of sentences for the page, below a title if it has one."""
+
+    template: ClassVar[str] = "sentences"
+    lines: tuple[str, ...]
+    title: str = ""
+    note: str = ""
 
 
 def references(study: Study) -> Iterator[str]:
-    """A sentence for every task: what the model does with all of the picture, and with none of it."""
+    """A sentence for every task: the accuracy of the unpruned model, and that without any visual token."""
     blind = study.of(Role.BLIND)
     for task in study.tasks:
-        named = (
+        references = (
             ("the unpruned model scores", study.unpruned.get(task)),
             ("without any visual token it scores", blind.at(task, None) if blind is not None else None),
         )
         parts = [
-            f"{words} {points_text(point.accuracy)} % {_interval(point)}"
-            for words, point in named
+            f"{words} {accuracy_text(point.accuracy)} % {_interval(point)}"
+            for words, point in references
             if point is not None and point.accuracy is not None
         ]
         if parts:
@@ -31,12 +40,9 @@ def references(study: Study) -> Iterator[str]:
 
 
 def best_table(study: Study, comparisons: Sequence[Comparison]) -> Table | None:
-    """The best method at every ratio on every task, with its interval and how far it is from the unpruned model.
-
-    Random and the downsampled picture take part: where one of them wins, it stands there.
-    """
-    to_whole = {
-        (c.subject.task, c.subject.method, c.subject.ratio): c
+    """The best methods at every ratio on every task; random and the downsampled picture can win too."""
+    signs = {
+        (c.subject.task, c.subject.method, c.subject.ratio): c.sign
         for c in comparisons
         if (c.subject.model, c.subject.against) == (study.model, UNPRUNED)
     }
@@ -46,22 +52,15 @@ def best_table(study: Study, comparisons: Sequence[Comparison]) -> Table | None:
         for task in study.tasks:
             winners = _winners(study, task, ratio)
             if not winners:
-                row.append(Entry("–"))
+                row.append(NO_ENTRY)
                 continue
-            first = winners[0]
-            point = first.points[task][ratio]
+            labels = [method.label for method in winners]
+            point = winners[0].points[task][ratio]
+            note = f"{accuracy_text(point.accuracy)} {_interval(point)}"
+            row.append(Entry(", ".join(labels), note=note, sign=signs.get((task, labels[0], ratio), 0)))
             low, high = point.ci or (None, None)
-            found = to_whole.get((task, first.label, ratio))
-            row.append(
-                Entry(
-                    ", ".join(method.label for method in winners),
-                    note=f"{points_text(point.accuracy)} {_interval(point)}",
-                    sign=found.sign if found else 0,
-                )
-            )
-            names = " ".join(method.label for method in winners)
             figures = {"accuracy": point.accuracy, "ci_low": low, "ci_high": high}
-            records.append({"model": study.model, "ratio": ratio, "task": task, "best": names} | figures)
+            records.append({"model": study.model, "ratio": ratio, "task": task, "best": " ".join(labels)} | figures)
         rows.append(tuple(row))
     if not records:
         return None
@@ -71,16 +70,16 @@ def best_table(study: Study, comparisons: Sequence[Comparison]) -> Table | None:
         "down. The best of several is chosen after the fact, so its figure flatters it a little."
     )
     title = f"Best method at each ratio, {study.model}"
-    return Table("best", title, caption, ("Ratio", *study.tasks), (tuple(rows),), tuple(records), heads=1)
+    return Table("best", title, caption, ("Ratio", *study.tasks), [rows], records, heads=1)
 
 
 def _interval(point: Point) -> str:
-    """The 95 % interval of an accuracy in brackets; nothing where there is none."""
-    return f"[{points_text(point.ci[0])}, {points_text(point.ci[1])}]" if point.ci else ""
+    """The 95 % interval of an accuracy in brackets, if it is known."""
+    return f"[{accuracy_text(point.ci[0])}, {accuracy_text(point.ci[1])}]" if point.ci else ""
 
 
 def _winners(study: Study, task: str, ratio: float) -> list[Method]:
-    """The methods with the highest accuracy at a ratio, as it is printed."""
+    """The methods with the highest accuracy at a ratio, after rounding as it is printed."""
     known = [
         (round(point.accuracy, 4), method)
         for method in study.methods
@@ -105,9 +104,9 @@ def losses(study: Study, comparisons: Sequence[Comparison]) -> Iterator[str]:
             for role in (Role.RANDOM, Role.DOWNSAMPLE):
                 below, compared = _below(study, role, method, task)
                 if below:
-                    where = f"all {len(below)} ratios" if 1 < len(below) == compared else _listed(below)
+                    ratios = f"all {len(below)} ratios" if 1 < len(below) == compared else _listed(below)
                     certain = [ratio for ratio in below if role is Role.RANDOM and (task, method.label, ratio) in clear]
-                    parts.append(f"below {role} at {where}" + (f" (clearly at {_listed(certain)})" if certain else ""))
+                    parts.append(f"below {role} at {ratios}" + (f" (clearly at {_listed(certain)})" if certain else ""))
             if not_above := _not_above_blind(study, method, task):
                 parts.append(f"not above blind at {_listed(not_above)}")
             if parts:
@@ -121,13 +120,13 @@ def failures(study: Study) -> Iterator[str]:
             for ratio, point in sorted(method.points.get(task, {}).items(), key=lambda item: item[0] or 0):
                 if point.cell.failed:
                     why = one_line(point.cell.summary.first_error or "no reason is recorded", 200)
-                    yield f"{method.label} on {task}, {_ratio(ratio)}: every sample failed, the first with: {why}"
+                    yield f"{method.label} on {task}, {ratio_text(ratio)}: every sample failed, the first with: {why}"
 
 
 def _below(study: Study, role: Role, method: Method, task: str) -> tuple[list[Ratio], int]:
-    """The ratios below 1 at which a method is less accurate than the one of a role, and how many were compared."""
+    """The ratios below 1 at which a method scores less than the reference of a role, and how many were compared."""
     reference, compared = study.of(role), 0
-    found: list[Ratio] = []
+    below: list[Ratio] = []
     if reference is None or reference is method:
         return [], 0
     for ratio in study.ratios:
@@ -136,22 +135,19 @@ def _below(study: Study, role: Role, method: Method, task: str) -> tuple[list[Ra
             continue
         compared += 1
         if point.accuracy < other.accuracy:
-            found.append(ratio)
-    return found, compared
+            below.append(ratio)
+    return below, compared
 
 
 def _not_above_blind(study: Study, method: Method, task: str) -> list[Ratio]:
+    """The ratios at which a method scores no more than the model without any visual token, largest first."""
     blind = study.of(Role.BLIND)
     reference = blind.at(task, None) if blind is not None else None
     if reference is None or reference.accuracy is None:
         return []
-    own = sorted(method.points.get(task, {}).items(), key=lambda item: -(item[0] or 0))
-    return [ratio for ratio, point in own if point.accuracy is not None and point.accuracy <= reference.accuracy]
+    by_ratio = sorted(method.points.get(task, {}).items(), key=lambda item: -(item[0] or 0))
+    return [ratio for ratio, point in by_ratio if point.accuracy is not None and point.accuracy <= reference.accuracy]
 
 
 def _listed(ratios: Sequence[Ratio]) -> str:
-    return ", ".join(map(_ratio, ratios))
-
-
-def _ratio(ratio: Ratio) -> str:
-    return _AS_WRITTEN if ratio is None else percent(ratio)
+    return ", ".join(map(ratio_text, ratios))

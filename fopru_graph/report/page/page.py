@@ -1,163 +1,180 @@
-"""The page: one HTML file that needs nothing else, for screens of any width, light and dark, and for paper."""
+"""The page: one HTML file that needs nothing else, filled from the templates of this folder."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Sequence
+import functools
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
 
-from fopru_graph.report.page.css import STYLE
-from fopru_graph.report.page.html import Markup, element, escape, join, void
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from fopru_graph.report.bench.table import machine_line
+from fopru_graph.report.page.findings import Sentences
 from fopru_graph.report.page.pictures import Kept
-from fopru_graph.report.page.provenance import provenance
-from fopru_graph.report.page.style import Drawing, inline_svg
-from fopru_graph.report.page.table import Table, to_html
-from fopru_graph.results.methods import Study
-from fopru_graph.results.reading import LeftOut
+from fopru_graph.report.page.style import Drawing
+from fopru_graph.report.page.table import Table
+from fopru_graph.report.plots import COLOURS, INK, PALE, PAPER
+from fopru_graph.results.methods import Study, one_line
+from fopru_graph.results.reading import Data, LeftOut
+from fopru_graph.terminal.format import accuracy_text, counted, ratio_text
+
+SECTIONS = {
+    "findings": "Findings",
+    "accuracy": "Accuracy against retention",
+    "relative": "Relative accuracy by strategy",
+    "time": "Accuracy against time to first token",
+    "tokens": "Tokens and KV cache",
+    "attention": "Attention and kept tokens",
+    "tables": "Tables",
+    "paired": "Paired comparisons",
+}
+Block = Sentences | Table | Drawing | Kept  # each names the template that shows it
 
 
 @dataclass(frozen=True, eq=False)
 class Chapter:
-    """All that the page says of one model."""
+    """All that the page says about one model: blocks by section, with a key for each of `SECTIONS`."""
 
     study: Study
-    best: Table | None
-    references: tuple[str, ...]
-    losses: tuple[str, ...]
-    failures: tuple[str, ...]
-    figures: dict[str, Drawing]
-    kept: tuple[Kept, ...]
-    accuracy: Table
-    types: tuple[Table, ...]
-    ablation: Table | None
-    paired: tuple[Table, ...]
-    groups: tuple[Table, ...]
+    sections: Mapping[str, Sequence[Block]]
 
     @property
-    def tables(self) -> tuple[Table, ...]:
-        """Every table."""
-        some = (self.best, self.accuracy, *self.types, self.ablation, *self.paired, *self.groups)
-        return tuple(table for table in some if table is not None)
+    def tables(self) -> list[Table]:
+        """The tables of all sections."""
+        return [block for blocks in self.sections.values() for block in blocks if isinstance(block, Table)]
+
+    @property
+    def drawings(self) -> list[Drawing]:
+        """The figures of all sections."""
+        return [block for blocks in self.sections.values() for block in blocks if isinstance(block, Drawing)]
+
+    @property
+    def summary(self) -> str:
+        """What was measured, how often and when, e.g. ``2 methods and the unpruned model on pope (500 samples), …``."""
+        study = self.study
+        counts = []
+        for task in study.tasks:
+            points = [point for method in study.methods for point in method.points.get(task, {}).values()]
+            points += [study.unpruned[task]] if task in study.unpruned else []
+            counts.append(f"{task} ({max(point.cell.summary.n for point in points)} samples)")
+        unpruned = "and the unpruned model" if study.unpruned else "without an unpruned model to compare with"
+        days = sorted(cell.identity.started[:10] for cell in study.cells if cell.identity.started)
+        when = "" if not days else f", {days[0]}" if days[0] == days[-1] else f", {days[0]} to {days[-1]}"
+        methods = counted(len(study.methods), "method")
+        return f"{methods} {unpruned} on {', '.join(counts)}, {len(study.cells)} cells{when}"
 
 
 def page(chapters: Sequence[Chapter], left_out: Sequence[LeftOut]) -> str:
     """The whole page; the same content always gives the same text."""
-    models = ", ".join(chapter.study.model for chapter in chapters)
-    title = f"Visual-token pruning on {models}"
-    sections = [
-        _section("findings", "Findings", chapters, _findings),
-        _section("accuracy", "Accuracy against retention", chapters, lambda c: _figure(c, "accuracy")),
-        _section("relative", "Relative accuracy by strategy", chapters, lambda c: _figure(c, "relative")),
-        _section("time", "Accuracy against time to first token", chapters, lambda c: _figure(c, "ttft")),
-        _section("tokens", "Tokens and KV cache", chapters, lambda c: _figure(c, "tokens")),
-        _section("attention", "Attention and kept tokens", chapters, _attention),
-        _section("tables", "Tables", chapters, _tables),
-        _section("paired", "Paired comparisons", chapters, _paired),
-    ]
-    shown = [section for section in sections if section is not None]
-    shown.append(("provenance", "Provenance", provenance([chapter.study for chapter in chapters])))
-    links = [element("li", element("a", name, href=f"#{key}")) for key, name, _ in shown]
-    body = join(
-        element("header", element("h1", title), _summary(chapters)),
-        _left_out(left_out),
-        element("nav", element("ol", *links), aria_label="Sections"),
-        element("main", *(element("section", element("h2", name), content, id=key) for key, name, content in shown)),
+    return render(
+        "page",
+        title=f"Visual-token pruning on {', '.join(chapter.study.model for chapter in chapters)}",
+        chapters=chapters,
+        left_out=left_out,
+        sections={key: name for key, name in SECTIONS.items() if any(chapter.sections[key] for chapter in chapters)},
+        provenance=_provenance([chapter.study for chapter in chapters]),
     )
-    head = join(
-        void("meta", charset="utf-8"),
-        void("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        void("meta", name="color-scheme", content="light dark"),
-        element("title", title),
-        element("style", Markup(STYLE)),
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill ``templates/TEMPLATE.html.jinja``. Text is escaped; characters that HTML forbids become U+FFFD.
+
+    A block is shown by its own template, e.g. ``render(table.template, block=table)``.
+    """
+    text = _environment().get_template(f"{template}.html.jinja").render(values)
+    return re.sub(r"[^\n\t\x20-\uD7FF\uE000-\U0010FFFF]", "\ufffd", text)
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader(__package__),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
     )
-    return f"<!DOCTYPE html>\n{element('html', element('head', head), element('body', body), lang='en')}\n"
+    environment.filters.update(accuracy_text=accuracy_text, one_line=one_line, ratio_text=ratio_text)
+    environment.globals["inline_svg"] = inline_svg
+    return environment
 
 
-def _section(
-    key: str, name: str, chapters: Sequence[Chapter], content: Callable[[Chapter], Markup]
-) -> tuple[str, str, Markup] | None:
-    """A section with a part for every model; None where no model has anything in it."""
-    parts = [(chapter.study.model, content(chapter)) for chapter in chapters]
-    several = len(parts) > 1
-    inside = [join(element("h3", model) if several else None, part) for model, part in parts if part]
-    return (key, name, join(*inside)) if inside else None
+def inline_svg(svg: bytes, prefix: str, alt: str) -> Markup:
+    """An SVG file of matplotlib as an element of the page.
+
+    Its ids get a prefix, since they must differ from those of other figures; its colours become variables of the
+    style sheet, which has other values for dark screens; metadata is left out.
+    """
+    root = ElementTree.fromstring(svg)
+    for metadata in root.findall("{*}metadata"):
+        root.remove(metadata)
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        element.attrib = {_local(name): _adapted(_local(name), value, prefix) for name, value in element.items()}
+        element.text = (element.text or "").strip() or None
+        element.tail = "\n"
+    root.attrib = {"role": "img", "aria-label": alt, **root.attrib}
+    return Markup(ElementTree.tostring(root, encoding="unicode").strip())
 
 
-def _summary(chapters: Sequence[Chapter]) -> Markup:
-    """What was measured, when, with what."""
-    lines = []
-    for chapter in chapters:
-        study = chapter.study
-        counts = []
-        for task in study.tasks:
-            own = [point.cell.summary.n for method in study.methods for point in method.points.get(task, {}).values()]
-            own += [study.unpruned[task].cell.summary.n] if task in study.unpruned else []
-            counts.append(f"{task} ({max(own)} samples)")
-        days = sorted(cell.identity.started[:10] for cell in study.cells if cell.identity.started)
-        when = "" if not days else f", {days[0]}" if days[0] == days[-1] else f", {days[0]} to {days[-1]}"
-        methods = f"{len(study.methods)} method{'s' if len(study.methods) != 1 else ''}"
-        unpruned = "and the unpruned model" if study.unpruned else "without an unpruned model to compare with"
-        lines.append(
-            element(
-                "p",
-                element("strong", study.model),
-                f": {methods} {unpruned} on {', '.join(counts)}, {len(study.cells)} cells{when}.",
-            )
-        )
-    return join(*lines)
+def _local(name: str) -> str:
+    """A name without its namespace, which HTML does not know, e.g. ``{http://www.w3.org/2000/svg}path`` → ``path``."""
+    namespace, _, local = name.rpartition("}")
+    return f"xlink:{local}" if namespace.endswith("xlink") else local
 
 
-def _left_out(left_out: Sequence[LeftOut]) -> Markup | None:
-    if not left_out:
-        return None
-    rows = [element("li", element("code", one.name), f": {one.reason}") for one in left_out]
-    return element("aside", element("h2", "Left out of this report"), element("ul", *rows), class_="warning")
+def _adapted(name: str, value: str, prefix: str) -> str:
+    if name == "id":
+        return f"{prefix}-{value}"
+    if name == "xlink:href" and value.startswith("#"):
+        return f"#{prefix}-{value[1:]}"
+    value = value.replace("url(#", f"url(#{prefix}-")
+    for colour in (INK, PALE, PAPER, *COLOURS):
+        value = value.replace(f": {colour}", f": var({css_variable(colour)})")
+    return value
 
 
-def _findings(chapter: Chapter) -> Markup:
-    parts = [element("ul", *(_item(text) for text in chapter.references))] if chapter.references else []
-    parts += [to_html(chapter.best)] if chapter.best else []
-    if chapter.losses:
-        parts.append(element("h4", "Where a method loses"))
-        parts.append(element("ul", *(_item(text) for text in chapter.losses)))
-        note = "By the figures as measured; “clearly” where the paired test against random says so too, see below."
-        parts.append(element("p", note, class_="note"))
-    if chapter.failures:
-        parts.append(element("h4", "What failed"))
-        parts.append(element("ul", *(_item(text) for text in chapter.failures)))
-    return join(*parts)
+def css_variable(colour: str) -> str:
+    """The variable of ``page.css`` for a colour of the figures."""
+    return f"--c{colour.removeprefix('#')}"
 
 
-def _item(text: str) -> Markup:
-    """A sentence of a list, whose percentages do not break."""
-    return element("li", text.replace(" %", "\u00a0%"))
+@dataclass(frozen=True)
+class _Provenance:
+    """Where the figures come from: lines of facts by heading, and the commands that were run."""
+
+    facts: Mapping[str, Sequence[str]]
+    commands: Sequence[str]
 
 
-def _figure(chapter: Chapter, key: str) -> Markup:
-    drawing = chapter.figures.get(key)
-    if drawing is None:
-        return Markup("")
-    svg = Markup(inline_svg(drawing.svg, drawing.name, escape(drawing.alt)))
-    scroll = element("div", svg, class_="scroll figure", tabindex="0", role="region", aria_label=drawing.title)
-    return element("figure", scroll, element("figcaption", drawing.caption))
+def _provenance(studies: Sequence[Study]) -> _Provenance:
+    cells = [cell for study in studies for cell in study.cells]
+    commands = dict.fromkeys(shlex.join(cell.identity.command) for cell in cells if cell.identity.command)
+    facts = {
+        "Versions": _distinct(_listed(cell.identity.versions) for cell in cells),
+        "Machines": _distinct(machine_line(cell.identity.machine) for cell in cells),
+        "Tasks and scorers": _distinct(f"{cell.identity.task}: {cell.identity.scorer}" for cell in cells),
+        "Data": _distinct(f"{cell.identity.task}: {_source(cell.identity.data)}" for cell in cells),
+    }
+    return _Provenance(facts, [*(" ".join(command.splitlines()) for command in commands), "fopru-graph report DIR"])
 
 
-def _attention(chapter: Chapter) -> Markup:
-    pictures = [
-        element(
-            "figure",
-            void("img", src=f"data:{kept.media};base64,{base64.b64encode(kept.data).decode()}", alt=kept.alt),
-            element("figcaption", kept.caption),
-        )
-        for kept in chapter.kept
-    ]
-    return join(_figure(chapter, "attention"), *pictures)
+def _distinct(lines: Iterable[str]) -> list[str]:
+    """Every different line; with the number of cells that it is true of, where there are several lines."""
+    counts = Counter(lines)
+    return [f"{line} ({counted(n, 'cell')})" if len(counts) > 1 else line for line, n in counts.items()]
 
 
-def _tables(chapter: Chapter) -> Markup:
-    found = (chapter.accuracy, *chapter.types, chapter.ablation)
-    return join(*(to_html(table) for table in found if table is not None))
+def _listed(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in facts.items()) or "not recorded"
 
 
-def _paired(chapter: Chapter) -> Markup:
-    return join(*(to_html(table) for table in (*chapter.paired, *chapter.groups)))
+def _source(data: Data) -> str:
+    return f"{data.source or 'source not recorded'}, fingerprint {data.fingerprint or 'not recorded'}"

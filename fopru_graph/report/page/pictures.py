@@ -1,29 +1,32 @@
-"""Pictures that cells left: kept tokens side by side, and how concentrated the encoder's attention is."""
+"""Pictures from the folders of cells: kept tokens, and the attention of the vision encoder."""
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, ClassVar
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fopru_graph.pictures.attention import draw_concentration
-from fopru_graph.report.page.style import Drawing, drawn
+from fopru_graph.report.page.style import Drawing, to_drawing
 from fopru_graph.results.methods import Method, Role, Study, one_line
 from fopru_graph.results.reading import LeftOut, Share, read_file
-from fopru_graph.terminal.console import percent
+from fopru_graph.terminal.format import counted, ratio_text
 
-_SHOWN = ("fopru_rank", "fopru_row")  # the two strategies of the paper's Figure 4
-_MOST = 3  # pictures a method
+_STRATEGIES = ("fopru_rank", "fopru_row")  # those of the paper's Figure 4
+_MOST = 3  # pictures per method
 _WIDTHS = (1200, 900, 640, 420)  # pixels, tried until all pictures fit
-_POINTS = 21  # of a curve: 0, 5, …, 100 %
+_POINTS = 21  # of a curve: at 0, 5, …, 100 %
 
 
 class _Facts(BaseModel):
+    """The JSON file beside a picture of kept tokens."""
+
     source: str = ""
     question: str = ""
     answer: str = ""
@@ -33,7 +36,7 @@ class _Facts(BaseModel):
 
 
 class _Concentration(BaseModel):
-    """One picture of an ``attention.json``."""
+    """A picture in an ``attention.json``."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -45,6 +48,8 @@ class _Concentration(BaseModel):
 
 
 class _Attention(BaseModel):
+    """An ``attention.json``."""
+
     model: str
     layers: Annotated[int, Field(ge=1)]
     read_layer: int
@@ -66,22 +71,29 @@ class _Attention(BaseModel):
 
 @dataclass(frozen=True)
 class Kept:
-    """A picture of the tokens that a method kept, small enough for the page, with its media type."""
+    """A picture of the tokens that a method kept, as a file of the type ``media`` (``image/png`` or ``image/jpeg``)."""
 
+    template: ClassVar[str] = "kept"
     data: bytes
     media: str
     caption: str
     alt: str
 
+    @property
+    def base64(self) -> str:
+        """The file for a data URL."""
+        return base64.b64encode(self.data).decode()
+
 
 def kept_pictures(study: Study, most: int) -> tuple[list[Kept], list[LeftOut]]:
-    """Pictures of rank and row pruning, or of the first methods that have any, at the ratio nearest to a quarter.
+    """Pictures of rank and row pruning, or of the first methods that have any, at the ratio nearest to 25 %.
 
-    Together they have no more than ``most`` bytes; they are scaled down for that, and left out at last.
+    Together they take at most ``most`` bytes: all are scaled down, and if that is not enough the last are dropped.
+    Pictures that cannot be read are the second result.
     """
     chosen = list(_chosen(study))
     for width in _WIDTHS:
-        found, left_out = [], []
+        pictures, left_out = [], []
         for method, ratio, path in chosen:
             facts = read_file(path.with_suffix(".json"), _Facts)
             try:
@@ -89,43 +101,40 @@ def kept_pictures(study: Study, most: int) -> tuple[list[Kept], list[LeftOut]]:
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 left_out.append(LeftOut(f"{path.parent.parent.name}/pictures/{path.name}", f"cannot be read: {error}"))
                 continue
-            found.append(Kept(*scaled, *_said(method, ratio, facts)))
-        if sum(len(picture.data) for picture in found) <= most:
+            pictures.append(Kept(*scaled, *_caption_and_alt(method, ratio, facts)))
+        if sum(len(picture.data) for picture in pictures) <= most:
             break
-    while sum(len(picture.data) for picture in found) > most:
-        found.pop()
-    return found, left_out
+    while sum(len(picture.data) for picture in pictures) > most:
+        pictures.pop()
+    return pictures, left_out
 
 
 def _chosen(study: Study) -> Iterator[tuple[Method, float | None, Path]]:
-    """The pictures to show, those of the same sample behind each other."""
-    candidates = [method for method in study.methods if method.pipeline in _SHOWN] or [
-        method for method in study.methods if method.role is Role.METHOD
-    ]
+    """The pictures to show: of the first task that has any, sample by sample."""
+    methods = [method for method in study.methods if method.pipeline in _STRATEGIES]
+    methods = methods or [method for method in study.methods if method.role is Role.METHOD]
     for task in study.tasks:
-        having = [(method, *nearest) for method in candidates if (nearest := _nearest(method, task)) is not None][:2]
-        if having:
-            names = sorted(
-                {path.name for _, _, paths in having for path in paths}, key=lambda name: int(Path(name).stem)
-            )
-            for name in names[:_MOST]:
-                for method, ratio, paths in having:
+        pictured = [(method, *nearest) for method in methods if (nearest := _nearest(method, task)) is not None][:2]
+        if pictured:
+            names = {path.name for _, _, paths in pictured for path in paths}
+            for name in sorted(names, key=lambda name: int(Path(name).stem))[:_MOST]:
+                for method, ratio, paths in pictured:
                     yield from ((method, ratio, path) for path in paths if path.name == name)
             return
 
 
 def _nearest(method: Method, task: str) -> tuple[float | None, list[Path]] | None:
-    """The ratio nearest to a quarter at which a method has pictures on a task, and these."""
-    found = []
+    """The ratio nearest to 25 % at which a method has pictures of a task, and their paths."""
+    candidates = []
     for ratio, point in method.points.get(task, {}).items():
         paths = [path for path in (point.cell.folder / "pictures").glob("*.png") if path.stem.isdecimal()]
         if paths:
-            found.append((abs((ratio if ratio is not None else 1.0) - 0.25), ratio, paths))
-    return min(found, key=lambda item: item[0])[1:] if found else None
+            candidates.append((abs((ratio if ratio is not None else 1.0) - 0.25), ratio, paths))
+    return min(candidates, key=lambda item: item[0])[1:] if candidates else None
 
 
 def _scaled(path: Path, width: int) -> tuple[bytes, str]:
-    """A picture no wider than said, as PNG or as JPEG: whichever is smaller, the latter for photographs."""
+    """A picture at most ``width`` pixels wide, as PNG or JPEG, whichever is smaller, and its media type."""
     with Image.open(path) as opened:
         picture = opened.convert("RGB")
     if picture.width > width:
@@ -139,9 +148,8 @@ def _scaled(path: Path, width: int) -> tuple[bytes, str]:
     return min(files, key=lambda file: len(file[0]))
 
 
-def _said(method: Method, ratio: float | None, facts: _Facts | None) -> tuple[str, str]:
-    """Caption and alternative text of a picture."""
-    at = f"{method.label} {'as written' if ratio is None else f'at {percent(ratio)}'}"
+def _caption_and_alt(method: Method, ratio: float | None, facts: _Facts | None) -> tuple[str, str]:
+    at = f"{method.label} {'' if ratio is None else 'at '}{ratio_text(ratio)}"
     if facts is None:
         return at, f"Tokens kept by {at}"
     counts = f"{facts.final} of {facts.encoded} visual tokens left in the last layer"
@@ -150,24 +158,26 @@ def _said(method: Method, ratio: float | None, facts: _Facts | None) -> tuple[st
 
 
 def concentration_figure(study: Study, name: str) -> tuple[Drawing | None, list[LeftOut]]:
-    """The attention of the encoder as the first cell recorded it that did; call within `look.style`."""
+    """The attention of the vision encoder from the first cell that recorded it; call it within `page_settings`.
+
+    Files of attention that cannot be used are the second result.
+    """
     left_out = []
     for cell in study.cells:
         path = cell.folder / "attention.json"
         if not path.is_file():
             continue
-        data: Any = read_file(path, _Attention)
-        if data is None:
+        attention: _Attention | None = read_file(path, _Attention)
+        if attention is None:
             left_out.append(LeftOut(f"{cell.folder.name}/{path.name}", "torn or of an unknown format"))
             continue
-        figure = draw_concentration(data.model_dump() | {"model": study.model})
-        count = len(data.pictures)
+        figure = draw_concentration(attention.model_dump() | {"model": study.model})
         caption = (
-            f"{study.model}, {count} picture{'s' if count != 1 else ''}. Left: the share of the attention received "
+            f"{study.model}, {counted(len(attention.pictures), 'picture')}. Left: the share of the attention received "
             "that the top tokens of a layer hold, and the share of tokens that holds 80 % of it. Right: where it "
-            f"falls, layer by layer; layer {data.read_layer} is the one whose attention FoPru reads."
+            f"falls, layer by layer; layer {attention.read_layer} is the one whose attention FoPru reads."
         )
         title = "Attention of the vision encoder"
-        alt = f"{title}: curves of concentration for {data.layers} layers, and maps of some"
-        return drawn(figure, name, title, caption, alt), left_out
+        alt = f"{title}: curves of concentration for {attention.layers} layers, and maps of some"
+        return to_drawing(figure, name, title, caption, alt), left_out
     return None, left_out

@@ -1,144 +1,150 @@
-"""The tables of a study: accuracies as in the paper's Tables 1, 2 and 4, by type of question, and its ablation."""
+"""The tables of accuracies: by method as in the paper's Tables 1, 2 and 4, by type of question, and its ablation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from fopru_graph.report.page.table import Entry, Row, Table, best, better
-from fopru_graph.results.methods import (
-    ABLATIONS,
-    Method,
-    Point,
-    Ratio,
-    Role,
-    Study,
-    one_line,
-    points,
-    same_scores,
-)
-from fopru_graph.terminal.console import percent
+from fopru_graph.report.page.table import NO_ENTRY, Entry, Row, Table, best, better
+from fopru_graph.results.methods import ABLATIONS, Method, Point, Ratio, Role, Study, one_line, points, same_scores
+from fopru_graph.terminal.format import accuracy_text, counted, percent, ratio_text
 
-_NONE = Entry("–")
+_Labelled = tuple[str, list[Point | None]]  # a method's label, and its point on every task
 
 
 def accuracy_table(study: Study) -> Table:
-    """Methods × tasks at each ratio with their average: best of a ratio bold, better than unpruned underlined."""
-    whole = [study.unpruned.get(task) for task in study.tasks]
-    blocks = [_block(study, "100 %", [("unpruned", whole)], [])] if study.unpruned else []
+    """Methods × tasks at each ratio, with the mean over tasks."""
+    unpruned = _unpruned(study)
+    blocks = _unpruned_block(study)
     blind = study.of(Role.BLIND)
     if blind is not None:
-        blocks.append(_block(study, "none", [(blind.label, _row_points(study, blind, None))], whole))
-    others = [method for method in study.methods if method is not blind]
+        blocks.append(_block(study, "none", [_labelled(study, blind, None)], unpruned))
+    methods = [method for method in study.methods if method is not blind]
+    repeating = []
     for ratio in (None, 1.0, *study.ratios):
-        rows = [(method.label, _row_points(study, method, ratio)) for method in others]
-        rows = [(label, row) for label, row in rows if any(row)]
+        rows = [row for method in methods if any((row := _labelled(study, method, ratio))[1])]
         if ratio == 1.0:
-            rows = [(label, row) for label, row in rows if not _repeats(row, whole)]
+            repeating = [label for label, row in rows if _repeats(row, unpruned)]
+            rows = [(label, row) for label, row in rows if label not in repeating]
         if rows:
-            blocks.append(_block(study, "as written" if ratio is None else percent(ratio), rows, whole))
-    columns = ("Ratio", "Method", "Kept", *study.tasks, *(["Average"] if len(study.tasks) > 1 else []))
-    return Table(
-        "accuracy", f"Accuracy of {study.model}, %", _caption(study, others), columns, tuple(blocks), _records(study)
-    )
-
-
-def _caption(study: Study, methods: Iterable[Method]) -> str:
+            blocks.append(_block(study, ratio_text(ratio), rows, unpruned))
     caption = (
         "Kept is the measured share of the visual tokens in the last layer, averaged over tasks. At each ratio the "
         "best is bold; what is better than the unpruned model is underlined, whether by more than chance or not. "
         "Methods that ran as written keep what they choose, so their rows are not at one ratio. The average needs "
         "every task. – : not run; Failed: every sample is an error."
     )
-    same = [
-        method.label
-        for method in methods
-        if any(row := _row_points(study, method, 1.0))
-        and _repeats(row, [study.unpruned.get(task) for task in study.tasks])
-    ]
-    if same:
-        caption += f" At 100 % these score as the unpruned model on every sample and have no row: {', '.join(same)}."
-    return caption
+    if repeating:
+        same = ", ".join(repeating)
+        caption += f" At 100 % these score as the unpruned model on every sample and have no row: {same}."
+    title = f"Accuracy of {study.model}, %"
+    records = [_record(study, "unpruned", task, 1.0, point) for task, point in study.unpruned.items()]
+    records += [_record(study, method.label, task, ratio, point) for method, task, ratio, point in points(study)]
+    return Table("accuracy", title, caption, _columns(study), blocks, records)
 
 
-def _row_points(study: Study, method: Method, ratio: Ratio) -> list[Point | None]:
-    return [method.at(task, ratio) for task in study.tasks]
+def ablation_table(study: Study) -> Table | None:
+    """The paper's Table 3 at every ratio at which FoPru and at least one pipeline without a part of it were run."""
+    methods = {method.pipeline: method for method in study.methods if method.label in ABLATIONS}
+    blocks = _unpruned_block(study)
+    records: list[dict[str, Any]] = []
+    for ratio in study.ratios:
+        rows = [
+            (name, row)
+            for pipeline, name in ABLATIONS.items()
+            if pipeline in methods and any(row := _labelled(study, methods[pipeline], ratio)[1])
+        ]
+        if len(rows) > 1 and rows[-1][0] == "FoPru":
+            blocks.append(_block(study, percent(ratio), rows, _unpruned(study)))
+            records += [
+                _record(study, name, task, ratio, point)
+                for name, row in rows
+                for task, point in zip(study.tasks, row, strict=True)
+                if point is not None
+            ]
+    if not records:
+        return None
+    caption = (
+        "w/o Variance: the direction of the smaller variance is taken for significance. w/o Significance: "
+        "neighbouring tokens are pooled instead. w/o Reordering: kept tokens stay in the order of their "
+        "significance. At each ratio the best is bold; what is better than the unpruned model is underlined."
+    )
+    return Table("ablation", f"Ablation of FoPru on {study.model}, %", caption, _columns(study), blocks, records)
 
 
-def _repeats(row: Sequence[Point | None], whole: Sequence[Point | None]) -> bool:
-    """Whether nothing in a row differs from the unpruned model on any sample."""
-    pairs = [(point, reference) for point, reference in zip(row, whole, strict=True) if point is not None]
+def _columns(study: Study) -> tuple[str, ...]:
+    return ("Ratio", "Method", "Kept", *study.tasks, *(["Average"] if len(study.tasks) > 1 else []))
+
+
+def _unpruned(study: Study) -> list[Point | None]:
+    return [study.unpruned.get(task) for task in study.tasks]
+
+
+def _labelled(study: Study, method: Method, ratio: Ratio) -> _Labelled:
+    return method.label, [method.at(task, ratio) for task in study.tasks]
+
+
+def _repeats(row: Sequence[Point | None], unpruned: Sequence[Point | None]) -> bool:
+    """Whether every point of a row has the scores of the unpruned model on every sample."""
+    pairs = [(point, reference) for point, reference in zip(row, unpruned, strict=True) if point is not None]
     return all(reference is not None and same_scores(point.cell, reference.cell) for point, reference in pairs)
 
 
-def _block(
-    study: Study, ratio: str, rows: Sequence[tuple[str, list[Point | None]]], whole: Sequence[Point | None]
-) -> tuple[Row, ...]:
-    """The rows of one ratio; ``whole`` is the row of the unpruned model, empty for that itself."""
-    averages = [_average(row) for _, row in rows]
-    columns = list(zip(*(row for _, row in rows), strict=True))
-    bold = [best([_accuracy(point) for point in column]) for column in columns]
-    reference = _average(whole) if whole else None
+def _unpruned_block(study: Study) -> list[Sequence[Row]]:
+    return [_block(study, "100 %", [("unpruned", _unpruned(study))], [])] if study.unpruned else []
+
+
+def _block(study: Study, ratio: str, rows: Sequence[_Labelled], unpruned: Sequence[Point | None]) -> Sequence[Row]:
+    """The rows of one ratio: best of each task bold, better than ``unpruned`` (empty for itself) underlined."""
+    reference = [_accuracy(point) for point in unpruned] or [None] * len(study.tasks)
+    accuracies = [[_accuracy(point) for point in row] for _, row in rows]
+    bold = [best(column) for column in zip(*accuracies, strict=True)]
+    means = [_mean_of_all(row) for row in accuracies]
+    bold_mean = best(means)
     block = []
-    for place, (label, row) in enumerate(rows):
+    for i, (label, row) in enumerate(rows):
         entries = [
-            _entry(point, bold[task][place], better(_accuracy(point), _accuracy(whole[task]) if whole else None), study)
+            _entry(point, bold[task][i], better(accuracies[i][task], reference[task]), study)
             for task, point in enumerate(row)
         ]
         if len(study.tasks) > 1:
-            marks = best(averages)[place], better(averages[place], reference)
-            entries.append(_NONE if averages[place] is None else Entry(points_text(averages[place]), *marks))
+            underline = better(means[i], _mean_of_all(reference))
+            entries.append(NO_ENTRY if means[i] is None else Entry(accuracy_text(means[i]), bold_mean[i], underline))
         shares = [point.share for point in row if point is not None and point.share is not None]
         kept = percent(sum(shares) / len(shares)) if shares else "–"
         block.append((Entry(ratio), Entry(label), Entry(kept), *entries))
-    return tuple(block)
+    return block
 
 
 def _accuracy(point: Point | None) -> float | None:
     return None if point is None else point.accuracy
 
 
-def _average(row: Sequence[Point | None]) -> float | None:
-    """The mean over tasks; None unless there is a figure for each."""
-    known = [accuracy for point in row if (accuracy := _accuracy(point)) is not None]
-    return sum(known) / len(known) if known and len(known) == len(row) else None
+def _mean_of_all(accuracies: Sequence[float | None]) -> float | None:
+    """The mean over tasks; None unless all are known."""
+    known = [accuracy for accuracy in accuracies if accuracy is not None]
+    return sum(known) / len(known) if known and len(known) == len(accuracies) else None
 
 
 def _entry(point: Point | None, bold: bool, underline: bool, study: Study) -> Entry:
     if point is None:
-        return _NONE
+        return NO_ENTRY
     if point.accuracy is None:
-        return Entry("Failed", note=errors_text(point.cell.summary.errors))
-    return Entry(points_text(point.accuracy), bold, underline, note=_note(point, study))
+        return Entry("Failed", note=counted(point.cell.summary.errors, "error"))
+    return Entry(accuracy_text(point.accuracy), bold, underline, note=_note(point, study))
 
 
 def _note(point: Point, study: Study) -> str:
-    """What one must know of an accuracy: its errors, and that it is of fewer samples than others of its task."""
+    """The errors of a cell, and its number of samples where other cells of the task have more."""
     summary = point.cell.summary
     most = max(
         cell.summary.n + cell.summary.errors
         for cell in study.cells
         if (cell.identity.task, cell.identity.data) == (point.cell.identity.task, point.cell.identity.data)
     )
-    notes = [errors_text(summary.errors)] if summary.errors else []
+    notes = [counted(summary.errors, "error")] if summary.errors else []
     notes += [f"n = {summary.n}"] if summary.n + summary.errors < most else []
     return ", ".join(notes)
-
-
-def errors_text(count: int) -> str:
-    """A number of error rows, e.g. ``2 errors``."""
-    return f"{count} error{'s' if count != 1 else ''}"
-
-
-def points_text(share: float | None) -> str:
-    """A share in percent with two decimals, as the paper prints accuracies; ``–`` for None."""
-    return "–" if share is None else f"{100 * share:.2f}"
-
-
-def _records(study: Study) -> tuple[dict[str, Any], ...]:
-    whole = (("unpruned", task, 1.0, point) for task, point in study.unpruned.items())
-    others = ((method.label, task, ratio, point) for method, task, ratio, point in points(study))
-    return tuple(_record(study, *found) for found in (*whole, *others))
 
 
 def _record(study: Study, label: str, task: str, ratio: Ratio, point: Point) -> dict[str, Any]:
@@ -171,75 +177,43 @@ def _record(study: Study, label: str, task: str, ratio: Ratio, point: Point) -> 
 def type_table(study: Study, task: str) -> Table | None:
     """Accuracy by type of question as a heat table; None where all questions are of one type."""
     rows = [("100 %", "unpruned", study.unpruned.get(task))]
-    ratios: dict[Ratio, str] = {None: "as written"} | {ratio: percent(ratio) for ratio in study.main_ratios}
-    for ratio, text in ratios.items():
+    for ratio in (None, *study.main_ratios):
         for method in study.methods:
-            rows.append(("none" if method.role is Role.BLIND else text, method.label, method.at(task, ratio)))
-    shown = [(text, label, point) for text, label, point in rows if point is not None and point.accuracy is not None]
-    types = sorted({name for _, _, point in shown for name in point.cell.summary.per_type})
+            text = "none" if method.role is Role.BLIND else ratio_text(ratio)
+            rows.append((text, method.label, method.at(task, ratio)))
+    shown = [
+        (text, label, point.cell.summary.per_type)
+        for text, label, point in rows
+        if point is not None and point.accuracy is not None
+    ]
+    types = sorted({kind for _, _, by_type in shown for kind in by_type})
     if len(types) < 2:
         return None
-    counts = [max((_of_type(point, name)[1] for _, _, point in shown), default=0) for name in types]
-    columns = ("Ratio", "Method", *(f"{one_line(name, 30)} (n = {n})" for name, n in zip(types, counts, strict=True)))
+    known = [
+        figures.accuracy for _, _, by_type in shown for figures in by_type.values() if figures.accuracy is not None
+    ]
+    low, span = min(known), max(known) - min(known) or 1.0
     blocks: dict[str, list[Row]] = {}
-    every = [share for _, _, point in shown for name in types if (share := _of_type(point, name)[0]) is not None]
-    low, span = min(every), max(every) - min(every) or 1.0
-    for text, label, point in shown:
-        found = [_of_type(point, name)[0] for name in types]
-        entries = tuple(
-            _NONE if share is None else Entry(points_text(share), heat=(share - low) / span) for share in found
+    for text, label, by_type in shown:
+        accuracies = [by_type[kind].accuracy if kind in by_type else None for kind in types]
+        entries = (
+            NO_ENTRY if accuracy is None else Entry(accuracy_text(accuracy), heat=(accuracy - low) / span)
+            for accuracy in accuracies
         )
         blocks.setdefault(text, []).append((Entry(text), Entry(label), *entries))
+    counts = {kind: max(by_type[kind].n for _, _, by_type in shown if kind in by_type) for kind in types}
+    columns = ("Ratio", "Method", *(f"{one_line(kind, 30)} (n = {n})" for kind, n in counts.items()))
     caption = "The stronger the colour, the more answers are right. All ratios are in the CSV."
     title = f"Accuracy of {study.model} on {task} by type of question, %"
-    return Table(
-        f"types-{task}", title, caption, columns, tuple(map(tuple, blocks.values())), _type_records(study, task)
-    )
+    return Table(f"types-{task}", title, caption, columns, tuple(blocks.values()), _type_records(study, task))
 
 
-def _of_type(point: Point, name: str) -> tuple[float | None, int]:
-    found = point.cell.summary.per_type.get(name)
-    return (found.accuracy, found.n) if found else (None, 0)
-
-
-def _type_records(study: Study, task: str) -> tuple[dict[str, Any], ...]:
-    own = [(method.label, ratio, point) for method, name, ratio, point in points(study) if name == task]
+def _type_records(study: Study, task: str) -> list[dict[str, Any]]:
+    labelled = [(method.label, ratio, point) for method, name, ratio, point in points(study) if name == task]
     if task in study.unpruned:
-        own.insert(0, ("unpruned", 1.0, study.unpruned[task]))
-    return tuple(
-        {"model": study.model, "task": task, "method": label, "ratio": ratio, "type": kind, **found.model_dump()}
-        for label, ratio, point in own
-        for kind, found in sorted(point.cell.summary.per_type.items())
-    )
-
-
-def ablation_table(study: Study) -> Table | None:
-    """The paper's Table 3 at every ratio that FoPru and at least one pipeline without a part of it were run at."""
-    named = {method.pipeline: method for method in study.methods if method.label in ABLATIONS}
-    whole = [study.unpruned.get(task) for task in study.tasks]
-    blocks = [_block(study, "100 %", [("unpruned", whole)], [])] if study.unpruned else []
-    records: list[dict[str, Any]] = []
-    for ratio in study.ratios:
-        rows = [
-            (name, _row_points(study, named[pipeline], ratio))
-            for pipeline, name in ABLATIONS.items()
-            if pipeline in named
-        ]
-        rows = [(name, row) for name, row in rows if any(row)]
-        if len(rows) > 1 and rows[-1][0] == "FoPru":
-            blocks.append(_block(study, percent(ratio), rows, whole))
-            records += [
-                _record(study, name, task, ratio, point)
-                for name, row in rows
-                for task, point in zip(study.tasks, row, strict=True)
-                if point is not None
-            ]
-    if not records:
-        return None
-    columns = ("Ratio", "Method", "Kept", *study.tasks, *(["Average"] if len(study.tasks) > 1 else []))
-    caption = (
-        "w/o Variance: the direction of the smaller variance is taken for significance. w/o Significance: "
-        "neighbouring tokens are pooled instead. w/o Reordering: kept tokens stay in the order of their "
-        "significance. At each ratio the best is bold; what is better than the unpruned model is underlined."
-    )
-    return Table("ablation", f"Ablation of FoPru on {study.model}, %", caption, columns, tuple(blocks), tuple(records))
+        labelled.insert(0, ("unpruned", 1.0, study.unpruned[task]))
+    return [
+        {"model": study.model, "task": task, "method": label, "ratio": ratio, "type": kind, **figures.model_dump()}
+        for label, ratio, point in labelled
+        for kind, figures in sorted(point.cell.summary.per_type.items())
+    ]

@@ -1,4 +1,4 @@
-"""Figures draw what the cells hold: the right points, references as lines, Pareto's front, one look a method."""
+"""Figures draw what the cells hold: the right points, references as lines, Pareto's front, one style per method."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from fopru_graph.report.page import accuracy_plot, cost_plot, token_plot
-from fopru_graph.report.page import style as look
 from fopru_graph.report.page.accuracy_plot import accuracy_figure, relative, relative_figure
 from fopru_graph.report.page.cost_plot import Timed, pareto, timed, ttft_figure
-from fopru_graph.report.page.style import COLOURS, INK, inline_svg, looks_of
+from fopru_graph.report.page.page import inline_svg
+from fopru_graph.report.page.style import page_settings, styles_of, to_drawing
 from fopru_graph.report.page.token_plot import kv_left, proportions, token_figure
+from fopru_graph.report.plots import COLOURS, INK
 from fopru_graph.results.methods import Study, studies_of
 from fopru_graph.results.reading import Bench, read_results
 from tests.report.page.fake_results import write_cell
@@ -22,7 +23,7 @@ from tests.report.page.fake_results import write_cell
 
 @pytest.fixture(autouse=True)
 def _style() -> Iterator[None]:
-    with look.style():
+    with page_settings():
         yield
 
 
@@ -33,10 +34,10 @@ def figure(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def keep(figure: Any, *facts: Any) -> Any:
         found.append(figure)
-        return look.drawn(figure, *facts)
+        return to_drawing(figure, *facts)
 
     for module in (accuracy_plot, cost_plot, token_plot):
-        monkeypatch.setattr(module, "drawn", keep)
+        monkeypatch.setattr(module, "to_drawing", keep)
     return found
 
 
@@ -57,7 +58,7 @@ def bench(*variants: tuple[str, float | None, float]) -> Bench:
 def test_accuracy_has_a_panel_a_task_and_one_legend(study: Study, figure: list[Any]) -> None:
     drawing = accuracy_figure(study, "accuracy")
     axes = figure[0].axes
-    assert [one.get_title() for one in axes] == ["scenes", "textvqa"]
+    assert [panel.get_title() for panel in axes] == ["scenes", "textvqa"]
     assert labels(figure[0])[0] == "unpruned" and "random (reference)" in labels(figure[0])
     assert len(labels(figure[0])) == len(set(labels(figure[0])))
     assert not any("fopru_no" in label for label in labels(figure[0]))  # they are in the ablation's table
@@ -67,8 +68,8 @@ def test_accuracy_has_a_panel_a_task_and_one_legend(study: Study, figure: list[A
 def test_points_stand_at_measured_shares(study: Study, figure: list[Any]) -> None:
     accuracy_figure(study, "accuracy")
     axes = figure[0].axes[0]
-    own = next(method for method in study.methods if method.label == "fopru_rank").points["scenes"]
-    expected = sorted((point.share, 100 * (point.accuracy or 0)) for point in own.values())
+    by_ratio = next(method for method in study.methods if method.label == "fopru_rank").points["scenes"]
+    expected = sorted((point.share, 100 * (point.accuracy or 0)) for point in by_ratio.values())
     drawn = [sorted(zip(*line.get_data(), strict=True)) for line in axes.lines]
     assert expected in [[(float(x), float(y)) for x, y in line] for line in drawn]
     assert axes.get_xscale() == "log" and [tick.get_text() for tick in axes.get_xticklabels()][0] == "100 %"
@@ -101,8 +102,8 @@ def test_relative_accuracy(study: Study, figure: list[Any]) -> None:
     assert drawing is not None
     assert [axes.get_title() for axes in figure[0].axes] == ["50 % of the visual tokens", "25 % of the visual tokens"]
     rank = study.methods[0]
-    whole, own = study.unpruned["scenes"].accuracy, rank.points["scenes"][0.25].accuracy
-    assert whole and own and relative(study, rank, "scenes", 0.25) == pytest.approx(own / whole)
+    unpruned, pruned = study.unpruned["scenes"].accuracy, rank.points["scenes"][0.25].accuracy
+    assert unpruned and pruned and relative(study, rank, "scenes", 0.25) == pytest.approx(pruned / unpruned)
     bars = figure[0].axes[1].containers[0]
     both = [relative(study, rank, task, 0.25) or 0 for task in study.tasks]
     heights = [bar.get_height() for bar in bars]
@@ -120,7 +121,7 @@ def test_without_an_unpruned_model_nothing_is_relative(tmp_path: Path) -> None:
 
 def test_the_front_is_of_points_that_none_beats() -> None:
     points = [
-        Timed(*one) for one in (("a", 1.0, 30, 0.9), ("b", 0.5, 20, 0.8), ("c", 0.5, 25, 0.7), ("d", 0.5, 20, 0.5))
+        Timed(*point) for point in (("a", 1.0, 30, 0.9), ("b", 0.5, 20, 0.8), ("c", 0.5, 25, 0.7), ("d", 0.5, 20, 0.5))
     ]
     assert [point.label for point in pareto(points)] == ["b", "a"]
     equal = [Timed("a", None, 10, 0.5), Timed("b", None, 20, 0.5)]
@@ -166,25 +167,25 @@ def test_proportions_and_bytes(study: Study) -> None:
     assert token_figure(study, "tokens") is not None
 
 
-# Look
+# Style
 
 
 def test_no_two_methods_look_alike(study: Study) -> None:
-    looks = list(looks_of(study).values())
-    assert len({(one.colour, one.marker, str(one.dashes)) for one in looks}) == len(looks)
-    assert len({one.marker for one in looks}) == len(looks)  # for eyes that see no colour
+    styles = list(styles_of(study).values())
+    assert len({(style.colour, style.marker, str(style.dashes)) for style in styles}) == len(styles)
+    assert len({style.marker for style in styles}) == len(styles)  # for eyes that see no colour
     many = replace(study, methods=tuple(replace(study.methods[0], label=f"m{i}") for i in range(20)))
-    assert len({(one.colour, one.marker, str(one.dashes)) for one in looks_of(many).values()}) == 20
+    assert len({(style.colour, style.marker, str(style.dashes)) for style in styles_of(many).values()}) == 20
 
 
 def test_a_method_looks_the_same_in_every_figure(study: Study, figure: list[Any]) -> None:
     accuracy_figure(study, "accuracy")
     ttft_figure(study, None, "ttft")
     colours = [
-        {line.get_label(): (line.get_color(), line.get_marker()) for line in one.axes[0].lines}["fastv"]
-        for one in figure
+        {line.get_label(): (line.get_color(), line.get_marker()) for line in drawn.axes[0].lines}["fastv"]
+        for drawn in figure
     ]
-    assert colours[0] == colours[1] == (looks_of(study)["fastv"].colour, looks_of(study)["fastv"].marker)
+    assert colours[0] == colours[1] == (styles_of(study)["fastv"].colour, styles_of(study)["fastv"].marker)
 
 
 def test_inline_svgs_share_no_names_and_follow_the_page(study: Study) -> None:
@@ -203,5 +204,5 @@ def _between(text: str, before: str, after: str) -> list[str]:
 
 
 def test_the_same_figure_has_the_same_bytes(study: Study) -> None:
-    one, two = (accuracy_figure(study, "accuracy") for _ in range(2))
-    assert one.svg == two.svg and one.png == two.png
+    first, second = (accuracy_figure(study, "accuracy") for _ in range(2))
+    assert first.svg == second.svg and first.png == second.png

@@ -10,8 +10,10 @@ import pytest
 
 from fopru_graph.commands.report import compare
 from fopru_graph.errors import UserError
-from fopru_graph.report.page.html import Markup, element, escape, join, void
+from fopru_graph.report.page.findings import Sentences
+from fopru_graph.report.page.page import css_variable, render
 from fopru_graph.report.page.write import Written, write_report
+from fopru_graph.report.plots import COLOURS, INK, PALE, PAPER
 from fopru_graph.results.comparisons import Comparison, pairs_of
 from fopru_graph.results.methods import Study, studies_of
 from fopru_graph.results.reading import Results, read_results
@@ -119,7 +121,7 @@ def test_the_page_says_what_was_measured_and_what_is_missing(page: str) -> None:
 
 
 def test_provenance_can_be_run_again(page: str, results: Results) -> None:
-    assert "fopru-graph eval pipelines/baseline.yaml --task scenes --out &#x27;my results&#x27;" in page
+    assert "fopru-graph eval pipelines/baseline.yaml --task scenes --out &#39;my results&#39;" in page
     assert "fopru-graph report DIR</pre>" in page
     assert "torch 2.13.0" in page and "device name Test CPU" in page and "f" * 64 in page
     assert all(cell.digest[:12] in page and cell.folder.name in page for cell in results.cells)
@@ -190,17 +192,24 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         report(tmp_path)
 
 
-# Building HTML
-
-
-def test_only_markup_is_not_escaped() -> None:
-    assert element("p", "a < b", Markup("<b>c</b>"), None) == "<p>a &lt; b<b>c</b></p>"
-    assert element("a", "x", href='"><script>', class_="k", title=None) == (
-        '<a href="&quot;&gt;&lt;script&gt;" class="k">x</a>'
-    )
-    assert void("img", alt="'") == '<img alt="&#x27;">'
-    assert join("<", element("i"), None) == "&lt;<i></i>"
+# Filling templates
 
 
 def test_characters_that_no_page_may_hold_are_replaced() -> None:
-    assert escape("a\x00\ud800\x1bb\n\t") == "a\ufffd\ufffd\ufffdb\n\t"
+    assert "<li>a\ufffd\ufffd\ufffdb\n\t</li>" in render("sentences", block=Sentences(("a\x00\ud800\x1bb\n\t",)))
+
+
+def test_text_is_escaped_and_percentages_do_not_break() -> None:
+    text = render("sentences", block=Sentences(("5 % < <b>'\"</b>",), title="<i>", note="&"))
+    assert "<li>5\u00a0% &lt; &lt;b&gt;&#39;&#34;&lt;/b&gt;</li>" in text
+    assert "<h4>&lt;i&gt;</h4>" in text and '<p class="note">&amp;</p>' in text
+
+
+def test_every_colour_of_the_figures_has_a_light_and_a_dark_value(page: str) -> None:
+    style = page[page.index("<style>") : page.index("</style>")]
+    light, dark = style.split("@media screen and (prefers-color-scheme: dark)")
+    for colour in COLOURS:
+        assert f"{css_variable(colour)}: {colour};" in light and f"{css_variable(colour)}: #" in dark
+    for colour, name in ((INK, "ink"), (PALE, "line"), (PAPER, "paper")):
+        assert f"--{name}: {colour};" in light and f"{css_variable(colour)}: var(--{name});" in light
+        assert f"--{name}: #" in dark

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fopru_graph.report.page import style as look
 from fopru_graph.report.page.pictures import concentration_figure, kept_pictures
+from fopru_graph.report.page.style import page_settings
 from fopru_graph.results.methods import Study, studies_of
 from fopru_graph.results.reading import read_results
 from tests.report.page.fake_results import write_attention, write_cell, write_json, write_pictures
@@ -22,7 +22,7 @@ from tests.report.page.fake_results import write_attention, write_cell, write_js
 
 @pytest.fixture(autouse=True)
 def _style() -> Iterator[None]:
-    with look.style():
+    with page_settings():
         yield
 
 
@@ -42,7 +42,7 @@ def shown(folder: Path, most: int = 10_000_000) -> tuple[list[Any], list[Any]]:
 
 def test_rank_and_row_are_shown_side_by_side_near_a_quarter(pictured: Path) -> None:
     kept, left_out = shown(pictured)
-    assert [one.caption.split(":")[0] for one in kept] == [
+    assert [picture.caption.split(":")[0] for picture in kept] == [
         f"{method} at 20 %, scenes/{number}" for number in range(3) for method in ("fopru_rank", "fopru_row")
     ]
     assert kept[0].caption.endswith(
@@ -59,23 +59,25 @@ def photograph(path: Path) -> None:
 def test_pictures_are_made_small_enough(pictured: Path) -> None:
     for path in pictured.glob("*/pictures/*.png"):
         photograph(path)
-    whole, _ = shown(pictured)
-    size = sum(len(one.data) for one in whole)
+    large, _ = shown(pictured)
+    size = sum(len(picture.data) for picture in large)
     kept, _ = shown(pictured, size // 2)
-    assert len(kept) == len(whole) == 6 and sum(len(one.data) for one in kept) <= size // 2
+    assert len(kept) == len(large) == 6 and sum(len(picture.data) for picture in kept) <= size // 2
     assert len(shown(pictured, size // 20)[0]) < 6 and shown(pictured, 0)[0] == []
 
 
 def test_photographs_are_kept_as_jpeg(pictured: Path) -> None:
     photograph(pictured / "fopru_rank--scenes--r0.2" / "pictures" / "0.png")
-    assert [one.media for one in shown(pictured)[0][:2]] == ["image/jpeg", "image/png"]
+    assert [picture.media for picture in shown(pictured)[0][:2]] == ["image/jpeg", "image/png"]
 
 
 def test_other_methods_are_shown_where_these_are_not(pictured: Path) -> None:
     for path in pictured.glob("fopru_*"):
         shutil.rmtree(path)
     kept, _ = shown(pictured)
-    assert [one.caption.split(":")[0] for one in kept] == [f"fastv at 20 %, scenes/{number}" for number in range(3)]
+    assert [picture.caption.split(":")[0] for picture in kept] == [
+        f"fastv at 20 %, scenes/{number}" for number in range(3)
+    ]
 
 
 def test_a_torn_picture_is_named(pictured: Path) -> None:

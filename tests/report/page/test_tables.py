@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from fopru_graph.report.page.paired_tables import difference_tables, p_text, signed, split_table
-from fopru_graph.report.page.table import Entry, Table, best, better, to_csv, to_html, to_latex, to_markdown
+from fopru_graph.report.page.page import render
+from fopru_graph.report.page.paired_tables import difference_tables, split_table
+from fopru_graph.report.page.table import Entry, Table, best, better, to_csv, to_latex, to_markdown
 from fopru_graph.report.page.tables import ablation_table, accuracy_table, type_table
 from fopru_graph.results.comparisons import Comparison, Subject, splits_of
 from fopru_graph.results.methods import Study, studies_of
 from fopru_graph.results.reading import read_results
+from fopru_graph.terminal.format import p_text, signed
 from tests.report.page.fake_results import write_cell
 
 
@@ -43,9 +45,9 @@ def force(cell: Path, right: int) -> None:
     import json
 
     rows = [json.loads(line) for line in (cell / "results.jsonl").read_text().splitlines()]
-    for i, one in enumerate(rows):
-        one["score"] = float(i < right)
-    (cell / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    for i, sample in enumerate(rows):
+        sample["score"] = float(i < right)
+    (cell / "results.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in rows))
     summary = json.loads((cell / "summary.json").read_text())
     (cell / "summary.json").write_text(json.dumps(summary | {"accuracy": right / len(rows)}))
 
@@ -136,14 +138,14 @@ def test_fewer_samples_are_said(tmp_path: Path) -> None:
 
 
 def test_records_are_unrounded_and_complete(study: Study) -> None:
-    found = records(accuracy_table(study))
-    assert len(found) == sum(1 for _ in study.cells)
-    (one,) = [r for r in found if (r["method"], r["task"], r["ratio"]) == ("fopru_rank", "scenes", "0.25")]
+    rows = records(accuracy_table(study))
+    assert len(rows) == sum(1 for _ in study.cells)
+    (record,) = [r for r in rows if (r["method"], r["task"], r["ratio"]) == ("fopru_rank", "scenes", "0.25")]
     cell = next(c for c in study.cells if c.folder.name == "fopru_rank--scenes--r0.25")
-    assert float(one["accuracy"]) == cell.summary.accuracy and float(one["share_final"]) == 0.25
-    whole = study.unpruned["scenes"].accuracy
-    assert whole and float(one["relative_accuracy"]) == pytest.approx((cell.summary.accuracy or 0) / whole)
-    (failed,) = [r for r in found if r["method"] == "prumerge_plus"]
+    assert float(record["accuracy"]) == cell.summary.accuracy and float(record["share_final"]) == 0.25
+    unpruned = study.unpruned["scenes"].accuracy
+    assert unpruned and float(record["relative_accuracy"]) == pytest.approx((cell.summary.accuracy or 0) / unpruned)
+    (failed,) = [r for r in rows if r["method"] == "prumerge_plus"]
     assert (failed["accuracy"], failed["n"], failed["errors"]) == ("", "0", "60")
 
 
@@ -151,7 +153,7 @@ def test_types_are_a_heat_table(study: Study) -> None:
     table = type_table(study, "scenes")
     assert table is not None and type_table(study, "textvqa") is None
     assert table.columns[2:] == ("colour (n = 20)", "counting (n = 20)", "reading (n = 20)")
-    heats = [entry.heat for one in table.rows for entry in one[2:] if entry.heat is not None]
+    heats = [entry.heat for entries in table.rows for entry in entries[2:] if entry.heat is not None]
     assert min(heats) == 0 and max(heats) == 1
     assert {"0.0625", "0.25", "0.5", ""} <= {record["ratio"] for record in records(table)}
 
@@ -159,7 +161,12 @@ def test_types_are_a_heat_table(study: Study) -> None:
 def test_ablation_as_in_the_paper(study: Study, tmp_path: Path) -> None:
     table = ablation_table(study)
     assert table is not None
-    assert [one[1].text for one in table.blocks[2]] == ["w/o Variance", "w/o Significance", "w/o Reordering", "FoPru"]
+    assert [entries[1].text for entries in table.blocks[2]] == [
+        "w/o Variance",
+        "w/o Significance",
+        "w/o Reordering",
+        "FoPru",
+    ]
     assert table.blocks[2][-1][3:] == row(table, "25 %", "FoPru")[3:]
     without = small_study(tmp_path, {("baseline", 1.0): (9, 9), ("fopru_rank", 0.5): (9, 9)})
     assert ablation_table(without) is None
@@ -203,8 +210,8 @@ def test_groups_of_vtc_bench(study: Study) -> None:
     assert (int(record["n_hard"]), int(record["n_easy"])) == (len(hard), len(easy)) and hard
     assert float(record["hard"]) == pytest.approx(sum(hard) / len(hard))
     assert float(record["easy"]) == pytest.approx(sum(easy) / len(easy))
-    assert not any(one[1].text == "unpruned" and one[2].bold for one in table.rows)
-    assert {"unpruned", "blind", "random"} <= {one[1].text for one in table.rows}
+    assert not any(entries[1].text == "unpruned" and entries[2].bold for entries in table.rows)
+    assert {"unpruned", "blind", "random"} <= {entries[1].text for entries in table.rows}
 
 
 # Forms
@@ -215,12 +222,12 @@ HOSTILE = "<script>alert('x')</script>|*_`$&%#{}\\~^[=1]"
 @pytest.fixture
 def table() -> Table:
     cells = (Entry(HOSTILE), Entry("1.50", bold=True, underline=True, note="2 errors"), Entry("−3.0", sign=-1))
-    found = ({"name": HOSTILE, "value": 1.23456789}, {"name": "=cmd()", "value": None})
-    return Table("t", "Title_1", "50 % of <all>", ("a|b", "c", "d"), ((cells,), (cells,)), found, heads=1)
+    figures = ({"name": HOSTILE, "value": 1.23456789}, {"name": "=cmd()", "value": None})
+    return Table("t", "Title_1", "50 % of <all>", ("a|b", "c", "d"), ((cells,), (cells,)), figures, heads=1)
 
 
 def test_html_escapes_and_marks(table: Table) -> None:
-    text = to_html(table)
+    text = render(table.template, block=table)
     assert "<script" not in text and "&lt;script&gt;" in text
     assert "<u><strong>1.50</strong></u><small>2 errors</small>" in text
     assert '<td class="lower">−3.0 <span title="clearly lower" class="sign">▼</span></td>' in text
