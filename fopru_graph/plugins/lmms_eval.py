@@ -23,7 +23,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.evaluation.ranks import Ranks
 from fopru_graph.evaluation.variants import variants_of
 from fopru_graph.graph import Graph, Registry, parse_value
-from fopru_graph.pipeline_model import Answered, PipelineModel
+from fopru_graph.pipeline_model import Answer, PipelineModel
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +105,7 @@ class FopruGraph(lmms):
             self._log(answers, time.perf_counter() - begin)
         return results
 
-    def _log(self, answers: Sequence[Answered], seconds: float) -> None:
+    def _log(self, answers: Sequence[Answer], seconds: float) -> None:
         """Tell lmms-eval what was measured; it puts averages over all processes under ``throughput``."""
         made = sum(answered.report["new_tokens"] for answered in answers)
         first = [answered.ttft_ms for answered in answers if answered.ttft_ms is not None]
@@ -205,7 +205,7 @@ def _cut(text: str, until: str | Sequence[str] | None) -> str:
     return text
 
 
-def _counted(answered: Answered) -> TokenCounts:
+def _counted(answered: Answer) -> TokenCounts:
     """Tokens of the prompt, the visual ones that are left of it included, and of the answer."""
     report = answered.report
     made = int(report["new_tokens"])

@@ -57,7 +57,7 @@ def test_several_pictures_in_one_question(model):
 
 def test_a_look_gives_all_values_of_the_last_answer(model):
     model.answer(TEXT, [SIGN])
-    seen = model.look().by_node
+    seen = model.last_run().by_node
     assert len(seen["prune"]["output"].indices[0]) == 128 and seen["encode"]["output"].counts == (256,)
 
 
