@@ -12,21 +12,9 @@ import networkx as nx
 
 from fopru_graph import values
 from fopru_graph.errors import UserError
-from fopru_graph.graph import (
-    CancelToken,
-    Executor,
-    Graph,
-    GraphNode,
-    MemoryCache,
-    Node,
-    Plan,
-    Ref,
-    Registry,
-    RunResult,
-    node,
-)
+from fopru_graph.graph import CancelToken, Executor, Graph, GraphNode, MemoryCache, Node, Ref, Registry, RunResult, node
 from fopru_graph.graph.values import INPUTS
-from fopru_graph.measure.pipelines import generating_node, name_of
+from fopru_graph.measure.pipelines import generating_node, load_models, name_of
 from fopru_graph.measure.timing import NOT_TIMED, time_to_first_token
 
 if TYPE_CHECKING:
@@ -96,23 +84,16 @@ class PipelineModel:
             if name in graph and step.spec.type == "VisionEncode" and "together" not in graph.node(name).inputs
         ]
         self._constant = frozenset(plan.steps) - nx.descendants(plan.flat.store, self._source)
-        # Room for the nodes of two questions: consecutive questions share a picture.
-        self._cache = MemoryCache(2 * len(plan.steps) + 8)
-        self._executor = Executor(registry, cache=self._cache)
-        self.handle = self._load(plan, {} if loaded is None else loaded)
-
-    def _load(self, plan: Plan, loaded: dict[str, dict[str, Any]]) -> values.ModelHandle:
-        steps = [step for step in plan.steps.values() if step.spec.category == NOT_TIMED and step.spec.type != _GIVEN]
-        for step in steps:
+        loaded = {} if loaded is None else loaded
+        handle = load_models(self._graph, plan, loaded, cancel)
+        if handle is None:
+            raise UserError(f"{name_of(graph)}: no node loads a model", "give pipelines with a LoadModel node")
+        self.handle = handle
+        cache = MemoryCache(2 * len(plan.steps) + 8)  # the nodes of two questions: consecutive ones share a picture
+        for step in plan.steps.values():
             if step.key in loaded:
-                self._cache.put(step.key, loaded[step.key])
-            else:
-                self._executor.run(self._graph, to=step.name, cancel=self._cancel)
-                loaded[step.key] = self._cache.get(step.key) or {}
-        for value in (value for step in steps for value in loaded[step.key].values()):
-            if isinstance(value, values.ModelHandle):
-                return value
-        raise UserError(f"{name_of(self._graph)}: no node loads a model", "give pipelines with a LoadModel node")
+                cache.put(step.key, loaded[step.key])
+        self._executor = Executor(registry, cache=cache)
 
     def answer(self, prompt: str, pictures: Picture | Sequence[Picture], max_new_tokens: int | None = None) -> Answer:
         """Ask a question about pictures.
@@ -171,7 +152,10 @@ def _identified(picture: Picture) -> tuple[str, values.Image]:
     elif isinstance(picture, PIL.Image.Image):
         image = values.Image(picture.convert("RGB"), "the picture")
     else:
-        raise UserError(f"a {type(picture).__name__} is no picture", "give a path or a PIL picture")
+        raise UserError(
+            f"a picture is a path or a PIL picture, not {type(picture).__name__}",
+            "give e.g. 'photo.jpg' or PIL.Image.open(…)",
+        )
     width, height = image.picture.size
     return hashlib.sha256(f"{width}x{height}:".encode() + image.picture.tobytes()).hexdigest(), image
 

@@ -16,11 +16,12 @@ from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled, CancelToken, Executor, MemoryCache, NodeError
 from fopru_graph.measure.arithmetic import CONVENTION, Workload, first_token_flops, published_macs, step_bytes
 from fopru_graph.measure.machine import machine_facts, peak_memory_bytes, peaks, reset_peaks
-from fopru_graph.measure.pipelines import BenchedPipeline
-from fopru_graph.measure.timing import NOT_TIMED, RunTimes, Timeline
-from fopru_graph.results.bench import STAGES, STOCK, BenchResult, Gain, Timing, Variant
+from fopru_graph.measure.pipelines import BenchedPipeline, load_models
+from fopru_graph.measure.timing import RunTimes, Timeline
+from fopru_graph.results.bench import STAGES, STOCK, BenchResult, Gain, Variant
+from fopru_graph.results.schema import Timing
 from fopru_graph.results.statistics import gain, timing
-from fopru_graph.values import ModelHandle, ModelSizes
+from fopru_graph.values import ModelSizes
 
 OnProgress = Callable[[int, int, str], None]
 
@@ -132,27 +133,17 @@ class Bench:
 
     # -- running ------------------------------------------------------------------------------------------------------
 
-    @property
-    def _models(self) -> list[ModelHandle]:
-        loaded = (value for outputs in self._loaded.values() for value in outputs.values())
-        return [value for value in loaded if isinstance(value, ModelHandle)]
-
-    @property
-    def _model(self) -> ModelHandle:
-        return self._models[0]
-
     def _load(self) -> None:
-        """Run the loading nodes of all pipelines once; those with the same cache key share what they loaded."""
+        def on_load(name: str) -> None:
+            self._progress(f"loading {name}")
+
+        models = []
         for pipeline in (measured.pipeline for measured in self._measured):
-            for name, step in pipeline.plan.steps.items():
-                if step.spec.category != NOT_TIMED or step.key in self._loaded:
-                    continue
-                self._progress(f"loading {name}")
-                cache = MemoryCache()
-                Executor(pipeline.graph.registry, cache=cache).run(pipeline.graph, to=name, cancel=self._cancel)
-                self._loaded[step.key] = cache.get(step.key) or {}
-        if not self._models:
+            models.append(load_models(pipeline.graph, pipeline.plan, self._loaded, self._cancel, on_load))
+        handles = [model for model in models if model is not None]
+        if not handles:
             raise UserError("no pipeline loads a model", "bench pipelines with a LoadModel node")
+        self._model = handles[0]
 
     def _order(self, number: int) -> list[_Measured]:
         """All pipelines, the reference twice: as given in the first round, shuffled afterwards, so that none always

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fopru_graph.errors import UserError
-from fopru_graph.graph import Graph
-from fopru_graph.graph.plan import Plan
-from fopru_graph.graph.run.executor import Executor
+from fopru_graph.graph import CancelToken, Executor, Graph, MemoryCache, Plan
+from fopru_graph.measure.timing import NOT_TIMED
 from fopru_graph.results.bench import STOCK, label_of
+from fopru_graph.values import ModelHandle
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +110,34 @@ def generating_node(graph: Graph, plan: Plan) -> str:
 def name_of(graph: Graph) -> str:
     """A pipeline's name, or else its file."""
     return graph.name or (graph.file or "pipeline")
+
+
+def load_models(
+    graph: Graph,
+    plan: Plan,
+    loaded: dict[str, dict[str, Any]],
+    cancel: CancelToken | None = None,
+    on_load: Callable[[str], None] = lambda name: None,
+) -> ModelHandle | None:
+    """Run the loading nodes of a pipeline, except those whose outputs ``loaded`` holds; returns its model, if any.
+
+    ``loaded`` holds outputs by cache key, so that pipelines share what they load; new outputs are added to it.
+    ``on_load`` is called with the name of a node before it runs.
+
+    Raises:
+        NodeError: a node failed, e.g. because there is no such model.
+    """
+    steps = [step for step in plan.steps.values() if step.spec.category == NOT_TIMED and step.spec.cache != "never"]
+    for step in steps:
+        if step.key not in loaded:
+            on_load(step.name)
+            cache = MemoryCache()
+            for key in loaded:
+                cache.put(key, loaded[key])
+            Executor(graph.registry, cache=cache).run(graph, to=step.name, cancel=cancel)
+            loaded[step.key] = cache.get(step.key) or {}
+    outputs = (value for step in steps for value in loaded[step.key].values())
+    return next((value for value in outputs if isinstance(value, ModelHandle)), None)
 
 
 def benched_pipelines(graph: Graph, ratios: Sequence[float]) -> list[BenchedPipeline]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fopru_graph.results.schema import JsonObject, NonNegative
+from fopru_graph.results.schema import JsonObject, NonNegative, Timing
 
 STOCK = "stock"  # the pipeline name of transformers' own `generate`
 STAGES = ("encode", "score", "select", "project", "prefill", "decode")
@@ -15,15 +15,6 @@ STAGES = ("encode", "score", "select", "project", "prefill", "decode")
 def label_of(pipeline: str, ratio: float | None) -> str:
     """Pipeline and ratio, e.g. ``fastv 25 %``; the pipeline alone where it has no ratio, and for stock."""
     return pipeline if ratio is None or pipeline == STOCK else f"{pipeline} {100 * ratio:.4g} %"
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Median and 90th percentile of ``n`` repetitions in milliseconds."""
-
-    median: float
-    p90: float
-    n: int
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ Fields stand in the order of the files. A field has a default only where a file 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -91,21 +92,20 @@ class Row(JsonObject):
     timing: dict[str, int | float | None] = {}
 
 
+@dataclass(frozen=True)
+class Timing:
+    """Median and 90th percentile of ``n`` times in milliseconds."""
+
+    median: NonNegative
+    p90: NonNegative
+    n: int
+
+
 class TypeAccuracy(JsonObject):
     """Accuracy on one type of question, over ``n`` samples."""
 
     accuracy: Share | None
     n: int
-
-
-class Retention(JsonObject):
-    """Shares of the encoded visual tokens, means over samples; ``p10`` and ``p90`` are percentiles of ``final``."""
-
-    kept: NonNegative | None = None
-    final: NonNegative | None = None
-    layer_average: NonNegative | None = None
-    p10: NonNegative | None = None
-    p90: NonNegative | None = None
 
 
 class Tokens(JsonObject):
@@ -119,18 +119,12 @@ class Tokens(JsonObject):
     new: NonNegative | None = None
 
 
-class Ttft(JsonObject):
-    """Time to first token in ms over the ``n`` samples whose picture was encoded anew."""
-
-    median: NonNegative
-    p90: NonNegative
-    n: int
-
-
 class Summary(Heading):
     """A cell's figures; ``accuracy`` is None where every sample is an error.
 
-    ``limit`` is the number of samples that was asked for, None for all. ``ci`` is the accuracy's 95 % interval.
+    ``limit`` is the number of samples that was asked for, None for all; ``ci`` the accuracy's 95 % interval.
+    ``retention`` holds mean shares of the encoded visual tokens: ``kept``, ``final``, ``layer_average``, and the
+    percentiles ``p10`` and ``p90`` of the final share. ``ttft_ms`` is over the samples whose picture was encoded anew.
     ``not_drawn`` says why pictures of the kept tokens are missing.
     """
 
@@ -142,9 +136,9 @@ class Summary(Heading):
     first_error: str | None = None
     per_type: dict[str, TypeAccuracy] = {}
     metrics: dict[str, float | None] = {}
-    retention: Retention = Retention()
+    retention: dict[str, NonNegative | None] = {}
     tokens: Tokens = Tokens()
     kv_bytes: NonNegative | None = None
-    ttft_ms: Ttft | None = None
+    ttft_ms: Timing | None = None
     samples_per_s: NonNegative | None = None
     not_drawn: str | None = None

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fopru_graph.results.bench import Gain, Timing
+from fopru_graph.results.bench import Gain
+from fopru_graph.results.schema import Timing
 
 RESAMPLES = 4000
 ROUND_RESAMPLES = 2000

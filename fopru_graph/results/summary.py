@@ -66,11 +66,11 @@ def _accuracy_by_type(scores: npt.NDArray[np.float64], types: list[str]) -> dict
     return {name: {"accuracy": _rounded(own.mean()), "n": len(own)} for name, own in of_type.items()}
 
 
-def _retention(counts: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, float]:
-    """Shares of the encoded visual tokens; none where a sample had no picture."""
+def _retention(counts: Mapping[str, npt.NDArray[np.float64]]) -> Mapping[str, float | None]:
+    """Mean shares of the encoded visual tokens; None where a sample had no picture."""
     encoded = counts["encoded"]
     if not len(encoded) or not encoded.all():
-        return {}
+        return dict.fromkeys(("kept", "final", "layer_average", "p10", "p90"))
     shares = {name: counts[name] / encoded for name in ("kept", "final", "layer_average")}
     low, high = np.percentile(shares["final"], [10, 90])
     means = {name: _rounded(share.mean()) for name, share in shares.items()}
