@@ -98,13 +98,14 @@ class Bench:
         if not pipelines:
             raise UserError("there is nothing to bench", "name at least one pipeline file")
         self._measured = [_Measured(pipeline) for pipeline in pipelines]
-        whole = [one for one in self._measured if not one.pipeline.prunes and one.pipeline.pipeline != STOCK]
+        whole = [m for m in self._measured if not m.pipeline.prunes and m.pipeline.pipeline != STOCK]
         self._reference = (whole or self._measured)[0]
         self._again = _Measured(self._reference.pipeline)
         self._new_tokens, self._rounds = new_tokens, rounds
         self._cancel, self._on_progress, self._clock = cancel, on_progress, clock
         self._loaded: dict[str, dict[str, Any]] = {}
         self._failed: dict[str, str] = {}
+        self._model: Any = None  # the ModelHandle of the first pipeline, once it is loaded
         self._done = 0
 
     def run(self) -> BenchResult:
@@ -134,16 +135,11 @@ class Bench:
     # -- running ------------------------------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        def on_load(name: str) -> None:
-            self._progress(f"loading {name}")
-
-        models = []
         for pipeline in (measured.pipeline for measured in self._measured):
-            models.append(load_models(pipeline.graph, pipeline.plan, self._loaded, self._cancel, on_load))
-        handles = [model for model in models if model is not None]
-        if not handles:
+            model = load_models(pipeline.graph, pipeline.plan, self._loaded, self._cancel, self._progress)
+            self._model = self._model or model
+        if self._model is None:
             raise UserError("no pipeline loads a model", "bench pipelines with a LoadModel node")
-        self._model = handles[0]
 
     def _order(self, number: int) -> list[_Measured]:
         """All pipelines, the reference twice: as given in the first round, shuffled afterwards, so that none always

@@ -117,12 +117,12 @@ def load_models(
     plan: Plan,
     loaded: dict[str, dict[str, Any]],
     cancel: CancelToken | None = None,
-    on_load: Callable[[str], None] = lambda name: None,
+    on_load: Callable[[str], None] = lambda text: None,
 ) -> ModelHandle | None:
     """Run the loading nodes of a pipeline, except those whose outputs ``loaded`` holds; returns its model, if any.
 
     ``loaded`` holds outputs by cache key, so that pipelines share what they load; new outputs are added to it.
-    ``on_load`` is called with the name of a node before it runs.
+    ``on_load`` is called with ``loading NAME`` before a node runs.
 
     Raises:
         NodeError: a node failed, e.g. because there is no such model.
@@ -130,7 +130,7 @@ def load_models(
     steps = [step for step in plan.steps.values() if step.spec.category == NOT_TIMED and step.spec.cache != "never"]
     for step in steps:
         if step.key not in loaded:
-            on_load(step.name)
+            on_load(f"loading {step.name}")
             cache = MemoryCache()
             for key in loaded:
                 cache.put(key, loaded[key])

@@ -140,7 +140,7 @@ class Cell:
             ) from None
         try:
             with _writing(self.folder):
-                stream = path.open("ab", buffering=0)
+                stream = path.open("a+b", buffering=0)
             with stream:
                 yield Shard(stream, path)
         finally:
@@ -186,8 +186,10 @@ class Shard:
 
     def __init__(self, stream: FileIO, path: Path) -> None:
         self._stream, self._path = stream, path
-        if stream.tell() and not _ends_with_newline(path):
-            self._write(b"\n")  # else the next row would join the torn line and be lost with it
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            if stream.read(1) != b"\n":
+                self._write(b"\n")  # else the next row would join the torn line and be lost with it
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write a row.
@@ -205,12 +207,6 @@ class Shard:
 
 def _line(row: Mapping[str, Any]) -> bytes:
     return (json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
-
-
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as stream:
-        stream.seek(-1, os.SEEK_END)
-        return stream.read(1) == b"\n"
 
 
 @contextlib.contextmanager

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
 from fopru_graph.results.reading import FinishedCell
+from fopru_graph.results.schema import Identity
 
 RANDOM, DOWNSAMPLE = "random", "downsample"  # the shipped pipelines that others are held against
 _UNPRUNED = "baseline"
@@ -115,9 +116,7 @@ class ModelResults:
 
 def results_by_model(cells: Iterable[FinishedCell]) -> list[ModelResults]:
     """The results of every model, in the order of the models' names."""
-    by_model: dict[str, list[FinishedCell]] = {}
-    for cell in cells:
-        by_model.setdefault(cell.identity.model, []).append(cell)
+    by_model = _grouped(cells, lambda identity: identity.model)
     return [_results_of(model, by_model[model]) for model in sorted(by_model)]
 
 
@@ -191,40 +190,34 @@ def _point(cell: FinishedCell, references: Mapping[str, FinishedCell], tasks: Ma
     return Point(cell, float(shares.mean()), float(low), float(high))
 
 
+def _grouped(cells: Iterable[FinishedCell], key: Callable[[Identity], str]) -> dict[str, list[FinishedCell]]:
+    groups: dict[str, list[FinishedCell]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell.identity), []).append(cell)
+    return groups
+
+
 def _task_labels(cells: list[FinishedCell]) -> dict[int, str]:
     """The task of every cell by the cell's `id`; results of other data or of another scorer are another task."""
-    variants: dict[str, set[tuple[str, str]]] = {}
-    for cell in cells:
-        variants.setdefault(cell.identity.task, set()).add(_scorer_and_data(cell))
     labels = {}
-    for cell in cells:
-        label = cell.identity.task
-        if len(variants[label]) > 1:
-            scorer, fingerprint = _scorer_and_data(cell)
-            label = f"{label} ({scorer}, data {fingerprint[:8]})"
-        labels[id(cell)] = one_line(label)
+    for task, group in _grouped(cells, lambda identity: identity.task).items():
+        rules = [(cell.identity.scorer, cell.identity.data.fingerprint) for cell in group]
+        for cell, (scorer, fingerprint) in zip(group, rules, strict=True):
+            detail = f" ({scorer}, data {fingerprint[:8]})" if len(set(rules)) > 1 else ""
+            labels[id(cell)] = one_line(task + detail)
     return labels
-
-
-def _scorer_and_data(cell: FinishedCell) -> tuple[str, str]:
-    return cell.identity.scorer, cell.identity.data.fingerprint
 
 
 def _method_labels(cells: list[FinishedCell]) -> dict[int, str]:
     """A label for every cell by the cell's `id`: its pipeline, with the settings that differ between cells."""
-    settings = {id(cell): _settings(cell) for cell in cells}
-    by_pipeline: dict[str, list[dict[str, str]]] = {}
-    for cell in cells:
-        by_pipeline.setdefault(cell.identity.pipeline, []).append(settings[id(cell)])
-    varying = {
-        pipeline: {key for key in set().union(*given) if len({setting.get(key) for setting in given}) > 1}
-        for pipeline, given in by_pipeline.items()
-    }
     labels = {}
-    for cell in cells:
-        keys = sorted(varying[cell.identity.pipeline] & set(settings[id(cell)]))
-        text = ", ".join(f"{key}={settings[id(cell)][key]}" for key in keys)
-        labels[id(cell)] = one_line(f"{cell.identity.pipeline} ({text})" if text else cell.identity.pipeline)
+    for pipeline, group in _grouped(cells, lambda identity: identity.pipeline).items():
+        settings = [_settings(cell) for cell in group]
+        keys: set[str] = set().union(*settings)
+        varying = sorted(key for key in keys if len({given.get(key) for given in settings}) > 1)
+        for cell, given in zip(group, settings, strict=True):
+            text = ", ".join(f"{key}={given[key]}" for key in varying if key in given)
+            labels[id(cell)] = one_line(f"{pipeline} ({text})" if text else pipeline)
     return labels
 
 
