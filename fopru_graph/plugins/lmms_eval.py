@@ -6,7 +6,6 @@ everything that may change an answer is given there; what is in the pipeline's f
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.evaluation.ranks import Ranks
 from fopru_graph.evaluation.variants import variants_of
 from fopru_graph.graph import Graph, Registry, parse_value
-from fopru_graph.pipeline_model import Answered, PipelineModel
+from fopru_graph.pipeline_model import Answer, PipelineModel
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +104,7 @@ class FopruGraph(lmms):
             self._log(answers, time.perf_counter() - begin)
         return results
 
-    def _log(self, answers: Sequence[Answered], seconds: float) -> None:
+    def _log(self, answers: Sequence[Answer], seconds: float) -> None:
         """Tell lmms-eval what was measured; it puts averages over all processes under ``throughput``."""
         made = sum(answered.report["new_tokens"] for answered in answers)
         first = [answered.ttft_ms for answered in answers if answered.ttft_ms is not None]
@@ -168,18 +167,16 @@ def _at_ratio(graph: Graph, ratio: float | None) -> Graph:
     return variant.graph
 
 
-def _picture(visual: Any, where: str) -> tuple[str, PIL.Image.Image]:
-    """Identity of the content and the RGB picture.
+def _picture(visual: Any, where: str) -> PIL.Image.Image:
+    """The picture of a sample.
 
     Raises:
-        UserError: it is none.
+        UserError: it is something else.
     """
     if not isinstance(visual, PIL.Image.Image):
         kind = "a file name, so probably a video" if isinstance(visual, str) else type(visual).__name__
         raise UserError(f"{where}: pipelines are asked about pictures here, but got {kind}", "choose tasks of pictures")
-    picture = visual.convert("RGB")
-    shape = f"{picture.width}x{picture.height}:".encode()
-    return hashlib.sha256(shape + picture.tobytes()).hexdigest(), picture
+    return visual
 
 
 def _new_tokens(options: Mapping[str, Any], task: str) -> int:
@@ -205,7 +202,7 @@ def _cut(text: str, until: str | Sequence[str] | None) -> str:
     return text
 
 
-def _counted(answered: Answered) -> TokenCounts:
+def _counted(answered: Answer) -> TokenCounts:
     """Tokens of the prompt, the visual ones that are left of it included, and of the answer."""
     report = answered.report
     made = int(report["new_tokens"])

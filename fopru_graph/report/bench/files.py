@@ -12,7 +12,8 @@ from fopru_graph.graph.files import write_atomically
 from fopru_graph.report.bench.plot import bench_picture
 from fopru_graph.report.bench.table import interval, machine_name, visual_tokens
 from fopru_graph.report.text_tables import csv_table, latex_escaped, latex_table
-from fopru_graph.results.bench import STAGES, BenchResult, Gain, Timing, Variant
+from fopru_graph.results.bench import STAGES, BenchResult, Gain, Variant
+from fopru_graph.results.schema import Timing
 from fopru_graph.terminal.format import milliseconds, percent, size
 
 _TEX_COLUMNS = (

@@ -17,7 +17,7 @@ from fopru_graph.report.page.style import (
     to_drawing,
 )
 from fopru_graph.report.plots import INK, PAPER, share_axis, shifted
-from fopru_graph.results.methods import Method, Point, Ratio, Role, Study, points
+from fopru_graph.results.methods import Method, ModelResults, Point, Ratio, Role, points
 from fopru_graph.terminal.format import percent
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _BARS: dict[str, Any] = {"linestyle": "none", "elinewidth": 0.9, "capsize": 2, "
 _DODGE = 1.4  # points (1/72 inch) between the error bars of two methods at the same share
 
 
-def accuracy_figure(study: Study, name: str) -> Drawing:
+def accuracy_figure(study: ModelResults, name: str) -> Drawing:
     """One panel per task: a line per method with 95 % intervals, the unpruned model, and the references."""
     styles = styles_of(study)
     figure, grid = panels(len(study.tasks), 3.9)
@@ -47,7 +47,7 @@ def accuracy_figure(study: Study, name: str) -> Drawing:
     return to_drawing(figure, name, title, caption, alt)
 
 
-def _draw_task(axes: Axes, study: Study, task: str, styles: dict[str, Style]) -> None:
+def _draw_task(axes: Axes, study: ModelResults, task: str, styles: dict[str, Style]) -> None:
     shares: list[float] = []
     if unpruned := study.unpruned.get(task):
         _draw_level(axes, unpruned, "unpruned", "-")
@@ -120,7 +120,7 @@ def _draw_method(axes: Axes, label: str, by_ratio: Mapping[Ratio, Point], style:
     return xs
 
 
-def relative_figure(study: Study, name: str) -> Drawing | None:
+def relative_figure(study: ModelResults, name: str) -> Drawing | None:
     """One panel per ratio: accuracy ÷ unpruned accuracy as bars by task, and their mean; None without such a pair."""
     ratios = [
         ratio
@@ -143,7 +143,7 @@ def relative_figure(study: Study, name: str) -> Drawing | None:
     return to_drawing(figure, name, title, caption, alt)
 
 
-def relative(study: Study, method: Method, task: str, ratio: float | None) -> float | None:
+def relative(study: ModelResults, method: Method, task: str, ratio: float | None) -> float | None:
     """Accuracy ÷ unpruned accuracy of the same task; None where either is unknown, or the latter is 0."""
     point, unpruned = method.at(task, ratio), study.unpruned.get(task)
     if point is None or unpruned is None or point.accuracy is None or not unpruned.accuracy:
@@ -151,7 +151,7 @@ def relative(study: Study, method: Method, task: str, ratio: float | None) -> fl
     return point.accuracy / unpruned.accuracy
 
 
-def _draw_ratio(axes: Axes, study: Study, ratio: float, styles: dict[str, Style]) -> None:
+def _draw_ratio(axes: Axes, study: ModelResults, ratio: float, styles: dict[str, Style]) -> None:
     groups = [*study.tasks, "mean"] if len(study.tasks) > 1 else list(study.tasks)
     methods = [method for method in study.compared if any(method.at(task, ratio) for task in study.tasks)]
     width = 0.84 / len(methods)

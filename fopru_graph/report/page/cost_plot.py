@@ -18,8 +18,8 @@ from fopru_graph.report.page.style import (
     to_drawing,
 )
 from fopru_graph.report.plots import INK
-from fopru_graph.results.methods import Study
-from fopru_graph.results.reading import Bench
+from fopru_graph.results.bench import Bench
+from fopru_graph.results.methods import ModelResults
 from fopru_graph.terminal.format import percent
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Timed(NamedTuple):
     accuracy: float
 
 
-def ttft_figure(study: Study, bench: Bench | None, name: str) -> Drawing | None:
+def ttft_figure(study: ModelResults, bench: Bench | None, name: str) -> Drawing | None:
     """One panel per task: accuracy against time to first token; None where fewer than two times are known."""
     bench = bench if bench is not None and bench.model == study.cells[0].identity.model else None
     by_task = {task: timed_points for task in study.tasks if len(timed_points := timed(study, task, bench)) > 1}
@@ -61,7 +61,7 @@ def ttft_figure(study: Study, bench: Bench | None, name: str) -> Drawing | None:
     return to_drawing(figure, name, title, caption, f"{title} on {', '.join(by_task)}, Pareto front marked")
 
 
-def timed(study: Study, task: str, bench: Bench | None) -> list[Timed]:
+def timed(study: ModelResults, task: str, bench: Bench | None) -> list[Timed]:
     """The points of a task whose time is known: from the bench alone if there is one, else from the cells."""
     known = {(variant.pipeline, variant.ratio): variant.ttft_ms.median for variant in bench.variants} if bench else None
     every = [
@@ -92,7 +92,9 @@ def pareto(timed_points: Sequence[Timed]) -> list[Timed]:
     return front
 
 
-def _draw_task(axes: Axes, task: str, timed_points: Sequence[Timed], study: Study, styles: dict[str, Style]) -> None:
+def _draw_task(
+    axes: Axes, task: str, timed_points: Sequence[Timed], study: ModelResults, styles: dict[str, Style]
+) -> None:
     def plot(points: Sequence[Timed], *form: str, **options: Any) -> None:
         axes.plot([point.ms for point in points], [100 * point.accuracy for point in points], *form, **options)
 

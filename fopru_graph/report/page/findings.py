@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from fopru_graph.report.page.table import NO_ENTRY, Entry, Table
 from fopru_graph.results.comparisons import RANDOM, UNPRUNED, Comparison
-from fopru_graph.results.methods import Method, Point, Ratio, Role, Study, one_line
+from fopru_graph.results.methods import Method, ModelResults, Point, Ratio, Role, one_line
 from fopru_graph.terminal.format import accuracy_text, percent, ratio_text
 
 
@@ -22,7 +22,7 @@ class Sentences:
     note: str = ""
 
 
-def references(study: Study) -> Iterator[str]:
+def references(study: ModelResults) -> Iterator[str]:
     """A sentence for every task: the accuracy of the unpruned model, and that without any visual token."""
     blind = study.of(Role.BLIND)
     for task in study.tasks:
@@ -39,7 +39,7 @@ def references(study: Study) -> Iterator[str]:
             yield f"On {task} {', '.join(parts)}."
 
 
-def best_table(study: Study, comparisons: Sequence[Comparison]) -> Table | None:
+def best_table(study: ModelResults, comparisons: Sequence[Comparison]) -> Table | None:
     """The best methods at every ratio on every task; random and the downsampled picture can win too."""
     signs = {
         (c.subject.task, c.subject.method, c.subject.ratio): c.sign
@@ -78,7 +78,7 @@ def _interval(point: Point) -> str:
     return f"[{accuracy_text(point.ci[0])}, {accuracy_text(point.ci[1])}]" if point.ci else ""
 
 
-def _winners(study: Study, task: str, ratio: float) -> list[Method]:
+def _winners(study: ModelResults, task: str, ratio: float) -> list[Method]:
     """The methods with the highest accuracy at a ratio, after rounding as it is printed."""
     known = [
         (round(point.accuracy, 4), method)
@@ -89,7 +89,7 @@ def _winners(study: Study, task: str, ratio: float) -> list[Method]:
     return [method for accuracy, method in known if accuracy == most]
 
 
-def losses(study: Study, comparisons: Sequence[Comparison]) -> Iterator[str]:
+def losses(study: ModelResults, comparisons: Sequence[Comparison]) -> Iterator[str]:
     """A sentence for every method and task where it scores below random, below downsample, or not above blind."""
     clear = {
         (c.subject.task, c.subject.method, c.subject.ratio)
@@ -113,7 +113,7 @@ def losses(study: Study, comparisons: Sequence[Comparison]) -> Iterator[str]:
                 yield f"{method.label} on {task}: {'; '.join(parts)}."
 
 
-def failures(study: Study) -> Iterator[str]:
+def failures(study: ModelResults) -> Iterator[str]:
     """A sentence for every method that failed on a whole task, with its first error."""
     for method in study.methods:
         for task in study.tasks:
@@ -123,7 +123,7 @@ def failures(study: Study) -> Iterator[str]:
                     yield f"{method.label} on {task}, {ratio_text(ratio)}: every sample failed, the first with: {why}"
 
 
-def _below(study: Study, role: Role, method: Method, task: str) -> tuple[list[Ratio], int]:
+def _below(study: ModelResults, role: Role, method: Method, task: str) -> tuple[list[Ratio], int]:
     """The ratios below 1 at which a method scores less than the reference of a role, and how many were compared."""
     reference, compared = study.of(role), 0
     below: list[Ratio] = []
@@ -139,7 +139,7 @@ def _below(study: Study, role: Role, method: Method, task: str) -> tuple[list[Ra
     return below, compared
 
 
-def _not_above_blind(study: Study, method: Method, task: str) -> list[Ratio]:
+def _not_above_blind(study: ModelResults, method: Method, task: str) -> list[Ratio]:
     """The ratios at which a method scores no more than the model without any visual token, largest first."""
     blind = study.of(Role.BLIND)
     reference = blind.at(task, None) if blind is not None else None

@@ -20,8 +20,9 @@ from fopru_graph.report.page.pictures import Kept
 from fopru_graph.report.page.style import Drawing
 from fopru_graph.report.page.table import Table
 from fopru_graph.report.plots import COLOURS, INK, PALE, PAPER
-from fopru_graph.results.methods import Study, one_line
-from fopru_graph.results.reading import Data, LeftOut
+from fopru_graph.results.methods import ModelResults, one_line
+from fopru_graph.results.reading import LeftOut
+from fopru_graph.results.schema import Data
 from fopru_graph.terminal.format import accuracy_text, counted, ratio_text
 
 SECTIONS = {
@@ -41,7 +42,7 @@ Block = Sentences | Table | Drawing | Kept  # each names the template that shows
 class Chapter:
     """All that the page says about one model: blocks by section, with a key for each of `SECTIONS`."""
 
-    study: Study
+    study: ModelResults
     sections: Mapping[str, Sequence[Block]]
 
     @property
@@ -154,7 +155,7 @@ class _Provenance:
     commands: Sequence[str]
 
 
-def _provenance(studies: Sequence[Study]) -> _Provenance:
+def _provenance(studies: Sequence[ModelResults]) -> _Provenance:
     cells = [cell for study in studies for cell in study.cells]
     commands = dict.fromkeys(shlex.join(cell.identity.command) for cell in cells if cell.identity.command)
     facts = {

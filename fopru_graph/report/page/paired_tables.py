@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 from fopru_graph.report.page.table import NO_ENTRY, Entry, Row, Table, best
-from fopru_graph.results.comparisons import UNPRUNED, Comparison, Split
-from fopru_graph.results.methods import Study
+from fopru_graph.results.comparisons import UNPRUNED, Comparison, GroupAccuracy
+from fopru_graph.results.methods import ModelResults
 from fopru_graph.terminal.format import accuracy_text, p_text, percent, ratio_text, signed
 
 
-def difference_tables(study: Study, comparisons: Sequence[Comparison], against: str) -> list[Table]:
+def difference_tables(study: ModelResults, comparisons: Sequence[Comparison], against: str) -> list[Table]:
     """A table for every task: methods × ratios, differences to a reference in points with interval and p-value."""
     family = [c for c in comparisons if (c.subject.model, c.subject.against) == (study.model, against)]
     reference = "the unpruned model" if against == UNPRUNED else "random at the same ratio"
@@ -50,7 +50,7 @@ def _record(comparison: Comparison) -> dict[str, Any]:
     return asdict(comparison.subject) | {key: value for key, value in vars(comparison).items() if key != "subject"}
 
 
-def split_table(study: Study, task: str, splits: Sequence[Split]) -> Table | None:
+def split_table(study: ModelResults, task: str, splits: Sequence[GroupAccuracy]) -> Table | None:
     """Accuracies on the samples that the downsampled model gets wrong and right; None where it was not run."""
     of_task = [split for split in splits if split.task == task]
     blocks = []
@@ -72,7 +72,7 @@ def split_table(study: Study, task: str, splits: Sequence[Split]) -> Table | Non
     return Table(f"groups-{task}", title, caption, columns, blocks, records)
 
 
-def _split_row(split: Split, bold: bool) -> Row:
+def _split_row(split: GroupAccuracy, bold: bool) -> Row:
     return (
         *(Entry(percent(split.ratio)), Entry(split.method)),
         *(Entry(accuracy_text(split.hard), bold), Entry(str(split.n_hard))),

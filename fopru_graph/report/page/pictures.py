@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fopru_graph.pictures.attention import draw_concentration
 from fopru_graph.report.page.style import Drawing, to_drawing
-from fopru_graph.results.methods import Method, Role, Study, one_line
-from fopru_graph.results.reading import LeftOut, Share, read_file
+from fopru_graph.results.methods import Method, ModelResults, Role, one_line
+from fopru_graph.results.reading import LeftOut, read_file
+from fopru_graph.results.schema import Share
 from fopru_graph.terminal.format import counted, ratio_text
 
 _STRATEGIES = ("fopru_rank", "fopru_row")  # those of the paper's Figure 4
@@ -85,7 +86,7 @@ class Kept:
         return base64.b64encode(self.data).decode()
 
 
-def kept_pictures(study: Study, most: int) -> tuple[list[Kept], list[LeftOut]]:
+def kept_pictures(study: ModelResults, most: int) -> tuple[list[Kept], list[LeftOut]]:
     """Pictures of rank and row pruning, or of the first methods that have any, at the ratio nearest to 25 %.
 
     Together they take at most ``most`` bytes: all are scaled down, and if that is not enough the last are dropped.
@@ -109,7 +110,7 @@ def kept_pictures(study: Study, most: int) -> tuple[list[Kept], list[LeftOut]]:
     return pictures, left_out
 
 
-def _chosen(study: Study) -> Iterator[tuple[Method, float | None, Path]]:
+def _chosen(study: ModelResults) -> Iterator[tuple[Method, float | None, Path]]:
     """The pictures to show: of the first task that has any, sample by sample."""
     methods = [method for method in study.methods if method.pipeline in _STRATEGIES]
     methods = methods or [method for method in study.methods if method.role is Role.METHOD]
@@ -157,7 +158,7 @@ def _caption_and_alt(method: Method, ratio: float | None, facts: _Facts | None) 
     return f"{at}, {one_line(facts.source)}: {question}; {counts}.", f"Tokens kept by {at}: {counts}"
 
 
-def concentration_figure(study: Study, name: str) -> tuple[Drawing | None, list[LeftOut]]:
+def concentration_figure(study: ModelResults, name: str) -> tuple[Drawing | None, list[LeftOut]]:
     """The attention of the vision encoder from the first cell that recorded it; call it within `page_settings`.
 
     Files of attention that cannot be used are the second result.

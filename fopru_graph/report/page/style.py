@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fopru_graph.report.plots import COLOURS, INK, PALE, PAPER, figure_file, new_figure, plot_settings
-from fopru_graph.results.methods import Method, Role, Study
+from fopru_graph.results.methods import Method, ModelResults, Role
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +67,7 @@ class Style:
         return self.line | {"linestyle": "none"}
 
 
-def styles_of(study: Study) -> dict[str, Style]:
+def styles_of(study: ModelResults) -> dict[str, Style]:
     """The style of every method by its label; references have the colour of the text."""
     styles = {}
     number = 0

@@ -6,13 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from fopru_graph.report.page.table import NO_ENTRY, Entry, Row, Table, best, better
-from fopru_graph.results.methods import ABLATIONS, Method, Point, Ratio, Role, Study, one_line, points, same_scores
+from fopru_graph.results.methods import (
+    ABLATIONS,
+    Method,
+    ModelResults,
+    Point,
+    Ratio,
+    Role,
+    one_line,
+    points,
+    same_scores,
+)
 from fopru_graph.terminal.format import accuracy_text, counted, percent, ratio_text
 
 _Labelled = tuple[str, list[Point | None]]  # a method's label, and its point on every task
 
 
-def accuracy_table(study: Study) -> Table:
+def accuracy_table(study: ModelResults) -> Table:
     """Methods × tasks at each ratio, with the mean over tasks."""
     unpruned = _unpruned(study)
     blocks = _unpruned_block(study)
@@ -43,7 +53,7 @@ def accuracy_table(study: Study) -> Table:
     return Table("accuracy", title, caption, _columns(study), blocks, records)
 
 
-def ablation_table(study: Study) -> Table | None:
+def ablation_table(study: ModelResults) -> Table | None:
     """The paper's Table 3 at every ratio at which FoPru and at least one pipeline without a part of it were run."""
     methods = {method.pipeline: method for method in study.methods if method.label in ABLATIONS}
     blocks = _unpruned_block(study)
@@ -72,15 +82,15 @@ def ablation_table(study: Study) -> Table | None:
     return Table("ablation", f"Ablation of FoPru on {study.model}, %", caption, _columns(study), blocks, records)
 
 
-def _columns(study: Study) -> tuple[str, ...]:
+def _columns(study: ModelResults) -> tuple[str, ...]:
     return ("Ratio", "Method", "Kept", *study.tasks, *(["Average"] if len(study.tasks) > 1 else []))
 
 
-def _unpruned(study: Study) -> list[Point | None]:
+def _unpruned(study: ModelResults) -> list[Point | None]:
     return [study.unpruned.get(task) for task in study.tasks]
 
 
-def _labelled(study: Study, method: Method, ratio: Ratio) -> _Labelled:
+def _labelled(study: ModelResults, method: Method, ratio: Ratio) -> _Labelled:
     return method.label, [method.at(task, ratio) for task in study.tasks]
 
 
@@ -90,11 +100,13 @@ def _repeats(row: Sequence[Point | None], unpruned: Sequence[Point | None]) -> b
     return all(reference is not None and same_scores(point.cell, reference.cell) for point, reference in pairs)
 
 
-def _unpruned_block(study: Study) -> list[Sequence[Row]]:
+def _unpruned_block(study: ModelResults) -> list[Sequence[Row]]:
     return [_block(study, "100 %", [("unpruned", _unpruned(study))], [])] if study.unpruned else []
 
 
-def _block(study: Study, ratio: str, rows: Sequence[_Labelled], unpruned: Sequence[Point | None]) -> Sequence[Row]:
+def _block(
+    study: ModelResults, ratio: str, rows: Sequence[_Labelled], unpruned: Sequence[Point | None]
+) -> Sequence[Row]:
     """The rows of one ratio: best of each task bold, better than ``unpruned`` (empty for itself) underlined."""
     reference = [_accuracy(point) for point in unpruned] or [None] * len(study.tasks)
     accuracies = [[_accuracy(point) for point in row] for _, row in rows]
@@ -126,7 +138,7 @@ def _mean_of_all(accuracies: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(accuracies) else None
 
 
-def _entry(point: Point | None, bold: bool, underline: bool, study: Study) -> Entry:
+def _entry(point: Point | None, bold: bool, underline: bool, study: ModelResults) -> Entry:
     if point is None:
         return NO_ENTRY
     if point.accuracy is None:
@@ -134,7 +146,7 @@ def _entry(point: Point | None, bold: bool, underline: bool, study: Study) -> En
     return Entry(accuracy_text(point.accuracy), bold, underline, note=_note(point, study))
 
 
-def _note(point: Point, study: Study) -> str:
+def _note(point: Point, study: ModelResults) -> str:
     """The errors of a cell, and its number of samples where other cells of the task have more."""
     summary = point.cell.summary
     most = max(
@@ -147,7 +159,7 @@ def _note(point: Point, study: Study) -> str:
     return ", ".join(notes)
 
 
-def _record(study: Study, label: str, task: str, ratio: Ratio, point: Point) -> dict[str, Any]:
+def _record(study: ModelResults, label: str, task: str, ratio: Ratio, point: Point) -> dict[str, Any]:
     summary, reference = point.cell.summary, _accuracy(study.unpruned.get(task))
     low, high = point.ci or (None, None)
     relative = summary.accuracy / reference if summary.accuracy is not None and reference else None
@@ -174,7 +186,7 @@ def _record(study: Study, label: str, task: str, ratio: Ratio, point: Point) -> 
     }
 
 
-def type_table(study: Study, task: str) -> Table | None:
+def type_table(study: ModelResults, task: str) -> Table | None:
     """Accuracy by type of question as a heat table; None where all questions are of one type."""
     rows = [("100 %", "unpruned", study.unpruned.get(task))]
     for ratio in (None, *study.main_ratios):
@@ -208,7 +220,7 @@ def type_table(study: Study, task: str) -> Table | None:
     return Table(f"types-{task}", title, caption, columns, tuple(blocks.values()), _type_records(study, task))
 
 
-def _type_records(study: Study, task: str) -> list[dict[str, Any]]:
+def _type_records(study: ModelResults, task: str) -> list[dict[str, Any]]:
     labelled = [(method.label, ratio, point) for method, name, ratio, point in points(study) if name == task]
     if task in study.unpruned:
         labelled.insert(0, ("unpruned", 1.0, study.unpruned[task]))

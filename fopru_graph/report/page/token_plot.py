@@ -17,7 +17,7 @@ from fopru_graph.report.page.style import (
     to_drawing,
 )
 from fopru_graph.report.plots import PAPER, share_axis
-from fopru_graph.results.methods import Method, Point, Study
+from fopru_graph.results.methods import Method, ModelResults, Point
 from fopru_graph.terminal.format import size
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _FILLS = {"visual": ("#4477aa", ""), "text": ("#ccbb44", "///"), "generated": ("#ee6677", "...")}
 
 
-def token_figure(study: Study, name: str) -> Drawing | None:
+def token_figure(study: ModelResults, name: str) -> Drawing | None:
     """Left the tokens of a sample by task without pruning, right the KV bytes that pruning leaves.
 
     None where no unpruned cell counted its tokens.
@@ -54,7 +54,7 @@ def token_figure(study: Study, name: str) -> Drawing | None:
     return to_drawing(figure, name, title, caption, alt)
 
 
-def _draw_proportions(axes: Axes, study: Study, tasks: Sequence[str]) -> None:
+def _draw_proportions(axes: Axes, study: ModelResults, tasks: Sequence[str]) -> None:
     heights = range(len(tasks))
     ends = [0.0] * len(tasks)
     for kind, (colour, hatch) in _FILLS.items():
@@ -83,7 +83,7 @@ def proportions(point: Point) -> dict[str, float]:
     return {kind: 100 * count / total for kind, count in counts.items()}
 
 
-def _draw_bytes(axes: Axes, study: Study, tasks: Sequence[str]) -> None:
+def _draw_bytes(axes: Axes, study: ModelResults, tasks: Sequence[str]) -> None:
     styles = styles_of(study)
     shares = []
     for method in study.compared:
@@ -97,7 +97,7 @@ def _draw_bytes(axes: Axes, study: Study, tasks: Sequence[str]) -> None:
     label_axes(axes, "KV cache that is left", "KV bytes ÷ unpruned, %")
 
 
-def kv_left(study: Study, method: Method, tasks: Sequence[str], ratio: float | None) -> float | None:
+def kv_left(study: ModelResults, method: Method, tasks: Sequence[str], ratio: float | None) -> float | None:
     """KV bytes of a method in percent of the unpruned ones, averaged over tasks; None unless all are known."""
     shares = []
     for task in tasks:

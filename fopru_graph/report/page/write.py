@@ -19,8 +19,8 @@ from fopru_graph.report.page.style import page_settings
 from fopru_graph.report.page.table import to_csv, to_latex, to_markdown
 from fopru_graph.report.page.tables import ablation_table, accuracy_table, type_table
 from fopru_graph.report.page.token_plot import token_figure
-from fopru_graph.results.comparisons import RANDOM, UNPRUNED, Comparison, splits_of
-from fopru_graph.results.methods import Study
+from fopru_graph.results.comparisons import RANDOM, UNPRUNED, Comparison, group_accuracies
+from fopru_graph.results.methods import ModelResults
 from fopru_graph.results.reading import LeftOut, Results
 
 _PICTURE_BYTES = 2_400_000  # of all pictures of a page together
@@ -36,14 +36,14 @@ class Written:
 
 
 def write_report(
-    results: Results, studies: Sequence[Study], comparisons: Sequence[Comparison], output: Path | None = None
+    results: Results, studies: Sequence[ModelResults], comparisons: Sequence[Comparison], output: Path | None = None
 ) -> Written:
     """Write the page, and tables and figures beside the cells; a reader never sees half of a file.
 
     Args:
         results: the content of the results folder.
         studies: its cells by model.
-        comparisons: the results of the pairs of `comparisons.pairs_of`.
+        comparisons: the results of the pairs of `comparisons.paired_scores`.
         output: where the page goes; by default ``report.html`` in the results folder.
 
     Raises:
@@ -73,11 +73,11 @@ def write_report(
 
 
 def _chapter(
-    study: Study, comparisons: Sequence[Comparison], results: Results, suffix: str, picture_bytes: int
+    study: ModelResults, comparisons: Sequence[Comparison], results: Results, suffix: str, picture_bytes: int
 ) -> tuple[Chapter, list[LeftOut]]:
     kept, unread = kept_pictures(study, picture_bytes)
     attention, unusable = concentration_figure(study, f"attention{suffix}")
-    splits = splits_of(study)
+    splits = group_accuracies(study)
     lost = "By the figures as measured; “clearly” where the paired test against random says so too, see below."
     sections: dict[str, list[Block | None]] = {
         "findings": [
