@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from fopru_graph.commands.options import ModelOptions
+
 if TYPE_CHECKING:
     from fopru_graph.graph import Graph, Problem, Registry
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """Where and how the model runs; None leaves what the pipeline says."""
-
-    device: str | None = None
-    dtype: str | None = None
-    attention: str | None = None
-
-    def apply(self, graph: Graph) -> None:
-        """Set them in every LoadModel node of a graph."""
-        given = {key: value for key, value in asdict(self).items() if value is not None}
-        for name, entry in graph.nodes.items():
-            if entry.type == "LoadModel":
-                for key, value in given.items():
-                    graph.set(f"{name}.{key}", value)
 
 
 def make_registry(folders: list[Path] | None) -> Registry:
@@ -147,11 +132,34 @@ def _takes_text(graph: Graph, target: str) -> bool:
     return spec is not None and key in spec.inputs and "str" in spec.inputs[key].type_name.split(" | ")
 
 
-def parse_ratios(text: str) -> tuple[float, ...]:
-    """Numbers between commas; ends the program with exit code 2 where one is no ratio."""
+def set_values(graph: Graph, sets: Iterable[str] | None) -> dict[str, Any]:
+    """The values that ``--set`` gave to a graph, by target; a target that the graph does not have is left out."""
+    values: dict[str, Any] = {}
+    for option in sets or ():
+        target = option.partition("=")[0]
+        name, dot, key = target.rpartition(".")
+        if not dot and target in graph.inputs:
+            values[target] = graph.inputs[target].default
+        elif dot and name in graph and key in graph.node(name).inputs:
+            values[target] = graph.node(name).inputs[key]
+    return values
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """The names between commas, each once, e.g. ``"pope, gqa,pope"`` gives ``("pope", "gqa")``."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def parse_ratios(text: str | None, keep_repeats: bool = False) -> tuple[float, ...] | None:
+    """The retention ratios between commas, each once unless ``keep_repeats``; None for None.
+
+    Ends the program with exit code 2 if the text has no ratio, or something that is none.
+    """
     from fopru_graph.errors import UserError
     from fopru_graph.measure.pipelines import check_ratios
 
+    if text is None:
+        return None
     try:
         ratios = tuple(float(part) for part in text.split(",") if part.strip())
         check_ratios(ratios)
@@ -159,7 +167,7 @@ def parse_ratios(text: str) -> tuple[float, ...]:
         fail(2, f"--ratio {text}: that is no list of numbers", "write e.g. --ratio 1,0.5,0.25")
     except UserError as error:
         fail(2, f"--ratio {text}: {error.message}", error.hint)
-    return tuple(dict.fromkeys(ratios))
+    return ratios if keep_repeats else tuple(dict.fromkeys(ratios))
 
 
 def show(problems: list[Problem], file: Path) -> None:
