@@ -1,4 +1,4 @@
-"""What a benchmark expects of its data, and what every kind of data offers."""
+"""What a benchmark expects of its data (`Layout`), and what every kind of data offers (`Source`)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-Row = Mapping[str, Any]
+Row = Mapping[str, Any]  # column name to value
 
 
 @dataclass(frozen=True)
 class Hub:
-    """A split of a data set on the hub; ``ids`` are the names it has gone by, tried in this order."""
+    """A split of a data set on the hub; ``ids`` are its names over time, tried in this order."""
 
     ids: tuple[str, ...]
     split: str
@@ -21,9 +21,9 @@ class Hub:
 
 @dataclass(frozen=True)
 class Join:
-    """Pictures in a table of their own: the row whose ``id`` is the record's column ``key``.
+    """Pictures in a second table: that of a record is in the row whose ``id`` equals the record's column ``key``.
 
-    On the hub it is another ``config``; locally the same folder of parquet files, or ``images/<key>.jpg``.
+    On the hub the table is another ``config``; locally it is parquet files as on the hub, or ``images/<key>.jpg``.
     """
 
     key: str
@@ -35,9 +35,16 @@ class Join:
 class Layout:
     """How the rows of a task's data become records.
 
-    ``required`` lists columns, each as the names of which one is enough. ``prepare`` makes of a row what prompt and
-    score need, and raises `CellError` where a value is unusable. ``pictures`` names the columns that hold the pictures
-    of a prepared record, out of ``picture_columns``. ``file_names`` are the stems looked for in a folder.
+    Args:
+        task: name of the task.
+        hub: the data set on the hub.
+        required: columns that must exist; each is a tuple of names, one of which is enough.
+        prepare: makes of a row what prompt and score need; raises `ColumnError` if a value is unusable.
+        optional: further columns that ``prepare`` reads.
+        pictures: the columns with the pictures of a prepared record, out of ``picture_columns``.
+        picture_columns: all columns that may hold a picture.
+        join: where the pictures are, if they are in a table of their own.
+        file_names: other names of a local data file than the task's, without suffix.
     """
 
     task: str
@@ -58,11 +65,11 @@ class Layout:
 
 
 class Source(Protocol):
-    """Rows that can be read in any order; reading one does not keep it."""
+    """Rows that can be read in any order. Rows that were read are not kept."""
 
     @property
     def name(self) -> str:
-        """A file's path or a data set's name."""
+        """The path of a file or the name of a data set."""
 
     @property
     def fingerprint(self) -> str:
@@ -70,13 +77,13 @@ class Source(Protocol):
 
     @property
     def folder(self) -> Path | None:
-        """The only folder in which pictures may be named, or None where none may be."""
+        """The only folder whose files rows may name as pictures; None if they may name no files."""
 
     def __len__(self) -> int:
         """Number of rows."""
 
     def columns(self, wanted: Sequence[Sequence[str]]) -> set[str]:
-        """Columns that some row has; it may stop looking once it has found one of each of ``wanted``."""
+        """Columns of the rows. The search may stop when it has found one column of each of ``wanted``."""
 
     def row(self, index: int) -> Row:
         """One row.
@@ -86,16 +93,16 @@ class Source(Protocol):
         """
 
     def where(self, index: int) -> str:
-        """File and row, counted from 1, for messages."""
+        """File and row, counted from 1, for messages, e.g. ``pope.jsonl row 57``."""
 
 
 class Keyed(Source, Protocol):
-    """A source of which one column can be read alone."""
+    """A source that can read one column alone."""
 
     def column(self, name: str) -> list[Any]:
         """All values of a column."""
 
 
 def first_line(error: Exception) -> str:
-    """What an error of somebody else's says, in one line."""
+    """The first line of an error's message; its type if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
