@@ -1,4 +1,4 @@
-"""The command line. Results go to stdout, everything else to stderr; nothing heavy is imported before it is needed.
+"""The command line. Results go to stdout, everything else to stderr. A command imports its module when it is called.
 
 Exit codes: 0 done, 1 a node failed, 2 bad pipeline or usage, 3 some samples or cells failed, 130 interrupted.
 """
@@ -12,7 +12,16 @@ from typing import Annotated
 
 import typer
 
-from fopru_graph.commands.arguments import check_graph, fail, make_registry, open_graph, refuse, show, write_text
+from fopru_graph.commands.arguments import (
+    check_graph,
+    errors_in,
+    fail,
+    make_registry,
+    open_graph,
+    refuse,
+    show,
+    write_text,
+)
 from fopru_graph.commands.options import (
     BenchOptions,
     EvalOptions,
@@ -37,7 +46,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point of ``fopru-graph``: every mistake of a user ends as one message and an exit code."""
+    """Entry point of ``fopru-graph``: a user's mistake becomes one message and an exit code."""
     from fopru_graph.errors import UserError
 
     try:
@@ -145,7 +154,7 @@ def validate(
         show(problems, file)
         if not problems:
             print(f"{file}: valid")
-    if any(problem.severity == "error" for problem in problems):
+    if errors_in(problems):
         raise typer.Exit(2)
 
 
@@ -236,7 +245,7 @@ def doctor(as_json: JsonOption = False) -> None:
 
     findings = examine()
     if as_json:
-        _print_json([finding.to_json() for finding in findings])
+        _print_json([finding._asdict() for finding in findings])
     else:
         show_findings(findings)
     if not all(finding.ok for finding in findings):

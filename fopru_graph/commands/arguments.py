@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def make_registry(folders: list[Path] | None) -> Registry:
-    """The default node types and those of ``folders``; what fails to load is a warning."""
+    """The default node types and those of ``folders``; a file that fails to load is a warning."""
     from fopru_graph.graph import PipelineError, Registry
 
     registry = Registry.default()
@@ -32,7 +32,11 @@ def make_registry(folders: list[Path] | None) -> Registry:
 
 
 def load_graph(file: Path, folders: list[Path] | None) -> Graph:
-    """The graph of a YAML file or of a run's record; raises PipelineError."""
+    """The graph of a YAML file or of a run's record.
+
+    Raises:
+        PipelineError: the file is no pipeline.
+    """
     from fopru_graph.graph import Graph, RunRecord
 
     registry = make_registry(folders)
@@ -50,7 +54,7 @@ def load_graph(file: Path, folders: list[Path] | None) -> Graph:
 def check_graph(
     file: Path, folders: list[Path] | None, sets: list[str] | None, options: ModelOptions | None = None
 ) -> tuple[Graph | None, list[Problem]]:
-    """The graph with the set values in it, if there is one at all, and everything that is wrong."""
+    """The graph with the options applied, None if it cannot be built, and all its problems."""
     from fopru_graph.graph import PipelineError
 
     try:
@@ -71,9 +75,9 @@ def open_graph(
     as_json: bool = False,
     options: ModelOptions | None = None,
 ) -> Graph:
-    """A graph that can run; else its problems are shown and the program ends with exit code 2."""
+    """A graph that can run; otherwise shows its problems and ends the program with exit code 2."""
     graph, problems = check_graph(file, folders, sets, options)
-    if graph is None or any(problem.severity == "error" for problem in problems):
+    if graph is None or errors_in(problems):
         refuse(problems, file, as_json)
     show(problems, file)
     return graph
@@ -82,28 +86,25 @@ def open_graph(
 def open_graphs(
     files: list[Path], folders: list[Path] | None, sets: list[str] | None, as_json: bool, options: ModelOptions
 ) -> list[Graph]:
-    """Several graphs that can run. A set value applies where it has a place, and must have one in one of them."""
-    from fopru_graph.graph import PipelineError
-
+    """Several graphs that can run. A ``--set`` applies to the graphs that have its target; one of them must."""
     graphs = [open_graph(file, folders, None, as_json, options) for file in files]
     for option in sets or []:
-        placed = False
-        for graph, file in zip(graphs, files, strict=True):
-            try:
-                apply_set(graph, option)
-                placed = True
-            except PipelineError as error:
-                problems = error.problems, file
-        if not placed:
-            refuse(*problems, as_json)
+        problems = [try_set(graph, option) for graph in graphs]
+        if all(problems):
+            refuse(problems[-1], files[-1], as_json)
     for graph, file in zip(graphs, files, strict=True):
-        if problems_left := [problem for problem in graph.problems() if problem.severity == "error"]:
-            refuse(problems_left, file, as_json)
+        if errors := errors_in(graph.problems()):
+            refuse(errors, file, as_json)
     return graphs
 
 
+def errors_in(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems without the warnings."""
+    return [problem for problem in problems if problem.severity == "error"]
+
+
 def refuse(problems: list[Problem], file: Path, as_json: bool) -> NoReturn:
-    """Show the problems, on stdout as JSON too where that is wanted, and end with exit code 2."""
+    """Show the problems, with ``as_json`` on stdout too, and end the program with exit code 2."""
     show(problems, file)
     if as_json:
         print(json.dumps({"problems": [problem.to_json() for problem in problems]}, ensure_ascii=False))
@@ -111,7 +112,11 @@ def refuse(problems: list[Problem], file: Path, as_json: bool) -> NoReturn:
 
 
 def apply_set(graph: Graph, option: str) -> None:
-    """Apply one NAME=VALUE; a target that takes text gets it as it stands, any other the value as in YAML."""
+    """Apply one NAME=VALUE of ``--set``. A target of type text gets VALUE as it is, any other target reads it as YAML.
+
+    Raises:
+        PipelineError: the graph has no such target, or it takes no such value.
+    """
     from fopru_graph.graph import PipelineError, parse_value
 
     target, equals, text = option.partition("=")
@@ -122,6 +127,17 @@ def apply_set(graph: Graph, option: str) -> None:
     except PipelineError as error:
         fail(2, f"--set {target}: {error.problems[0].message}", "quote the value as in YAML")
     graph.set(target, value)
+
+
+def try_set(graph: Graph, option: str) -> list[Problem]:
+    """Apply one ``--set``; returns why it does not fit the graph, or nothing."""
+    from fopru_graph.graph import PipelineError
+
+    try:
+        apply_set(graph, option)
+    except PipelineError as error:
+        return error.problems
+    return []
 
 
 def _takes_text(graph: Graph, target: str) -> bool:
@@ -153,7 +169,7 @@ def split_names(text: str) -> tuple[str, ...]:
 def parse_ratios(text: str | None, keep_repeats: bool = False) -> tuple[float, ...] | None:
     """The retention ratios between commas, each once unless ``keep_repeats``; None for None.
 
-    Ends the program with exit code 2 if the text has no ratio, or something that is none.
+    Ends the program with exit code 2 if there is no ratio, or one is no number in (0, 1].
     """
     from fopru_graph.errors import UserError
     from fopru_graph.measure.pipelines import check_ratios
@@ -171,7 +187,7 @@ def parse_ratios(text: str | None, keep_repeats: bool = False) -> tuple[float, .
 
 
 def show(problems: list[Problem], file: Path) -> None:
-    """Show the problems of a file, if there are any."""
+    """Show the problems of a file on stderr, if there are any."""
     if problems:
         from fopru_graph.terminal.console import show_problems
 
@@ -179,7 +195,7 @@ def show(problems: list[Problem], file: Path) -> None:
 
 
 def write_text(text: str, output: Path | None) -> None:
-    """Write to a file, or print where there is none."""
+    """Write to a file, or print if ``output`` is None."""
     if output is None:
         print(text, end="" if text.endswith("\n") else "\n")
         return
@@ -190,7 +206,7 @@ def write_text(text: str, output: Path | None) -> None:
 
 
 def fail(code: int, message: str, hint: str | None = None) -> NoReturn:
-    """Say what is wrong and end the program."""
+    """Show an error with its hint and end the program."""
     from fopru_graph.terminal.console import show_failure
 
     show_failure(message, hint)

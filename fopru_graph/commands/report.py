@@ -1,4 +1,4 @@
-"""``fopru-graph report``: read a results folder, compare its cells, and leave a page, tables and figures."""
+"""``fopru-graph report``: read a results folder, compare its cells, and write a page, tables and figures."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from fopru_graph.terminal.console import show_warning
 
 
 def report_results(folder: Path, output: Path | None, as_json: bool) -> None:
-    """Write the report of a results folder and say where it is; cells that cannot be used are named on stderr.
+    """Write the report of a results folder and print its path; warns of cells that cannot be used.
 
-    Ends the program with exit code 2 where the folder has no usable cell.
+    Ends the program with exit code 2 if the folder has no usable cell.
 
     Raises:
         UserError: a file cannot be written.
@@ -41,25 +41,20 @@ def report_results(folder: Path, output: Path | None, as_json: bool) -> None:
 
 
 def compare(pairs: Iterable[Pair]) -> list[Comparison]:
-    """Test every pair; p values are corrected for all pairs of the same model against the same reference."""
+    """Test every pair. Holm's correction of p values is over all pairs of a model against the same reference."""
     tested = [(pair, mcnemar(pair.reference, pair.scores)) for pair in pairs]
     families: dict[tuple[str, str], list[int]] = {}
-    for place, (pair, _) in enumerate(tested):
-        families.setdefault((pair.subject.model, pair.subject.against), []).append(place)
+    for index, (pair, _) in enumerate(tested):
+        families.setdefault((pair.subject.model, pair.subject.against), []).append(index)
     corrected = [1.0] * len(tested)
-    for places in families.values():
-        for place, p in zip(places, holm([tested[place][1] for place in places]), strict=True):
-            corrected[place] = p
-    return [
-        Comparison(
-            pair.subject,
-            len(pair.scores),
-            *paired_difference(pair.reference, pair.scores, pair.pictures),
-            p,
-            p_holm,
-        )
-        for (pair, p), p_holm in zip(tested, corrected, strict=True)
-    ]
+    for indices in families.values():
+        for index, p in zip(indices, holm([tested[index][1] for index in indices]), strict=True):
+            corrected[index] = p
+    comparisons = []
+    for (pair, p), p_holm in zip(tested, corrected, strict=True):
+        difference = paired_difference(pair.reference, pair.scores, pair.pictures)
+        comparisons.append(Comparison(pair.subject, len(pair.scores), *difference, p, p_holm))
+    return comparisons
 
 
 def _as_json(written: Written, cells: int, comparisons: list[Comparison]) -> dict[str, object]:
@@ -67,9 +62,9 @@ def _as_json(written: Written, cells: int, comparisons: list[Comparison]) -> dic
         "report": str(written.page),
         "files": [str(path) for path in written.files],
         "cells": cells,
-        "left_out": [one._asdict() for one in written.left_out],
+        "left_out": [cell._asdict() for cell in written.left_out],
         "comparisons": [
-            asdict(one.subject) | {key: value for key, value in vars(one).items() if key != "subject"}
-            for one in comparisons
+            asdict(comparison.subject) | {key: value for key, value in vars(comparison).items() if key != "subject"}
+            for comparison in comparisons
         ],
     }

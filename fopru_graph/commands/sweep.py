@@ -12,13 +12,14 @@ from typing import Any
 from rich.markup import escape
 
 from fopru_graph.commands.arguments import (
-    apply_set,
+    errors_in,
     fail,
     open_graphs,
     parse_ratios,
     refuse,
     set_values,
     split_names,
+    try_set,
 )
 from fopru_graph.commands.options import ModelOptions, SweepOptions
 from fopru_graph.errors import UserError
@@ -126,12 +127,11 @@ def _variants(graph: Graph, file: Path, combined: Sequence[Combination], as_json
     for sets, ratio in combined:
         own, placed = graph.copy(), []
         for option in sets:
-            try:
-                apply_set(own, option)
+            if problems := try_set(own, option):
+                homeless[option.partition("=")[0]] = problems
+            else:
                 placed.append(option)
-            except PipelineError as error:
-                homeless[option.partition("=")[0]] = error.problems
-        if errors := [problem for problem in own.problems() if problem.severity == "error"]:
+        if errors := errors_in(own.problems()):
             refuse(errors, file, as_json)
         cells.append(_Cell(_variant(own, ratio, placed), tuple(placed)))
     return _OfFile(cells, homeless)

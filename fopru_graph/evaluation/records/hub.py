@@ -19,7 +19,7 @@ class HubRows:
         UserError: the package is missing, or the data set is available under none of its names.
     """
 
-    folder = None
+    folder = None  # rows may name no files as pictures
 
     def __init__(self, task: str, hub: Hub, wanted: Sequence[str]) -> None:
         identifier, table = _load(task, hub)
@@ -53,7 +53,7 @@ class HubRows:
         return list(self._table.select_columns([name])[name])
 
     def where(self, index: int) -> str:
-        """Data set and row, counted from 1."""
+        """Data set and row, counted from 1, for messages."""
         return f"{self.name} row {index + 1}"
 
 

@@ -85,7 +85,7 @@ class JsonLines:
         return value
 
     def where(self, index: int) -> str:
-        """File and line, counted from 1."""
+        """File and line, counted from 1, for messages, e.g. ``pope.jsonl row 57``."""
         return f"{self._path.name} row {index + 1 + bisect_right(self._empty, index)}"
 
     def _bytes(self, index: int, size: int) -> bytes:

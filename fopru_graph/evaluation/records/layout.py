@@ -1,11 +1,10 @@
-"""What a benchmark expects of its data (`Layout`), and what every kind of data offers (`Source`)."""
+"""What a benchmark expects of its data: where it is, its columns, and how a row becomes a record."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 Row = Mapping[str, Any]  # column name to value
 
@@ -62,45 +61,6 @@ class Layout:
         """Every column that is ever read, each once."""
         required = [name for names in self.required for name in names]
         return tuple(dict.fromkeys([*required, *self.optional, *self.picture_columns]))
-
-
-class Source(Protocol):
-    """Rows that can be read in any order. Rows that were read are not kept."""
-
-    @property
-    def name(self) -> str:
-        """The path of a file or the name of a data set."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Identity of the content."""
-
-    @property
-    def folder(self) -> Path | None:
-        """The only folder whose files rows may name as pictures; None if they may name no files."""
-
-    def __len__(self) -> int:
-        """Number of rows."""
-
-    def columns(self, wanted: Sequence[Sequence[str]]) -> set[str]:
-        """Columns of the rows. The search may stop when it has found one column of each of ``wanted``."""
-
-    def row(self, index: int) -> Row:
-        """One row.
-
-        Raises:
-            RecordError: it cannot be read.
-        """
-
-    def where(self, index: int) -> str:
-        """File and row, counted from 1, for messages, e.g. ``pope.jsonl row 57``."""
-
-
-class Keyed(Source, Protocol):
-    """A source that can read one column alone."""
-
-    def column(self, name: str) -> list[Any]:
-        """All values of a column."""
 
 
 def first_line(error: Exception) -> str:

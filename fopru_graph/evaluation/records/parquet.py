@@ -83,7 +83,7 @@ class Parquet:
         return values
 
     def where(self, index: int) -> str:
-        """File and row in this file, counted from 1."""
+        """File and row in this file, counted from 1, for messages."""
         _, group, offset = self._find(index)
         return f"{group.file.name} row {group.before + offset + 1}"
 

@@ -11,7 +11,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.evaluation.records.columns import ColumnError
 from fopru_graph.evaluation.records.hub import HubRows
 from fopru_graph.evaluation.records.jsonl import JsonLines
-from fopru_graph.evaluation.records.layout import Hub, Join, Keyed, Layout, Source
+from fopru_graph.evaluation.records.layout import Hub, Join, Layout
 from fopru_graph.evaluation.records.parquet import Parquet
 from fopru_graph.evaluation.records.pictures import read_picture
 from fopru_graph.evaluation.task import Record, RecordError
@@ -19,6 +19,9 @@ from fopru_graph.graph.errors import did_you_mean
 
 if TYPE_CHECKING:
     import PIL.Image
+
+Keyed = HubRows | Parquet  # sources of rows that can also read one column alone
+Source = Keyed | JsonLines  # rows that can be read in any order and are not kept
 
 LINES = (".jsonl", ".ndjson")
 _KEY = "id"  # the column of a table of pictures that holds the keys of the records

@@ -6,7 +6,7 @@ from typing import Any
 
 from fopru_graph.evaluation.records import Hub, Layout, Row
 from fopru_graph.evaluation.records.columns import index, text, texts
-from fopru_graph.evaluation.scorers.choice import ai2d, letter
+from fopru_graph.evaluation.scorers.matching import ai2d, letter
 from fopru_graph.evaluation.task import Record
 from fopru_graph.evaluation.tasks.shared import LETTER, listed, score_by, table_task
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from fopru_graph.evaluation.records import Hub, Join, Layout, Row
 from fopru_graph.evaluation.records.columns import text, text_or
-from fopru_graph.evaluation.scorers.exact import exact_match
+from fopru_graph.evaluation.scorers.matching import exact_match
 from fopru_graph.evaluation.tasks.shared import SHORT, score_by, table_task
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fopru_graph.demo.questions import Question, all_kinds
 from fopru_graph.demo.scenes import Scene, render, sample_scene, scene_rng
 from fopru_graph.errors import UserError
-from fopru_graph.evaluation.scorers.exact import exact
+from fopru_graph.evaluation.scorers.matching import exact
 from fopru_graph.evaluation.task import Record, Task
 from fopru_graph.evaluation.tasks.shared import score_by
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from fopru_graph.evaluation.records import Layout, open_records
-from fopru_graph.evaluation.scorers.choice import letter
+from fopru_graph.evaluation.scorers.matching import letter
 from fopru_graph.evaluation.task import Record, Score, Task
 
 SHORT = "Answer the question using a single word or phrase."
