@@ -166,8 +166,8 @@ def split_names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
-def parse_ratios(text: str | None, keep_repeats: bool = False) -> tuple[float, ...] | None:
-    """The retention ratios between commas, each once unless ``keep_repeats``; None for None.
+def parse_ratios(text: str | None, distinct: bool = True) -> tuple[float, ...] | None:
+    """The retention ratios between commas, with ``distinct`` each only once; None for None.
 
     Ends the program with exit code 2 if there is no ratio, or one is no number in (0, 1].
     """
@@ -183,7 +183,7 @@ def parse_ratios(text: str | None, keep_repeats: bool = False) -> tuple[float, .
         fail(2, f"--ratio {text}: that is no list of numbers", "write e.g. --ratio 1,0.5,0.25")
     except UserError as error:
         fail(2, f"--ratio {text}: {error.message}", error.hint)
-    return ratios if keep_repeats else tuple(dict.fromkeys(ratios))
+    return tuple(dict.fromkeys(ratios)) if distinct else ratios
 
 
 def show(problems: list[Problem], file: Path) -> None:

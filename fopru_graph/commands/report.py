@@ -41,20 +41,25 @@ def report_results(folder: Path, output: Path | None, as_json: bool) -> None:
 
 
 def compare(pairs: Iterable[Pair]) -> list[Comparison]:
-    """Test every pair. Holm's correction of p values is over all pairs of a model against the same reference."""
+    """Test every pair; p values are corrected for all pairs of the same model against the same reference."""
     tested = [(pair, mcnemar(pair.reference, pair.scores)) for pair in pairs]
     families: dict[tuple[str, str], list[int]] = {}
-    for index, (pair, _) in enumerate(tested):
-        families.setdefault((pair.subject.model, pair.subject.against), []).append(index)
+    for place, (pair, _) in enumerate(tested):
+        families.setdefault((pair.subject.model, pair.subject.against), []).append(place)
     corrected = [1.0] * len(tested)
-    for indices in families.values():
-        for index, p in zip(indices, holm([tested[index][1] for index in indices]), strict=True):
-            corrected[index] = p
-    comparisons = []
-    for (pair, p), p_holm in zip(tested, corrected, strict=True):
-        difference = paired_difference(pair.reference, pair.scores, pair.pictures)
-        comparisons.append(Comparison(pair.subject, len(pair.scores), *difference, p, p_holm))
-    return comparisons
+    for places in families.values():
+        for place, p in zip(places, holm([tested[place][1] for place in places]), strict=True):
+            corrected[place] = p
+    return [
+        Comparison(
+            pair.subject,
+            len(pair.scores),
+            *paired_difference(pair.reference, pair.scores, pair.pictures),
+            p,
+            p_holm,
+        )
+        for (pair, p), p_holm in zip(tested, corrected, strict=True)
+    ]
 
 
 def _as_json(written: Written, cells: int, comparisons: list[Comparison]) -> dict[str, object]:

@@ -90,7 +90,7 @@ def plan_cells(files: list[Path], nodes: list[Path] | None, options: SweepOption
     for task in tasks:
         get_task(task)
     data = data_places(tasks, options.data or ())
-    combined = combinations(options.sets or (), parse_ratios(options.ratio, keep_repeats=True), options.zipped)
+    combined = combinations(options.sets or (), parse_ratios(options.ratio, distinct=False), options.zipped)
     cells = CellOptions(options.out, options.limit, options.retry, _options_of(nodes, model))
     graphs = open_graphs(files, nodes, None, options.as_json, model)
     found = [_variants(graph, file, combined, options.as_json) for graph, file in zip(graphs, files, strict=True)]

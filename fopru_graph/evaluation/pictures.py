@@ -26,7 +26,7 @@ MASS = 0.8  # share of the attention; the paper says how few tokens hold it
 _SEARCHED = 50  # samples among which different pictures are sought
 
 
-def draw_pictures(run: CellRun, folder: Path) -> str | None:
+def draw_gallery(run: CellRun, folder: Path) -> str | None:
     """Draw the pictures of a cell that are not there yet, and write the encoder's attention if nothing is pruned.
 
     Returns why something could not be drawn, or None: the figures of a cell are complete without its pictures.

@@ -12,7 +12,7 @@ from typing import Any
 
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import Configuration
-from fopru_graph.evaluation.pictures import draw_pictures
+from fopru_graph.evaluation.pictures import draw_gallery
 from fopru_graph.evaluation.ranks import Ranks
 from fopru_graph.evaluation.task import RecordError, Records, Task
 from fopru_graph.graph import NodeError
@@ -20,8 +20,6 @@ from fopru_graph.graph.run.record import timestamp
 from fopru_graph.pipeline_model import Answered, PipelineModel
 from fopru_graph.results.cell import FORMAT, Cell, Row
 from fopru_graph.results.summary import figures_of
-
-_TOKENS = ("encoded", "kept", "final", "layer_average")  # counts of visual tokens
 
 
 @dataclass
@@ -94,8 +92,8 @@ class CellRun:
             )
         cell.merge()
         summary = self._heading() | {"limit": self.limit} | figures_of(self.task, cell.rows())
-        summary["not_drawn"] = draw_pictures(self, self.folder)
-        cell.write_summary(summary)  # the last file: a cell with a summary is complete
+        summary["not_drawn"] = draw_gallery(self, self.folder)
+        cell.write_summary(summary)  # last: where it is, all of the cell is
         return summary
 
     def _run_missing(self, cell: Cell, on_progress: Callable[[Progress], None] | None) -> None:
@@ -139,7 +137,7 @@ class CellRun:
             "facts": dict(score.facts),
             "error": None,
         }
-        return row | _counts(answered) | {"timing": _timing(answered, total, self.ranks.rank)}
+        return row | _figures(answered) | {"timing": _timing(answered, total, self.ranks.rank)}
 
     def identity(self) -> dict[str, Any]:
         """What the rows are results of, and how they were made. Only the first part must stay the same in a folder."""
@@ -173,27 +171,28 @@ class CellRun:
 
 
 def _failed(message: str) -> Row:
-    """The row of a sample without an answer. It has every key, so that readers need not test for them."""
-    head = {"type": None, "picture": None, "status": "error", "answer": None, "score": None, "facts": {}}
-    counts = dict.fromkeys((*_TOKENS, "text_tokens", "new_tokens", "kv_bytes"))
-    return head | {"error": message} | counts | {"timing": {}}
+    """A row without an answer; every key is there, so that readers need not ask."""
+    empty = dict.fromkeys(("encoded", "kept", "final", "layer_average", "text_tokens", "new_tokens", "kv_bytes"))
+    about = {"type": None, "picture": None, "status": "error", "answer": None, "score": None, "facts": {}}
+    return about | {"error": message} | empty | {"timing": {}}
 
 
-def _counts(answered: Answered) -> Row:
-    """Tokens and bytes of one answer, read from the report of its generating node."""
+def _figures(answered: Answered) -> Row:
+    """Counts of one answer, read from its report."""
     report = answered.report
-    text = report["kv_lengths"][0] - report["visual_per_layer"][0] - (report["new_tokens"] - 1)
-    return {name: report["visual_tokens"][name] for name in _TOKENS} | {
-        "text_tokens": text,
+    tokens = report["visual_tokens"]
+    prompt = report["kv_lengths"][0] - report["visual_per_layer"][0] - (report["new_tokens"] - 1)
+    return {name: tokens[name] for name in ("encoded", "kept", "final", "layer_average")} | {
+        "text_tokens": prompt,
         "new_tokens": report["new_tokens"],
         "kv_bytes": report["kv_bytes"],
     }
 
 
 def _timing(answered: Answered, total: float, rank: int) -> Row:
-    ttft = answered.ttft_ms
+    first = answered.ttft_ms
     return {
-        "ttft_ms": None if ttft is None else round(ttft, 3),
+        "ttft_ms": None if first is None else round(first, 3),
         "prefill_ms": round(answered.report["prefill_ms"], 3),
         "total_ms": round(total, 3),
         "rank": rank,

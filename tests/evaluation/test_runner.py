@@ -15,7 +15,7 @@ from tests.evaluation.toys import BASELINE, ToyModel, ToyRecords, cell_run
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
     """The toys have no pictures to draw; tests/test_cli_eval.py looks at those of the demo model."""
-    monkeypatch.setattr("fopru_graph.evaluation.runner.draw_pictures", lambda _run, _folder: None)
+    monkeypatch.setattr("fopru_graph.evaluation.runner.draw_gallery", lambda _run, _folder: None)
 
 
 def rows_of(folder, timing=False):

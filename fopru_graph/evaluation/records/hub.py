@@ -37,11 +37,7 @@ class HubRows:
         return set(self._columns)
 
     def row(self, index: int) -> Row:
-        """One row.
-
-        Raises:
-            RecordError: the copy in the cache is damaged.
-        """
+        """One row; raises `RecordError` if the copy in the cache is damaged."""
         try:
             row: dict[str, Any] = self._table[index]
         except (OSError, ValueError) as error:

@@ -65,11 +65,7 @@ class JsonLines:
         return columns
 
     def row(self, index: int) -> Row:
-        """One row.
-
-        Raises:
-            RecordError: the line is no JSON object.
-        """
+        """One row; raises `RecordError` if the line is no JSON object."""
         size = self._ends[index] - self._starts[index]
         if size > MAX_LINE:
             raise RecordError(f"{self.where(index)}: the line has {size >> 20} MiB, more than {MAX_LINE >> 20}")

@@ -53,11 +53,7 @@ class Parquet:
         return set(self._columns)
 
     def row(self, index: int) -> Row:
-        """One row.
-
-        Raises:
-            RecordError: its row group is damaged.
-        """
+        """One row; raises `RecordError` if its row group is damaged."""
         number, group, offset = self._find(index)
         if self._loaded is None or self._loaded[0] != number:
             self._loaded = None  # frees the old row group before the next one is read
@@ -69,11 +65,7 @@ class Parquet:
         return row
 
     def column(self, name: str) -> list[Any]:
-        """All values of a column.
-
-        Raises:
-            UserError: a file is damaged.
-        """
+        """All values of a column; raises `UserError` if a file is damaged."""
         values: list[Any] = []
         for group in self._groups:
             try:

@@ -46,11 +46,7 @@ class TableRecords:
         return f"{self._layout.task}/{index}"
 
     def read(self, index: int) -> Record:
-        """One record: what the task's ``prepare`` makes of a row, and the undecoded values of its pictures.
-
-        Raises:
-            RecordError: the row cannot be read, or a column is missing or unusable.
-        """
+        """See `Records.read`: what the task's ``prepare`` makes of a row, and the undecoded values of its pictures."""
         if not 0 <= index < self._length:
             raise IndexError(f"record {index} of {self._length}")
         row = self._rows.row(index)
@@ -63,11 +59,7 @@ class TableRecords:
         return record | pictures | key
 
     def images(self, index: int, record: Record) -> list[tuple[str, PIL.Image.Image]]:
-        """The decoded RGB pictures of a record, each with the SHA-256 of its content.
-
-        Raises:
-            RecordError: a picture is missing or cannot be decoded.
-        """
+        """See `Records.images`; a picture's identity is the SHA-256 of its content."""
         where = self._rows.where(index)
         pictures = []
         for column in self._layout.pictures(record):
