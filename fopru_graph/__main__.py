@@ -1,4 +1,4 @@
-"""``python -m fopru_graph``: the command line without an installed script, as launchers and sweeps start it."""
+"""``python -m fopru_graph``: the command line as launchers and sweeps start it, without an installed script."""
 
 from fopru_graph.cli import main
 

@@ -1,4 +1,4 @@
-"""The command line. Results go to stdout, everything else to stderr; nothing heavy is imported before it is needed.
+"""The command line. Results go to stdout, everything else to stderr. A command imports its module when it is called.
 
 Exit codes: 0 done, 1 a node failed, 2 bad pipeline or usage, 3 some samples or cells failed, 130 interrupted.
 """
@@ -13,30 +13,28 @@ from typing import Annotated
 import typer
 
 from fopru_graph.commands.arguments import (
-    ModelOptions,
     check_graph,
+    errors_in,
     fail,
     make_registry,
     open_graph,
-    open_graphs,
-    parse_ratios,
     refuse,
     show,
     write_text,
 )
 from fopru_graph.commands.options import (
-    AttentionOption,
-    DataOption,
-    DeviceOption,
-    DtypeOption,
-    EvalOutOption,
+    BenchOptions,
+    EvalOptions,
     FileArgument,
     FilesArgument,
     JsonOption,
-    LimitOption,
+    ModelOptions,
     NodesOption,
     SetOption,
-    TaskOption,
+    SweepOptions,
+    TuneOptions,
+    WriteOption,
+    expand_options,
 )
 
 app = typer.Typer(
@@ -48,7 +46,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point of ``fopru-graph``: every mistake of a user ends as one message and an exit code."""
+    """Entry point of ``fopru-graph``: a user's mistake becomes one message and an exit code."""
     from fopru_graph.errors import UserError
 
     try:
@@ -60,7 +58,9 @@ def main() -> None:
 
 
 @app.command()
+@expand_options
 def run(
+    *,
     file: Annotated[
         Path, typer.Argument(help="a pipeline's YAML file, or the run.json of an earlier run", show_default=False)
     ],
@@ -75,15 +75,13 @@ def run(
     traceback: Annotated[
         bool, typer.Option("--traceback", help="show Python's traceback of an unexpected failure")
     ] = False,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    attention: AttentionOption = None,
+    model: ModelOptions,
 ) -> None:
     """Run a pipeline: the answer streams to stdout, figures follow on stderr."""
     from fopru_graph.commands.run import explain_run, run_pipeline
     from fopru_graph.graph import PipelineError
 
-    graph = open_graph(file, nodes, sets, as_json, ModelOptions(device, dtype, attention))
+    graph = open_graph(file, nodes, sets, as_json, model)
     try:
         if explain:
             explain_run(graph, to, cache, as_json)
@@ -95,131 +93,39 @@ def run(
 
 
 @app.command()
-def bench(
-    files: Annotated[
-        list[Path] | None, typer.Argument(metavar="FILE…", help="pipelines to compare", show_default=False)
-    ] = None,
-    ratio: Annotated[str, typer.Option(help="shares of the visual tokens to keep")] = "1,0.75,0.5,0.25",
-    new_tokens: Annotated[int, typer.Option(min=1, help="length of every answer")] = 64,
-    repeat: Annotated[int, typer.Option(min=1, help="rounds; each measures everything once")] = 4,
-    stock: Annotated[bool, typer.Option("--stock", help="also measure transformers' own generate")] = False,
-    paper: Annotated[
-        bool, typer.Option("--paper", help="the models and ratios of the FoPru paper, its figures beside ours")
-    ] = False,
-    sets: SetOption = None,
-    as_json: JsonOption = False,
-    out: Annotated[Path, typer.Option(help="folder for JSON, CSV, LaTeX and the plot")] = Path("fopru-bench"),
-    nodes: NodesOption = None,
-    threads: Annotated[int, typer.Option(min=1, help="threads of the CPU")] = 1,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    attention: AttentionOption = None,
-) -> None:
+@expand_options
+def bench(options: BenchOptions, model: ModelOptions) -> int:
     """Measure pipelines against each other in one process: times, tokens, memory, and the limits of arithmetic."""
-    from fopru_graph.commands.bench import BenchOptions, bench_paper, bench_pipelines
+    from fopru_graph.commands.bench import bench
 
-    options = BenchOptions(parse_ratios(ratio), new_tokens, repeat, stock, threads, out, as_json)
-    model = ModelOptions(device, dtype, attention)
-    if paper == bool(files):
-        fail(2, "name pipeline files, or --paper and no file", "e.g. fopru-graph bench pipelines/*.yaml")
-    code = (
-        bench_paper(sets, options, model)
-        if paper
-        else bench_pipelines(open_graphs(files or [], nodes, sets, as_json, model), options)
-    )
-    raise typer.Exit(code)
+    return bench(options, model)
 
 
 @app.command(name="eval")
-def evaluate(
-    files: FilesArgument,
-    task: TaskOption,
-    ratio: Annotated[
-        str | None, typer.Option(help="shares of the visual tokens to keep; without it each file as it is written")
-    ] = None,
-    sets: SetOption = None,
-    data: DataOption = None,
-    limit: LimitOption = None,
-    out: EvalOutOption = Path("fopru-eval"),
-    retry: Annotated[bool, typer.Option("--retry", help="run samples again that failed before")] = False,
-    as_json: JsonOption = False,
-    nodes: NodesOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    attention: AttentionOption = None,
-) -> None:
+@expand_options
+def evaluate(options: EvalOptions, model: ModelOptions) -> int:
     """Accuracy of pipelines on benchmarks: a row a sample, goes on where it was stopped, over several processes."""
-    from fopru_graph.commands.evaluate import EvalOptions, evaluate_files, names_in
+    from fopru_graph.commands.evaluate import evaluate
 
-    ratios = None if ratio is None else parse_ratios(ratio)
-    options = EvalOptions(names_in(task), ratios, tuple(data or ()), limit, out, retry, as_json)
-    raise typer.Exit(evaluate_files(files, nodes, sets, options, ModelOptions(device, dtype, attention)))
+    return evaluate(options, model)
 
 
 @app.command()
-def sweep(
-    files: FilesArgument,
-    task: TaskOption,
-    ratio: Annotated[
-        str | None, typer.Option(help="shares of the visual tokens to keep; without it each file as it is written")
-    ] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=V1,V2", help="values of an input to combine; quote one that has commas"),
-    ] = None,
-    zipped: Annotated[bool, typer.Option("--zip", help="walk the lists in step instead of combining them")] = False,
-    data: DataOption = None,
-    limit: LimitOption = None,
-    out: EvalOutOption = Path("fopru-eval"),
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="cells at a time; as many as GPUs, else up to two, without it")
-    ] = None,
-    executor: Annotated[str, typer.Option(help="local, slurm; submitit-local: its way on this machine")] = "local",
-    slurm: Annotated[
-        list[str] | None, typer.Option("--slurm", metavar="NAME=VALUE", help="parameters of sbatch, e.g. partition=gpu")
-    ] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="run cells and samples again that failed before")] = False,
-    as_json: JsonOption = False,
-    nodes: NodesOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    attention: AttentionOption = None,
-) -> None:
+@expand_options
+def sweep(*, files: FilesArgument, options: SweepOptions, nodes: NodesOption = None, model: ModelOptions) -> int:
     """Evaluate every combination of pipelines, tasks, ratios and settings, each in a process of its own."""
-    from fopru_graph.commands.sweep import SweepOptions, sweep_files
+    from fopru_graph.commands.sweep import sweep_files
 
-    options = SweepOptions(
-        *(task, ratio, tuple(sets or ()), zipped, tuple(data or ()), limit),
-        *(out, jobs, executor, tuple(slurm or ()), retry, as_json),
-    )
-    raise typer.Exit(sweep_files(files, nodes, options, ModelOptions(device, dtype, attention)))
+    return sweep_files(files, nodes, options, model)
 
 
 @app.command()
-def tune(
-    files: FilesArgument,
-    task: TaskOption,
-    max_drop: Annotated[
-        float, typer.Option(min=0, help="points of accuracy that may be lost against no pruning")
-    ] = 1.0,
-    ratio: Annotated[str | None, typer.Option(help="shares to choose from; the paper's nine without it")] = None,
-    sets: SetOption = None,
-    data: DataOption = None,
-    limit: LimitOption = None,
-    out: EvalOutOption = Path("fopru-eval"),
-    as_json: JsonOption = False,
-    nodes: NodesOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    attention: AttentionOption = None,
-) -> None:
+@expand_options
+def tune(options: TuneOptions, model: ModelOptions) -> int:
     """Find the smallest share of visual tokens that a task allows; several files are strategies to choose from."""
-    from fopru_graph.commands.evaluate import EvalOptions, names_in
-    from fopru_graph.commands.tune import tune_files
+    from fopru_graph.commands.tune import tune
 
-    ratios = None if ratio is None else parse_ratios(ratio)
-    options = EvalOptions(names_in(task), ratios, tuple(data or ()), limit, out, False, as_json)
-    raise typer.Exit(tune_files(files, nodes, sets, max_drop, options, ModelOptions(device, dtype, attention)))
+    return tune(options, model)
 
 
 @app.command()
@@ -243,12 +149,12 @@ def validate(
     """Report every problem of a pipeline at once, with its line and a hint; runs nothing."""
     _, problems = check_graph(file, nodes, sets)
     if as_json:
-        print(json.dumps({"problems": [problem.to_json() for problem in problems]}, indent=2, ensure_ascii=False))
+        _print_json({"problems": [problem.to_json() for problem in problems]})
     else:
         show(problems, file)
         if not problems:
             print(f"{file}: valid")
-    if any(problem.severity == "error" for problem in problems):
+    if errors_in(problems):
         raise typer.Exit(2)
 
 
@@ -271,7 +177,7 @@ def list_nodes(
         fail(2, error.problems[0].message, error.problems[0].hint)
     if as_json:
         described = [describe_node(spec) for spec in specs]
-        print(json.dumps(described[0] if type_name else described, indent=2, ensure_ascii=False))
+        _print_json(described[0] if type_name else described)
     elif type_name:
         show_node(specs[0])
     else:
@@ -286,7 +192,7 @@ def models(as_json: JsonOption = False) -> None:
 
     families = [card.to_json() for card in served_families()]
     if as_json:
-        print(json.dumps({"models": families}, indent=2, ensure_ascii=False))
+        _print_json({"models": families})
     else:
         show_models(families)
 
@@ -297,22 +203,19 @@ def tasks(as_json: JsonOption = False) -> None:
     from fopru_graph.evaluation.tasks import TASKS, get_task
     from fopru_graph.terminal.catalogue import show_tasks
 
-    found = [get_task(name) for name in TASKS]
-    rows = [
-        {"name": one.name, "title": one.title, "scorer": one.scorer, "max_new_tokens": one.max_new_tokens}
-        for one in found
-    ]
+    keys = ("name", "title", "scorer", "max_new_tokens")
+    described = [{key: getattr(get_task(name), key) for key in keys} for name in TASKS]
     if as_json:
-        print(json.dumps({"tasks": rows}, indent=2, ensure_ascii=False))
+        _print_json({"tasks": described})
     else:
-        show_tasks(rows)
+        show_tasks(described)
 
 
 @app.command()
 def draw(
     file: FileArgument,
     form: Annotated[str, typer.Option("--format", help="mermaid, dot or svg")] = "mermaid",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="file to write; stdout without it")] = None,
+    output: WriteOption = None,
     nodes: NodesOption = None,
 ) -> None:
     """Draw a pipeline as Mermaid, DOT or SVG text; needs no network and no other program."""
@@ -326,7 +229,7 @@ def draw(
 
 @app.command()
 def schema(
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="file to write; stdout without it")] = None,
+    output: WriteOption = None,
     nodes: NodesOption = None,
 ) -> None:
     """Print the JSON Schema of pipeline files, for completion and checks in editors."""
@@ -342,11 +245,15 @@ def doctor(as_json: JsonOption = False) -> None:
 
     findings = examine()
     if as_json:
-        print(json.dumps([finding.to_json() for finding in findings], indent=2, ensure_ascii=False))
+        _print_json([finding._asdict() for finding in findings])
     else:
         show_findings(findings)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+def _print_json(data: object) -> None:
+    print(json.dumps(data, indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":

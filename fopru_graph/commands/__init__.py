@@ -1,1 +1,1 @@
-"""What the larger commands of the command line do."""
+"""The commands: their options, the opening of pipelines, and what each of the larger commands does."""

@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from fopru_graph.commands.options import ModelOptions
 
 if TYPE_CHECKING:
     from fopru_graph.graph import Graph, Problem, Registry
 
 
-@dataclass(frozen=True)
-class ModelOptions:
-    """Where and how the model runs; None leaves what the pipeline says."""
-
-    device: str | None = None
-    dtype: str | None = None
-    attention: str | None = None
-
-    def apply(self, graph: Graph) -> None:
-        """Set them in every LoadModel node of a graph."""
-        given = {key: value for key, value in asdict(self).items() if value is not None}
-        for name, entry in graph.nodes.items():
-            if entry.type == "LoadModel":
-                for key, value in given.items():
-                    graph.set(f"{name}.{key}", value)
-
-
 def make_registry(folders: list[Path] | None) -> Registry:
-    """The default node types and those of ``folders``; what fails to load is a warning."""
+    """The default node types and those of ``folders``; a file that fails to load is a warning."""
     from fopru_graph.graph import PipelineError, Registry
 
     registry = Registry.default()
@@ -47,7 +32,11 @@ def make_registry(folders: list[Path] | None) -> Registry:
 
 
 def load_graph(file: Path, folders: list[Path] | None) -> Graph:
-    """The graph of a YAML file or of a run's record; raises PipelineError."""
+    """The graph of a YAML file or of a run's record.
+
+    Raises:
+        PipelineError: the file is no pipeline.
+    """
     from fopru_graph.graph import Graph, RunRecord
 
     registry = make_registry(folders)
@@ -65,7 +54,7 @@ def load_graph(file: Path, folders: list[Path] | None) -> Graph:
 def check_graph(
     file: Path, folders: list[Path] | None, sets: list[str] | None, options: ModelOptions | None = None
 ) -> tuple[Graph | None, list[Problem]]:
-    """The graph with the set values in it, if there is one at all, and everything that is wrong."""
+    """The graph with the options applied, None if it cannot be built, and all its problems."""
     from fopru_graph.graph import PipelineError
 
     try:
@@ -86,9 +75,9 @@ def open_graph(
     as_json: bool = False,
     options: ModelOptions | None = None,
 ) -> Graph:
-    """A graph that can run; else its problems are shown and the program ends with exit code 2."""
+    """A graph that can run; otherwise shows its problems and ends the program with exit code 2."""
     graph, problems = check_graph(file, folders, sets, options)
-    if graph is None or any(problem.severity == "error" for problem in problems):
+    if graph is None or errors_in(problems):
         refuse(problems, file, as_json)
     show(problems, file)
     return graph
@@ -97,28 +86,25 @@ def open_graph(
 def open_graphs(
     files: list[Path], folders: list[Path] | None, sets: list[str] | None, as_json: bool, options: ModelOptions
 ) -> list[Graph]:
-    """Several graphs that can run. A set value applies where it has a place, and must have one in one of them."""
-    from fopru_graph.graph import PipelineError
-
+    """Several graphs that can run. A ``--set`` applies to the graphs that have its target; one of them must."""
     graphs = [open_graph(file, folders, None, as_json, options) for file in files]
     for option in sets or []:
-        placed = False
-        for graph, file in zip(graphs, files, strict=True):
-            try:
-                apply_set(graph, option)
-                placed = True
-            except PipelineError as error:
-                problems = error.problems, file
-        if not placed:
-            refuse(*problems, as_json)
+        problems = [try_set(graph, option) for graph in graphs]
+        if all(problems):
+            refuse(problems[-1], files[-1], as_json)
     for graph, file in zip(graphs, files, strict=True):
-        if problems_left := [problem for problem in graph.problems() if problem.severity == "error"]:
-            refuse(problems_left, file, as_json)
+        if errors := errors_in(graph.problems()):
+            refuse(errors, file, as_json)
     return graphs
 
 
+def errors_in(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems without the warnings."""
+    return [problem for problem in problems if problem.severity == "error"]
+
+
 def refuse(problems: list[Problem], file: Path, as_json: bool) -> NoReturn:
-    """Show the problems, on stdout as JSON too where that is wanted, and end with exit code 2."""
+    """Show the problems, with ``as_json`` on stdout too, and end the program with exit code 2."""
     show(problems, file)
     if as_json:
         print(json.dumps({"problems": [problem.to_json() for problem in problems]}, ensure_ascii=False))
@@ -126,7 +112,11 @@ def refuse(problems: list[Problem], file: Path, as_json: bool) -> NoReturn:
 
 
 def apply_set(graph: Graph, option: str) -> None:
-    """Apply one NAME=VALUE; a target that takes text gets it as it stands, any other the value as in YAML."""
+    """Apply one NAME=VALUE of ``--set``. A target of type text gets VALUE as it is, any other target reads it as YAML.
+
+    Raises:
+        PipelineError: the graph has no such target, or it takes no such value.
+    """
     from fopru_graph.graph import PipelineError, parse_value
 
     target, equals, text = option.partition("=")
@@ -139,6 +129,17 @@ def apply_set(graph: Graph, option: str) -> None:
     graph.set(target, value)
 
 
+def try_set(graph: Graph, option: str) -> list[Problem]:
+    """Apply one ``--set``; returns why it does not fit the graph, or nothing."""
+    from fopru_graph.graph import PipelineError
+
+    try:
+        apply_set(graph, option)
+    except PipelineError as error:
+        return error.problems
+    return []
+
+
 def _takes_text(graph: Graph, target: str) -> bool:
     name, dot, key = target.rpartition(".")
     if not dot:
@@ -147,11 +148,34 @@ def _takes_text(graph: Graph, target: str) -> bool:
     return spec is not None and key in spec.inputs and "str" in spec.inputs[key].type_name.split(" | ")
 
 
-def parse_ratios(text: str) -> tuple[float, ...]:
-    """Numbers between commas; ends the program with exit code 2 where one is no ratio."""
+def set_values(graph: Graph, sets: Iterable[str] | None) -> dict[str, Any]:
+    """The values that ``--set`` gave to a graph, by target; a target that the graph does not have is left out."""
+    values: dict[str, Any] = {}
+    for option in sets or ():
+        target = option.partition("=")[0]
+        name, dot, key = target.rpartition(".")
+        if not dot and target in graph.inputs:
+            values[target] = graph.inputs[target].default
+        elif dot and name in graph and key in graph.node(name).inputs:
+            values[target] = graph.node(name).inputs[key]
+    return values
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """The names between commas, each once, e.g. ``"pope, gqa,pope"`` gives ``("pope", "gqa")``."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def parse_ratios(text: str | None, distinct: bool = True) -> tuple[float, ...] | None:
+    """The retention ratios between commas, with ``distinct`` each only once; None for None.
+
+    Ends the program with exit code 2 if there is no ratio, or one is no number in (0, 1].
+    """
     from fopru_graph.errors import UserError
     from fopru_graph.measure.pipelines import check_ratios
 
+    if text is None:
+        return None
     try:
         ratios = tuple(float(part) for part in text.split(",") if part.strip())
         check_ratios(ratios)
@@ -159,11 +183,11 @@ def parse_ratios(text: str) -> tuple[float, ...]:
         fail(2, f"--ratio {text}: that is no list of numbers", "write e.g. --ratio 1,0.5,0.25")
     except UserError as error:
         fail(2, f"--ratio {text}: {error.message}", error.hint)
-    return tuple(dict.fromkeys(ratios))
+    return tuple(dict.fromkeys(ratios)) if distinct else ratios
 
 
 def show(problems: list[Problem], file: Path) -> None:
-    """Show the problems of a file, if there are any."""
+    """Show the problems of a file on stderr, if there are any."""
     if problems:
         from fopru_graph.terminal.console import show_problems
 
@@ -171,7 +195,7 @@ def show(problems: list[Problem], file: Path) -> None:
 
 
 def write_text(text: str, output: Path | None) -> None:
-    """Write to a file, or print where there is none."""
+    """Write to a file, or print if ``output`` is None."""
     if output is None:
         print(text, end="" if text.endswith("\n") else "\n")
         return
@@ -182,7 +206,7 @@ def write_text(text: str, output: Path | None) -> None:
 
 
 def fail(code: int, message: str, hint: str | None = None) -> NoReturn:
-    """Say what is wrong and end the program."""
+    """Show an error with its hint and end the program."""
     from fopru_graph.terminal.console import show_failure
 
     show_failure(message, hint)

@@ -1,17 +1,17 @@
-"""``fopru-graph bench``: measure, show, and leave the figures in a folder."""
+"""``fopru-graph bench``: measure pipelines against each other, show the figures and write them to a folder."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fopru_graph.commands.arguments import ModelOptions, fail, open_graphs
+from fopru_graph.commands.arguments import fail, open_graphs, parse_ratios
+from fopru_graph.commands.options import BenchOptions, ModelOptions
 from fopru_graph.commands.run import interrupt_cancels, quieten
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled, CancelToken, Graph, NodeError, PipelineError
@@ -25,7 +25,7 @@ from fopru_graph.terminal.console import console, show_failure
 
 _INTERRUPTED = "interrupted; what was measured until then is above and in the files"
 
-PAPER_RATIOS = {  # what the paper measured of each pipeline
+PAPER_RATIOS = {  # the ratios at which the paper measured each pipeline
     "baseline": (1.0,),
     "fopru_rank": (0.75, 0.5, 0.25),
     "fopru_row": (0.75, 0.5, 0.25),
@@ -34,25 +34,23 @@ PAPER_RATIOS = {  # what the paper measured of each pipeline
 }
 
 
-@dataclass(frozen=True)
-class BenchOptions:
-    """What the command line asks for."""
-
-    ratios: tuple[float, ...]
-    new_tokens: int
-    rounds: int
-    stock: bool
-    threads: int
-    out: Path
-    as_json: bool
+def bench(options: BenchOptions, model: ModelOptions) -> int:
+    """Measure the pipelines that are named, or those of the paper; returns the exit code."""
+    ratios = parse_ratios(options.ratio) or ()
+    if options.paper == bool(options.files):
+        fail(2, "name pipeline files, or --paper and no file", "e.g. fopru-graph bench pipelines/*.yaml")
+    if options.paper:
+        return bench_paper(options, model)
+    graphs = open_graphs(options.files or [], options.nodes, options.sets, options.as_json, model)
+    return bench_pipelines(graphs, ratios, options)
 
 
-def bench_pipelines(graphs: Sequence[Graph], options: BenchOptions) -> int:
-    """Bench pipelines against each other; returns the exit code."""
+def bench_pipelines(graphs: Sequence[Graph], ratios: Sequence[float], options: BenchOptions) -> int:
+    """Measure pipelines against each other at every ratio; returns the exit code."""
     _check_names(graphs)
     _make_folder(options.out)
     try:
-        cases = [case for graph in graphs for case in benched_pipelines(graph, options.ratios)]
+        cases = [case for graph in graphs for case in benched_pipelines(graph, ratios)]
         cases += [stock_pipeline(graphs[0])] if options.stock else []
     except UserError as error:
         fail(2, error.message, error.hint)
@@ -78,13 +76,14 @@ def bench_pipelines(graphs: Sequence[Graph], options: BenchOptions) -> int:
     return 3 if result.skipped else 0
 
 
-def bench_paper(sets: list[str] | None, options: BenchOptions, model: ModelOptions) -> int:
-    """Bench the paper's models (or the one that is set) and show its tables; returns the exit code."""
-    chosen = [text.partition("=")[2] for text in sets or [] if text.startswith("model=")]
-    others = [text for text in sets or [] if not text.startswith("model=")]
+def bench_paper(options: BenchOptions, model: ModelOptions) -> int:
+    """Measure the paper's models (or the one that ``--set model=`` names), show its tables; returns the exit code."""
+    sets = options.sets or []
+    chosen = [option.partition("=")[2] for option in sets if option.startswith("model=")]
+    others = [option for option in sets if not option.startswith("model=")]
     names = chosen or [accepted[0] for accepted in PAPER_MODELS.values()]
     _make_folder(options.out)
-    if not any(text.startswith("image=") for text in others):
+    if not any(option.startswith("image=") for option in others):
         others.append(f"image={_paper_picture(options.out)}")
     results: list[BenchResult] = []
     unmeasured: dict[str, str] = {}
@@ -122,7 +121,7 @@ def _paper_cases(name: str, sets: list[str], options: BenchOptions, model: Model
 
 
 def _paper_picture(folder: Path) -> Path:
-    """A picture of 640 × 480, as most of POPE's are: its size decides how many tiles LLaVA-1.6 cuts it into."""
+    """Write a picture of 640 × 480, like most of POPE's: the size decides how many tiles LLaVA-1.6 cuts it into."""
     from fopru_graph.lvlm.inputs.images import load_image
 
     path = folder / "picture-640x480.png"
@@ -141,12 +140,12 @@ def _measure(cases: Sequence[BenchedPipeline], options: BenchOptions) -> BenchRe
     torch.set_num_threads(options.threads)
     token = CancelToken()
     with interrupt_cancels(token), _progress() as on_progress:
-        return Bench(cases, options.new_tokens, options.rounds, token, on_progress).run()
+        return Bench(cases, options.new_tokens, options.repeat, token, on_progress).run()
 
 
 @contextmanager
 def _progress() -> Iterator[OnProgress]:
-    """A bar on stderr that goes away when it is done."""
+    """A progress bar on stderr that disappears at the end."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=None)
@@ -155,12 +154,12 @@ def _progress() -> Iterator[OnProgress]:
 
 def _check_names(graphs: Sequence[Graph]) -> None:
     names = [graph.name for graph in graphs]
-    if doubled := next((name for name in names if names.count(name) > 1), None):
-        fail(2, f"two pipelines are named {doubled!r}", "give each file's name: of its own")
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        fail(2, f"two pipelines are named {repeated!r}", "give each file's name: of its own")
 
 
 def _make_folder(folder: Path) -> None:
-    """Before minutes of measuring, not after them."""
+    """Make the output folder, so that a mistake shows before minutes of measuring, not after them."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

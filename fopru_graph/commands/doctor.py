@@ -1,4 +1,4 @@
-"""``fopru-graph doctor``: is this installation able to do its work?"""
+"""``fopru-graph doctor``: check whether this installation works."""
 
 from __future__ import annotations
 
@@ -6,43 +6,30 @@ import importlib.metadata
 import platform
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from rich.markup import escape
 
 from fopru_graph.terminal.console import simple_table, stdout_console
 
 PACKAGES = (
-    "torch",
-    "transformers",
-    "accelerate",
-    "tokenizers",
-    "safetensors",
-    "networkx",
-    "pyyaml",
-    "pillow",
-    "pydantic",
+    *("torch", "transformers", "accelerate", "tokenizers", "safetensors"),
+    *("networkx", "pyyaml", "pillow", "pydantic"),
 )
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at: whether it is well, and what was found."""
+class Finding(NamedTuple):
+    """The result of one check: its subject, whether it is in order, and details."""
 
     what: str
     ok: bool
     found: str
 
-    def to_json(self) -> dict[str, Any]:
-        """The finding as a JSON object."""
-        return asdict(self)
-
 
 def examine() -> list[Finding]:
-    """Look at everything, the cheap things first; a failure of one look never hides the others."""
-    looks: list[tuple[str, Callable[[], str]]] = [
+    """Check everything, the cheap things first; a check that fails does not hide the others."""
+    checks: list[tuple[str, Callable[[], str]]] = [
         ("python", lambda: f"{platform.python_version()} on {platform.platform()}"),
         *((name, lambda name=name: importlib.metadata.version(name)) for name in PACKAGES),
         ("devices", _devices),
@@ -51,13 +38,13 @@ def examine() -> list[Finding]:
         ("shipped pipelines", _pipelines),
         ("an answer from the demo model", _answer),
     ]
-    return [_look(what, look) for what, look in looks]
+    return [_check(what, check) for what, check in checks]
 
 
-def _look(what: str, look: Callable[[], str]) -> Finding:
+def _check(what: str, check: Callable[[], str]) -> Finding:
     try:
-        return Finding(what, True, look())
-    except Exception as error:  # whatever is broken here is exactly what doctor is asked for
+        return Finding(what, True, check())
+    except Exception as error:  # doctor is run to see what is broken, whatever it is
         return Finding(what, False, f"{type(error).__name__}: {error}")
 
 
@@ -110,7 +97,7 @@ def _answer() -> str:
 
 
 def show_findings(findings: list[Finding]) -> None:
-    """The findings as a table on stdout."""
+    """Print the findings as a table on stdout."""
     table = simple_table("", "", "found")
     for finding in findings:
         table.add_row("[green]ok[/]" if finding.ok else "[red]bad[/]", finding.what, escape(finding.found))

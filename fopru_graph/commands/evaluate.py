@@ -6,22 +6,22 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fopru_graph.commands.arguments import ModelOptions, fail, open_graphs
+from fopru_graph.commands.arguments import fail, open_graphs, parse_ratios, set_values, split_names
+from fopru_graph.commands.options import EvalOptions, ModelOptions, TuneOptions
 from fopru_graph.commands.run import interrupt_cancels, quieten
 from fopru_graph.errors import UserError
+from fopru_graph.evaluation.configurations import Configuration, configurations_of
 from fopru_graph.evaluation.ranks import Ranks
 from fopru_graph.evaluation.runner import CellRun
 from fopru_graph.evaluation.runner import Progress as CellProgress
 from fopru_graph.evaluation.task import Records, Task
 from fopru_graph.evaluation.tasks import get_task
-from fopru_graph.evaluation.variants import Variant, variants_of
 from fopru_graph.graph import Cancelled, CancelToken, Graph, NodeError, PipelineError
 from fopru_graph.pipeline_model import PipelineModel
 from fopru_graph.results.cell import SUMMARY
@@ -29,58 +29,59 @@ from fopru_graph.sweep.plan import data_places
 from fopru_graph.terminal.console import console
 from fopru_graph.terminal.tables import show_evaluation
 
-_EVERY = 10.0  # seconds between lines where there is no terminal to redraw
-
-
-@dataclass(frozen=True)
-class EvalOptions:
-    """What the command line asks for."""
-
-    tasks: tuple[str, ...]
-    ratios: tuple[float, ...] | None
-    data: tuple[str, ...]
-    limit: int | None
-    out: Path
-    retry: bool
-    as_json: bool
+_EVERY = 10.0  # seconds between two lines of progress on something that is no terminal
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
-    """What a command line names, opened and checked: pipelines, tasks with their records, and this process's part."""
+class EvaluationInputs:
+    """What a command line names, opened and checked: pipelines, and tasks with their records.
+
+    ``ranks`` says which part of the samples this process takes.
+    """
 
     graphs: Sequence[Graph]
     tasks: Sequence[tuple[Task, Records]]
     ranks: Ranks
 
 
-def open_study(
-    files: list[Path],
-    nodes: list[Path] | None,
-    sets: list[str] | None,
-    options: EvalOptions,
-    model: ModelOptions,
-    check: Callable[[Graph], object],
-) -> Study:
-    """Open everything; ends the program with exit code 2 where something is wrong, ``check`` of a graph included."""
+def open_inputs(
+    options: EvalOptions | TuneOptions, model: ModelOptions, check: Callable[[Graph], object]
+) -> EvaluationInputs:
+    """Open the pipelines and the data that the options name.
+
+    Ends the program with exit code 2 if something is wrong, also if ``check`` of a pipeline raises.
+    """
     quieten()
     ranks = Ranks.of_environment()
-    if model.device is None and (device := ranks.device()) is not None:
-        model = ModelOptions(device, model.dtype, model.attention)
-    graphs = open_graphs(files, nodes, sets, options.as_json, model)
+    if model.device is None:
+        model = replace(model, device=ranks.device())
+    graphs = open_graphs(options.files, options.nodes, options.sets, options.as_json, model)
     try:
         for graph in graphs:
             check(graph)
-        return Study(graphs, open_tasks(options.tasks, options.data, options.limit), ranks)
+        return EvaluationInputs(graphs, open_tasks(split_names(options.task), options.data or (), options.limit), ranks)
     except UserError as error:
         fail(2, error.message, error.hint)
     except PipelineError as error:
         fail(2, str(error))
 
 
+def open_tasks(names: Sequence[str], data: Sequence[str], limit: int | None) -> list[tuple[Task, Records]]:
+    """Tasks with their records.
+
+    Raises:
+        UserError: a task is unknown, or its data cannot be opened.
+    """
+    paths = data_places(names, data)
+    if not names:
+        raise UserError("there is no task", "write e.g. --task scenes; `fopru-graph tasks` lists them")
+    tasks = [get_task(name) for name in names]
+    return [(task, task.open(paths.get(task.name), limit)) for task in tasks]
+
+
 @contextlib.contextmanager
-def ending_well() -> Iterator[CancelToken]:
-    """Runs what is inside with a token that Ctrl-C cancels; failures end the program with a message and exit code."""
+def failures_end_program() -> Iterator[CancelToken]:
+    """Give a token that Ctrl-C cancels; a failure inside ends the program with a message and an exit code."""
     token = CancelToken()
     try:
         with interrupt_cancels(token):
@@ -93,107 +94,74 @@ def ending_well() -> Iterator[CancelToken]:
         fail(1, error.message, error.hint)
 
 
-def evaluate_files(
-    files: list[Path], nodes: list[Path] | None, sets: list[str] | None, options: EvalOptions, model: ModelOptions
-) -> int:
+def evaluate(options: EvalOptions, model: ModelOptions) -> int:
     """Evaluate pipelines on tasks; returns the exit code."""
-    variants: list[Variant] = []
+    ratios = parse_ratios(options.ratio)
+    configurations: list[Configuration] = []
 
     def add(graph: Graph) -> None:
-        variants.extend(variants_of(graph, options.ratios, settings_given(graph, sets)))
-        check_distinct(variants)
+        configurations.extend(configurations_of(graph, ratios, set_values(graph, options.sets)))
+        check_folders_differ(configurations)
 
-    study = open_study(files, nodes, sets, options, model, add)
+    inputs = open_inputs(options, model, add)
     summaries: list[dict[str, Any]] = []
     try:
-        with ending_well() as token:
-            for summary in run_cells(variants, study, options, token):
+        with failures_end_program() as token:
+            for summary in run_cells(configurations, inputs, options, token):
                 summaries.append(summary)
     finally:
-        if study.ranks.first and summaries:
+        if inputs.ranks.first and summaries:
             _show(summaries, options)
-    study.ranks.leave()
-    # A launcher takes every other code than 0 for a crash; the errors are in the table in any case.
-    return 3 if study.ranks.world == 1 and any(summary["errors"] for summary in summaries) else 0
+    inputs.ranks.leave()
+    # A launcher takes every code but 0 for a crash; the errors are in the table in any case.
+    return 3 if inputs.ranks.world == 1 and any(summary["errors"] for summary in summaries) else 0
 
 
-def names_in(text: str) -> tuple[str, ...]:
-    """The names between commas, each once."""
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def settings_given(graph: Graph, sets: list[str] | None) -> dict[str, Any]:
-    """The values of ``--set`` as they stand in a graph; those that have no place in it left out."""
-    given: dict[str, Any] = {}
-    for option in sets or []:
-        target = option.partition("=")[0]
-        name, dot, key = target.rpartition(".")
-        if not dot and target in graph.inputs:
-            given[target] = graph.inputs[target].default
-        elif dot and name in graph and key in graph.node(name).inputs:
-            given[target] = graph.node(name).inputs[key]
-    return given
-
-
-def open_tasks(names: Sequence[str], data: Sequence[str], limit: int | None) -> list[tuple[Task, Records]]:
-    """Tasks with their records.
-
-    Raises:
-        UserError: a task is unknown, or its data cannot be opened.
-    """
-    places = data_places(names, data)
-    if not names:
-        raise UserError("there is no task", "write e.g. --task scenes; `fopru-graph tasks` lists them")
-    opened = []
-    for name in names:
-        task = get_task(name)
-        opened.append((task, task.open(places.get(name), limit)))
-    return opened
-
-
-def check_distinct(variants: Sequence[Variant]) -> None:
-    """Refuse two variants whose results would share a folder.
+def check_folders_differ(configurations: Sequence[Configuration]) -> None:
+    """Refuse two configurations whose results would share a folder.
 
     Raises:
         UserError: there are two.
     """
-    seen: dict[str, str | None] = {}
-    for variant in variants:
-        folder = variant.folder("")
-        if folder in seen:
+    files: dict[str, str | None] = {}
+    for configuration in configurations:
+        folder, file = configuration.folder(""), configuration.graph.file
+        if folder in files:
             raise UserError(
-                f"two pipelines are called {variant.pipeline!r} ({seen[folder]} and {variant.graph.file})",
+                f"two pipelines are called {configuration.pipeline!r} ({files[folder]} and {file})",
                 "give each file a name of its own (name: …)",
             )
-        seen[folder] = variant.graph.file
+        files[folder] = file
 
 
 def run_cells(
-    variants: Sequence[Variant], study: Study, options: EvalOptions, token: CancelToken
+    configurations: Sequence[Configuration], inputs: EvaluationInputs, options: EvalOptions, token: CancelToken
 ) -> Iterator[dict[str, Any]]:
-    """The summaries of all cells, one by one; on other ranks than the first there are none."""
+    """The summaries of all cells as they are finished; only the first rank has any."""
     loaded: dict[str, dict[str, Any]] = {}
-    tasks, count = study.tasks, len(variants) * len(study.tasks)
-    for number, variant in enumerate(variants):
-        model = PipelineModel(variant.graph, loaded, token)
-        for place, opened in enumerate(tasks):
-            label = f"{variant.label} on {opened[0].name} ({number * len(tasks) + place + 1}/{count})"
-            if (summary := run_cell(variant, model, opened, options, study.ranks, label)) is not None:
+    count = len(configurations) * len(inputs.tasks)
+    number = 0
+    for configuration in configurations:
+        model = PipelineModel(configuration.graph, loaded, token)
+        for task, records in inputs.tasks:
+            number += 1
+            label = f"{configuration.label} on {task.name} ({number}/{count})"
+            if (summary := run_cell(configuration, model, (task, records), options, inputs.ranks, label)) is not None:
                 yield summary
 
 
 def run_cell(
-    variant: Variant,
+    configuration: Configuration,
     model: PipelineModel,
     opened: tuple[Task, Records],
-    options: EvalOptions,
+    options: EvalOptions | TuneOptions,
     ranks: Ranks,
     label: str,
 ) -> dict[str, Any] | None:
     """Run one cell with its progress under ``label``; its summary and folder on the first rank, None on others."""
     task, records = opened
-    folder = options.out / variant.folder(task.name)
-    cell = CellRun(variant, task, records, model, folder, ranks, options.limit, options.retry)
+    folder = options.out / configuration.folder(task.name)
+    cell = CellRun(configuration, task, records, model, folder, ranks, options.limit, options.retry)
     with _progress(label, ranks) as on_progress:
         summary = cell.run(on_progress)
     return None if summary is None else summary | {"folder": str(folder)}
@@ -201,7 +169,7 @@ def run_cell(
 
 @contextlib.contextmanager
 def _progress(label: str, ranks: Ranks) -> Iterator[Callable[[CellProgress], None] | None]:
-    """A bar on a terminal, a line now and then elsewhere; the first rank's own part stands for all."""
+    """Show progress as a bar on a terminal, else as a line now and then; the first rank speaks for all ranks."""
     if not ranks.first:
         yield None
         return
@@ -213,22 +181,22 @@ def _progress(label: str, ranks: Ranks) -> Iterator[Callable[[CellProgress], Non
         TimeRemainingColumn(),
         TextColumn("{task.fields[accuracy]}"),
     )
-    begin, shown = time.monotonic(), time.monotonic()
+    started = last_line = time.monotonic()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        line = bar.add_task(escape(label), total=None, rate="", accuracy="")
-        first: int | None = None
+        bar_task = bar.add_task(escape(label), total=None, rate="", accuracy="")
+        done_before: int | None = None  # samples of earlier runs, which do not count for the speed of this one
 
         def show(progress: CellProgress) -> None:
-            nonlocal first, shown
-            first = progress.done - 1 if first is None else first
+            nonlocal done_before, last_line
+            done_before = progress.done - 1 if done_before is None else done_before
             now = time.monotonic()
-            rate = (progress.done - first) / max(now - begin, 1e-9)
+            rate = (progress.done - done_before) / max(now - started, 1e-9)
             accuracy = f"accuracy {100 * progress.score / progress.scored:.1f} %" if progress.scored else ""
             accuracy += f", {progress.errors} errors" if progress.errors else ""
             text = f"{rate * ranks.world:.1f} samples/s"
-            bar.update(line, completed=progress.done, total=progress.total, rate=text, accuracy=accuracy)
-            if not console.is_terminal and now - shown > _EVERY:
-                shown = now
+            bar.update(bar_task, completed=progress.done, total=progress.total, rate=text, accuracy=accuracy)
+            if not console.is_terminal and now - last_line > _EVERY:
+                last_line = now
                 left = (progress.total - progress.done) / rate
                 console.print(f"{label}: {progress.done}/{progress.total}, {text}, {left:.0f} s left, {accuracy}")
 

@@ -1,13 +1,24 @@
-"""Arguments and options that several commands share, with their help."""
+"""The options of the commands, each declared once: name, type, default, bounds and help.
+
+A type such as `LimitOption` is one option, shared by several commands. A dataclass is the group of options that a
+command hands on; `expand_options` shows its fields to Typer. Imports nothing heavy: `fopru-graph --help` reads it.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
 
 import typer
 
+if TYPE_CHECKING:
+    from fopru_graph.graph import Graph
+
 FileArgument = Annotated[Path, typer.Argument(help="a pipeline's YAML file", show_default=False)]
+FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE…", help="pipelines to compare", show_default=False)]
 NodesOption = Annotated[
     list[Path] | None, typer.Option("--nodes", help="folder or file with nodes of your own (is run)")
 ]
@@ -15,9 +26,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print JSON for machine
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="set a pipeline input, or NODE.INPUT=VALUE")
 ]
-FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE…", help="pipelines to compare", show_default=False)]
+WriteOption = Annotated[Path | None, typer.Option("--output", "-o", help="file to write; stdout without it")]
 TaskOption = Annotated[
     str, typer.Option("--task", help="names of tasks between commas; `fopru-graph tasks` lists them")
+]
+RatioOption = Annotated[
+    str | None, typer.Option(help="shares of the visual tokens to keep; without it each file as it is written")
 ]
 DataOption = Annotated[
     list[str] | None,
@@ -25,6 +39,143 @@ DataOption = Annotated[
 ]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="only the first so many samples of each task")]
 EvalOutOption = Annotated[Path, typer.Option(help="folder for results; what is there already is not done again")]
+
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps; sets it in every LoadModel")]
-DtypeOption = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16, likewise")]
-AttentionOption = Annotated[str | None, typer.Option("--attn", help="sdpa, eager or flash_attention_2, likewise")]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Where and how the model runs; None leaves what the pipeline says."""
+
+    device: DeviceOption = None
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16, likewise")] = None
+    attention: Annotated[str | None, typer.Option("--attn", help="sdpa, eager or flash_attention_2, likewise")] = None
+
+    def apply(self, graph: Graph) -> None:
+        """Set the options that were given in every LoadModel node of ``graph``."""
+        given = {key: value for key, value in asdict(self).items() if value is not None}
+        for name, entry in graph.nodes.items():
+            if entry.type == "LoadModel":
+                for key, value in given.items():
+                    graph.set(f"{name}.{key}", value)
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """The options of ``bench``."""
+
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE…", help="pipelines to compare", show_default=False)
+    ] = None
+    ratio: Annotated[str, typer.Option(help="shares of the visual tokens to keep")] = "1,0.75,0.5,0.25"
+    new_tokens: Annotated[int, typer.Option(min=1, help="length of every answer")] = 64
+    repeat: Annotated[int, typer.Option(min=1, help="rounds; each measures everything once")] = 4
+    stock: Annotated[bool, typer.Option("--stock", help="also measure transformers' own generate")] = False
+    paper: Annotated[
+        bool, typer.Option("--paper", help="the models and ratios of the FoPru paper, its figures beside ours")
+    ] = False
+    sets: SetOption = None
+    as_json: JsonOption = False
+    out: Annotated[Path, typer.Option(help="folder for JSON, CSV, LaTeX and the plot")] = Path("fopru-bench")
+    nodes: NodesOption = None
+    threads: Annotated[int, typer.Option(min=1, help="threads of the CPU")] = 1
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """The options of ``eval``."""
+
+    files: FilesArgument
+    task: TaskOption
+    ratio: RatioOption = None
+    sets: SetOption = None
+    data: DataOption = None
+    limit: LimitOption = None
+    out: EvalOutOption = Path("fopru-eval")
+    retry: Annotated[bool, typer.Option("--retry", help="run samples again that failed before")] = False
+    as_json: JsonOption = False
+    nodes: NodesOption = None
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """The options of ``tune``."""
+
+    files: FilesArgument
+    task: TaskOption
+    max_drop: Annotated[float, typer.Option(min=0, help="points of accuracy that may be lost against no pruning")] = 1.0
+    ratio: Annotated[str | None, typer.Option(help="shares to choose from; the paper's nine without it")] = None
+    sets: SetOption = None
+    data: DataOption = None
+    limit: LimitOption = None
+    out: EvalOutOption = Path("fopru-eval")
+    as_json: JsonOption = False
+    nodes: NodesOption = None
+    retry: ClassVar[bool] = False  # no option: samples that failed before are left out
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """The options of ``sweep``, but for its files and ``--nodes``."""
+
+    task: TaskOption
+    ratio: RatioOption = None
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=V1,V2", help="values of an input to combine; quote one that has commas"),
+    ] = None
+    zipped: Annotated[bool, typer.Option("--zip", help="walk the lists in step instead of combining them")] = False
+    data: DataOption = None
+    limit: LimitOption = None
+    out: EvalOutOption = Path("fopru-eval")
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="cells at a time; as many as GPUs, else up to two, without it")
+    ] = None
+    executor: Annotated[str, typer.Option(help="local, slurm; submitit-local: its way on this machine")] = "local"
+    slurm: Annotated[
+        list[str] | None, typer.Option("--slurm", metavar="NAME=VALUE", help="parameters of sbatch, e.g. partition=gpu")
+    ] = None
+    retry: Annotated[bool, typer.Option("--retry", help="run cells and samples again that failed before")] = False
+    as_json: JsonOption = False
+
+
+def expand_options(command: Callable[..., int | None]) -> Callable[..., None]:
+    """The command as Typer reads it: a parameter typed as a dataclass becomes one option for each of its fields.
+
+    The number that ``command`` returns is the exit code; None is 0.
+
+    >>> @app.command()
+    ... @expand_options
+    ... def bench(options: BenchOptions, model: ModelOptions) -> int: ...
+    """
+    groups: dict[str, type[Any]] = {}
+    shown: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if is_dataclass(group := parameter.annotation):
+            groups[parameter.name] = group
+            shown += _parameters(group)
+        else:
+            shown.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    def call(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        if code := command(**values):
+            raise typer.Exit(code)
+
+    call.__name__, call.__doc__ = command.__name__, command.__doc__
+    call.__signature__ = inspect.Signature(shown)
+    return call
+
+
+def _parameters(group: type[Any]) -> list[inspect.Parameter]:
+    types = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=types[field.name],
+        )
+        for field in fields(group)
+    ]

@@ -1,4 +1,4 @@
-"""``fopru-graph report``: read a results folder, compare its cells, and leave a page, tables and figures."""
+"""``fopru-graph report``: read a results folder, compare its cells, and write a page, tables and figures."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fopru_graph.terminal.console import show_warning
 
 
 def report_results(folder: Path, output: Path | None, as_json: bool) -> None:
-    """Write the report of a results folder and say where it is; cells that cannot be used are named on stderr.
+    """Write the report of a results folder and print its path; warns of cells that cannot be used.
 
-    Ends the program with exit code 2 where the folder has no usable cell.
+    Ends the program with exit code 2 if the folder has no usable cell.
 
     Raises:
         UserError: a file cannot be written.
@@ -43,9 +43,9 @@ def _as_json(written: Written, cells: int, comparisons: list[Comparison]) -> dic
         "report": str(written.page),
         "files": [str(path) for path in written.files],
         "cells": cells,
-        "left_out": [one._asdict() for one in written.left_out],
+        "left_out": [cell._asdict() for cell in written.left_out],
         "comparisons": [
-            asdict(one.subject) | {key: value for key, value in vars(one).items() if key != "subject"}
-            for one in comparisons
+            asdict(comparison.subject) | {key: value for key, value in vars(comparison).items() if key != "subject"}
+            for comparison in comparisons
         ],
     }

@@ -1,4 +1,4 @@
-"""Running a pipeline for a person at a terminal or for a program that reads JSON."""
+"""``fopru-graph run``: run a pipeline for a person at a terminal or for a program that reads JSON."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def run_pipeline(
 
 
 def _is_answer(result: RunResult, name: str) -> bool:
-    """Whether an output is text to be read on stdout, rather than, say, the path that a node with an effect gives."""
+    """Whether an output is text to print. The path that a node with an effect returns, for example, is not."""
     value = result[name]
     if not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
         return False
@@ -73,7 +73,7 @@ def _is_answer(result: RunResult, name: str) -> bool:
 
 
 def explain_run(graph: Graph, to: str | None, cache: Path | None, as_json: bool) -> None:
-    """Show for every node whether it would run, be taken from the cache or be skipped, and its cache key."""
+    """Show for every node its cache key, and whether it would run, come from the cache or be skipped."""
     steps = Executor(graph.registry, disk=_disk(cache)).explain(graph, to=to)
     if as_json:
         print(json.dumps(steps, ensure_ascii=False, indent=2))
@@ -96,7 +96,7 @@ def _disk(folder: Path | None) -> DiskCache | None:
 
 
 def _finish_early(record: Any, out: Path, as_json: bool, message: str, hint: str | None) -> None:
-    """Keep the record of what was done, and say why it ended."""
+    """Write the record of the nodes that ran, and show why the run ended."""
     if record is not None:
         record.save(out / RECORD)
     if as_json:
@@ -105,7 +105,7 @@ def _finish_early(record: Any, out: Path, as_json: bool, message: str, hint: str
 
 
 def quieten() -> None:
-    """Keep transformers' own words off the terminal: what matters of its warnings comes as our own messages."""
+    """Silence transformers on the terminal: the warnings that matter are messages of this program."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not console.is_terminal:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -113,7 +113,7 @@ def quieten() -> None:
 
 @contextlib.contextmanager
 def interrupt_cancels(token: CancelToken) -> Iterator[None]:
-    """The first Ctrl-C asks the run to stop cleanly; the second one ends the program."""
+    """The first Ctrl-C cancels the run, the second ends the program."""
 
     def interrupt(_signal: int, _frame: Any) -> None:
         if token.is_cancelled():

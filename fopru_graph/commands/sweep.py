@@ -11,13 +11,21 @@ from typing import Any
 
 from rich.markup import escape
 
-from fopru_graph.commands.arguments import ModelOptions, apply_set, fail, open_graphs, refuse
-from fopru_graph.commands.evaluate import names_in, settings_given
+from fopru_graph.commands.arguments import (
+    errors_in,
+    fail,
+    open_graphs,
+    parse_ratios,
+    refuse,
+    set_values,
+    split_names,
+    try_set,
+)
+from fopru_graph.commands.options import ModelOptions, SweepOptions
 from fopru_graph.errors import UserError
+from fopru_graph.evaluation.configurations import Configuration, configurations_of
 from fopru_graph.evaluation.tasks import get_task
-from fopru_graph.evaluation.variants import Variant, variants_of
 from fopru_graph.graph import Graph, PipelineError, Problem, parse_value
-from fopru_graph.measure.pipelines import check_ratios
 from fopru_graph.results.cell import SUMMARY
 from fopru_graph.sweep.jobs import Job, JobTable
 from fopru_graph.sweep.plan import (
@@ -41,29 +49,11 @@ _TASKS = 4  # of an array, where --jobs does not say how many
 _EVERY = 0.5  # seconds between two looks at the table
 
 
-@dataclass(frozen=True)
-class SweepOptions:
-    """What the command line asks for; ``slurm`` are NAME=VALUE parameters of sbatch."""
-
-    task: str
-    ratio: str | None
-    sets: tuple[str, ...]
-    zipped: bool
-    data: tuple[str, ...]
-    limit: int | None
-    out: Path
-    jobs: int | None
-    executor: str
-    slurm: tuple[str, ...]
-    retry: bool
-    as_json: bool
-
-
 def sweep_files(files: list[Path], nodes: list[Path] | None, options: SweepOptions, model: ModelOptions) -> int:
     """Plan everything, run what is not done yet, and show it; returns the exit code."""
     try:
         jobs = plan_cells(files, nodes, options, model)
-        submit = None if options.executor == "local" else submitter(options.executor, _parameters(options.slurm))
+        submit = None if options.executor == "local" else submitter(options.executor, _parameters(options.slurm or ()))
         options.out.mkdir(parents=True, exist_ok=True)
         table = JobTable(options.out / TABLE)
         table.add(jobs)
@@ -94,13 +84,13 @@ def plan_cells(files: list[Path], nodes: list[Path] | None, options: SweepOption
     """
     if options.executor not in EXECUTORS:
         raise UserError(f"--executor {options.executor} is unknown", f"choose {', '.join(EXECUTORS)}")
-    tasks = names_in(options.task)
+    tasks = split_names(options.task)
     if not tasks:
         raise UserError("there is no task", "write e.g. --task scenes; `fopru-graph tasks` lists them")
     for task in tasks:
         get_task(task)
-    data = data_places(tasks, options.data)
-    combined = combinations(options.sets, parse_ratios(options.ratio), options.zipped)
+    data = data_places(tasks, options.data or ())
+    combined = combinations(options.sets or (), parse_ratios(options.ratio, distinct=False), options.zipped)
     cells = CellOptions(options.out, options.limit, options.retry, _options_of(nodes, model))
     graphs = open_graphs(files, nodes, None, options.as_json, model)
     found = [_variants(graph, file, combined, options.as_json) for graph, file in zip(graphs, files, strict=True)]
@@ -115,27 +105,11 @@ def plan_cells(files: list[Path], nodes: list[Path] | None, options: SweepOption
     )
 
 
-def parse_ratios(text: str | None) -> tuple[float, ...] | None:
-    """Numbers between commas, each a share; None where none are given.
-
-    Raises:
-        UserError: one is no number, or outside (0, 1].
-    """
-    if text is None:
-        return None
-    try:
-        ratios = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(f"--ratio {text}: that is no list of numbers", "write e.g. --ratio 1,0.5,0.25") from None
-    check_ratios(ratios)
-    return ratios
-
-
 @dataclass(frozen=True, eq=False)
 class _Cell:
     """A pipeline with one combination of values, and those ``--set`` that have a place in it."""
 
-    variant: Variant
+    variant: Configuration
     sets: tuple[str, ...]
 
 
@@ -153,21 +127,20 @@ def _variants(graph: Graph, file: Path, combined: Sequence[Combination], as_json
     for sets, ratio in combined:
         own, placed = graph.copy(), []
         for option in sets:
-            try:
-                apply_set(own, option)
+            if problems := try_set(own, option):
+                homeless[option.partition("=")[0]] = problems
+            else:
                 placed.append(option)
-            except PipelineError as error:
-                homeless[option.partition("=")[0]] = error.problems
-        if errors := [problem for problem in own.problems() if problem.severity == "error"]:
+        if errors := errors_in(own.problems()):
             refuse(errors, file, as_json)
         cells.append(_Cell(_variant(own, ratio, placed), tuple(placed)))
     return _OfFile(cells, homeless)
 
 
-def _variant(graph: Graph, ratio: float | None, placed: list[str]) -> Variant:
-    given = settings_given(graph, placed)
+def _variant(graph: Graph, ratio: float | None, placed: list[str]) -> Configuration:
+    given = set_values(graph, placed)
     try:
-        (variant,) = variants_of(graph, None if ratio is None else (ratio,), given)
+        (variant,) = configurations_of(graph, None if ratio is None else (ratio,), given)
     except PipelineError as error:
         raise UserError(str(error)) from error
     if twice := [target for target, value in given.items() if variant.settings[target] != value]:

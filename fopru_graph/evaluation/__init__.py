@@ -1,1 +1,1 @@
-"""Accuracy of pipelines: tasks and their data, scorers, the runner of one cell, statistics, sweeps and tuning."""
+"""Accuracy of pipelines: tasks and their records, scorers, the runner of one cell, its pictures, and tuning."""

@@ -1,7 +1,8 @@
-"""Running one cell: every sample once, a row for each, whatever happens in between."""
+"""The runner of one cell (a configuration on a task): every sample once, one row each, also after interruptions."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 import time
 from collections.abc import Callable
@@ -10,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fopru_graph.errors import UserError
-from fopru_graph.evaluation.gallery import draw_gallery
+from fopru_graph.evaluation.configurations import Configuration
+from fopru_graph.evaluation.pictures import draw_gallery
 from fopru_graph.evaluation.ranks import Ranks
 from fopru_graph.evaluation.task import RecordError, Records, Task
-from fopru_graph.evaluation.variants import Variant
 from fopru_graph.graph import NodeError
 from fopru_graph.graph.run.record import timestamp
 from fopru_graph.pipeline_model import Answer, PipelineModel
@@ -24,7 +25,7 @@ from fopru_graph.results.summary import figures_of
 
 @dataclass
 class Progress:
-    """How far a cell is: samples done of ``total``, the sum of the scores of those that were scored, and errors."""
+    """How far a cell is: samples ``done`` of ``total``, the sum of the scores of those ``scored``, and errors."""
 
     total: int
     done: int = 0
@@ -46,11 +47,18 @@ class Progress:
 class CellRun:
     """One cell, ready to run.
 
-    ``records`` are the first samples of ``task`` that are asked for, ``limit`` their number as it was given, ``folder``
-    where the rows go. ``retry``: samples that failed before are run again.
+    Args:
+        configuration: the pipeline at its retention ratio.
+        task: the benchmark.
+        records: the samples of ``task`` to run, after ``limit``.
+        model: ``configuration`` with its model loaded.
+        folder: where the rows go.
+        ranks: the part of the samples that this process takes.
+        limit: ``--limit`` as it was given; it stands in the summary.
+        retry: run samples again that failed before.
     """
 
-    variant: Variant
+    configuration: Configuration
     task: Task
     records: Records
     model: PipelineModel
@@ -60,11 +68,11 @@ class CellRun:
     retry: bool = False
 
     def run(self, on_progress: Callable[[Progress], None] | None = None) -> dict[str, Any] | None:
-        """Run what is missing, merge the rows and write the summary, which is returned on the first rank.
+        """Run the missing samples, merge all rows and write the summary; returns it on the first rank, else None.
 
         Raises:
-            UserError: the folder holds something else, or cannot be written.
-            Cancelled: it was asked to stop; the rows made until then are kept.
+            UserError: the folder holds results of another configuration, or cannot be written.
+            Cancelled: the run was cancelled; the rows made until then are kept.
         """
         cell = Cell(self.folder, self.identity(), len(self.records))
         if self.ranks.first:
@@ -92,8 +100,8 @@ class CellRun:
 
     def _run_missing(self, cell: Cell, on_progress: Callable[[Progress], None] | None) -> None:
         todo = cell.missing(self.ranks.rank, self.ranks.world, self.retry)
-        own = len(range(self.ranks.rank, len(self.records), self.ranks.world))
-        progress = Progress(own, done=own - len(todo))
+        count = len(range(self.ranks.rank, len(self.records), self.ranks.world))
+        progress = Progress(count, done=count - len(todo))
         if not todo:
             return
         with cell.shard(self.ranks.rank) as shard:
@@ -105,10 +113,10 @@ class CellRun:
                     on_progress(progress)
 
     def sample(self, index: int) -> Row:
-        """The row of one sample. What is wrong with it becomes its error; it never becomes an answer.
+        """Run one sample; returns its row. A failure becomes the row's error, never an answer.
 
         Raises:
-            Cancelled: it was asked to stop.
+            Cancelled: the run was cancelled.
         """
         begin = time.perf_counter()
         head = {"index": index, "id": self.records.key(index)}
@@ -135,16 +143,16 @@ class CellRun:
         )
 
     def identity(self) -> dict[str, Any]:
-        """What the rows are of, and how they came about; the former must not change between runs into one folder."""
+        """What the rows are results of, and how they were made. Only the first part must stay the same in a folder."""
         from fopru_graph.measure.machine import machine_facts
 
         handle = self.model.handle
         machine = machine_facts(handle.device, handle.dtype)
         return self._heading() | {
             "format": FORMAT,
-            "file": self.variant.graph.file,
-            "graph": self.variant.graph.canonical(),
-            "settings": dict(self.variant.settings),
+            "file": self.configuration.graph.file,
+            "graph": self.configuration.graph.canonical(),
+            "settings": dict(self.configuration.settings),
             "data": {"source": self.records.source, "fingerprint": self.records.fingerprint},
             "weights": _weights(handle.name),
             "dtype": handle.dtype,
@@ -156,12 +164,12 @@ class CellRun:
 
     def _heading(self) -> dict[str, Any]:
         return {
-            "pipeline": self.variant.pipeline,
+            "pipeline": self.configuration.pipeline,
             "task": self.task.name,
-            "ratio": self.variant.ratio,
+            "ratio": self.configuration.ratio,
             "model": self.model.handle.name,
             "scorer": self.task.scorer,
-            "prunes": self.variant.prunes,
+            "prunes": self.configuration.prunes,
         }
 
 
@@ -186,15 +194,13 @@ def _timing(answer: Answer, total_ms: float, rank: int) -> dict[str, float | Non
 
 
 def _weights(name: str) -> list[str]:
-    """Names and sizes of a local checkpoint's files; not their times, which copying changes."""
+    """Names and sizes of a local checkpoint's files, without their times, which copying changes."""
     from fopru_graph.lvlm.loading.checkpoint import fingerprint
 
     return [entry.rpartition(" ")[0] for entry in fingerprint(name)]
 
 
 def _versions(machine: dict[str, Any]) -> dict[str, str]:
-    import importlib.metadata
-
     return {
         "fopru_graph": importlib.metadata.version("fopru-graph"),
         **{name: machine[name] for name in ("torch", "transformers", "python")},

@@ -1,4 +1,4 @@
-"""What a benchmark is to the runner: where its records are, how one becomes a prompt, and how an answer is scored."""
+"""What a benchmark is to the runner: its records, the prompt of each, and how an answer is scored."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Score:
 
 
 class RecordError(Exception):
-    """One record cannot be used; the message says why, and which file and row it is, and the rest is not concerned."""
+    """One record cannot be used; the message names its file and row and says why. Other records are not affected."""
 
 
 class Records(Protocol):
-    """The records of a task in their order; reading one does not keep it, so that memory stays flat."""
+    """The records of a task in their order. Records that were read are not kept, so memory stays flat."""
 
     fingerprint: str
     """Identity of the data: a hash of a local file's content, or name and revision on the hub."""
 
     source: str
-    """Where they are, for people."""
+    """Where the records are, for people."""
 
     def __len__(self) -> int:
         """Number of records."""
@@ -43,7 +43,7 @@ class Records(Protocol):
         """One record.
 
         Raises:
-            RecordError: it is torn or lacks a column.
+            RecordError: it is cut short or lacks a column.
         """
 
     def images(self, index: int, record: Record) -> list[tuple[str, PIL.Image.Image]]:
@@ -58,10 +58,16 @@ class Records(Protocol):
 class Task:
     """One benchmark.
 
-    ``open(data, limit)`` gives the records of the hub's data set, or of a local file or folder ``data``. ``prompt``
-    takes a record, ``score`` an answer and its record, ``kind`` names the part of the benchmark that a record is of
-    (for accuracies by type). ``metrics`` makes further figures of all rows that were scored, each a mapping with
-    ``score``, ``facts`` and ``type``. ``scorer`` names rule and version, so that figures are comparable.
+    Args:
+        name: what ``--task`` calls it.
+        title: its name and split for people.
+        open: ``open(data, limit)`` gives the records: of the data set on the hub, or of the local path ``data``.
+        prompt: the prompt of a record.
+        score: the score of an answer to a record.
+        max_new_tokens: the longest answer.
+        scorer: name and version of the scoring rule, e.g. ``pope@1``; figures of different ones do not compare.
+        kind: the part of the benchmark that a record belongs to, for accuracies by type.
+        metrics: further figures, from all scored rows as mappings with ``score``, ``facts`` and ``type``.
     """
 
     name: str
@@ -71,5 +77,5 @@ class Task:
     score: Callable[[str, Record], Score]
     max_new_tokens: int
     scorer: str
-    kind: Callable[[Record], str] = lambda _record: "all"
+    kind: Callable[[Record], str] = lambda record: str(record.get("kind", "all"))
     metrics: Callable[[Sequence[Mapping[str, Any]]], dict[str, float]] = lambda _rows: {}

@@ -19,8 +19,8 @@ from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from tqdm import tqdm
 
 from fopru_graph.errors import UserError
+from fopru_graph.evaluation.configurations import configurations_of
 from fopru_graph.evaluation.ranks import Ranks
-from fopru_graph.evaluation.variants import variants_of
 from fopru_graph.graph import Graph, Registry, parse_value
 from fopru_graph.pipeline_model import Answer, PipelineModel
 
@@ -161,7 +161,7 @@ def _at_ratio(graph: Graph, ratio: float | None) -> Graph:
     Raises:
         UserError: it has none, or it keeps everything whatever the ratio.
     """
-    (variant,) = variants_of(graph, None if ratio is None else (float(ratio),))
+    (variant,) = configurations_of(graph, None if ratio is None else (float(ratio),))
     if ratio is not None and variant.ratio != float(ratio):
         raise UserError(f"{Path(graph.file or variant.pipeline).name} has no ratio to set", "leave out ratio=…")
     return variant.graph

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fopru_graph.errors import UserError
-from fopru_graph.evaluation.variants import Variant
+from fopru_graph.evaluation.configurations import Configuration
 from fopru_graph.graph import Executor, PipelineError, parse_value
 from fopru_graph.results.cell import SUMMARY
 from fopru_graph.sweep.jobs import Job
@@ -135,7 +135,9 @@ class CellOptions:
     extra: tuple[str, ...] = ()
 
 
-def job_of(variant: Variant, file: Path, sets: Sequence[str], task: str, data: str | None, options: CellOptions) -> Job:
+def job_of(
+    variant: Configuration, file: Path, sets: Sequence[str], task: str, data: str | None, options: CellOptions
+) -> Job:
     """The cell of a pipeline with its settings on a task; its hash is of what is computed, not of how or where."""
     label = variant.folder(task)
     content = {

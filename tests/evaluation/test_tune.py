@@ -7,7 +7,7 @@ import json
 import pytest
 
 from fopru_graph.errors import UserError
-from fopru_graph.evaluation.tune import PAPER_RATIOS, Drop, drop_between, tune
+from fopru_graph.evaluation.tune import PAPER_RATIOS, Drop, drop_between, find_smallest_ratio
 
 RATIOS = (0.1, 0.2, 0.3, 0.5, 1.0)
 
@@ -28,7 +28,7 @@ def drops(values, width=0.2):
 def test_the_smallest_ratio_within_the_drop_is_found(smallest):
     values = {ratio: 0.5 if ratio >= smallest else 5.0 for ratio in RATIOS}
     measure, asked = drops(values)
-    tuned = tune("fopru", "pope", RATIOS, 1.0, measure)
+    tuned = find_smallest_ratio("fopru", "pope", RATIOS, 1.0, measure)
     assert tuned.ratio == tuned.sure == smallest
     assert len(asked) == len(set(asked)) <= 4  # bisection, and nothing twice
     assert f"fopru at {100 * smallest:.3g} % costs 0.50 points on pope" in tuned.statement()
@@ -37,19 +37,19 @@ def test_the_smallest_ratio_within_the_drop_is_found(smallest):
 
 def test_confidence_may_take_more_tokens():
     values = {0.1: 4.0, 0.2: 0.9, 0.3: 0.6, 0.5: 0.1, 1.0: 0.0}
-    tuned = tune("fopru", "pope", RATIOS, 1.0, drops(values, width=0.5)[0])
+    tuned = find_smallest_ratio("fopru", "pope", RATIOS, 1.0, drops(values, width=0.5)[0])
     assert (tuned.ratio, tuned.sure) == (0.2, 0.5)
     assert tuned.statement().endswith("with 95 % confidence it takes 50 %")
 
 
 def test_too_few_samples_for_any_confidence():
-    tuned = tune("fopru", "pope", RATIOS, 1.0, drops(dict.fromkeys(RATIOS, 0.0), width=3)[0])
+    tuned = find_smallest_ratio("fopru", "pope", RATIOS, 1.0, drops(dict.fromkeys(RATIOS, 0.0), width=3)[0])
     assert (tuned.ratio, tuned.sure) == (0.1, None)
     assert "more samples would tell" in tuned.statement()
 
 
 def test_nothing_is_good_enough():
-    tuned = tune("fopru", "pope", (0.1, 0.5), 1.0, drops({0.1: 9.0, 0.5: 3.0})[0])
+    tuned = find_smallest_ratio("fopru", "pope", (0.1, 0.5), 1.0, drops({0.1: 9.0, 0.5: 3.0})[0])
     assert tuned.ratio is None and tuned.sure is None and tuned.chosen is None
     assert tuned.statement().startswith("no ratio that was tried")
     assert [drop.ratio for drop in tuned.drops] == [0.5]
@@ -58,13 +58,13 @@ def test_nothing_is_good_enough():
 def test_a_measured_exception_to_the_rule_counts():
     """0.3 fails though 0.2, which bisection met before, is within the drop."""
     values = {0.1: 9.0, 0.2: 0.5, 0.3: 0.4, 0.5: 0.3, 1.0: 0.0}
-    assert tune("fopru", "pope", RATIOS, 0.6, drops(values)[0]).ratio == 0.2
+    assert find_smallest_ratio("fopru", "pope", RATIOS, 0.6, drops(values)[0]).ratio == 0.2
 
 
 @pytest.mark.parametrize(("ratios", "drop"), [((), 1.0), ((0.5,), -1.0)])
 def test_what_makes_no_sense_is_refused(ratios, drop):
     with pytest.raises(UserError):
-        tune("fopru", "pope", ratios, drop, drops({0.5: 0})[0])
+        find_smallest_ratio("fopru", "pope", ratios, drop, drops({0.5: 0})[0])
 
 
 def test_the_papers_ratios_keep_the_papers_counts_of_576():

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import PIL.Image
 
+from fopru_graph.evaluation.configurations import configurations_of
 from fopru_graph.evaluation.ranks import Ranks
 from fopru_graph.evaluation.runner import CellRun
 from fopru_graph.evaluation.task import RecordError, Score, Task
-from fopru_graph.evaluation.variants import variants_of
 from fopru_graph.graph import Graph, NodeError
 from fopru_graph.pipeline_model import Answer
 
@@ -77,5 +77,5 @@ TASK = Task(
 
 
 def cell_run(folder, records=None, model=None, file=RANK, ratio=0.5, ranks=None, **options):
-    variant = variants_of(Graph.load(file), (ratio,))[0]
+    variant = configurations_of(Graph.load(file), (ratio,))[0]
     return CellRun(variant, TASK, records or ToyRecords(), model or ToyModel(), folder, ranks or Ranks(), **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fopru_graph.errors import UserError
-from fopru_graph.evaluation.variants import variants_of
+from fopru_graph.evaluation.configurations import configurations_of
 from fopru_graph.graph import Graph
 from fopru_graph.sweep.plan import CellOptions, combinations, distinct, job_of, split_values
 
@@ -59,7 +59,7 @@ def test_what_cannot_be_combined_is_refused(sets, ratios, zipped, said):
 def job(file, ratio, sets=(), limit=None, name=None):
     graph = Graph.load(file)
     graph.name = name or graph.name
-    (variant,) = variants_of(graph, (ratio,), {})
+    (variant,) = configurations_of(graph, (ratio,), {})
     return job_of(variant, file, sets, "scenes", None, CellOptions(out=file, limit=limit))
 
 
@@ -80,10 +80,10 @@ def test_two_cells_never_share_a_folder():
 
 def test_a_folders_name_tells_settings_apart_that_no_ratio_set():
     graph = Graph.load("pipelines/fopru_fastv.yaml")
-    one, other = (variants_of(graph, (0.25,), {"fastv.layer": layer})[0] for layer in (2, 3))
+    one, other = (configurations_of(graph, (0.25,), {"fastv.layer": layer})[0] for layer in (2, 3))
     assert one.settings == {"fastv.layer": 2, "prune.ratio": 0.5, "fastv.ratio": 0.5}
     assert one.folder("x") != other.folder("x") and one.folder("x").startswith("fopru_fastv--x--r0.25--")
-    also = variants_of(graph, (0.25,), {"fastv.layer": 2, "prune.ratio": 0.9})[0]
+    also = configurations_of(graph, (0.25,), {"fastv.layer": 2, "prune.ratio": 0.9})[0]
     assert also.folder("x") == one.folder("x")  # the ratio has the last word on what it sets
-    plain = [variants_of(graph, None, {"prune.ratio": ratio})[0].folder("x") for ratio in (0.5, 0.9)]
+    plain = [configurations_of(graph, None, {"prune.ratio": ratio})[0].folder("x") for ratio in (0.5, 0.9)]
     assert plain[0] != plain[1] and plain[0].startswith("fopru_fastv--x--as-written--")

@@ -13,21 +13,21 @@ from fopru_graph.evaluation.task import RecordError
 
 
 class HubRows:
-    """The rows of a data set's split, pictures undecoded; only ``wanted`` columns are read, from a memory map.
+    """The rows of a data set's split, read from a memory map: only ``wanted`` columns, pictures as bytes.
 
     Raises:
-        UserError: the package is missing, or the data set can be had under none of its names.
+        UserError: the package is missing, or the data set is available under none of its names.
     """
 
-    folder = None
+    folder = None  # rows may name no files as pictures
 
     def __init__(self, task: str, hub: Hub, wanted: Sequence[str]) -> None:
-        found, table = _load(task, hub)
+        identifier, table = _load(task, hub)
         columns = [name for name in table.column_names if name in set(wanted)]
         self._columns = set(table.column_names)
         self._table = _undecoded(table.select_columns(columns))
-        self.name = f"{found} ({hub.split})"
-        self.fingerprint = f"hub:{found}@{_revision(table)}:{hub.config or 'default'}:{hub.split}"
+        self.name = f"{identifier} ({hub.split})"
+        self.fingerprint = f"hub:{identifier}@{_revision(table)}:{hub.config or 'default'}:{hub.split}"
 
     def __len__(self) -> int:
         return len(self._table)
@@ -37,11 +37,7 @@ class HubRows:
         return set(self._columns)
 
     def row(self, index: int) -> Row:
-        """One row.
-
-        Raises:
-            RecordError: the copy in the cache is damaged.
-        """
+        """One row; raises `RecordError` if the copy in the cache is damaged."""
         try:
             row: dict[str, Any] = self._table[index]
         except (OSError, ValueError) as error:
@@ -53,12 +49,12 @@ class HubRows:
         return list(self._table.select_columns([name])[name])
 
     def where(self, index: int) -> str:
-        """Data set and row, counted from 1."""
+        """Data set and row, counted from 1, for messages."""
         return f"{self.name} row {index + 1}"
 
 
 def _load(task: str, hub: Hub) -> tuple[str, Any]:
-    """Name and table, under the first name that works."""
+    """Name and table of the data set, under the first of its names that works."""
     local = f"or give a local copy: --data {task}=PATH"
     try:
         import datasets
@@ -71,7 +67,7 @@ def _load(task: str, hub: Hub) -> tuple[str, Any]:
     for name in hub.ids:
         try:
             return name, datasets.load_dataset(name, hub.config, split=hub.split)
-        except Exception as error:  # network, cache and builders fail in their own ways; one name is as good as another
+        except Exception as error:  # network, cache and builders raise all kinds; try the next name
             reasons.append(f"{name}: {first_line(error)}")
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     hint = f"HF_HUB_OFFLINE is set: unset it, {local}" if offline else f"check the network, {local}"
@@ -79,7 +75,7 @@ def _load(task: str, hub: Hub) -> tuple[str, Any]:
 
 
 def _undecoded(table: Any) -> Any:
-    """The table with pictures as bytes: they are decoded by our own reader, which bounds them."""
+    """The table with pictures as bytes: `read_picture` decodes them, which limits their size."""
     import datasets
 
     for name, feature in table.features.items():
@@ -89,6 +85,6 @@ def _undecoded(table: Any) -> Any:
 
 
 def _revision(table: Any) -> str:
-    """The commit: ``datasets`` keeps the rows of each in a cache folder of that name."""
+    """The commit of the data set; ``datasets`` names the cache folder of its rows after it."""
     files = table.cache_files
     return Path(files[0]["filename"]).parent.name if files else "unknown"

@@ -1,4 +1,4 @@
-"""JSON lines: one object a line, found by its place in the file."""
+"""JSON lines: one object per line; the offsets of the lines are kept, so that rows can be read in any order."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fopru_graph.errors import UserError
 from fopru_graph.evaluation.records.layout import Row
 from fopru_graph.evaluation.task import RecordError
 
-MAX_LINE = 256 * 2**20  # bytes; one record with its pictures
+MAX_LINE = 256 * 2**20  # bytes of one record with its pictures
 _CHUNK = 2**20
 _BOM = b"\xef\xbb\xbf"
 
 
 class JsonLines:
-    """The rows of a JSONL file; 16 bytes of memory a row, whatever is in it. Empty lines are left out.
+    """The rows of a JSONL file; each takes 16 bytes of memory. Empty lines are skipped.
 
     Raises:
         UserError: the file cannot be read, has no rows, or is one JSON array.
@@ -29,13 +29,13 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         self.name, self.folder, self._path = str(path), path.parent, path
         self._starts, self._ends = array("Q"), array("Q")
-        self._gaps = array("Q")  # for every empty line the number of rows before it
+        self._empty = array("Q")  # for every empty line the number of rows before it
         digest = hashlib.sha256()
         try:
             with path.open("rb") as stream:
                 for start, end, blank in _lines(stream, digest):
                     if blank:
-                        self._gaps.append(len(self._starts))
+                        self._empty.append(len(self._starts))
                     else:
                         self._starts.append(start)
                         self._ends.append(end)
@@ -53,23 +53,19 @@ class JsonLines:
         return len(self._starts)
 
     def columns(self, wanted: Sequence[Sequence[str]]) -> set[str]:
-        """Columns of the first rows, as many as it takes to find one of each of ``wanted``."""
-        found: set[str] = set()
+        """Columns of the first rows, until there is one column of each of ``wanted``."""
+        columns: set[str] = set()
         for index in range(len(self)):
             try:
-                found |= self.row(index).keys()
+                columns |= self.row(index).keys()
             except RecordError:
                 continue
-            if all(found.intersection(names) for names in wanted):
+            if all(columns.intersection(names) for names in wanted):
                 break
-        return found
+        return columns
 
     def row(self, index: int) -> Row:
-        """One row.
-
-        Raises:
-            RecordError: the line is no JSON object.
-        """
+        """One row; raises `RecordError` if the line is no JSON object."""
         size = self._ends[index] - self._starts[index]
         if size > MAX_LINE:
             raise RecordError(f"{self.where(index)}: the line has {size >> 20} MiB, more than {MAX_LINE >> 20}")
@@ -85,8 +81,8 @@ class JsonLines:
         return value
 
     def where(self, index: int) -> str:
-        """File and line, counted from 1."""
-        return f"{self._path.name} row {index + 1 + bisect_right(self._gaps, index)}"
+        """File and line, counted from 1, for messages, e.g. ``pope.jsonl row 57``."""
+        return f"{self._path.name} row {index + 1 + bisect_right(self._empty, index)}"
 
     def _bytes(self, index: int, size: int) -> bytes:
         with self._path.open("rb") as stream:
@@ -95,15 +91,15 @@ class JsonLines:
 
 
 def _lines(stream: BinaryIO, digest: Any) -> Iterator[tuple[int, int, bool]]:
-    """Start, end and emptiness of every line, a chunk in memory at a time; ``digest`` is fed the whole file."""
-    start, place, blank = 0, 0, True
+    """Start, end and emptiness of every line; reads chunk by chunk and updates ``digest`` with the whole file."""
+    start, offset, blank = 0, 0, True
     while chunk := stream.read(_CHUNK):
         digest.update(chunk)
         head = 0
         while (newline := chunk.find(b"\n", head)) >= 0:
-            yield start, place + newline, blank and not chunk[head:newline].strip()
-            start, head, blank = place + newline + 1, newline + 1, True
+            yield start, offset + newline, blank and not chunk[head:newline].strip()
+            start, head, blank = offset + newline + 1, newline + 1, True
         blank = blank and not chunk[head:].strip()
-        place += len(chunk)
+        offset += len(chunk)
     if not blank:
-        yield start, place, False
+        yield start, offset, False

@@ -1,18 +1,17 @@
-"""What a benchmark expects of its data, and what every kind of data offers."""
+"""What a benchmark expects of its data: where it is, its columns, and how a row becomes a record."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-Row = Mapping[str, Any]
+Row = Mapping[str, Any]  # column name to value
 
 
 @dataclass(frozen=True)
 class Hub:
-    """A split of a data set on the hub; ``ids`` are the names it has gone by, tried in this order."""
+    """A split of a data set on the hub; ``ids`` are its names over time, tried in this order."""
 
     ids: tuple[str, ...]
     split: str
@@ -21,9 +20,9 @@ class Hub:
 
 @dataclass(frozen=True)
 class Join:
-    """Pictures in a table of their own: the row whose ``id`` is the record's column ``key``.
+    """Pictures in a second table: that of a record is in the row whose ``id`` equals the record's column ``key``.
 
-    On the hub it is another ``config``; locally the same folder of parquet files, or ``images/<key>.jpg``.
+    On the hub the table is another ``config``; locally it is parquet files as on the hub, or ``images/<key>.jpg``.
     """
 
     key: str
@@ -35,9 +34,16 @@ class Join:
 class Layout:
     """How the rows of a task's data become records.
 
-    ``required`` lists columns, each as the names of which one is enough. ``prepare`` makes of a row what prompt and
-    score need, and raises `CellError` where a value is unusable. ``pictures`` names the columns that hold the pictures
-    of a prepared record, out of ``picture_columns``. ``file_names`` are the stems looked for in a folder.
+    Args:
+        task: name of the task.
+        hub: the data set on the hub.
+        required: columns that must exist; each is a tuple of names, one of which is enough.
+        prepare: makes of a row what prompt and score need; raises `ColumnError` if a value is unusable.
+        optional: further columns that ``prepare`` reads.
+        pictures: the columns with the pictures of a prepared record, out of ``picture_columns``.
+        picture_columns: all columns that may hold a picture.
+        join: where the pictures are, if they are in a table of their own.
+        file_names: other names of a local data file than the task's, without suffix.
     """
 
     task: str
@@ -57,45 +63,6 @@ class Layout:
         return tuple(dict.fromkeys([*required, *self.optional, *self.picture_columns]))
 
 
-class Source(Protocol):
-    """Rows that can be read in any order; reading one does not keep it."""
-
-    @property
-    def name(self) -> str:
-        """A file's path or a data set's name."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Identity of the content."""
-
-    @property
-    def folder(self) -> Path | None:
-        """The only folder in which pictures may be named, or None where none may be."""
-
-    def __len__(self) -> int:
-        """Number of rows."""
-
-    def columns(self, wanted: Sequence[Sequence[str]]) -> set[str]:
-        """Columns that some row has; it may stop looking once it has found one of each of ``wanted``."""
-
-    def row(self, index: int) -> Row:
-        """One row.
-
-        Raises:
-            RecordError: it cannot be read.
-        """
-
-    def where(self, index: int) -> str:
-        """File and row, counted from 1, for messages."""
-
-
-class Keyed(Source, Protocol):
-    """A source of which one column can be read alone."""
-
-    def column(self, name: str) -> list[Any]:
-        """All values of a column."""
-
-
 def first_line(error: Exception) -> str:
-    """What an error of somebody else's says, in one line."""
+    """The first line of an error's message; its type if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

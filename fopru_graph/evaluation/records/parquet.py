@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class _Group(NamedTuple):
-    """Row group ``number`` of a file, and how many rows of the file come before it."""
+    """Row group ``number`` of a file; ``before`` is the number of the file's rows in earlier groups."""
 
     file: Path
     number: int
@@ -27,10 +27,10 @@ class _Group(NamedTuple):
 
 
 class Parquet:
-    """The rows of parquet files with equal columns, in the order of ``files``; only ``wanted`` columns are read.
+    """The rows of parquet files with equal columns, in the order of ``files``; reads only the ``wanted`` columns.
 
     Raises:
-        UserError: pyarrow is missing, a file is no parquet or cannot be read, or there are no rows.
+        UserError: pyarrow is missing, a file is not parquet or cannot be read, or there are no rows.
     """
 
     def __init__(self, files: Sequence[Path], wanted: Sequence[str], folder: Path) -> None:
@@ -53,27 +53,19 @@ class Parquet:
         return set(self._columns)
 
     def row(self, index: int) -> Row:
-        """One row.
-
-        Raises:
-            RecordError: its row group is damaged.
-        """
-        place, group, offset = self._find(index)
-        if self._loaded is None or self._loaded[0] != place:
-            self._loaded = None  # before the next one comes, so that there is never more than one
+        """One row; raises `RecordError` if its row group is damaged."""
+        number, group, offset = self._find(index)
+        if self._loaded is None or self._loaded[0] != number:
+            self._loaded = None  # frees the old row group before the next one is read
             try:
-                self._loaded = place, _open(group.file).read_row_group(group.number, columns=self._wanted)
+                self._loaded = number, _open(group.file).read_row_group(group.number, columns=self._wanted)
             except (OSError, ValueError) as error:
                 raise RecordError(f"{self.where(index)}: cannot be read: {first_line(error)}") from error
         row: dict[str, Any] = self._loaded[1].slice(offset, 1).to_pylist()[0]
         return row
 
     def column(self, name: str) -> list[Any]:
-        """All values of a column.
-
-        Raises:
-            UserError: a file is damaged.
-        """
+        """All values of a column; raises `UserError` if a file is damaged."""
         values: list[Any] = []
         for group in self._groups:
             try:
@@ -83,14 +75,15 @@ class Parquet:
         return values
 
     def where(self, index: int) -> str:
-        """File and row in this file, counted from 1."""
+        """File and row in this file, counted from 1, for messages."""
         _, group, offset = self._find(index)
         return f"{group.file.name} row {group.before + offset + 1}"
 
     def _find(self, index: int) -> tuple[int, _Group, int]:
-        place = bisect_right(self._ends, index)
-        group = self._groups[place]
-        return place, group, index - (self._ends[place] - group.rows)
+        """The row group of a row: its position in the list, itself, and the row's offset in it."""
+        number = bisect_right(self._ends, index)
+        group = self._groups[number]
+        return number, group, index - (self._ends[number] - group.rows)
 
     def _add(self, file: Path) -> None:
         try:
@@ -120,9 +113,9 @@ def _damaged(file: Path, error: Exception) -> UserError:
 
 
 def _digest(files: Sequence[Path]) -> str:
-    """SHA-256 of the files' own digests, in order, so that the borders between files count."""
-    whole = hashlib.sha256()
+    """SHA-256 of the digests of the files in order, so that the borders between files count."""
+    digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
-            whole.update(hashlib.file_digest(stream, "sha256").digest())
-    return whole.hexdigest()
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The picture of one cell: a file beside the data, bytes, or base64 text; decoded safely or refused with a reason."""
+"""A picture in a row: a file beside the data, bytes, or base64 text; decoded safely or refused with a reason."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from fopru_graph.evaluation.task import RecordError
 if TYPE_CHECKING:
     import PIL.Image
 
-_LONGEST_PATH = 1024  # characters; a longer text is a picture in base64
+_LONGEST_PATH = 1024  # characters; longer text is a picture in base64
 
 
-def read_picture(cell: Any, column: str, folder: Path | None, where: str) -> tuple[str, PIL.Image.Image]:
-    """Identity of the content (SHA-256 in hex) and the RGB picture.
+def read_picture(value: Any, column: str, folder: Path | None, where: str) -> tuple[str, PIL.Image.Image]:
+    """Decode a picture; returns the identity of its content (SHA-256 in hex) and the RGB picture.
 
     Args:
-        cell: a path relative to ``folder``, a ``data:`` address or a long text with base64, bytes, or a mapping with
-            ``bytes`` (bytes or base64) or ``path``.
-        column: name of the cell.
-        folder: where files may lie, subfolders included; None where no file may be named.
-        where: file and row.
+        value: a path relative to ``folder``, a ``data:`` address, long base64 text, bytes, or a mapping with ``bytes``
+            (bytes or base64) or ``path``.
+        column: the column of ``value``, for messages.
+        folder: where files may lie, subfolders included; None if no file may be named.
+        where: file and row of ``value``, for messages.
 
     Raises:
-        RecordError: there is no picture, it lies outside of ``folder``, or it cannot be decoded.
+        RecordError: there is no picture, it lies outside ``folder``, or it cannot be decoded.
     """
     from fopru_graph.lvlm.inputs.images import decode_image, fingerprint, load_image
 
     try:
-        content = _content(cell)
+        content = _content(value)
         if isinstance(content, bytes):
             return hashlib.sha256(content).hexdigest(), decode_image(content, column).picture
         path = _contained(content, folder)
@@ -48,20 +48,20 @@ def read_picture(cell: Any, column: str, folder: Path | None, where: str) -> tup
 
 
 class _PictureError(Exception):
-    """What is wrong with a cell, as the end of a sentence."""
+    """What is wrong with a picture, as the end of a sentence."""
 
 
-def _content(cell: Any) -> bytes | str:
+def _content(value: Any) -> bytes | str:
     """The bytes of a picture, or the name of its file."""
-    if isinstance(cell, dict):
-        cell = cell.get("path") if cell.get("bytes") is None else _inline(cell["bytes"])
-    if cell is None or cell == "":
+    if isinstance(value, dict):
+        value = value.get("path") if value.get("bytes") is None else _inline(value["bytes"])
+    if value is None or value == "":
         raise _PictureError("is missing")
-    if isinstance(cell, str) and (cell.startswith("data:") or len(cell) > _LONGEST_PATH):
-        return _inline(cell)
-    if isinstance(cell, bytes | str):
-        return cell
-    raise _PictureError(f"is a {type(cell).__name__}, neither a path nor base64 text nor bytes")
+    if isinstance(value, str) and (value.startswith("data:") or len(value) > _LONGEST_PATH):
+        return _inline(value)
+    if isinstance(value, bytes | str):
+        return value
+    raise _PictureError(f"is a {type(value).__name__}, neither a path nor base64 text nor bytes")
 
 
 def _inline(value: Any) -> bytes:
@@ -80,7 +80,7 @@ def _inline(value: Any) -> bytes:
 
 
 def _contained(name: str, folder: Path | None) -> str:
-    """The real path of a file, which must lie under ``folder``, links resolved."""
+    """The real path of a file, which must lie in ``folder`` after its links are resolved."""
     if folder is None:
         raise _PictureError(f"is named as '{name}', but its bytes are not in the data")
     if name.startswith(("http://", "https://")):

@@ -1,4 +1,4 @@
-"""The records of a benchmark out of any kind of data, and the search for that data in a folder."""
+"""The records of a benchmark from any kind of data, and the search for its files in a folder."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fopru_graph.errors import UserError
-from fopru_graph.evaluation.records.cells import CellError
+from fopru_graph.evaluation.records.columns import ColumnError
 from fopru_graph.evaluation.records.hub import HubRows
 from fopru_graph.evaluation.records.jsonl import JsonLines
-from fopru_graph.evaluation.records.layout import Hub, Join, Keyed, Layout, Source
+from fopru_graph.evaluation.records.layout import Hub, Join, Layout
 from fopru_graph.evaluation.records.parquet import Parquet
 from fopru_graph.evaluation.records.pictures import read_picture
 from fopru_graph.evaluation.task import Record, RecordError
@@ -20,20 +20,21 @@ from fopru_graph.graph.errors import did_you_mean
 if TYPE_CHECKING:
     import PIL.Image
 
+Keyed = HubRows | Parquet  # sources of rows that can also read one column alone
+Source = Keyed | JsonLines  # rows that can be read in any order and are not kept
+
 LINES = (".jsonl", ".ndjson")
-_KEY = "id"  # the column of a table of pictures that a record's key is looked up in
+_KEY = "id"  # the column of a table of pictures that holds the keys of the records
 
 
 class TableRecords:
-    """Records of a task; nothing is kept of a record that was read.
-
-    ``source`` says where they are; at most ``limit`` of them are counted.
-    """
+    """The first ``limit`` records of a task, or all of them. Records that were read are not kept."""
 
     def __init__(self, layout: Layout, rows: Source, pictures: Keyed | None, limit: int | None) -> None:
         self._layout, self._rows, self._pictures = layout, rows, pictures
         self._length = len(rows) if limit is None else min(limit, len(rows))
-        self._places = {} if pictures is None else {key: i for i, key in enumerate(pictures.column(_KEY))}
+        keys = [] if pictures is None else pictures.column(_KEY)
+        self._picture_rows = {key: index for index, key in enumerate(keys)}
         self.source = rows.name
         self.fingerprint = rows.fingerprint + (f" {pictures.fingerprint}" if pictures else "")
 
@@ -45,56 +46,48 @@ class TableRecords:
         return f"{self._layout.task}/{index}"
 
     def read(self, index: int) -> Record:
-        """One record: what the task's ``prepare`` makes of a row, and the cells of its pictures.
-
-        Raises:
-            RecordError: the row cannot be read, or a column is missing or unusable.
-        """
+        """See `Records.read`: what the task's ``prepare`` makes of a row, and the undecoded values of its pictures."""
         if not 0 <= index < self._length:
             raise IndexError(f"record {index} of {self._length}")
         row = self._rows.row(index)
         try:
             record = self._layout.prepare(row)
-        except CellError as error:
+        except ColumnError as error:
             raise RecordError(f"{self._rows.where(index)}: {error}") from error
-        cells = {name: row.get(name) for name in self._layout.pictures(record)}
-        joined = {join.key: row.get(join.key)} if (join := self._layout.join) else {}
-        return record | cells | joined
+        pictures = {name: row.get(name) for name in self._layout.pictures(record)}
+        key = {join.key: row.get(join.key)} if (join := self._layout.join) else {}
+        return record | pictures | key
 
     def images(self, index: int, record: Record) -> list[tuple[str, PIL.Image.Image]]:
-        """The decoded RGB pictures of a record, each with the SHA-256 of its content.
-
-        Raises:
-            RecordError: a picture is missing or cannot be decoded.
-        """
+        """See `Records.images`; a picture's identity is the SHA-256 of its content."""
         where = self._rows.where(index)
         pictures = []
         for column in self._layout.pictures(record):
-            cell = record[column]
-            if cell is None and self._layout.join is not None:
-                cell = self._joined(self._layout.join, record, where)
-            pictures.append(read_picture(cell, column, self._rows.folder, where))
+            value = record[column]
+            if value is None and self._layout.join is not None:
+                value = self._joined(self._layout.join, record, where)
+            pictures.append(read_picture(value, column, self._rows.folder, where))
         return pictures
 
     def _joined(self, join: Join, record: Record, where: str) -> Any:
-        """The cell of the table of pictures, or the name of a file."""
+        """The picture of a record in the table of pictures, or the name of its file."""
         key = record[join.key]
         if key is None:
             raise RecordError(f"{where}: picture 'image' is missing, and so is '{join.key}'")
         if self._pictures is None:
             return f"images/{key}.jpg"
-        if key not in self._places:
+        if key not in self._picture_rows:
             raise RecordError(f"{where}: there is no picture whose {_KEY} is {key!r} in {self._pictures.name}")
-        return self._pictures.row(self._places[key])["image"]
+        return self._pictures.row(self._picture_rows[key])["image"]
 
 
 def open_records(layout: Layout, data: str | None, limit: int | None) -> TableRecords:
     """Records from the hub, or from the local file or folder ``data``.
 
-    A folder may hold ``<task>.jsonl``, ``<task>.parquet``, or the parquet files of a snapshot of the hub's data set.
+    A folder may hold ``<task>.jsonl``, ``<task>.parquet``, or the parquet files of a copy of the hub's data set.
 
     Raises:
-        UserError: there is no such data, it cannot be read, or a column is missing in all of it.
+        UserError: there is no such data, it cannot be read, or no row has a required column.
     """
     join = layout.join
     pictures: Keyed | None = None
@@ -128,7 +121,7 @@ def _open_local(layout: Layout, path: Path) -> Source:
 
 
 def _search(layout: Layout, folder: Path) -> list[Path]:
-    """The data files of a folder, by the first rule that finds any."""
+    """The data files of a folder: a file named after the task, else the hub's split, else all parquet files."""
     stems = (layout.task, *layout.file_names)
     for name in [f"{stem}{suffix}" for stem in stems for suffix in (*LINES, ".parquet")]:
         if (folder / name).is_file():
@@ -143,26 +136,26 @@ def _search(layout: Layout, folder: Path) -> list[Path]:
 
 
 def _snapshot(folder: Path, config: str | None, split: str) -> list[Path]:
-    """Parquet files where a copy of a hub's repository has them."""
-    for place in (config, "data", ".") if config else ("data", "."):
-        if files := sorted((folder / str(place)).glob(f"{split}-*.parquet")):
+    """The parquet files of a split in a copy of a hub's repository."""
+    for subfolder in (config, "data", ".") if config else ("data", "."):
+        if files := sorted((folder / str(subfolder)).glob(f"{split}-*.parquet")):
             return files
     return []
 
 
 def _check_columns(rows: Source, required: Sequence[Sequence[str]]) -> None:
-    """Refuse data in which a required column is missing altogether.
+    """Refuse data in which no row has a required column.
 
     Raises:
-        UserError: it is missing; the message names the columns that are there.
+        UserError: a column is missing; the message names the columns that exist.
     """
-    there = rows.columns(required)
-    missing = [names for names in required if not there.intersection(names)]
+    columns = rows.columns(required)
+    missing = [names for names in required if not columns.intersection(names)]
     if not missing:
         return
-    close = next((hint for names in missing for name in names if (hint := did_you_mean(name, sorted(there)))), None)
+    close = next((hint for names in missing for name in names if (hint := did_you_mean(name, sorted(columns)))), None)
     listed = ", ".join(" or ".join(f"'{name}'" for name in names) for names in missing)
-    known = f"its columns are {', '.join(sorted(there))}" if there else _first_failure(rows)
+    known = f"its columns are {', '.join(sorted(columns))}" if columns else _first_failure(rows)
     raise UserError(f"'{rows.name}' lacks {listed}", f"{close} {known}" if close else known)
 
 

@@ -1,7 +1,6 @@
-"""How answers are judged: pure functions of an answer and what is right, one file a rule.
+"""Scoring rules: pure functions of an answer and the right answer.
 
-A rule changes no argument and keeps nothing between calls, so scoring anything twice gives the same. The rules are
-those of lmms-eval 0.7.3, with which published figures are made; tests/evaluation/golden holds its own scores, and
-where a rule of ours differs on purpose its docstring says so. Before any rule sees an answer, that harness strips
-white space from both of its ends; so do these functions.
+The rules are those of lmms-eval 0.7.3, with which published figures are made. tests/evaluation/golden holds the scores
+of lmms-eval; if a rule differs on purpose, its docstring says so. Like lmms-eval, the rules strip white space from both
+ends of an answer first.
 """

@@ -1,9 +1,8 @@
-"""OCRBench (Liu et al. 2023): an answer is right when it contains one of the right texts.
+"""OCRBench (Liu et al. 2023): an answer is right if it contains one of the right texts.
 
-Two versions of the rule are in use. ``2024`` is that of lmms-eval until 0.3: the answer is put into lower case before
-anything else, so that a handwritten formula (HME100k, compared with its case) which has an upper-case letter can never
-be right. ``2026`` is today's: HME100k keeps its case, and full-width characters equal their ASCII counterparts
-elsewhere.
+Two versions of the rule are in use. ``2024`` is that of lmms-eval until 0.3: it lowers the answer's case first, so that
+a handwritten formula with an upper-case letter (HME100k, where case counts) can never be right. ``2026`` is today's:
+answers of HME100k keep their case, and elsewhere full-width characters equal their ASCII counterparts.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ _NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x2
 def ocrbench(answer: str, texts: Sequence[str], dataset: str, version: Version) -> bool:
     """Whether the answer contains one of ``texts``.
 
-    Without case and with newlines as spaces, but for the formulas of the part ``HME100k``: these with their case and
-    without newlines and spaces.
+    Case does not count and newlines are spaces. In the formulas of ``dataset`` ``HME100k`` case counts, but newlines
+    and spaces do not.
     """
     if version == "2024":
         answer = answer.lower()
@@ -30,7 +29,7 @@ def ocrbench(answer: str, texts: Sequence[str], dataset: str, version: Version) 
 
 
 def ocrbench_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """``ocrbench``: the score of 1000, i.e. 1000 times the share of right answers among the rows that were scored."""
+    """``ocrbench``: the score out of 1000, i.e. 1000 times the share of right answers in the scored rows."""
     return {"ocrbench": 1000 * sum(row["score"] for row in rows) / len(rows)} if rows else {}
 
 

@@ -8,17 +8,17 @@ from typing import Any
 
 
 def said(answer: str) -> str:
-    """``yes``, ``no`` or ``neither``; the answer must be that word alone, in any case: "Yes." is neither."""
+    """``yes``, ``no`` or ``neither``; the answer must be that word alone in any case, so "Yes." is neither."""
     word = answer.strip().lower()
     return word if word in ("yes", "no") else "neither"
 
 
 def pope_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Figures of rows whose ``facts`` are what the model ``said`` and the ``truth``.
+    """Figures of rows whose ``facts`` hold what the model ``said`` and the ``truth``.
 
-    ``precision``, ``recall`` and ``f1`` as lmms-eval counts them: an answer that is neither yes nor no is wrong, but no
-    false negative. ``yes_ratio`` is the share of all answers that are yes (lmms-eval's figure of that name is the share
-    of *questions* whose right answer is yes, about 0.5 whatever the model says); ``neither_ratio`` the share that is
+    ``precision``, ``recall`` and ``f1`` are counted as lmms-eval does: an answer that is neither yes nor no is wrong,
+    but not a false negative. ``yes_ratio`` is the share of answers that are yes (lmms-eval's figure of that name is the
+    share of *questions* whose right answer is yes, about 0.5 for any model); ``neither_ratio`` the share that is
     neither.
     """
     if not rows:

@@ -1,7 +1,7 @@
 """VQA accuracy (Antol et al. 2015) on answers normalised as the EvalAI server does: the score of TextVQA.
 
-The normaliser's tables and order are those of the server's (published with Pythia/MMF), its two slips included, since
-published figures carry them: at most 32 full stops are removed, and a full stop before a digit always stays.
+Tables and order of the normaliser are the server's (published with Pythia/MMF), with its two mistakes, because
+published figures have them too: at most 32 full stops are removed, and a full stop before a digit always stays.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_PUNCTUATION = ';/[]"{}()=+\\_-><@`!'  # commas and question marks are gone before these are looked for
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`!'  # commas and question marks are removed before
 _FULL_STOP = re.compile(r"\.(?!\d)")
 _MOST_FULL_STOPS = 32
 _ARTICLES = frozenset({"a", "an", "the"})
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _NUMBERS = {word: str(number) for number, word in enumerate(_WORDS)} | {"none": "0"}
-# Words whose one apostrophe may have been forgotten; of those with several apostrophes one may be missing at a time.
+# Words that may lack their apostrophe; a word with several may lack one at a time.
 _CONTRACTED = (
     "ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd "
     "he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've "
@@ -31,9 +31,9 @@ _CONTRACTED = (
 def _contractions() -> dict[str, str]:
     table = {}
     for word in _CONTRACTED.split():
-        for place in (i for i, character in enumerate(word) if character == "'"):
-            table[word[:place] + word[place + 1 :]] = word
-    table["somebody'd"] = "somebodyd"  # the server's table has this one the wrong way round
+        for match in re.finditer("'", word):
+            table[word[: match.start()] + word[match.end() :]] = word
+    table["somebody'd"] = "somebodyd"  # the wrong way round in the server's table
     return table
 
 
@@ -43,16 +43,16 @@ _CONTRACTIONS = _contractions()
 def vqa_accuracy(answer: str, answers: Sequence[str]) -> float:
     """Share in [0, 1] of people who agree with the answer, each left out in turn; three who agree are enough.
 
-    ``mean over i of min(1, |{j ≠ i: answers[j] = answer}| / 3)``, everything normalised.
+    ``mean over i of min(1, |{j ≠ i: answers[j] = answer}| / 3)``, with all texts normalised.
 
     Args:
-        answer: what the model said.
-        answers: what people said, one or more; TextVQA has ten.
+        answer: the model's.
+        answers: those of people, one or more; TextVQA has ten.
     """
     said = normalise(answer.strip())
-    agree = [normalise(one) == said for one in answers]
+    agree = [normalise(text) == said for text in answers]
     total = sum(agree)
-    return sum(min(3, total - own) for own in agree) / (3 * len(agree))
+    return sum(min(3, total - left_out) for left_out in agree) / (3 * len(agree))
 
 
 def normalise(text: str) -> str:
@@ -64,7 +64,7 @@ def normalise(text: str) -> str:
 
 
 def _without_punctuation(text: str) -> str:
-    """Delete a character that stands beside a space anywhere in the text; replace it by a space elsewhere."""
+    """Delete each mark that occurs beside a space somewhere in the text; replace other marks by spaces."""
     result = text
     for mark in _PUNCTUATION:
         beside_space = f"{mark} " in text or f" {mark}" in text

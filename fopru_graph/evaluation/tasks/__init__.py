@@ -1,4 +1,4 @@
-"""The benchmarks, one file each. Prompts, splits and numbers of new tokens are those of lmms-eval 0.7.3."""
+"""The benchmarks, one file each. Prompts, splits and limits of new tokens are those of lmms-eval 0.7.3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawn scenes that the bundled demo model was made for, its test split: needs no data and no network."""
+"""Drawn scenes, the test split of those that the bundled demo model was trained on; needs no data and no network."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from fopru_graph.demo.questions import Question, all_kinds
 from fopru_graph.demo.scenes import Scene, render, sample_scene, scene_rng
 from fopru_graph.errors import UserError
-from fopru_graph.evaluation.scorers.exact import exact
-from fopru_graph.evaluation.task import Record, Score, Task
+from fopru_graph.evaluation.scorers.matching import exact
+from fopru_graph.evaluation.task import Record, Task
+from fopru_graph.evaluation.tasks.shared import score_by
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -19,9 +20,9 @@ _SPLIT = "test"
 
 
 class SceneRecords:
-    """The questions about the scenes, scene by scene; a picture is painted when it is asked for.
+    """The questions about the scenes, scene by scene, as ``python -m fopru_graph.demo.evaluate`` asks them.
 
-    They are those of ``python -m fopru_graph.demo.evaluate``. The fingerprint is a hash of all of them.
+    A picture is painted each time it is read. The fingerprint is a hash of all scenes and questions.
     """
 
     source = "drawn scenes"
@@ -40,12 +41,12 @@ class SceneRecords:
         return len(self._asked)
 
     def key(self, index: int) -> str:
-        """The numbers of scene and question."""
+        """The numbers of the scene and of its question, e.g. ``scenes/12/0``."""
         scene, number, _ = self._asked[index]
         return f"scenes/{scene}/{number}"
 
     def read(self, index: int) -> Record:
-        """Question, answer and kind, and the number of the scene."""
+        """Question, answer, kind of the question and number of the scene."""
         scene, _, question = self._asked[index]
         return {"scene": scene, "kind": question.kind, "question": question.text, "answer": question.answer}
 
@@ -72,8 +73,7 @@ SCENES = Task(
     title="drawn scenes of the bundled demo model",
     open=_open,
     prompt=lambda record: str(record["question"]),
-    score=lambda answer, record: Score(float(exact(answer, record["answer"]))),
+    score=score_by(exact),
     max_new_tokens=4,
     scorer="exact@1",
-    kind=lambda record: str(record["kind"]),
 )

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fopru_graph.evaluation.scorers import choice, exact, mmmu, ocrbench, pope, vqa
+from fopru_graph.evaluation.scorers import matching, mmmu, ocrbench, pope, vqa
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -22,7 +22,7 @@ GOLDEN = Path(__file__).parent.parent / "golden"
      (". yes", "yes", False), ("yes", " yes", False), ("", "yes", False), ("…", "", False)],
 )  # fmt: skip
 def test_exact_match(answer, right, same):
-    assert exact.exact_match(answer, right) is same
+    assert matching.exact_match(answer, right) is same
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_exact_match(answer, right, same):
      ("A. B", False), ("", False), ("The answer is B", False), ("BB.", False)],
 )  # fmt: skip
 def test_scienceqa(answer, right):
-    assert choice.scienceqa(answer, "B") is right
+    assert matching.scienceqa(answer, "B") is right
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_scienceqa(answer, right):
     [("B", True), ("b", True), ("(B)", True), ("\tB. wood", True), ("b. wood", False), ("B wood", False), ("", False)],
 )
 def test_ai2d(answer, right):
-    assert choice.ai2d(answer, "B") is right
+    assert matching.ai2d(answer, "B") is right
 
 
 def test_vqa_accuracy_leaves_each_person_out():

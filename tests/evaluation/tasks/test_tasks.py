@@ -10,7 +10,7 @@ import pytest
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.task import RecordError
 from fopru_graph.evaluation.tasks import TASKS, get_task
-from fopru_graph.evaluation.tasks.prompts import MARKER
+from fopru_graph.evaluation.tasks.shared import MARKER
 from tests.evaluation.datafiles import inline, png, pope_row, write_lines
 
 OPTIONS = ["one", "two"]

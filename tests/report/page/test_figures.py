@@ -16,8 +16,9 @@ from fopru_graph.report.page.page import inline_svg
 from fopru_graph.report.page.style import page_settings, styles_of, to_drawing
 from fopru_graph.report.page.token_plot import kv_left, proportions, token_figure
 from fopru_graph.report.plots import COLOURS, INK
-from fopru_graph.results.bench import Bench, read_results
+from fopru_graph.results.bench import Bench
 from fopru_graph.results.methods import ModelResults, results_by_model
+from fopru_graph.results.reading import read_results
 from tests.report.page.fake_results import write_cell
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fopru_graph import values
-from fopru_graph.evaluation.figures import shown_in, write_attention, write_picture
+from fopru_graph.evaluation.pictures import picture_values, write_attention, write_picture
 from fopru_graph.graph import Graph
 from fopru_graph.lvlm.families.attention_profile import attention_profile
 from fopru_graph.lvlm.inputs.images import load_image
@@ -51,7 +51,7 @@ def asked(file, loaded, count=1, **settings):
 def test_what_is_shown_is_what_the_language_model_got(file, kept, final, scored, loaded, tmp_path):
     settings = {"prune__ratio": 0.25} if file in ("fopru_rank", "fopru_row") else {}
     model, answered = asked(file, loaded, **settings)
-    shown = shown_in(model.last_run())
+    shown = picture_values(model.last_run())
     assert [len(index) for index in shown.selection.indices] == [kept] and shown.selection.counts == (256,)
     assert sum(len(rows) for rows in shown.generation.kept) == final
     assert (shown.significance is not None) == scored
@@ -74,7 +74,7 @@ def test_what_is_shown_is_what_the_language_model_got(file, kept, final, scored,
 @pytest.mark.parametrize("file", sorted(path.stem for path in Path("pipelines").glob("*.yaml")))
 def test_every_shipped_pipeline_shows_as_many_tokens_as_it_counts(file, loaded, tmp_path):
     model, answered = asked(file, loaded)
-    shown = shown_in(model.last_run())
+    shown = picture_values(model.last_run())
     counted = answered.report["visual_tokens"]
     assert sum(map(len, shown.selection.indices)) == counted["kept"]
     assert all(len(index.unique()) == len(index) for index in shown.selection.indices)
@@ -88,7 +88,7 @@ def test_every_shipped_pipeline_shows_as_many_tokens_as_it_counts(file, loaded, 
 
 def test_every_picture_of_a_question_is_shown(loaded, tmp_path):
     model, answered = asked("fopru_fastv", loaded, count=2)
-    shown = shown_in(model.last_run())
+    shown = picture_values(model.last_run())
     assert [len(index) for index in shown.selection.indices] == [128, 128]
     write_picture(tmp_path, 0, shown, SIGN, "which?", answered.text)
     assert json.loads((tmp_path / "pictures" / "0.json").read_text())["encoded"] == 512
@@ -129,7 +129,7 @@ def test_features_are_those_that_were_projected_and_scores_fit_them(pieces):
         project=(("pool",), tokens),
         generate=(("project",), generation),
     )
-    shown = shown_in(result)
+    shown = picture_values(result)
     assert shown.features is features and shown.significance is None and shown.generation is generation
     result = Result(
         encode=((), features),
@@ -138,7 +138,7 @@ def test_features_are_those_that_were_projected_and_scores_fit_them(pieces):
         generate=(("project",), generation),
         another=(("encode",), other),
     )
-    shown = shown_in(result)
+    shown = picture_values(result)
     assert shown.features is features and shown.significance is scores
 
 
@@ -154,7 +154,7 @@ def test_a_blind_model_is_shown_to_see_nothing(pieces, tmp_path):
         blind=(("project",), nothing),
         generate=(("blind",), blind),
     )
-    shown = shown_in(result)
+    shown = picture_values(result)
     assert shown.features is features and [len(index) for index in shown.selection.indices] == [0]
     write_picture(tmp_path, 0, shown, "s", "q", "a")
     assert json.loads((tmp_path / "pictures" / "0.json").read_text())["kept"] == 0
@@ -167,15 +167,17 @@ def test_rows_that_stand_for_no_patch_are_not_shown_and_packing_counts():
     features = family.encode([tiny.image(0, 90, 50)])
     tokens = family.project(features, None)
     generation = generate(family, tokens, ["x"], max_new_tokens=1)
-    shown = shown_in(Result(encode=((), features), project=(("encode",), tokens), generate=(("project",), generation)))
+    shown = picture_values(
+        Result(encode=((), features), project=(("encode",), tokens), generate=(("project",), generation))
+    )
     real = int((tokens.origin[0][:, 0] >= 0).sum())
     assert sum(map(len, shown.selection.indices)) == real < sum(features.counts)
 
 
 def test_a_run_without_tokens_of_ours_shows_nothing(pieces):
     _, features, tokens, generation = pieces
-    assert shown_in(Result(stock=((), generation))) is None
-    assert shown_in(Result(encode=((), features), project=(("encode",), tokens))) is None
+    assert picture_values(Result(stock=((), generation))) is None
+    assert picture_values(Result(encode=((), features), project=(("encode",), tokens))) is None
 
 
 def test_attention_as_a_file(loaded, tmp_path):
