@@ -1,7 +1,7 @@
-"""The two limits of speed: operations until the first token, bytes read for every further one.
+"""The two limits of speed: operations until the first token, bytes read for every token after it.
 
-Two operations count for one multiply–accumulate. Only what must be computed counts: causal attention by its n(n+1)/2
-pairs, key and value projections by their own heads, the output head for one position.
+A multiply–accumulate counts as two operations. Only what must be computed counts: causal attention by its n(n+1)/2
+pairs, key and value projections by the number of their heads, the output head for one position.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ CONVENTION = "2 per multiply–accumulate; causal attention n(n+1)/2 pairs; GQA 
 
 @dataclass(frozen=True)
 class Workload:
-    """What one run had to do; token counts are read from its tensors.
+    """The work of one run; token counts are read from its tensors.
 
-    ``tiles`` are the visual tokens of every encoded tile, ``scored`` says whether they were scored by their attention,
-    ``projected`` counts projected tokens, ``tokens_per_layer`` the prompt's tokens in each layer (of each sample),
-    ``whole_tower`` that the vision tower ran to its end.
+    ``tiles`` counts the visual tokens of every encoded tile, ``projected`` those that were projected, and
+    ``tokens_per_layer`` the prompt's tokens in each decoder layer, for each of ``batch`` samples. ``scored``: the visual
+    tokens were scored by their attention. ``whole_tower``: all layers of the vision tower ran.
     """
 
     tiles: Sequence[int]
@@ -74,7 +74,7 @@ def _tower_flops(sizes: ModelSizes, visual: int, whole: bool) -> int:
 
 
 def _score_flops(sizes: ModelSizes, visual: int) -> int:
-    """One attention map of the tower; forming it is all that is not linear in the tokens."""
+    """One attention map of the tower; the rest of scoring is linear in the tokens and not counted."""
     return 2 * (visual * sizes.patches + sizes.prefix) ** 2 * sizes.tower_width
 
 

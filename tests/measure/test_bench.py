@@ -24,8 +24,8 @@ def _still():
 
 
 def measure(graphs, ratios=RATIOS, **options):
-    cases = [case for graph in graphs for case in benched_pipelines(graph, ratios)]
-    return Bench(cases, clock=toys.clock, **{"new_tokens": 5, "rounds": 3} | options).run()
+    pipelines = [benched for graph in graphs for benched in benched_pipelines(graph, ratios)]
+    return Bench(pipelines, clock=toys.clock, **{"new_tokens": 5, "rounds": 3} | options).run()
 
 
 def by_label(result):
@@ -183,12 +183,12 @@ def test_a_result_is_json():
     assert {"device", "device_name", "dtype", "threads", "torch"} <= set(data["machine"])
 
 
-# Cases
+# Pipelines
 
 
-def test_a_pipeline_without_pruning_is_one_case_whatever_the_ratios():
-    (case,) = benched_pipelines(pipeline("plain"), RATIOS)
-    assert (case.label, case.ratio, case.prunes) == ("plain 100 %", 1.0, False)
+def test_a_pipeline_without_pruning_is_benched_once_whatever_the_ratios():
+    (benched,) = benched_pipelines(pipeline("plain"), RATIOS)
+    assert (benched.label, benched.ratio, benched.prunes) == ("plain 100 %", 1.0, False)
 
 
 @pytest.mark.parametrize("ratios", [(), (0.0,), (1.5,), (0.5, -1)])
