@@ -45,7 +45,7 @@ class LLMGenerate(Node):
         ] = "auto",
     ) -> Answer:
         from fopru_graph.lvlm.decoding.generate import generate
-        from fopru_graph.lvlm.decoding.streaming import TextStream
+        from fopru_graph.lvlm.decoding.sampling import TextStream
 
         prompts = [prompt] if isinstance(prompt, str) else prompt
         stream = TextStream(model.family, ctx.text) if len(prompts) == 1 else None

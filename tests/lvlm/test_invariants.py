@@ -203,7 +203,7 @@ def test_hooks_work_under_stock_generate(batch):
     pruners = [fastv(1, 0.5), fastv(3, 0.5)]
     generation, _ = run(family, tokens, prompts, pruners)
     prompt = build_prompt(family, prompts, tokens)
-    with pruned(family, pruners, prompt.visual, prompt.attention_mask):
+    with pruned(family, pruners, prompt):
         output = family.model.generate(
             inputs_embeds=prompt.embeds,
             attention_mask=prompt.attention_mask,
@@ -227,7 +227,7 @@ def test_counts_are_read_from_tensors(images, prompts):
         assert {tuple(row) for row in kept.tolist()} <= {tuple(row) for row in origin.tolist()}
     prompt = build_prompt(family, prompts, tokens)
     cache = DynamicCache()
-    with pruned(family, [fastv(2, 0.5), fastv(4, 0.5)], prompt.visual, prompt.attention_mask):
+    with pruned(family, [fastv(2, 0.5), fastv(4, 0.5)], prompt):
         family.language_model(
             inputs_embeds=prompt.embeds,
             attention_mask=prompt.attention_mask,
@@ -284,7 +284,7 @@ def test_nothing_is_left_behind_whatever_happens():
 def test_a_second_prompt_inside_one_pruned_block_is_refused():
     family = tiny.llava(seed=12)
     prompt = build_prompt(family, ["x"], everything(family, 1))
-    with pruned(family, [fastv(2, 0.5)], prompt.visual, prompt.attention_mask):
+    with pruned(family, [fastv(2, 0.5)], prompt):
         family.language_model(inputs_embeds=prompt.embeds)
         with pytest.raises(UserError, match="second prompt"):
             family.language_model(inputs_embeds=prompt.embeds)

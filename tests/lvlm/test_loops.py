@@ -11,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.captured import BUCKET, CapturedRunner
 from fopru_graph.lvlm.decoding.generate import generate
-from fopru_graph.lvlm.decoding.kept import Survivors
 from fopru_graph.lvlm.decoding.runner import StockRunner
 from fopru_graph.lvlm.decoding.segments import SegmentRunner, fits_segments
 from fopru_graph.lvlm.inputs.prompt import build_prompt
@@ -76,12 +75,11 @@ def test_caches_are_filled_alike():
     prompt = build_prompt(family, ["what?", "why??"], everything(family, 2))  # no padding, whose keys mean nothing
     filled = []
     for kind in (StockRunner, SegmentRunner, CapturedRunner):
-        survivors = Survivors([fastv(2, 0.5)], prompt.visual, prompt.attention_mask.bool(), prompt.text, prompt.seen)
-        with torch.inference_mode(), kind(family, prompt, survivors, 3) as stack:
-            stack.prefill()
+        with torch.inference_mode(), kind(family, prompt, [fastv(2, 0.5)], 3) as runner:
+            runner.prefill()
             for token in (7, 8):
-                stack.step(torch.tensor([token, token]))
-            filled.append(stack.filled())
+                runner.step(torch.tensor([token, token]))
+            filled.append(runner.filled())
     for layer in range(len(family.layers)):
         for part in (0, 1):
             assert torch.equal(filled[0][layer][part], filled[1][layer][part])
@@ -232,11 +230,8 @@ def test_the_host_waits_for_nothing_between_image_and_first_token(kind, prompts)
         scores = Significance()(features=features)
         tokens = family.project(features, Reorder()(selection=RankPrune()(significance=scores, ratio=0.5)))
     prompt = build_prompt(family, prompts, tokens)  # counts on the host, which are known there
-    with torch.inference_mode(), NoWaiting():
-        valid = prompt.attention_mask.bool()
-        survivors = Survivors([fastv(2, 0.5)], prompt.visual, valid, prompt.text, prompt.seen)
-        with kind(family, prompt, survivors, 3) as stack:
-            stack.prefill().argmax(-1)
+    with torch.inference_mode(), NoWaiting(), kind(family, prompt, [fastv(2, 0.5)], 3) as runner:
+        runner.prefill().argmax(-1)
 
 
 @pytest.mark.gpu
