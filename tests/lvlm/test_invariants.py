@@ -12,6 +12,7 @@ from transformers import DynamicCache
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.generate import generate
 from fopru_graph.lvlm.decoding.hooks import pruned
+from fopru_graph.lvlm.decoding.kept import Cuts
 from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.lvlm.loading.compat import cache_argument
 from fopru_graph.pruning.fastv import last_row_attention
@@ -203,7 +204,7 @@ def test_hooks_work_under_stock_generate(batch):
     pruners = [fastv(1, 0.5), fastv(3, 0.5)]
     generation, _ = run(family, tokens, prompts, pruners)
     prompt = build_prompt(family, prompts, tokens)
-    with pruned(family, pruners, prompt):
+    with pruned(family, Cuts(family, pruners, prompt)):
         output = family.model.generate(
             inputs_embeds=prompt.embeds,
             attention_mask=prompt.attention_mask,
@@ -227,7 +228,7 @@ def test_counts_are_read_from_tensors(images, prompts):
         assert {tuple(row) for row in kept.tolist()} <= {tuple(row) for row in origin.tolist()}
     prompt = build_prompt(family, prompts, tokens)
     cache = DynamicCache()
-    with pruned(family, [fastv(2, 0.5), fastv(4, 0.5)], prompt):
+    with pruned(family, Cuts(family, [fastv(2, 0.5), fastv(4, 0.5)], prompt)):
         family.language_model(
             inputs_embeds=prompt.embeds,
             attention_mask=prompt.attention_mask,
@@ -284,7 +285,7 @@ def test_nothing_is_left_behind_whatever_happens():
 def test_a_second_prompt_inside_one_pruned_block_is_refused():
     family = tiny.llava(seed=12)
     prompt = build_prompt(family, ["x"], everything(family, 1))
-    with pruned(family, [fastv(2, 0.5)], prompt):
+    with pruned(family, Cuts(family, [fastv(2, 0.5)], prompt)):
         family.language_model(inputs_embeds=prompt.embeds)
         with pytest.raises(UserError, match="second prompt"):
             family.language_model(inputs_embeds=prompt.embeds)

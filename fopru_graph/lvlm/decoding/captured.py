@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 
 from fopru_graph.lvlm.decoding.masks import HIDDEN, kernel_mask
 from fopru_graph.lvlm.decoding.runner import KeyValues
-from fopru_graph.lvlm.decoding.segments import SegmentRunner, split_layers
+from fopru_graph.lvlm.decoding.segments import SegmentRunner, filled_parts, split_layers
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.loading.device import total_memory
 
@@ -31,39 +30,37 @@ def can_capture(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-@dataclass(frozen=True)
-class StepShape:
-    """What a step's buffers depend on: samples, the layers it is cut at, and each segment's cache length."""
-
-    batch: int
-    cuts: tuple[int, ...]
-    lengths: tuple[int, ...]
-
-
 class CapturedStep:
-    """One decoding step over its buffers; the same object serves every prompt of its `StepShape`.
+    """One decoding step over its buffers; the same object serves every prompt of the same shape.
 
-    ``filled`` are keys and values of a finished prefill, of which each layer's sizes and dtype are taken.
+    Args:
+        family: the model.
+        batch: samples.
+        cuts: the layers from which on a prompt is shorter.
+        lengths: tokens that the caches of each segment hold.
+        filled: keys and values of a finished prefill, of which each layer's sizes and dtype are taken.
     """
 
-    def __init__(self, family: Family, shape: StepShape, filled: Sequence[KeyValues]) -> None:
-        self._family, self._segments = family, split_layers(family, shape.cuts)
+    def __init__(
+        self, family: Family, batch: int, cuts: Sequence[int], lengths: Sequence[int], filled: Sequence[KeyValues]
+    ) -> None:
+        self._family, self._segments = family, split_layers(family, cuts)
         zeros = partial(torch.zeros, dtype=torch.int64, device=family.device)
-        self._ids, self._position = zeros(shape.batch, 1), zeros(shape.batch, 1)
+        self._ids, self._position = zeros(batch, 1), zeros(batch, 1)
         self._slots = [zeros(1) for _ in self._segments]  # where in its caches each segment writes the next token
-        self._key_positions = [zeros(shape.batch, length) for length in shape.lengths]
+        self._key_positions = [zeros(batch, length) for length in lengths]
         self._segment_of = [segment.index for segment in self._segments for _ in segment.layers]
         # Zeros, because a hidden key counts with weight 0, and 0 times what lies in fresh memory may be NaN.
-        self._caches = [
-            tuple(part.new_zeros(*part.shape[:2], shape.lengths[segment], part.shape[3]) for part in pair)
-            for pair, segment in zip(filled, self._segment_of, strict=True)
-        ]
-        self._replay: Callable[[], None] | None = None
+        self.caches: list[KeyValues] = []
+        for (keys, values), segment in zip(filled, self._segment_of, strict=True):
+            shape = (*keys.shape[:2], lengths[segment], keys.shape[3])
+            self.caches.append((keys.new_zeros(shape), values.new_zeros(shape)))
         self._logits: torch.Tensor
+        self.captured: torch.cuda.CUDAGraph | None = None  # what calls replay, once `capture` was called
 
     def load(self, runner: SegmentRunner) -> None:
         """Take over a finished prefill."""
-        for buffers, pair in zip(self._caches, runner.reusable(), strict=True):
+        for buffers, pair in zip(self.caches, runner.reusable(), strict=True):
             for buffer, part in zip(buffers, pair, strict=True):
                 buffer[:, :, : part.shape[2]] = part
         for slot, buffer, known in zip(self._slots, self._key_positions, runner.key_positions, strict=True):
@@ -75,53 +72,42 @@ class CapturedStep:
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
         """Append ``ids`` (B,) and return the logits (B, V) that follow, in a tensor that the next call overwrites."""
         self._ids.copy_(ids[:, None])
-        if self._replay is not None:
-            self._replay()
+        if self.captured is None:
+            self._run()
         else:
-            self._logits = self._run()
+            self.captured.replay()
         return self._logits
 
     def capture(self) -> None:
         """Record the step as a CUDA graph; it must have run once before. Nothing is computed meanwhile."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self._logits = self._run()
-        self._replay = graph.replay
-
-    @property
-    def captured(self) -> bool:
-        """Whether calls replay a CUDA graph."""
-        return self._replay is not None
+            self._run()
+        self.captured = graph
 
     @property
     def kv_bytes(self) -> int:
         """Size of the caches."""
-        return sum(buffer.numel() * buffer.element_size() for pair in self._caches for buffer in pair)
+        return sum(buffer.numel() * buffer.element_size() for pair in self.caches for buffer in pair)
 
-    def filled(self, lengths: Sequence[int]) -> list[KeyValues]:
-        """Each layer's keys and values up to its length."""
-        return [(k[:, :, :length], v[:, :, :length]) for (k, v), length in zip(self._caches, lengths, strict=True)]
-
-    def update(
-        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_args: Any, **_options: Any
-    ) -> tuple[torch.Tensor, ...]:
+    def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_args: Any, **_options: Any) -> KeyValues:
         """What the layers call on their cache: write in place, return the whole buffers."""
         slot = self._slots[self._segment_of[layer]]
-        for buffer, new in zip(self._caches[layer], (keys, values), strict=True):
+        for buffer, new in zip(self.caches[layer], (keys, values), strict=True):
             buffer.index_copy_(2, slot, new)
-        return self._caches[layer]
+        return self.caches[layer]
 
-    def _run(self) -> torch.Tensor:
+    def _run(self) -> None:
         language, position = self._family.language_model, self._position
         position += 1
         hidden = self._family.embed(self._ids)
         rotary = language.rotary_emb(hidden, position)
         for segment, slot, keys in zip(self._segments, self._slots, self._key_positions, strict=True):
             keys.index_copy_(1, slot, position)
-            build_mask = partial(kernel_mask, position, keys, language.config, hidden.dtype)
-            hidden = segment.run(hidden, position, rotary, self, build_mask)
+            mask = partial(kernel_mask, position, keys, language.config, hidden.dtype)
+            hidden = segment.run(hidden, position, rotary, self, mask)
             slot += 1
-        return self._family.logits(language.norm(hidden)[:, -1])
+        self._logits = self._family.logits(language.norm(hidden)[:, -1])
 
 
 class CapturedRunner(SegmentRunner):
@@ -137,7 +123,7 @@ class CapturedRunner(SegmentRunner):
             self._step.load(self)
         self._steps += 1
         logits = self._step(ids)
-        if not self._step.captured and not self.family.uncapturable and can_capture(ids.device):
+        if self._step.captured is None and not self.family.uncapturable and can_capture(ids.device):
             try:
                 self._step.capture()
             except RuntimeError as error:  # a step that cannot be captured runs kernel by kernel and is as right
@@ -149,7 +135,7 @@ class CapturedRunner(SegmentRunner):
         """See `DecoderRunner.filled`."""
         if self._step is None:
             return super().filled()
-        return self._step.filled([cache.length + self._steps for cache in self.caches])
+        return filled_parts(self._step.caches, [length + self._steps for length in self.lengths])
 
     def reusable(self) -> list[KeyValues]:
         """See `DecoderRunner.reusable`: the caches of the prefill, because the step serves the next prompt too."""
@@ -157,11 +143,10 @@ class CapturedRunner(SegmentRunner):
 
     def _stored_step(self) -> CapturedStep:
         """The model's step of this prompt's shape, or a new one; the oldest go where memory is short."""
-        store: OrderedDict[StepShape, CapturedStep] = self.family.steps
+        store: OrderedDict[Any, CapturedStep] = self.family.steps
         lengths = (positions.shape[1] + self.room for positions in self.key_positions)
-        buckets = tuple(-(-length // BUCKET) * BUCKET for length in lengths)
-        shape = StepShape(len(self.prompt.embeds), tuple(self.cuts.layers), buckets)
-        step = store.pop(shape, None) or CapturedStep(self.family, shape, super().filled())
+        shape = len(self.prompt.embeds), tuple(self.cuts.layers), tuple(-(-n // BUCKET) * BUCKET for n in lengths)
+        step = store.pop(shape, None) or CapturedStep(self.family, *shape, super().filled())
         store[shape] = step
         budget = total_memory(self.family.device) // MEMORY_SHARE
         while len(store) > 1 and sum(stored.kv_bytes for stored in store.values()) > budget:

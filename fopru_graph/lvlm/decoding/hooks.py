@@ -8,47 +8,38 @@ generated ones go on from the full length. This works under the stock ``generate
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.decoding.kept import Cuts, check_pruners
+from fopru_graph.lvlm.decoding.kept import Cuts
 from fopru_graph.lvlm.decoding.masks import shortened_mask
 from fopru_graph.lvlm.families.capture_qk import tap_attention
 from fopru_graph.lvlm.families.family import Family
-from fopru_graph.lvlm.inputs.prompt import Prompt
 from fopru_graph.lvlm.loading.compat import cache_argument
-from fopru_graph.values import InLLMPruner
 
 
 @contextlib.contextmanager
-def pruned(family: Family, pruners: Sequence[InLLMPruner], prompt: Prompt) -> Iterator[Cuts]:
-    """Apply ``pruners`` to every forward of the model inside the ``with`` block, for one prompt and its answer.
+def pruned(family: Family, cuts: Cuts) -> Iterator[None]:
+    """Make ``cuts`` in every forward inside the ``with`` block, which is for one prompt and its answer.
 
-    Example:
-        ``with pruned(family, pruners, prompt): family.model.generate(inputs_embeds=prompt.embeds, …)``
+    The model is as before afterwards, whatever happens. Works under the stock ``generate`` too:
+    ``with pruned(family, Cuts(family, pruners, prompt)): family.model.generate(inputs_embeds=prompt.embeds, …)``
 
     Raises:
-        UserError: a layer does not exist, the budget is wrong, or the model is driven in a way that cannot be pruned.
+        UserError: the model is driven in a way that cannot be pruned.
     """
-    check_pruners(family, pruners)
-    cuts = Cuts(pruners, prompt)
-    with hooked(family, cuts):
-        yield cuts
-
-
-@contextlib.contextmanager
-def hooked(family: Family, cuts: Cuts) -> Iterator[None]:
-    """Make ``cuts`` in every forward inside the ``with`` block; the model is as before afterwards, whatever happens."""
     hooks = _Hooks(family, cuts)
     with contextlib.ExitStack() as stack:
         for first in cuts.layers:
-            stack.enter_context(tap_attention(family.layers[first - 1].self_attn, hooks.attention_below(first)))
+            stack.enter_context(tap_attention(family.layers[first - 1].self_attn, partial(hooks.keep_attention, first)))
         for index, layer in enumerate(family.layers):
             if cuts.layers and index >= cuts.layers[0]:
-                stack.callback(layer.register_forward_pre_hook(hooks.before(index), with_kwargs=True).remove)
+                hook = layer.register_forward_pre_hook(partial(hooks.shorten, index), with_kwargs=True)
+                stack.callback(hook.remove)
         yield
 
 
@@ -63,32 +54,24 @@ class _Hooks:
         self._masks: dict[tuple[int, int], tuple[Any, torch.Tensor | None]] = {}  # of this step, by cut and stock mask
         self._prefilled = False
 
-    def attention_below(self, first: int) -> Callable[..., None]:
+    def keep_attention(self, first: int, query: torch.Tensor, key: torch.Tensor, scale: float, mask: Any) -> None:
         """The tap of layer ``first − 1``: keep what the cut at ``first`` ranks by."""
+        if not self._prefilled:
+            self._attention[first] = (query, key[:, :, : query.shape[2]], scale, mask)
 
-        def keep(query: torch.Tensor, key: torch.Tensor, scale: float, mask: Any) -> None:
-            if not self._prefilled:
-                self._attention[first] = (query, key[:, :, : query.shape[2]], scale, mask)
-
-        return keep
-
-    def before(self, index: int) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+    def shorten(
+        self, index: int, _layer: Any, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The pre-hook of layer ``index``: shorten what the stock forward passes to it."""
-
-        def shorten(
-            _layer: Any, args: tuple[Any, ...], options: dict[str, Any]
-        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            hidden = args[0] if args else options["hidden_states"]
-            if index == self._cuts.layers[0]:
-                self._begin_step(hidden.shape[1])
-            if not self._prefilled and index in self._cuts.layers:
-                keep = self._cuts.cut(index, *self._attention.pop(index))
-                hidden = torch.take_along_dim(hidden, keep[..., None].to(hidden.device), 1)
-            options = self._shortened(index, options)
-            self._prefilled |= index == self._last
-            return ((hidden, *args[1:]), options) if args else ((), options | {"hidden_states": hidden})
-
-        return shorten
+        hidden = args[0] if args else options["hidden_states"]
+        if index == self._cuts.layers[0]:
+            self._begin_step(hidden.shape[1])
+        if not self._prefilled and index in self._cuts.layers:
+            keep = self._cuts.cut(index, *self._attention.pop(index))
+            hidden = torch.take_along_dim(hidden, keep[..., None].to(hidden.device), 1)
+        options = self._shortened(index, options)
+        self._prefilled |= index == self._last
+        return ((hidden, *args[1:]), options) if args else ((), options | {"hidden_states": hidden})
 
     def _begin_step(self, tokens: int) -> None:
         self._masks.clear()

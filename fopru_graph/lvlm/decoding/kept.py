@@ -40,37 +40,37 @@ class KeptPositions:
     """What a decoder layer sees of B prompts of L tokens.
 
     ``positions`` (B, M) int64 are indices into the whole prompt, ascending; samples that keep fewer than M have fillers
-    at the left. ``real`` (B, M) bool is False for fillers and padding. ``text`` and ``visual`` count each sample's text
-    and visual tokens.
+    at the left. ``real`` (B, M) bool is False for fillers and padding, and ``ragged`` says whether there are any.
+    ``visual`` counts each sample's visual tokens.
     """
 
     positions: torch.Tensor
     real: torch.Tensor
-    text: tuple[int, ...]
+    ragged: bool
     visual: tuple[int, ...]
-
-    @property
-    def ragged(self) -> bool:
-        """Whether there are fillers or padding: some sample is shorter than the longest."""
-        return any(t + v != self.positions.shape[1] for t, v in zip(self.text, self.visual, strict=True))
 
 
 class Cuts:
     """The cuts through one batch of prompts, made one after the other while the prefill runs.
 
     Args:
+        family: the model.
         pruners: any number at any layers; several at one layer are applied one after the other.
         prompt: the prompts.
+
+    Raises:
+        UserError: as for `check_pruners`.
     """
 
-    def __init__(self, pruners: Sequence[InLLMPruner], prompt: Prompt) -> None:
-        self._visual = prompt.visual
+    def __init__(self, family: Family, pruners: Sequence[InLLMPruner], prompt: Prompt) -> None:
+        check_pruners(family, pruners)
+        self._visual, self._text = prompt.visual, prompt.text
         self._pruners: dict[int, list[InLLMPruner]] = {}
         for pruner in sorted(pruners, key=lambda p: p.layer):
             self._pruners.setdefault(pruner.layer, []).append(pruner)
         batch, length = prompt.visual.shape
         everything = torch.arange(length, device=prompt.visual.device).expand(batch, -1)
-        self._kept = {0: KeptPositions(everything, prompt.attention_mask.bool(), prompt.text, prompt.seen)}
+        self._kept = {0: KeptPositions(everything, prompt.attention_mask.bool(), prompt.padded, prompt.seen)}
 
     @property
     def layers(self) -> list[int]:
@@ -101,10 +101,11 @@ class Cuts:
         for pruner in self._pruners[layer]:
             scores = pruner.score(query, key, scale, mask if isinstance(mask, torch.Tensor) else None).to(device)
             counts = tuple(kept_count(count, pruner.ratio, pruner.tokens) for count in counts)
-            lengths = [t + v for t, v in zip(before.text, counts, strict=True)]
+            lengths = [t + v for t, v in zip(self._text, counts, strict=True)]
             chosen, real = surviving_positions(scores.gather(1, keep), visual, real, lengths)
             keep, visual = keep.gather(1, chosen), visual.gather(1, chosen)
-        self._kept[layer] = KeptPositions(before.positions.gather(1, keep), real, before.text, counts)
+        ragged = min(lengths) < keep.shape[1]
+        self._kept[layer] = KeptPositions(before.positions.gather(1, keep), real, ragged, counts)
         return keep
 
     def visual_in_layer(self, layer: int) -> torch.Tensor:

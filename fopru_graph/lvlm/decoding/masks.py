@@ -67,10 +67,9 @@ def shortened_mask(mask: Any, kept: KeptPositions, length: int, generated: int, 
     """
     if mask is None and not kept.ragged:
         return None
-    if mask is not None and not isinstance(mask, torch.Tensor):
-        raise UserError(
-            f"in-LLM pruning cannot cut a {type(mask).__name__}", "load the model with attention: sdpa or eager"
-        )
+    if not isinstance(mask, torch.Tensor | None):
+        kind = type(mask).__name__
+        raise UserError(f"in-LLM pruning cannot cut a {kind}", "load the model with attention: sdpa or eager")
     positions, batch = kept.positions, len(kept.positions)
     new = torch.arange(length, length + generated, device=positions.device).expand(batch, -1)
     columns = torch.cat([positions, new], 1)

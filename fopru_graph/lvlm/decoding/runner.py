@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from fopru_graph.lvlm.decoding.hooks import hooked
+from fopru_graph.lvlm.decoding.hooks import pruned
 from fopru_graph.lvlm.decoding.kept import Cuts
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.inputs.prompt import Prompt
@@ -45,7 +45,7 @@ class DecoderRunner(ABC):
         prefix: Sequence[KeyValues] = (),
     ) -> None:
         self.family, self.prompt, self.room, self.prefix = family, prompt, room, prefix
-        self.cuts = Cuts(pruners, prompt)
+        self.cuts = Cuts(family, pruners, prompt)
         self.reused = prefix[0][0].shape[2] if prefix else 0  # tokens of the prefix
         self._hooks = contextlib.ExitStack()
 
@@ -77,7 +77,7 @@ class StockRunner(DecoderRunner):
     """The stock forward of the language model, pruned by hooks; exact, for every family."""
 
     def __enter__(self) -> DecoderRunner:
-        self._hooks.enter_context(hooked(self.family, self.cuts))
+        self._hooks.enter_context(pruned(self.family, self.cuts))
         return self
 
     def prefill(self) -> torch.Tensor:

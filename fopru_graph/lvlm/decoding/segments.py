@@ -22,6 +22,7 @@ from fopru_graph.lvlm.families.capture_qk import tap_attention
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.loading.compat import cache_argument
 
+Mask = Callable[[int | None], torch.Tensor | None]  # from a sliding window to the attention mask
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 
 
@@ -42,24 +43,12 @@ class Segment:
     layers: Sequence[Any]
     windows: Sequence[int | None]
 
-    def run(
-        self,
-        hidden: torch.Tensor,
-        positions: torch.Tensor,
-        rotary: Any,
-        cache: Any,
-        build_mask: Callable[[int | None], torch.Tensor | None],
-    ) -> torch.Tensor:
-        """Hidden states (B, Q, E) after the layers.
+    def run(self, hidden: torch.Tensor, positions: torch.Tensor, rotary: Any, cache: Any, mask: Mask) -> torch.Tensor:
+        """Hidden states (B, Q, E) at ``positions`` (B, Q), whose embedding is ``rotary``, after the layers.
 
-        Args:
-            hidden: those before them.
-            positions: (B, Q) int64.
-            rotary: the rotary embedding of the positions.
-            cache: an object whose ``update(keys, values, layer)`` the layers call.
-            build_mask: makes the mask of layers with a given sliding window.
+        The layers call ``cache.update(keys, values, layer)``; ``mask(window)`` makes the mask for a sliding window.
         """
-        masks = {window: build_mask(window) for window in set(self.windows)}
+        masks = {window: mask(window) for window in set(self.windows)}
         for layer, window in zip(self.layers, self.windows, strict=True):
             hidden = layer(
                 hidden,
@@ -79,29 +68,6 @@ def split_layers(family: Family, cuts: Sequence[int]) -> list[Segment]:
     return [Segment(i, first, layers[first:end], windows[first:end]) for i, (first, end) in enumerate(bounds)]
 
 
-class LayerCache:
-    """Keys and values of one layer in buffers for ``capacity`` tokens; hands out the filled part, as a view."""
-
-    def __init__(self, capacity: int) -> None:
-        self.length, self._capacity = 0, capacity
-        self._buffers: tuple[torch.Tensor, ...] = ()
-
-    def extend(self, keys: torch.Tensor, values: torch.Tensor) -> KeyValues:
-        """Append (B, G, Q, d) and return all that is filled."""
-        begin, self.length = self.length, self.length + keys.shape[2]
-        if not begin:
-            shape = (*keys.shape[:2], self._capacity, keys.shape[3])
-            self._buffers = keys.new_empty(shape), values.new_empty(shape)
-        for buffer, new in zip(self._buffers, (keys, values), strict=True):
-            buffer[:, :, begin : self.length] = new
-        return self.filled() if begin else (keys, values)
-
-    def filled(self) -> KeyValues:
-        """The keys and values so far."""
-        keys, values = self._buffers
-        return keys[:, :, : self.length], values[:, :, : self.length]
-
-
 class SegmentRunner(DecoderRunner):
     """Runs segment after segment; bit for bit what the stock forward gives on the CPU."""
 
@@ -109,8 +75,9 @@ class SegmentRunner(DecoderRunner):
         """See `DecoderRunner.prefill`."""
         prompt, known = self.prompt, self.reused
         self.segments = split_layers(self.family, self.cuts.layers)
-        self.caches: list[LayerCache] = []
         self.key_positions: list[torch.Tensor] = []  # (B, M) of each segment
+        self.lengths: list[int] = []  # tokens in each layer's cache
+        self._caches: list[KeyValues] = []  # each layer's buffers, with room for the answer
         self._position = prompt.positions[:, -1:]
         hidden, positions = prompt.embeds[:, known:], prompt.positions
         attention: list[tuple[Any, ...]] = []  # query, key, scale and mask of the layer below the next cut
@@ -120,17 +87,16 @@ class SegmentRunner(DecoderRunner):
                 hidden, positions = torch.take_along_dim(hidden, keep[..., None], 1), positions.gather(1, keep)
             real = self.cuts.at(segment.first).real
             self.key_positions.append(key_positions(positions, real))
-            self.caches += [LayerCache(positions.shape[1] + self.room) for _ in segment.layers]
-            for cache, pair in zip(self.caches, self.prefix, strict=False):
-                cache.extend(*pair)
-            queries = query_positions(positions, real, self._position)
+            for layer, pair in enumerate(self.prefix):
+                self.update(*pair, layer)
             rotary = self.family.language_model.rotary_emb(hidden, positions[:, known:])
+            queries = query_positions(positions, real, self._position)[:, known:]
+            mask = partial(self._mask, segment, queries, hidden.dtype)
             with contextlib.ExitStack() as taps:
                 if segment is not self.segments[-1]:
-                    taps.enter_context(
-                        tap_attention(segment.layers[-1].self_attn, lambda *inputs: attention.append(inputs))
-                    )
-                hidden = self._run(segment, hidden, positions[:, known:], queries[:, known:], rotary)
+                    last = segment.layers[-1].self_attn
+                    taps.enter_context(tap_attention(last, lambda *inputs: attention.append(inputs)))
+                hidden = segment.run(hidden, positions[:, known:], rotary, self, mask)
         return self._logits(hidden)
 
     def step(self, ids: torch.Tensor) -> torch.Tensor:
@@ -140,22 +106,25 @@ class SegmentRunner(DecoderRunner):
         rotary = self.family.language_model.rotary_emb(hidden, position)
         for segment in self.segments:
             self.key_positions[segment.index] = torch.cat([self.key_positions[segment.index], position], 1)
-            hidden = self._run(segment, hidden, position, position, rotary)
+            mask = partial(self._mask, segment, position, hidden.dtype)
+            hidden = segment.run(hidden, position, rotary, self, mask)
         return self._logits(hidden)
 
     def filled(self) -> list[KeyValues]:
         """See `DecoderRunner.filled`."""
-        return [cache.filled() for cache in self.caches]
+        return filled_parts(self._caches, self.lengths)
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_args: Any, **_options: Any) -> KeyValues:
-        """What the layers call on their cache."""
-        return self.caches[layer].extend(keys, values)
-
-    def _run(
-        self, segment: Segment, hidden: torch.Tensor, positions: torch.Tensor, queries: torch.Tensor, rotary: Any
-    ) -> torch.Tensor:
-        build_mask = partial(self._mask, segment, queries, hidden.dtype)
-        return segment.run(hidden, positions, rotary, self, build_mask)
+        """What the layers call on their cache: append (B, G, Q, d) and return all that is filled."""
+        if layer == len(self._caches):  # its first tokens; those of the answer will follow
+            shape = (*keys.shape[:2], self.key_positions[-1].shape[1] + self.room, keys.shape[3])
+            self._caches.append((keys.new_empty(shape), values.new_empty(shape)))
+            self.lengths.append(0)
+        begin, end = self.lengths[layer], self.lengths[layer] + keys.shape[2]
+        self.lengths[layer] = end
+        for buffer, new in zip(self._caches[layer], (keys, values), strict=True):
+            buffer[:, :, begin:end] = new
+        return filled_parts([self._caches[layer]], [end])[0] if begin else (keys, values)
 
     def _mask(
         self, segment: Segment, queries: torch.Tensor, dtype: torch.dtype, window: int | None
@@ -170,3 +139,8 @@ class SegmentRunner(DecoderRunner):
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.family.logits(self.family.language_model.norm(hidden)[:, -1])
+
+
+def filled_parts(caches: Sequence[KeyValues], lengths: Sequence[int]) -> list[KeyValues]:
+    """Views of each layer's keys and values up to its length."""
+    return [(keys[:, :, :end], values[:, :, :end]) for (keys, values), end in zip(caches, lengths, strict=True)]
