@@ -70,24 +70,21 @@ def generate(
         prompt = build_prompt(family, prompts, tokens)
         sampler = Sampler(family, len(prompts), temperature, seed, min_new_tokens)
         prefix = [] if pruners else known_prefix(family, tokens, prompt)
-        with runner_class(family, prompt, pruners, max_new_tokens - 1, prefix) as runner:
+        runner = runner_class(family, prompt, pruners, max_new_tokens - 1, prefix)
+        with runner.hooks():
             ids, times = _answer(runner, sampler, max_new_tokens, on_step)
-            if not pruners:
-                keep_prefix(family, tokens, prompt, runner.reusable())
-            return _collect(runner, tokens, ids, start, times)
+        if not pruners:
+            keep_prefix(family, tokens, prompt, runner.reusable())
+        return _collect(runner, tokens, ids, start, times)
 
 
 def _runner_class(family: Family, loop: Loop) -> type[DecoderRunner]:
-    config = family.language_model.config
-    if loop == "thin":
+    config, fits = family.language_model.config, fits_segments(family)
+    if loop == "thin" or (loop == "auto" and not fits):
         return StockRunner
-    if not fits_segments(family):
-        if loop == "auto":
-            return StockRunner
-        raise UserError(
-            f"loop {loop!r} cannot drive {config.model_type!r} with {config._attn_implementation} attention",
-            "use loop: auto or thin",
-        )
+    if not fits:
+        kernel = f"{config._attn_implementation} attention"
+        raise UserError(f"loop {loop!r} cannot drive {config.model_type!r} with {kernel}", "use loop: auto or thin")
     capturable = family.device.type == "cuda" and config._attn_implementation == "sdpa"
     return CapturedRunner if loop == "static" or (loop == "auto" and capturable) else SegmentRunner
 

@@ -68,7 +68,7 @@ class _Hooks:
             self._begin_step(hidden.shape[1])
         if not self._prefilled and index in self._cuts.layers:
             keep = self._cuts.cut(index, *self._attention.pop(index))
-            hidden = torch.take_along_dim(hidden, keep[..., None].to(hidden.device), 1)
+            hidden = _gather(hidden, keep)
         options = self._shortened(index, options)
         self._prefilled |= index == self._last
         return ((hidden, *args[1:]), options) if args else ((), options | {"hidden_states": hidden})

@@ -26,7 +26,7 @@ KeyValues = tuple[torch.Tensor, torch.Tensor]  # of one layer, (B, G, T, d) each
 
 
 class DecoderRunner(ABC):
-    """Runs one batch of prompts and its answers; a context manager, because it may hook the model's layers.
+    """Runs one batch of prompts and its answers, inside a ``with runner.hooks():`` block.
 
     Args:
         family: the model.
@@ -47,7 +47,10 @@ class DecoderRunner(ABC):
         self.family, self.prompt, self.room, self.prefix = family, prompt, room, prefix
         self.cuts = Cuts(family, pruners, prompt)
         self.reused = prefix[0][0].shape[2] if prefix else 0  # tokens of the prefix
-        self._hooks = contextlib.ExitStack()
+
+    def hooks(self) -> contextlib.AbstractContextManager[None]:
+        """Whatever hooks the run needs on the model, for the time of a ``with`` block."""
+        return contextlib.nullcontext()
 
     @abstractmethod
     def prefill(self) -> torch.Tensor:
@@ -65,20 +68,13 @@ class DecoderRunner(ABC):
         """Keys and values of the prompt at least, in tensors that no later run writes to."""
         return self.filled()
 
-    def __enter__(self) -> DecoderRunner:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """Leave the model as it was."""
-        self._hooks.close()
-
 
 class StockRunner(DecoderRunner):
     """The stock forward of the language model, pruned by hooks; exact, for every family."""
 
-    def __enter__(self) -> DecoderRunner:
-        self._hooks.enter_context(pruned(self.family, self.cuts))
-        return self
+    def hooks(self) -> contextlib.AbstractContextManager[None]:
+        """See `DecoderRunner.hooks`."""
+        return pruned(self.family, self.cuts)
 
     def prefill(self) -> torch.Tensor:
         """See `DecoderRunner.prefill`."""

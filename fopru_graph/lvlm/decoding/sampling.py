@@ -52,8 +52,7 @@ class Sampler:
 
 def decode_text(family: Family, ids: Sequence[int]) -> str:
     """The text of an answer's token ids, without special tokens."""
-    text: str = family.processor.tokenizer.decode(list(ids), skip_special_tokens=True)
-    return text.strip()
+    return str(family.processor.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
 
 class TextStream:
