@@ -145,7 +145,8 @@ def test_dropping_equals_masking(config, batch, cuts):
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_equally_long_prompts_that_keep_different_numbers(attention):
+@pytest.mark.parametrize("loop", ["thin", "segments"])
+def test_equally_long_prompts_that_keep_different_numbers(attention, loop):
     """Nothing is padded before the cut, yet fillers are needed after it."""
     family, eager = (tiny.llava(seed=18, attention=kind) for kind in (attention, "eager"))
     features = family.encode([tiny.image(0), tiny.image(1)])
@@ -154,7 +155,7 @@ def test_equally_long_prompts_that_keep_different_numbers(attention):
     prompt = build_prompt(family, prompts, tokens)
     assert not prompt.padded
     cuts = [(1, 0.5), (3, 0.5)]
-    generation, ours = run(family, tokens, prompts, [fastv(*cut) for cut in cuts])
+    generation, ours = run(family, tokens, prompts, [fastv(*cut) for cut in cuts], loop=loop)
     assert generation.visual_per_layer == (12, 6, 6, 3, 3)
     for i in range(2):
         ids, logits, _ = answer_by_masking(eager, prompt.embeds[i], prompt.visual[i], cuts, STEPS)
@@ -191,8 +192,8 @@ def test_dropping_equals_masking_in_bfloat16_given_the_same_choice():
     prompt = build_prompt(family, ["what?"], tokens)
     ids, logits, hidden = answer_by_masking(eager, prompt.embeds[0].float(), prompt.visual[0], [(2, 0.5)], 1)
     kept = {int(row[1]) for row in generation.kept[0]}
-    places = prompt.visual[0].nonzero()[:, 0].tolist()
-    assert kept == {i for i, place in enumerate(places) if place not in hidden[-1]}
+    positions = prompt.visual[0].nonzero()[:, 0].tolist()
+    assert kept == {i for i, position in enumerate(positions) if position not in hidden[-1]}
     assert (ours[0, 0] - logits[0]).abs().max() < 0.1 * logits.abs().max()
 
 

@@ -9,7 +9,7 @@ import torch
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.kept import KeptPositions
 
-HIDDEN = 1 << 40  # the position of keys that no query sees: later than every query
+HIDDEN = 1 << 40  # the position of keys that no query sees: behind every query
 
 
 def sliding_windows(config: Any) -> list[int | None]:
@@ -21,19 +21,17 @@ def sliding_windows(config: Any) -> list[int | None]:
 
 
 def key_positions(positions: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """``positions`` (B, M) as those of keys: padding and fillers, where ``real`` is False, are seen by no query."""
+    """``positions`` (B, M) of keys, such that no query sees padding and fillers, where ``real`` (B, M) is False."""
     return positions.masked_fill(~real, HIDDEN)
 
 
 def query_positions(positions: torch.Tensor, real: torch.Tensor, last: int | torch.Tensor) -> torch.Tensor:
-    """``positions`` (B, M) as those of queries: padding and fillers see what the ``last`` position sees, because a
-    query that sees nothing makes NaN.
-    """
+    """``positions`` (B, M) of queries; padding and fillers look from ``last``: a query that sees no key gives NaN."""
     return torch.where(real, positions, last)
 
 
 def visible_keys(queries: torch.Tensor, keys: torch.Tensor, window: int | None = None) -> torch.Tensor:
-    """(B, 1, Q, T) bool: which keys at positions ``keys`` (B, T) the queries at positions ``queries`` (B, Q) see."""
+    """(B, 1, Q, T) bool: which keys at positions ``keys`` (B, T) each query at positions ``queries`` (B, Q) sees."""
     query, key = queries[:, None, :, None], keys[:, None, None, :]
     visible = key <= query
     return visible if window is None else visible & (key > query - window)

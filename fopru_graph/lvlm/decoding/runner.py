@@ -33,7 +33,8 @@ class DecoderRunner(ABC):
         prompt: the embedded prompts.
         pruners: pruning inside the language model.
         room: tokens that may come after the prompt.
-        prefix: each layer's keys and values of the prompt's first tokens, which then are not run again.
+        prefix: each layer's keys and values of the prompt's first tokens, which then are not run again; only without
+            pruners.
     """
 
     def __init__(
@@ -98,13 +99,13 @@ class StockRunner(DecoderRunner):
         """See `DecoderRunner.filled`."""
         return [(layer.keys, layer.values) for layer in self._cache.layers]
 
-    def _forward(self, embeds: torch.Tensor, **more: Any) -> torch.Tensor:
+    def _forward(self, embeds: torch.Tensor, **inputs: Any) -> torch.Tensor:
         hidden = self.family.decoder(
             inputs_embeds=embeds,
             attention_mask=self._mask,
             position_ids=self._positions,
             use_cache=True,
             **{cache_argument(): self._cache},
-            **more,
+            **inputs,
         ).last_hidden_state
         return self.family.logits(hidden[:, -1])

@@ -92,10 +92,8 @@ class SegmentRunner(DecoderRunner):
             rotary = self.family.language_model.rotary_emb(hidden, positions[:, known:])
             queries = query_positions(positions, real, self._position)[:, known:]
             mask = partial(self._mask, segment, queries, hidden.dtype)
-            with contextlib.ExitStack() as taps:
-                if segment is not self.segments[-1]:
-                    last = segment.layers[-1].self_attn
-                    taps.enter_context(tap_attention(last, lambda *inputs: attention.append(inputs)))
+            tap = tap_attention(segment.layers[-1].self_attn, lambda *inputs: attention.append(inputs))
+            with contextlib.nullcontext() if segment is self.segments[-1] else tap:
                 hidden = segment.run(hidden, positions[:, known:], rotary, self, mask)
         return self._logits(hidden)
 
