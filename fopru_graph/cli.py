@@ -281,13 +281,14 @@ def list_nodes(
 @app.command()
 def models(as_json: JsonOption = False) -> None:
     """List the model families that are served, with checkpoints of each and what it supports."""
-    from fopru_graph.lvlm.families.registry import SERVED
+    from fopru_graph.lvlm.families.registry import served_families
     from fopru_graph.terminal.catalogue import show_models
 
+    families = [card.to_json() for card in served_families()]
     if as_json:
-        print(json.dumps({"models": [one.to_json() for one in SERVED]}, indent=2, ensure_ascii=False))
+        print(json.dumps({"models": families}, indent=2, ensure_ascii=False))
     else:
-        show_models([one.to_json() for one in SERVED])
+        show_models(families)
 
 
 @app.command()

@@ -13,14 +13,13 @@ _JSON, _TENSORS = "value.json", "tensors.safetensors"
 
 
 class TensorCodec:
-    """Stores plain data, tensors and the data classes of `fopru_graph.values` for the engine's disk cache."""
+    """Stores plain values, tensors and the data classes of `fopru_graph.values` for the engine's disk cache."""
 
     def dump(self, value: Any, folder: Path) -> None:
         """Write ``value`` into ``folder``.
 
         Raises:
-            TypeError: it holds something that is neither plain data, a tensor, nor a data class of
-            `fopru_graph.values`.
+            TypeError: it holds something that is no plain value, tensor or data class of `fopru_graph.values`.
         """
         from safetensors.torch import save_file
 
@@ -29,7 +28,7 @@ class TensorCodec:
         save_file(tensors, folder / _TENSORS)
 
     def load(self, folder: Path) -> Any:
-        """Read back what `dump` wrote; tensors come back on the CPU."""
+        """Read what `dump` wrote; tensors are on the CPU."""
         from safetensors.torch import load_file
 
         data = json.loads((folder / _JSON).read_text(encoding="utf-8"))
@@ -46,7 +45,7 @@ def _encode(value: Any, tensors: dict[str, Any]) -> Any:
         tensors[name] = value.detach().cpu().contiguous().clone()  # views of one storage must not share it in the file
         return {"tensor": name}
     if isinstance(value, tuple | list):
-        return {type(value).__name__: [_encode(one, tensors) for one in value]}
+        return {type(value).__name__: [_encode(item, tensors) for item in value]}
     if dataclasses.is_dataclass(value) and getattr(values, type(value).__name__, None) is type(value):
         fields = {f.name: _encode(getattr(value, f.name), tensors) for f in dataclasses.fields(value)}
         return {"class": type(value).__name__, "fields": fields}
@@ -59,8 +58,8 @@ def _decode(data: Any, tensors: dict[str, Any]) -> Any:
     if "tensor" in data:
         return tensors[data["tensor"]]
     if "tuple" in data:
-        return tuple(_decode(one, tensors) for one in data["tuple"])
+        return tuple(_decode(item, tensors) for item in data["tuple"])
     if "list" in data:
-        return [_decode(one, tensors) for one in data["list"]]
+        return [_decode(item, tensors) for item in data["list"]]
     kind = getattr(values, data["class"])
-    return kind(**{name: _decode(one, tensors) for name, one in data["fields"].items()})
+    return kind(**{name: _decode(item, tensors) for name, item in data["fields"].items()})

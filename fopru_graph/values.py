@@ -1,8 +1,8 @@
 """The values that travel on a pipeline's edges: small frozen data classes that import no torch.
 
-Shapes: N visual tokens of one tile on a grid (h, w); K of them kept; D encoder width, E language-model width. A
-*tile* is one picture as the vision encoder sees it; LLaVA-1.5 has one tile an image, other families have several. All
-pruning before the projector works tile by tile.
+Shapes: a tile has N visual tokens on a grid (h, w), of which K are kept; D is the width of the vision encoder, E that
+of the language model. A *tile* is one picture as the vision encoder sees it: LLaVA-1.5 makes one tile of an image,
+other families cut it into several. All pruning before the projector works tile by tile.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ if TYPE_CHECKING:
     import PIL.Image
     import torch
 
-    from fopru_graph.lvlm.families.family import Family
-
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """One decoded RGB picture, where it came from, and the share of its pixels that it is to be encoded with."""
+    """A decoded RGB picture, the file it came from, and the share of its pixels to encode it with, in (0, 1]."""
 
     picture: PIL.Image.Image
     source: str
@@ -34,26 +32,27 @@ class Image:
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """Frames of a video, evenly spaced in time, and where they came from."""
+    """Frames of a video, evenly spaced in time, and the file or folder they came from."""
 
     frames: tuple[PIL.Image.Image, ...]
     source: str
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(frames, height, width), the latter in pixels."""
+        """(frames, height in pixels, width in pixels)."""
         return len(self.frames), self.frames[0].height, self.frames[0].width
 
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """Sizes that the arithmetic of a run follows from. Weights are counted where they multiply every token.
+    """The sizes of a model that its FLOPs and bytes follow from. Weights are those that multiply every token.
 
-    ``tower_weights`` of the layers that are run, ``tower_layers`` of them, ``whole_tower`` both for all layers;
-    ``tower_width`` elements take part in attention. ``patch_weights`` embed a patch, ``prefix`` tokens come before a
-    tile's, a visual token is made of ``patches`` patches and of ``projector_weights``. ``layer_weights`` of a decoder
-    layer, ``width`` and ``inner`` its widths, ``query_width`` heads × head size; ``head_weights`` of the output head.
-    ``step_bytes`` of weights are read for each new token.
+    Vision tower: ``tower_layers`` run, with ``tower_weights`` weights together; ``whole_tower`` is (weights, layers)
+    of all layers, run or not; ``tower_width`` elements of a token take part in attention; ``patch_weights`` embed a
+    patch; ``prefix`` tokens (CLS) come before a tile's patches. Projector: ``patches`` patches become one visual token,
+    through ``projector_weights`` weights. Language model: ``layers`` decoder layers of ``layer_weights`` weights each,
+    hidden size ``width``, MLP size ``inner``, ``query_width`` = heads × head size, ``head_weights`` in the output head.
+    Each new token reads ``step_bytes`` bytes of weights.
     """
 
     tower_weights: int
@@ -75,10 +74,10 @@ class ModelSizes:
 
 @dataclass(frozen=True, eq=False)
 class ModelHandle:
-    """A loaded model behind its family's small interface (`fopru_graph.lvlm.families.family`)."""
+    """A loaded model. ``family`` is a `fopru_graph.lvlm.families.family.Family`, untyped as values know no models."""
 
     name: str
-    family: Family
+    family: Any
 
     @property
     def device(self) -> str:
@@ -93,12 +92,12 @@ class ModelHandle:
 
 @dataclass(frozen=True, eq=False)
 class TileAttention:
-    """What is needed to reduce one tile's attention map at the layer that the projector reads, without storing the map.
+    """Queries and keys of one tile at the encoder layer whose output the projector reads: its attention map, unformed.
 
     ``query`` and ``key`` are (H, P + M, d), after any rotary embedding; the map is softmax(scale · q kᵀ) over all P + M
-    tokens, of which the first P (CLS, registers) are no patches. ``patch_groups`` (N, m) int64 holds the patches that
-    the model merges into each visual token; None where every patch is a token, M = N. ``weights`` (N, m) float32 are
-    the shares of a token's patches and sum to one; None for equal shares.
+    tokens, of which the first P = ``prefix`` (CLS, registers) are no patches. ``patch_groups`` (N, m) int64 holds the
+    patches that the model merges into each visual token; None if every patch is a visual token, so that M = N.
+    ``weights`` (N, m) float32 are the shares of a token's patches and sum to 1; None for equal shares.
     """
 
     query: torch.Tensor
@@ -111,13 +110,13 @@ class TileAttention:
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """One tile: its visual tokens (N, D), their grid (h, w) with h·w = N, and the attention that scores them.
+    """One tile: its visual tokens, their grid (h, w) with h·w = N, its image's index, and the attention that scores it.
 
-    ``features`` are those of the layer that the projector reads, or what the projector made of them, where it merges
-    patches. ``deepstack`` holds further (N, E) features that the model adds inside its language model (DeepStack).
-    ``tile_position`` is the tile's (row, column) where the picture was cut into a grid of tiles; None for an overview,
-    a picture that is one tile, and a frame. ``prefix_features`` holds the (P, D) features of the tokens before the
-    patches (CLS) where the next encoder layer could go on from all of them; else None.
+    ``features`` (N, D) come from the encoder layer that the projector reads; if the projector merges patches, they are
+    already projected, (N, E). ``deepstack`` holds the (N, E) features that the model adds to its first decoder layers
+    (DeepStack). ``tile_position`` is the tile's (row, column) in the grid of tiles that the picture was cut into; None
+    for an overview, an uncut picture and a video frame. ``prefix_features`` are the (P, D) features of the tokens
+    before the patches (CLS); None if the next encoder layer could not continue from these features.
     """
 
     features: torch.Tensor
@@ -133,10 +132,10 @@ class Tile:
 class VisionFeatures:
     """Encoded tiles in prompt order and the pixels they were made from.
 
-    ``pixels`` holds one (3, H, W) float tensor a tile on the CPU, normalised by ``mean`` and ``std`` of each channel;
-    ``image_sizes`` each image's (height, width) before preprocessing, which took ``preprocess_ms``; None in features
-    that were made from others (`with_tiles`). ``markup`` is the text that stands for each image in a prompt, with one
-    placeholder a visual token; none where that is all it is. ``video`` says that the images are videos.
+    ``pixels`` holds one (3, H, W) float tensor per tile on the CPU, normalised by ``mean`` and ``std`` of each channel.
+    ``image_sizes`` are the images' (height, width) before preprocessing, and ``preprocess_ms`` the time it took; None
+    in features derived from others (`with_tiles`). ``markup`` is the text that stands for each image in a prompt, with
+    one placeholder per visual token; empty if it is these placeholders alone. ``video``: the images are videos.
     """
 
     tiles: tuple[Tile, ...]
@@ -149,7 +148,7 @@ class VisionFeatures:
     video: bool = False
 
     def with_tiles(self, tiles: tuple[Tile, ...]) -> VisionFeatures:
-        """The same encoding with other features or another attention in its tiles; its figures were told already."""
+        """The same encoding with other tiles. It reports no figures: the original encoding reports them."""
         return replace(self, tiles=tiles, preprocess_ms=None)
 
     @property
@@ -160,11 +159,11 @@ class VisionFeatures:
     def seen(self, tile: int) -> torch.Tensor:
         """One tile as the encoder saw it: (H, W, 3) uint8."""
         pixels = self.pixels[tile]
-        std, mean = (pixels.new_tensor(one)[:, None, None] for one in (self.std, self.mean))
+        std, mean = (pixels.new_tensor(channels)[:, None, None] for channels in (self.std, self.mean))
         return ((pixels * std + mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 0)
 
     def report(self) -> dict[str, Any]:
-        """The figures of this encoding for the run record; none of features that were made from others."""
+        """The figures of this encoding for the run record; empty for features derived from others."""
         if self.preprocess_ms is None:
             return {}
         return {"preprocess_ms": self.preprocess_ms, "tile_tokens": list(self.counts)}
@@ -174,10 +173,10 @@ class VisionFeatures:
 class Significance:
     """One score per visual token, larger is more significant.
 
-    ``scores`` holds one (N,) float32 tensor a tile, ``grids`` its (h, w), ``direction`` the name of the scorer or, of
-    FoPru's two means, a () bool tensor on the scores' device: True where the attention received was taken.
-    ``images`` holds each tile's image and ``tile_positions`` its position in the picture, as in `Tile`; a scorer that
-    leaves them out can only be pruned tile by tile.
+    For each tile, ``scores`` holds an (N,) float32 tensor and ``grids`` its (h, w). ``direction`` holds the scorer's
+    name, or for FoPru a () bool tensor on the scores' device: True if the column mean (attention received) had the
+    larger variance, False for the row mean. ``images`` and ``tile_positions`` are as in `Tile`; without them the scores
+    can only be pruned tile by tile.
     """
 
     scores: tuple[torch.Tensor, ...]
@@ -188,25 +187,26 @@ class Significance:
 
     @classmethod
     def of(
-        cls, features: VisionFeatures, scores: Sequence[torch.Tensor], side: str | Sequence[torch.Tensor]
+        cls, features: VisionFeatures, scores: Sequence[torch.Tensor], direction: str | Sequence[torch.Tensor]
     ) -> Significance:
-        """Scores of all tiles of ``features``; ``side`` names the scorer, or tells of each tile what was taken."""
+        """Scores of all tiles of ``features``; ``direction`` is the scorer's name, or each tile's bool tensor."""
         tiles = features.tiles
-        sides = (side,) * len(tiles) if isinstance(side, str) else tuple(side)
+        directions = (direction,) * len(tiles) if isinstance(direction, str) else tuple(direction)
         grids, images, positions = zip(*((tile.grid, tile.image, tile.tile_position) for tile in tiles), strict=True)
-        return cls(tuple(scores), grids, sides, images, positions)
+        return cls(tuple(scores), grids, directions, images, positions)
 
     @property
     def direction_names(self) -> tuple[str, ...]:
-        """For each tile the mean that was taken: ``received`` (column mean, s₂ of Eq. 3), ``given`` (row mean, s₁), or
-        another scorer's name. Reading it waits for the device, which is why it is read after a run and not in it.
+        """Per tile: ``received`` (column mean, s₂ of FoPru's Eq. 3), ``given`` (row mean, s₁), or the scorer's name.
+
+        Reading it waits for the device, so it is read after a run, not during it.
         """
-        return tuple(side if isinstance(side, str) else "received" if side else "given" for side in self.direction)
+        return tuple(name if isinstance(name, str) else "received" if name else "given" for name in self.direction)
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Indices of the kept visual tokens, one (K,) int64 tensor a tile, and the N each was chosen from."""
+    """Indices of the kept visual tokens, one (K,) int64 tensor per tile, and each tile's N before the selection."""
 
     indices: tuple[torch.Tensor, ...]
     counts: tuple[int, ...]
@@ -214,13 +214,12 @@ class Selection:
 
 @dataclass(frozen=True, eq=False)
 class VisualTokens:
-    """Projected visual tokens, one (K, E) tensor an image, ready to stand for the image's placeholders.
+    """Projected visual tokens, one (K, E) tensor per image, ready to replace the image's placeholders.
 
-    ``origin`` holds one (K, 2) int64 tensor an image: tile and index within the tile of every row, (−1, −1) for rows
-    that stand for no patch, such as the end of a line. ``encoded`` is each image's number of rows before any was
-    dropped, and ``keep_positions`` (K,) int64 which of them are left, where that matters. ``deepstack`` holds an
-    image's further (K, E) features, one a DeepStack layer; ``grids`` its (frames, h, w); ``markup`` and ``video`` as
-    in `VisionFeatures`.
+    For each image, ``origin`` is a (K, 2) int64 tensor with the tile of every token and its index in that tile,
+    (−1, −1) for tokens that show no patch, such as newlines. ``encoded`` is the number of tokens before pruning, and
+    ``keep_positions`` (K,) int64 which of them are left, for families whose prompt needs it. ``deepstack`` holds one
+    (K, E) tensor per DeepStack layer; ``grids`` is (frames, h, w); ``markup`` and ``video`` are as in `VisionFeatures`.
     """
 
     embeddings: tuple[torch.Tensor, ...]
@@ -238,9 +237,8 @@ class InLLMPruner:
     """A description of pruning inside the language model: from layer ``layer`` on only the best visual tokens remain.
 
     ``score`` gets query (B, H, L, d), key (B, G, L, d), scale and mask of layer ``layer − 1`` and returns (B, L)
-    scores, e.g. `fopru_graph.pruning.fastv.last_row_attention`. Exactly one of ``ratio`` (share kept of the
-    visual tokens that arrive at the layer, in (0, 1]) and ``tokens`` (number kept) is set; both count sample by
-    sample.
+    scores, e.g. `fopru_graph.pruning.fastv.last_row_attention`. Exactly one of ``ratio`` (share kept of the visual
+    tokens that reach the layer, in (0, 1]) and ``tokens`` (number kept) is set; both count within each sample.
     """
 
     score: Callable[..., torch.Tensor]
@@ -251,14 +249,14 @@ class InLLMPruner:
 
 @dataclass(frozen=True, eq=False)
 class Generation:
-    """Generated answers of B prompts and everything measured on the way, read from tensors.
+    """Generated answers of B prompts and the figures of the run, which are read from tensors.
 
-    Token counts and KV bytes are sums over the batch: ``encoded`` leave the vision tower, ``projected`` enter the
-    language model, ``visual_per_layer`` pass through each layer. ``kv_lengths`` is the cache length of each layer
-    at the end. ``token_ids`` end with the stop token where one was generated. ``kept`` holds, an image, the (K,
-    2) rows of tile and index that the last layer still saw. ``prefill_ms`` is the time until the first token's ids
-    were known; ``reused`` tokens of the prompt were not run again, because the last question began with them.
-    ``preprocess_ms`` is not 0 where pictures were prepared on the way.
+    Token counts and KV bytes are sums over the batch: ``encoded`` visual tokens leave the vision tower, ``projected``
+    enter the language model, ``visual_per_layer`` pass through each layer. ``kv_lengths`` is each layer's cache length
+    at the end. ``token_ids`` end with the stop token if one was generated. ``kept`` holds, for each image, the origin
+    (K, 2) of the tokens that the last layer saw: tile and index. ``prefill_ms`` is the time until the first token was
+    known; ``reused`` prompt tokens came from the cache of the previous question (prefix caching). ``preprocess_ms`` is
+    not 0 if the generation itself preprocessed the pictures.
     """
 
     prompts: tuple[str, ...]

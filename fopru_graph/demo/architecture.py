@@ -1,4 +1,4 @@
-"""The demo model's model_sizes: configuration, word-level tokenizer, processor and chat template, all stock classes."""
+"""The demo model's architecture: configuration, word-level tokenizer, processor, chat template, all stock classes."""
 
 from __future__ import annotations
 
@@ -14,30 +14,9 @@ GRID, PATCH = 16, 14
 SIDE = GRID * PATCH
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 TEMPLATE_WORDS = ("user", "assistant", ":", "?", ".", ",")
-QUESTION_WORDS = tuple(
-    [
-        "is",
-        "there",
-        "a",
-        "what",
-        "colour",
-        "the",
-        "shape",
-        "object",
-        "where",
-        "how",
-        "many",
-        "are",
-        "does",
-        "text",
-        "say",
-        "yes",
-        "no",
-        "top",
-        "bottom",
-        "left",
-        "right",
-    ]
+QUESTION_WORDS = (
+    *("is", "there", "a", "what", "colour", "the", "shape", "object", "where", "how", "many", "are"),
+    *("does", "text", "say", "yes", "no", "top", "bottom", "left", "right"),
 )
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }} : "
@@ -55,7 +34,7 @@ def vocabulary() -> list[str]:
 
 def build_tokenizer() -> transformers.PreTrainedTokenizerFast:
     """A lower-casing word tokenizer; left padding, and ``<s>`` in front as LLaVA-1.5 has it."""
-    vocab = {token: i for i, token in enumerate(vocabulary())}
+    vocab = {token: index for index, token in enumerate(vocabulary())}
     core = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token="<unk>"))
     core.normalizer = tokenizers.normalizers.Sequence(
         [tokenizers.normalizers.Lowercase(), tokenizers.normalizers.Replace("color", "colour")]
@@ -64,8 +43,7 @@ def build_tokenizer() -> transformers.PreTrainedTokenizerFast:
     core.post_processor = tokenizers.processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", vocab["<s>"])]
     )
-    special = [tokenizers.AddedToken(token, special=True, normalized=False) for token in SPECIAL]
-    core.add_special_tokens(special)
+    core.add_special_tokens([tokenizers.AddedToken(token, special=True, normalized=False) for token in SPECIAL])
     return llava_tokenizer(core)
 
 
@@ -105,7 +83,7 @@ def build_config() -> transformers.LlavaConfig:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=1024,
-        # About 1 / √width: with the usual 0.02 attention starts flat and binding takes far longer to click.
+        # About 1 / √width: with the usual 0.02 attention starts flat, and binding is learned much later.
         initializer_range=0.05,
         bos_token_id=vocab.index("<s>"),
         eos_token_id=vocab.index("</s>"),

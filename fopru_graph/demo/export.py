@@ -1,4 +1,4 @@
-"""From a finished training to the shipped folder: ``python -m fopru_graph.demo.export --work demo-training``."""
+"""Export a finished training to the shipped folder: ``python -m fopru_graph.demo.export --work demo-training``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OUT = Path(__file__).resolve().parent / "model"
 
 
 def export(work: Path, out: Path) -> None:
-    """Write weights (bfloat16), configuration, tokenizer, processor and chat template of the joint stage."""
+    """Write the model after stage ``joint``: bfloat16 weights, configuration, tokenizer, processor, chat template."""
     model = architecture.build_model()
     state = load_file(work / "joint.safetensors")
     parts = {
@@ -48,7 +48,7 @@ def write_card(work: Path, out: Path, scenes: int) -> None:
 def _card(rows: dict[str, dict], log: list[str], scenes: int) -> str:
     columns = ["tokens kept", *KINDS, "all", "object patches kept"]
     return _TEXT.format(
-        stages="\n".join(map(_stage_row, _legs(log))),
+        stages="\n".join(map(_stage_row, _runs(log))),
         head="| " + " | ".join(columns) + " |\n|" + "---|" * len(columns),
         table="\n".join(_method_row(name, row) for name, row in rows.items()),
         scenes=scenes,
@@ -56,8 +56,8 @@ def _card(rows: dict[str, dict], log: list[str], scenes: int) -> str:
     )
 
 
-def _stage_row(leg: list[dict]) -> str:
-    last = leg[-1]
+def _stage_row(run: list[dict]) -> str:
+    last = run[-1]
     shares = ", ".join(f"{name} {share:.1%}" for name, share in last.get("validation", {}).items())
     return f"| {last['stage']} | {last['step']} | {last['minutes']:.0f} | {shares} |"
 
@@ -67,15 +67,15 @@ def _method_row(name: str, row: dict) -> str:
     return f"| {name} | " + " | ".join(f"{row[kind]:.1%}" for kind in [*KINDS, "all"]) + f" | {kept} |"
 
 
-def _legs(log: list[str]) -> list[list[dict]]:
-    """The log's rows by uninterrupted stretch of training: steps count up within one."""
-    legs: list[list[dict]] = []
+def _runs(log: list[str]) -> list[list[dict]]:
+    """The log's rows by uninterrupted run of a stage, in which steps count up."""
+    runs: list[list[dict]] = []
     for row in map(json.loads, log):
-        if legs and legs[-1][-1]["stage"] == row["stage"] and legs[-1][-1]["step"] < row["step"]:
-            legs[-1].append(row)
+        if runs and runs[-1][-1]["stage"] == row["stage"] and runs[-1][-1]["step"] < row["step"]:
+            runs[-1].append(row)
         else:
-            legs.append([row])
-    return legs
+            runs.append([row])
+    return runs
 
 
 _TEXT = """---

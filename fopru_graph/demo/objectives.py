@@ -1,4 +1,4 @@
-"""What the demo model is trained with beside its answers; none of it is shipped with the weights."""
+"""Training objectives besides the answers, with their modules, which are not shipped with the weights."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ DENSE_CLASSES = {
     "row": 1 + GRID,
     "column": 1 + GRID,
 }
-PLACE = ("row", "column")
+POSITION_LABELS = ("row", "column")
 READ_OUT_TOKENS = 4
 
 
 class Symbols(nn.Module):
-    """Symbolic visual tokens: word embeddings of a patch's labels plus learned place codes (training only)."""
+    """Symbolic visual tokens: word embeddings of a patch's labels plus learned position codes."""
 
     def __init__(self, width: int, tokenizer) -> None:
         super().__init__()
@@ -42,26 +42,25 @@ class Symbols(nn.Module):
             self.register_buffer(f"{name}_ids", torch.tensor(ids), persistent=False)
 
     def answers_in_questions(self, hidden: torch.Tensor, batch: Batch, start: int) -> torch.Tensor:
-        """Loss of naming the answer's tokens at every token of the question already; hidden (B, L, D)."""
-        wanted = ((self.early, batch.early), (self.later, batch.later))
+        """Loss of naming the answer's tokens at every token of the question; hidden (B, L, D)."""
+        pairs = ((self.early, batch.early), (self.later, batch.later))
         return torch.stack(
             [
                 F.cross_entropy(
                     head(hidden[:, start:].float()).flatten(0, 1), target[:, start:].flatten(), reduction="sum"
                 )
                 / (target != IGNORED).sum().clamp(min=1)  # a batch may hold no answer of two tokens
-                for head, target in wanted
+                for head, target in pairs
             ]
         ).sum()
 
     def forward(self, batch: Batch, words: torch.Tensor) -> torch.Tensor:
-        """The batch's labels (B, N) and the word-embedding matrix (V, D) to tokens (B, N, D)."""
+        """Tokens (B, N, D) of the batch's labels (B, N), from the word-embedding matrix (V, D)."""
         labels = batch.labels
         n = labels["shape"].shape[1]
         grid = math.isqrt(n)
-        # A coarse grid (curriculum) uses every second place code, so that the codes mean the same place later.
-        step = GRID // grid
-        line = torch.arange(grid) * step
+        # The coarse grid of the curriculum uses every second code, so that a code keeps its meaning on the full grid.
+        line = torch.arange(grid) * (GRID // grid)
         rows, columns = self.place(line), self.place(GRID + line)
         tokens = (rows[:, None] + columns[None, :]).reshape(1, n, -1)
         for name in ("shape", "colour", "word"):
@@ -71,7 +70,7 @@ class Symbols(nn.Module):
 
 
 class Heads(nn.Module):
-    """Dense labels under each patch and the global read-out, both on the features that the projector reads."""
+    """Heads on the features that the projector reads: dense labels of each patch, and the global read-out."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -86,20 +85,18 @@ class Heads(nn.Module):
         dense = torch.zeros(())
         for name, head in self.dense.items():
             target = batch.labels[name]
-            if name in PLACE:
-                # Where a patch is matters on objects only, and there it has to stand up to everything else.
+            if name in POSITION_LABELS:  # they are learned on objects only
                 target = target.masked_fill(batch.empty, IGNORED)
             logits = head(x[:, 1:]).float().flatten(0, 1)
             dense = dense + F.cross_entropy(logits, target.flatten(), weight=_rare(name))
-        places = torch.randint(1, x.shape[1], (x.shape[0], READ_OUT_TOKENS))
-        places[:, 0] = 0  # CLS is always among them
-        chosen = torch.take_along_dim(x, places[..., None], 1)
-        read_out = presence_loss(self.read_out(chosen), batch)
-        return dense, read_out
+        indices = torch.randint(1, x.shape[1], (x.shape[0], READ_OUT_TOKENS))
+        indices[:, 0] = 0  # CLS is always among them
+        tokens = torch.take_along_dim(x, indices[..., None], 1)
+        return dense, presence_loss(self.read_out(tokens), batch)
 
 
 def _rare(name: str) -> torch.Tensor:
-    """Class weights: 'nothing' lies under nine patches in ten and must not drown the rest."""
+    """Class weights: nine patches in ten show nothing, and must not outweigh the others."""
     return torch.tensor([0.05] + [1.0] * (DENSE_CLASSES[name] - 1))
 
 

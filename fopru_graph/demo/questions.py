@@ -1,4 +1,4 @@
-"""Questions about a scene with one right answer each, in the manner of POPE, GQA and TextVQA."""
+"""Questions about a scene with one right answer each, in the style of POPE, GQA and TextVQA."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MIDDLE = 0.06  # a shape this close to a midline has no clear side, so it is no
 
 @dataclass(frozen=True)
 class Question:
-    """One question of a ``kind`` (see KINDS) with its only right answer, both lower case."""
+    """A question of a ``kind`` (see KINDS) with its only right answer, both in lower case."""
 
     kind: str
     text: str
@@ -24,7 +24,7 @@ class Question:
 
 
 def ask(scene: Scene, kind: str, rng: np.random.Generator) -> Question | None:
-    """A random question of ``kind``, or None where the scene has no such question with a single answer."""
+    """A random question of ``kind``; None if the scene has no such question with a single answer."""
     return _MAKERS[kind](scene, rng)
 
 
@@ -60,16 +60,16 @@ def _colour(scene: Scene, rng: np.random.Generator) -> Question | None:
     candidates = _unique(scene, "shape")
     if not candidates:
         return None
-    one = candidates[rng.integers(len(candidates))]
-    return Question("colour", f"what colour is the {one.shape} ?", one.colour)
+    asked = candidates[rng.integers(len(candidates))]
+    return Question("colour", f"what colour is the {asked.shape} ?", asked.colour)
 
 
 def _shape(scene: Scene, rng: np.random.Generator) -> Question | None:
     candidates = _unique(scene, "colour")
     if not candidates:
         return None
-    one = candidates[rng.integers(len(candidates))]
-    return Question("shape", f"what shape is the {one.colour} object ?", one.shape)
+    asked = candidates[rng.integers(len(candidates))]
+    return Question("shape", f"what shape is the {asked.colour} object ?", asked.shape)
 
 
 def _counting(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -84,9 +84,9 @@ def _position(scene: Scene, rng: np.random.Generator) -> Question | None:
     clear = [s for s in _unique(scene, "shape") if abs(s.x - 0.5) > _MIDDLE and abs(s.y - 0.5) > _MIDDLE]
     if not clear:
         return None
-    one = clear[rng.integers(len(clear))]
-    side = ("top" if one.y < 0.5 else "bottom") + " " + ("left" if one.x < 0.5 else "right")
-    return Question("position", f"where is the {one.shape} ?", side)
+    asked = clear[rng.integers(len(clear))]
+    side = ("top" if asked.y < 0.5 else "bottom") + " " + ("left" if asked.x < 0.5 else "right")
+    return Question("position", f"where is the {asked.shape} ?", side)
 
 
 def _reading(scene: Scene, rng: np.random.Generator) -> Question | None:

@@ -1,8 +1,8 @@
 """Synthetic scenes for the bundled demo model: shapes on a muted background, sometimes with a sign that carries a word.
 
-A scene is plain data in units of the picture's side (0 = left or top, 1 = right or bottom), so one scene renders at
-any size and its patch labels exist at any grid. Everything is a function of ``(split, index)``: the three splits use
-disjoint random streams, hence no test scene is ever trained on.
+A scene is plain data in units of the picture's side (0 = left or top, 1 = right or bottom), so it can be rendered at
+any size and labelled on any grid. Everything is a function of ``(split, index)``: the three splits use disjoint random
+streams, so no test scene is ever trained on.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SUPERSAMPLE = 2
 
 @dataclass(frozen=True)
 class Shape:
-    """One coloured shape: centre ``(x, y)`` and ``size`` (diameter), in units of the picture's side."""
+    """A coloured shape: centre ``(x, y)`` and ``size`` (diameter), in units of the picture's side."""
 
     shape: str
     colour: str
@@ -76,7 +76,7 @@ class Scene:
 
 
 def scene_rng(split: str, index: int) -> np.random.Generator:
-    """The random stream of scene ``index`` of ``split``; streams of different splits never meet."""
+    """The random stream of scene ``index`` of ``split``; streams of different splits are independent."""
     return np.random.default_rng([SPLITS[split], index])
 
 
@@ -93,7 +93,7 @@ def sample_scene(rng: np.random.Generator, most_shapes: int = 6, sign_share: flo
         sign = Sign(sign.word, x, y, size, sign.dark)
         taken.append(sign.box(0.01))
     shapes: list[Shape] = []
-    # A few scenes repeat one shape so that counting has something to count.
+    # Half of the scenes favour one shape, so that there is something to count.
     favourite = str(rng.choice(SHAPES)) if rng.random() < 0.5 else None
     for _ in range(int(rng.integers(1, most_shapes + 1))):
         kind = favourite if favourite and rng.random() < 0.5 else str(rng.choice(SHAPES))
@@ -176,13 +176,13 @@ def _draw_sign(draw: ImageDraw.ImageDraw, sign: Sign, side: int) -> None:
 
 @dataclass(frozen=True)
 class PatchLabels:
-    """What lies under each patch of a ``grid × grid`` raster; each array is (grid·grid,) int64, 0 = nothing."""
+    """Labels of the patches of a ``grid × grid`` raster; each array is (grid·grid,) int64, 0 = nothing."""
 
     shape: np.ndarray  # 1 + index into SHAPES
     colour: np.ndarray  # 1 + index into COLOURS
     word: np.ndarray  # 1 + index into WORDS, on every patch of the sign
-    letter: np.ndarray  # 1 + place in the alphabet of the sign's letter at the patch's middle
-    centre: np.ndarray  # 1 on the one patch that holds a shape's centre
+    letter: np.ndarray  # 1 + alphabet index of the sign's letter at the patch's middle
+    centre: np.ndarray  # 1 on the patches that hold a shape's centre
     row: np.ndarray  # 1 + the patch's row
     column: np.ndarray  # 1 + the patch's column
 
@@ -216,8 +216,8 @@ def patch_labels(scene: Scene, grid: int, coverage: float = 0.25) -> PatchLabels
 
 
 def _letters_by_column(sign: Sign, grid: int) -> np.ndarray:
-    """(grid,) int64: 1 + place in the alphabet of the letter at each patch column's middle, 0 beside the word."""
-    scale = 200  # pixels; the font's proportions are what counts
+    """(grid,) int64: 1 + alphabet index of the letter at each patch column's middle, 0 beside the word."""
+    scale = 200  # pixels; only the font's proportions matter
     text = sign.word.upper()
     font = _font(scale)
     ends = np.array([font.getlength(text[: i + 1]) for i in range(len(text))]) / scale * sign.size

@@ -1,16 +1,16 @@
 """Train the bundled demo model from nothing: ``python -m fopru_graph.demo.train --out DIR``.
 
-Four stages, each saved in the work folder; an interrupted training goes on with the stage that it was in:
+Four stages, each saved in the work folder; an interrupted training continues with the stage that was not finished:
 
-1. ``language``: the language model learns to answer from *symbolic* visual tokens, the sum of the word embeddings of
-   what lies under each patch. Binding ("which colour has the triangle") is learned here, without the tower's cost. A
-   training-only head asks every token of the question for the answer already: the word "triangle" can find its patches
-   in one step of attention, which the answer's own place can then copy; without it binding takes far longer to click.
-2. ``tower``: the vision tower learns to see. Dense labels under every patch, and a global read-out from a few random
-   tokens that must name everything in the picture; the read-out is what gathers attention on the objects, as CLIP's
-   contrastive objective does (without it attention settles on the background and no attention-based pruner can work).
+1. ``language``: the language model learns to answer from *symbolic* visual tokens, each the sum of the word embeddings
+   of a patch's labels. It learns binding ("which colour has the triangle") without the cost of the vision tower. A
+   training-only head asks every token of the question for the answer: the word "triangle" can find its patches in one
+   step of attention, and the answer's position can copy from it. Without this head binding is learned much later.
+2. ``tower``: the vision tower learns to see. Every patch learns its labels, and a global read-out from a few random
+   tokens must name everything in the picture. The read-out gathers attention on the objects, as CLIP's contrastive
+   objective does; without it attention settles on the background and no attention-based pruner can work.
 3. ``align``: the projector learns to map tower features onto the symbolic tokens (LLaVA's stage 1).
-4. ``joint``: everything together on questions about rendered pictures (LLaVA's stage 2).
+4. ``joint``: all parts together learn from questions about rendered pictures (LLaVA's stage 2).
 
 No visual token is ever dropped in training: the pruning methods are training-free and must stay so here.
 """
@@ -21,7 +21,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -70,7 +70,7 @@ class Trainer:
         return torch.compile(function, dynamic=False) if self.compiled else function
 
     def _see(self, pixels: torch.Tensor, last: bool = False) -> tuple[torch.Tensor, ...]:
-        """Features (B, 1 + N, D) of the layer that the projector reads, and the last layer's if wanted."""
+        """Features (B, 1 + N, D) of the layer that the projector reads and, if ``last``, also of the last layer."""
         with torch.autocast("cpu", torch.bfloat16):
             states = self.model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
         return (states[-2], states[-1]) if last else (states[-2],)
@@ -84,7 +84,7 @@ class Trainer:
     def _answer(
         self, read: Callable, packer: Packer, batch: Batch, visual: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss, early-answer included, and greedy choices (B, L) from visual tokens (B, N, D)."""
+        """The loss, with that of early answers, and the greedy choices (B, L), from visual tokens (B, N, D)."""
         words = self.model.get_input_embeddings()
         text = words(batch.input_ids)
         start = len(packer.prefix)
@@ -142,8 +142,8 @@ class Trainer:
             x = self.heads.norm(see(batch.pixels)[0].float())[:, 1:]
             scores = {}
             for name, head in self.heads.dense.items():
-                there = batch.labels[name] > 0
-                scores[name] = (head(x).argmax(-1) == batch.labels[name])[there].float().mean().item()
+                labelled = batch.labels[name] > 0
+                scores[name] = (head(x).argmax(-1) == batch.labels[name])[labelled].float().mean().item()
             return scores
 
         self._run("tower", steps, 1.5e-3, step, validate)
@@ -153,8 +153,8 @@ class Trainer:
         packer = Packer(self.tokenizer, GRID, per_scene=1)
         words = self.model.get_input_embeddings()
         projector = self.model.model.multi_modal_projector
-        # The symbolic tokens are about 0.05 in size and the tower's features about 6: with the usual initialisation the
-        # first outputs are so far off that every hidden unit dies on the way.
+        # Symbolic tokens are about 0.05 in size and the tower's features about 6: with the usual initialisation the
+        # first outputs are so far off that every hidden unit dies.
         nn.init.normal_(projector.linear_1.weight, std=0.012)
         nn.init.normal_(projector.linear_2.weight, std=0.003)
         see = self._maybe_compile(lambda pixels: self._see(pixels)[0])
@@ -169,7 +169,7 @@ class Trainer:
         self._run("align", steps, 2e-3, step, None)
 
     def joint(self, steps: int, size: int) -> None:
-        """Stage 4: questions about rendered pictures; the tower's own objectives stay on at low weight."""
+        """Stage 4: questions about rendered pictures; the objectives of the tower continue at low weight."""
         packer = Packer(self.tokenizer, GRID)
         words = self.model.get_input_embeddings()
         projector = self.model.model.multi_modal_projector
@@ -198,7 +198,7 @@ class Trainer:
 
         self._run("joint", steps, 6e-4, step, validate)
 
-    # -- plumbing ------------------------------------------------------------------------------------------------
+    # -- the loop ------------------------------------------------------------------------------------------------
 
     def _validate(
         self, packer: Packer, size: int, pixels: bool, choose: Callable[[Batch], torch.Tensor]
@@ -212,7 +212,7 @@ class Trainer:
         return scores | {"mean": sum(scores.values()) / len(scores)}
 
     def _run(self, stage: str, steps: int, rate: float, step: Callable, validate: Callable | None) -> None:
-        """The loop all stages share: AdamW, warm-up and cosine, clipping; a log row and a checkpoint now and then."""
+        """The loop of all stages: AdamW, warm-up and cosine, clipping; log rows, validation and checkpoints."""
         optimiser, parameters = self._optimiser(stage, rate)
         start, recent = time.time(), []
         for i in range(steps):
@@ -228,7 +228,9 @@ class Trainer:
             last = i + 1 == steps
             if (i + 1) % 100 == 0 or last:
                 row = {"stage": stage, "step": i + 1, "minutes": round((time.time() - start) / 60, 2)}
-                row |= {name: round(sum(one[name] for one in recent) / len(recent), 4) for name in losses}
+                row |= {
+                    name: round(sum(step_losses[name] for step_losses in recent) / len(recent), 4) for name in losses
+                }
                 if validate is not None and ((i + 1) % 200 == 0 or last):
                     with torch.no_grad():
                         row["validation"] = {kind: round(share, 4) for kind, share in validate(i).items()}
@@ -239,7 +241,7 @@ class Trainer:
         (self.folder / f"{stage}.done").touch()
 
     def _optimiser(self, stage: str, rate: float) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
-        """AdamW over the stage's parameters alone; everything else is frozen."""
+        """AdamW over the stage's parameters; all others are frozen."""
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
         parameters = [parameter.requires_grad_(True) for parameter in self.parts[stage].parameters()]
@@ -260,22 +262,21 @@ class Trainer:
         save_file(state, self.folder / f"{stage}.safetensors")
 
     def load(self, stage: str) -> None:
-        """Take a stage's weights from the work folder."""
+        """Load a stage's weights from the work folder."""
         self.parts[stage].load_state_dict(load_file(self.folder / f"{stage}.safetensors"))
 
 
 def _alignment(visual: torch.Tensor, target: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """How far projected tokens (B, N, D) are from the symbolic ones, relative to their variance; objects count most."""
+    """Squared error of projected tokens (B, N, D) against the symbolic ones, relative to their variance.
+
+    Patches of objects count most.
+    """
     error = (visual - target).square().mean(-1) / target.var()
     return (error * (0.2 + ~batch.empty)).mean()
 
 
-def _stages(wanted: str) -> Iterator[str]:
-    yield from STAGES if wanted == "all" else wanted.split(",")
-
-
 def main() -> None:
-    """Run the stages that the command line asks for and that are not done yet."""
+    """Run the stages that the command line names and that are not done yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("demo-training"), help="checkpoints and logs")
     parser.add_argument(
@@ -295,7 +296,7 @@ def main() -> None:
     for stage in STAGES:
         if (options.work / f"{stage}.done").exists():
             trainer.load(stage)
-    for stage in _stages(options.stage):
+    for stage in STAGES if options.stage == "all" else options.stage.split(","):
         if not (options.work / f"{stage}.done").exists():
             getattr(trainer, stage)(steps[stage], options.size)
     if options.out is not None:

@@ -70,7 +70,7 @@ def answer_by_hiding(
 def _forward(family: Family, prompt: Prompt, asked: int) -> torch.Tensor:
     """Hidden states (1, L, E); what comes after the first ``asked`` tokens was generated and looks back only."""
     more = family.prefill_inputs(prompt)
-    if "paligemma" in family.model_types:  # 0 is the type of a prompt that sees itself, 1 that of an answer
+    if family.model_type == "paligemma":  # 0 is the type of a prompt that sees itself, 1 that of an answer
         more["token_type_ids"][:, asked:] = 1
     return family.decoder(
         inputs_embeds=prompt.embeds.clone(),
@@ -102,5 +102,5 @@ def _longer(family: Family, prompt: Prompt, token: int) -> Prompt:
         attention_mask=torch.nn.functional.pad(prompt.attention_mask, (0, 1), value=1),
         positions=torch.cat([prompt.positions, prompt.positions[..., -1:] + 1], -1),
         visual=torch.nn.functional.pad(prompt.visual, (0, 1)),
-        row=torch.nn.functional.pad(prompt.row, (0, 1), value=-1),
+        embedding_index=torch.nn.functional.pad(prompt.embedding_index, (0, 1), value=-1),
     )

@@ -142,7 +142,7 @@ def measured(family: Family, filled: Sequence[KeyValues], start: float, times: S
 def _kept(prompt: Prompt, tokens: VisualTokens, last: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Each image's origins (K, 2) of the visual tokens that the last layer sees, ``last`` (B, L) bool."""
     seen = torch.zeros(sum(map(len, tokens.origin)), dtype=torch.bool)
-    seen[prompt.row[last]] = True
+    seen[prompt.embedding_index[last]] = True
     parts = seen.split([len(origin) for origin in tokens.origin])
     return tuple(origin.cpu()[part] for origin, part in zip(tokens.origin, parts, strict=True))
 

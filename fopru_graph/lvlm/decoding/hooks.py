@@ -17,7 +17,7 @@ import torch
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.kept import Cuts
 from fopru_graph.lvlm.decoding.masks import shortened_mask
-from fopru_graph.lvlm.families.capture_qk import tap_attention
+from fopru_graph.lvlm.families.capture_qk import capture_qk
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.loading.compat import cache_argument
 
@@ -35,7 +35,7 @@ def pruned(family: Family, cuts: Cuts) -> Iterator[None]:
     hooks = _Hooks(family, cuts)
     with contextlib.ExitStack() as stack:
         for first in cuts.layers:
-            stack.enter_context(tap_attention(family.layers[first - 1].self_attn, partial(hooks.keep_attention, first)))
+            stack.enter_context(capture_qk(family.layers[first - 1].self_attn, partial(hooks.keep_attention, first)))
         for index, layer in enumerate(family.layers):
             if cuts.layers and index >= cuts.layers[0]:
                 hook = layer.register_forward_pre_hook(partial(hooks.shorten, index), with_kwargs=True)

@@ -64,13 +64,13 @@ class Cuts:
 
     def __init__(self, family: Family, pruners: Sequence[InLLMPruner], prompt: Prompt) -> None:
         check_pruners(family, pruners)
-        self._visual, self._text = prompt.visual, prompt.text
+        self._visual, self._text = prompt.visual, prompt.text_counts
         self._pruners: dict[int, list[InLLMPruner]] = {}
         for pruner in sorted(pruners, key=lambda p: p.layer):
             self._pruners.setdefault(pruner.layer, []).append(pruner)
         batch, length = prompt.visual.shape
         everything = torch.arange(length, device=prompt.visual.device).expand(batch, -1)
-        self._kept = {0: KeptPositions(everything, prompt.attention_mask.bool(), prompt.padded, prompt.seen)}
+        self._kept = {0: KeptPositions(everything, prompt.attention_mask.bool(), prompt.padded, prompt.visual_counts)}
 
     @property
     def layers(self) -> list[int]:

@@ -18,7 +18,7 @@ import torch
 
 from fopru_graph.lvlm.decoding.masks import kernel_mask, key_positions, query_positions, sliding_windows
 from fopru_graph.lvlm.decoding.runner import DecoderRunner, KeyValues
-from fopru_graph.lvlm.families.capture_qk import tap_attention
+from fopru_graph.lvlm.families.capture_qk import capture_qk
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.loading.compat import cache_argument
 
@@ -92,7 +92,7 @@ class SegmentRunner(DecoderRunner):
             rotary = self.family.language_model.rotary_emb(hidden, positions[:, known:])
             queries = query_positions(positions, real, self._position)[:, known:]
             mask = partial(self._mask, segment, queries, hidden.dtype)
-            tap = tap_attention(segment.layers[-1].self_attn, lambda *inputs: attention.append(inputs))
+            tap = capture_qk(segment.layers[-1].self_attn, lambda *inputs: attention.append(inputs))
             with contextlib.nullcontext() if segment is self.segments[-1] else tap:
                 hidden = segment.run(hidden, positions[:, known:], rotary, self, mask)
         return self._logits(hidden)

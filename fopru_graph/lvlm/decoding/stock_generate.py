@@ -59,7 +59,7 @@ def stock_generate(
     """
     if isinstance(family.processor, PartsProcessor):
         raise UserError(
-            f"transformers' own processor of {family.model_types[0]} does not load here: {family.processor.lacks}",
+            f"transformers' own processor of {family.model_type} does not load here: {family.processor.lacks}",
             "install what it asks for, often torchvision; pipelines without StockGenerate do without it",
         )
     begin = time.perf_counter()

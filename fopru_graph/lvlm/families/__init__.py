@@ -1,1 +1,1 @@
-"""Model families, one file each; `registry` finds the family that serves a checkpoint and loads it when needed."""
+"""Model families, one file each; `registry` lists them and finds the family that serves a checkpoint."""

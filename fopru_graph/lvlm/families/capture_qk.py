@@ -1,7 +1,7 @@
-"""Read the queries and keys of one attention module while every layer keeps its own fast kernel.
+"""Capture the queries and keys of one attention module while every layer keeps its fast kernel.
 
-Only the tapped module gets a copy of its config that names our attention function; that function hands q and k to a
-callback and then calls the kernel the model really uses. Masks are built from the model's own config and stay right.
+Only the captured module gets a copy of its config, which names our attention function. That function hands q and k to
+a callback and then calls the kernel that the model uses. Masks are built from the model's config, so they stay right.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
-_NAME = "fopru_graph_tap"
-_taps: dict[int, tuple[str, Callable[[torch.Tensor, torch.Tensor, float, Any], None]]] = {}
+CaptureCallback = Callable[[torch.Tensor, torch.Tensor, float, Any], None]
 
-TapCallback = Callable[[torch.Tensor, torch.Tensor, float, Any], None]
+_NAME = "fopru_graph_capture"
+_captured: dict[int, tuple[str, CaptureCallback]] = {}  # by the module's id: its kernel and the callback
 
 
-def _tapped_attention(
+def _capturing_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -29,7 +29,7 @@ def _tapped_attention(
     attention_mask: Any,  # some modules pass it by this name
     **options: Any,
 ) -> Any:
-    kernel, callback = _taps[id(module)]
+    kernel, callback = _captured[id(module)]
     scale = options.get("scaling")
     callback(query, key, query.shape[-1] ** -0.5 if scale is None else scale, attention_mask)
     eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
@@ -37,28 +37,32 @@ def _tapped_attention(
     return attend(module, query, key, value, attention_mask, **options)
 
 
-AttentionInterface.register(_NAME, _tapped_attention)
+AttentionInterface.register(_NAME, _capturing_attention)
 
 
 @contextlib.contextmanager
-def tap_attention(module: torch.nn.Module, callback: TapCallback) -> Iterator[None]:
+def capture_qk(module: torch.nn.Module, callback: CaptureCallback) -> Iterator[None]:
     """Call ``callback(query, key, scale, mask)`` in every forward of ``module`` inside the ``with`` block.
 
     ``query`` is (B, H, L, d) and ``key`` (B, G, L, d), after rotary embedding and cache update. The module is as before
-    when the block ends, whatever happens in it. A module is tapped once at a time.
+    when the block ends, also after an exception. Example::
+
+        calls = []
+        with capture_qk(layer.self_attn, lambda *call: calls.append(call)):
+            model(**inputs)
 
     Raises:
-        RuntimeError: the module is tapped already.
+        RuntimeError: the module is captured already.
     """
-    if id(module) in _taps:
+    if id(module) in _captured:
         raise RuntimeError(f"{type(module).__name__} is tapped already; a model serves one run at a time")
     config = module.config
-    tapped = copy.copy(config)
-    tapped._attn_implementation = _NAME
-    _taps[id(module)] = (config._attn_implementation, callback)
-    module.config = tapped
+    capturing = copy.copy(config)
+    capturing._attn_implementation = _NAME
+    _captured[id(module)] = (config._attn_implementation, callback)
+    module.config = capturing
     try:
         yield
     finally:
         module.config = config
-        del _taps[id(module)]
+        del _captured[id(module)]

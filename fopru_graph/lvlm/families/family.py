@@ -1,4 +1,4 @@
-"""The interface between pipelines and a family of models. A further family is one file in `families/`."""
+"""The interface between pipelines and a family of models. Adding a family means adding one file beside this one."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from typing import Any, ClassVar
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.loading.device import home_of
-from fopru_graph.values import Image, ModelSizes, Selection, TileAttention, Video, VisionFeatures, VisualTokens
+from fopru_graph.values import Image, ModelSizes, Selection, Tile, TileAttention, Video, VisionFeatures, VisualTokens
 
 
 class Family(ABC):
-    """One loaded model with its processor; the vision side is each family's own, the language side is shared.
+    """A loaded model with its processor. Each family has its own vision side; the language side is shared.
 
     Attributes:
-        model_types: values of ``config.model_type`` that the family serves.
-        auto_class: name of the stock transformers class that loads it.
-        model: the stock model; typed loosely, as transformers has no types for a model's parts that hold everywhere.
+        model_type: transformers' ``config.model_type``, set by `registry.register_family`.
+        auto_class: name of the stock transformers class that loads the model.
+        model: the stock model, untyped, as transformers types no part that all models have.
         processor: the stock processor.
-        lock: held by every run on the model, because taps and hooks sit on its modules for the time of a forward.
-        steps: decoding steps of fixed shape, kept for prompts of the same shape (`static`).
-        uncapturable: a step could not be captured as a CUDA graph; it is not tried again.
-        last_prompt: its keys and values, kept for the next question about the same image (`prefix`).
+        lock: held by every run on the model, because hooks sit on its modules during a forward.
+        steps: decoding steps of fixed shape, reused by prompts of the same shape (`decoding.captured`).
+        uncapturable: capturing a step as a CUDA graph failed, so it is not tried again.
+        last_prompt: keys and values of the last prompt, for prefix caching (`decoding.prefix_cache`).
     """
 
-    model_types: ClassVar[tuple[str, ...]]
+    model_type: ClassVar[str]
     auto_class: ClassVar[str]
 
     def __init__(self, model: Any, processor: Any) -> None:
@@ -39,22 +38,72 @@ class Family(ABC):
         self.forget()
 
     def forget(self) -> None:
-        """Free what is kept between runs to make the next one faster."""
+        """Free what earlier runs left to make later ones faster."""
         self.steps: OrderedDict[Any, Any] = OrderedDict()
         self.last_prompt: Any = None
 
-    # -- vision side: each family's own --------------------------------------------------------------------------
+    # -- where the stock model keeps its parts -------------------------------------------------------------------
+
+    tower_path: ClassVar[str] = "model.vision_tower"
+    projector_path: ClassVar[str] = "model.multi_modal_projector"
+    language_model_path: ClassVar[str] = "model.language_model"
+    decoder_path: ClassVar[str | None] = None  # a module around the language model that makes its masks
+    tower_layers_path: ClassVar[str] = "encoder.layers"  # inside the tower
+    attention_name: ClassVar[str] = "self_attn"  # of the attention module inside a tower layer
+
+    @property
+    def tower(self) -> Any:
+        """The stock vision tower."""
+        return self.model.get_submodule(self.tower_path)
+
+    @property
+    def tower_layers(self) -> Any:
+        """The layers of the vision tower, in order."""
+        return self.tower.get_submodule(self.tower_layers_path)
+
+    @property
+    def projector(self) -> Any:
+        """The module between vision tower and language model."""
+        return self.model.get_submodule(self.projector_path)
+
+    @property
+    def language_model(self) -> Any:
+        """The stock decoder stack, without the output head."""
+        return self.model.get_submodule(self.language_model_path)
+
+    @property
+    def layers(self) -> Any:
+        """The decoder layers, in order."""
+        return self.language_model.layers
+
+    @property
+    def decoder(self) -> Any:
+        """The stock module that takes embedded prompts: the decoder stack, or the module around it that makes masks."""
+        return self.model.get_submodule(self.decoder_path or self.language_model_path)
+
+    def attention_module(self, layer: int) -> Any:
+        """The attention module of a layer of the vision tower."""
+        return getattr(self.tower_layers[layer], self.attention_name)
+
+    @property
+    def captured_module(self) -> Any:
+        """The attention module whose queries and keys score the visual tokens."""
+        return self.attention_module(self.scored_layer)
+
+    # -- vision side: each family has its own --------------------------------------------------------------------
+
+    prefix: int = 0  # tokens (CLS, registers) before a tile's patches
 
     @abstractmethod
     def encode(self, images: Sequence[Image | Video]) -> VisionFeatures:
-        """Run the vision tower over all tiles of ``images`` and note the attention of the layer that is read.
+        """Run the vision tower over all tiles of ``images`` and capture the attention of the scored layer.
 
         Raises:
             UserError: there is no image, or the checkpoint names a layer that the tower does not have.
         """
 
     def encode_together(self, images: Sequence[Image | Video]) -> VisionFeatures:
-        """As `encode`, for images of one prompt; another thing only where the model treats several otherwise than one.
+        """Encode images of one prompt. Override only if the model encodes several pictures of one prompt differently.
 
         Raises:
             UserError: as for `encode`.
@@ -63,25 +112,49 @@ class Family(ABC):
 
     @abstractmethod
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:
-        """The selected visual tokens (all, if None) in the language model's space.
+        """The selected visual tokens (None for all) in the language model's space.
 
         Raises:
             UserError: the selection was made for other tiles.
         """
 
     def attention_above(self, features: VisionFeatures) -> tuple[TileAttention, ...]:
-        """Each tile's attention in the encoder layer above the one that is read, whose input its features are.
+        """Each tile's attention in the encoder layer above the one that is read, computed from the tile's features.
 
         Raises:
-            UserError: the family cannot tell, or the layer that is read is the last.
+            UserError: the family cannot compute it, or the projector reads the last layer.
         """
         raise UserError(
-            f"{self.model_types[0]} cannot tell the attention of the encoder layer above the one that is read",
+            f"{self.model_type} cannot tell the attention of the encoder layer above the one that is read",
             "leave AttentionAbove out: wire its readers to VisionEncode",
         )
 
-    def chosen(self, features: VisionFeatures, selection: Selection | None) -> list[torch.Tensor]:
-        """The kept indices (K,) of every tile, on its features' device."""
+    @property
+    def run_layers(self) -> int:
+        """How many layers of the vision tower run."""
+        return len(self.tower_layers)
+
+    @property
+    def scored_layer(self) -> int:
+        """The tower layer whose attention scores visual tokens: the one whose output the projector reads."""
+        return len(self.tower_layers) - 1
+
+    @property
+    def tower_width(self) -> int:
+        """Elements of a token that take part in the tower's attention."""
+        return int(self.tower.config.hidden_size)
+
+    @property
+    def patches(self) -> int:
+        """Patches that are merged into one visual token."""
+        return 1
+
+    def kept_indices(self, features: VisionFeatures, selection: Selection | None) -> list[torch.Tensor]:
+        """The kept indices (K,) of every tile, on the device of its features.
+
+        Raises:
+            UserError: the selection was made for other tiles.
+        """
         if selection is None:
             return [torch.arange(len(tile.features), device=tile.features.device) for tile in features.tiles]
         if selection.counts != features.counts:
@@ -92,137 +165,95 @@ class Family(ABC):
         pairs = zip(features.tiles, selection.indices, strict=True)
         return [index.to(tile.features.device) for tile, index in pairs]
 
+    def vision_features(
+        self,
+        tiles: Sequence[Tile],
+        pixels: Sequence[torch.Tensor],
+        image_sizes: Sequence[Sequence[int]],
+        preprocess_ms: float,
+        **more: Any,
+    ) -> VisionFeatures:
+        """Encoded ``tiles`` and their ``pixels`` (3, H, W), normalised as the processor says."""
+        processor = self.processor.image_processor
+        mean, std = tuple(processor.image_mean), tuple(processor.image_std)
+        sizes = tuple((size[0], size[1]) for size in image_sizes)
+        return VisionFeatures(tuple(tiles), tuple(pixels), mean, std, sizes, preprocess_ms, **more)
+
     def model_sizes(self) -> ModelSizes:
-        """The model's sizes, from which the arithmetic of a run follows; counted from its weights."""
-        layers, config = list(self.tower_layers), self.language_model.config
-        run = self.run_layers
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        embedding = matrices(self.tower) - matrices(*layers)
+        """The sizes that FLOPs and bytes of a run follow from, counted from the model's weights."""
+        tower_layers, config = list(self.tower_layers), self.language_model.config
+        head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return ModelSizes(
-            tower_weights=matrices(*layers[:run]),
-            tower_layers=run,
-            whole_tower=(matrices(*layers), len(layers)),
+            tower_weights=count_weights(*tower_layers[: self.run_layers]),
+            tower_layers=self.run_layers,
+            whole_tower=(count_weights(*tower_layers), len(tower_layers)),
             tower_width=self.tower_width,
-            patch_weights=embedding,
+            patch_weights=count_weights(self.tower) - count_weights(*tower_layers),
             prefix=self.prefix,
             patches=self.patches,
-            projector_weights=matrices(self.projector),
+            projector_weights=count_weights(self.projector),
             layers=len(self.layers),
-            layer_weights=matrices(*self.layers) // len(self.layers),
+            layer_weights=count_weights(*self.layers) // len(self.layers),
             width=config.hidden_size,
             inner=config.intermediate_size,
-            query_width=config.num_attention_heads * head,
-            head_weights=matrices(self.model.lm_head),
-            step_bytes=stored(self.layers, self.language_model.norm, self.model.lm_head),
+            query_width=config.num_attention_heads * head_size,
+            head_weights=count_weights(self.model.lm_head),
+            step_bytes=count_bytes(self.layers, self.language_model.norm, self.model.lm_head),
         )
-
-    prefix: int = 0  # tokens (CLS, registers) that come before a tile's patches
-    patches: int = 1  # that are merged into one visual token
-    attention_name: str = "self_attn"  # of the attention module in a layer of the tower
-
-    @property
-    def tower(self) -> Any:
-        """The stock vision tower."""
-        return self.model.model.vision_tower
-
-    @property
-    def tower_layers(self) -> Any:
-        """Its layers, in order."""
-        return self.tower.encoder.layers
-
-    @property
-    def run_layers(self) -> int:
-        """How many of them are run."""
-        return len(self.tower_layers)
-
-    @property
-    def scored_layer(self) -> int:
-        """The layer whose attention scores the tokens: the last one, unless the projector reads another's output."""
-        return len(self.tower_layers) - 1
-
-    @property
-    def tapped(self) -> Any:
-        """The attention module of the layer that scores."""
-        return self.attention_module(self.scored_layer)
-
-    def attention_module(self, layer: int) -> Any:
-        """The attention module of a layer of the tower."""
-        return getattr(self.tower_layers[layer], self.attention_name)
-
-    @property
-    def tower_width(self) -> int:
-        """Elements of a token that take part in its attention."""
-        return int(self.tower.config.hidden_size)
-
-    @property
-    def projector(self) -> Any:
-        """The module between tower and language model."""
-        return self.model.model.multi_modal_projector
 
     # -- prompts -------------------------------------------------------------------------------------------------
 
-    first_position: int = 0  # of a prompt's first token, where positions are numbered anew
-    line_end_id: int | None = None  # a token of the markup that goes when no visual token of its line is left
-    video_placeholder: str | None = None  # what the chat template writes for a video; None to call it an image there
+    first_position: int = 0  # of a prompt's first token, if positions are renumbered
+    line_end_id: int | None = None  # a token of the markup that is dropped with the last visual token of its line
+    video_placeholder: str | None = None  # what the chat template writes for a video; None: a video is called an image
 
     @property
     def placeholder(self) -> str:
         """The text that stands for an image in the chat template's output."""
         return str(self.processor.tokenizer.decode([self.image_token_id]))
 
-    def template(self, prompt: str, images: int) -> str | None:
-        """The prompt in the family's own form, for those without a chat template; None for LLaVA's plain one."""
+    def template(self, prompt: str) -> str | None:
+        """The prompt in the family's format if it has no chat template; None for LLaVA's plain one."""
         return None
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of a whole prompt, the first token included."""
+        """Token ids of a whole prompt, with the first token that a text begins with."""
         tokenizer = self.processor.tokenizer
         begins = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)  # some templates write it
         ids: list[int] = tokenizer(text, add_special_tokens=not begins).input_ids
         return ids
 
     def positions(self, ids: Sequence[int], grids: Sequence[tuple[int, int, int]]) -> torch.Tensor | None:
-        """Positions (P, L) of a whole, unpruned prompt, kept by the tokens that are left; None to number these anew.
+        """Positions (P, L) of the whole, unpruned prompt, which kept tokens keep; None to renumber kept tokens.
 
-        ``grids`` are the (frames, h, w) of its images.
+        ``grids`` are the (frames, h, w) of the prompt's images.
         """
         return None
 
     # -- language side -------------------------------------------------------------------------------------------
 
-    @property
-    def decoder(self) -> Any:
-        """The stock module that takes embedded prompts: the decoder stack, or what makes its masks around it."""
-        return self.language_model
-
     def prefill_inputs(self, prompt: Any) -> dict[str, Any]:
-        """What the decoder wants for a `prompt.Prompt` besides embeddings, mask, positions and cache."""
+        """What the decoder needs for a `prompt.Prompt` besides embeddings, mask, positions and cache."""
         return {}
 
     @property
     def first_cut(self) -> int:
-        """The lowest layer from which on visual tokens may be dropped inside the language model."""
+        """The first decoder layer from which on visual tokens may be dropped."""
         return 1
 
     @property
-    def language_model(self) -> Any:
-        """The stock decoder stack (without the output head)."""
-        return self.model.model.language_model
-
-    @property
-    def layers(self) -> Any:
-        """The decoder layers, in order."""
-        return self.language_model.layers
-
-    @property
     def image_token_id(self) -> int:
-        """The placeholder that stands for one visual token in the prompt."""
+        """The placeholder of one visual token in the prompt."""
         return int(self.model.config.image_token_id)
 
     @property
     def device(self) -> torch.device:
         """Where prompts enter the language model."""
-        return home_of(self.model.get_input_embeddings())
+        return execution_device(self.model.get_input_embeddings())
+
+    def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy where prompts enter the language model, see `copy_to`."""
+        return copy_to(tensor, self.device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -253,7 +284,7 @@ def read_layer(named: Any, depth: int) -> int:
     """The encoder layer whose output ``vision_feature_layer`` names: ``hidden_states[i]`` is that of layer ``i − 1``.
 
     Raises:
-        UserError: it names no layer of ``depth``, or several where the model reads one.
+        UserError: it names none of the ``depth`` layers, or several although the model reads one.
     """
     index = depth if not isinstance(named, int) else named - 1 if named >= 0 else depth + named
     if not 0 <= index < depth:
@@ -264,12 +295,28 @@ def read_layer(named: Any, depth: int) -> int:
     return index
 
 
-def matrices(*modules: Any) -> int:
+def count_weights(*modules: Any) -> int:
     """Weights of all matrices and convolutions in the modules: those that multiply every token."""
     linear = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Conv3d)
     return sum(part.weight.numel() for module in modules for part in module.modules() if isinstance(part, linear))
 
 
-def stored(*modules: Any) -> int:
+def count_bytes(*modules: Any) -> int:
     """Bytes of all weights of the modules."""
     return sum(weight.numel() * weight.element_size() for module in modules for weight in module.parameters())
+
+
+def execution_device(module: torch.nn.Module) -> torch.device:
+    """Where a module computes: on its weights' device, or where accelerate brings offloaded weights for a call."""
+    for part in module.modules():
+        device = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
+        if device is not None:
+            return torch.device(device if not isinstance(device, int) else f"cuda:{device}")
+    return next(iter(module.parameters())).device
+
+
+def copy_to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy on ``device`` that the host does not wait for (through pinned memory on CUDA)."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

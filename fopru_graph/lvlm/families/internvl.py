@@ -2,65 +2,65 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import cached_property
-from typing import Any
-
 import PIL.Image
 import torch
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from fopru_graph.lvlm.families.family import read_layer
-from fopru_graph.lvlm.families.merging import MergingFamily, Prepared
+from fopru_graph.lvlm.families.merging import Grid, MergingFamily, Prepared, TilePosition
+from fopru_graph.lvlm.families.registry import register_family
 
 
+@register_family(
+    "internvl",
+    checkpoints=("OpenGVLab/InternVL3-1B-hf", "OpenGVLab/InternVL3-8B-hf"),
+    tokens="256 a tile, up to 12 tiles and a thumbnail: 3328; 256 a video frame",
+    video=True,
+)
 class InternVL(MergingFamily):
     """`InternVLForConditionalGeneration`, e.g. ``OpenGVLab/InternVL3-1B-hf``.
 
-    A picture is cut into up to ``max_patches`` tiles in the grid that is closest to its shape; a thumbnail of the whole
-    comes last, where there is more than one. All stand between one pair of ``<img>`` and ``</img>``. A frame of a video
-    is one tile, with its number and its own pair.
+    A picture is cut into up to ``max_patches`` tiles, in the grid closest to its shape; if there are several, a
+    thumbnail of the whole follows. All of them stand between one pair of ``<img>`` and ``</img>``. A frame of a video
+    is one tile, with its number and a pair of its own.
     """
 
-    model_types = ("internvl",)
     auto_class = "InternVLForConditionalGeneration"
     prefix = 1  # CLS
+    tower_layers_path = "encoder.layer"
     attention_name = "attention"
 
     @property
-    def tower_layers(self) -> Any:
-        """See `Family.tower_layers`."""
-        return self.tower.encoder.layer
-
-    @cached_property
-    def patches(self) -> int:  # type: ignore[override]
-        """Patches merged into one visual token."""
-        return round(1 / self.model.config.downsample_ratio) ** 2
+    def merge_side(self) -> int:
+        return round(1 / self.model.config.downsample_ratio)
 
     @property
     def scored_layer(self) -> int:
         """See `Family.scored_layer`; the stock model reads one layer."""
         return read_layer(self.model.config.vision_feature_layer, len(self.tower_layers))
 
-    def patch_groups(self, grid: tuple[int, int]) -> torch.Tensor | None:
+    def patch_groups(self, grid: Grid) -> torch.Tensor:
         """See `MergingFamily.patch_groups`; the stock shuffle moves patch numbers (1, H, W, 1)."""
-        core, ratio = self.model.model, self.model.config.downsample_ratio
-        high, wide = (round(side / ratio) for side in grid)
+        high, wide = (side * self.merge_side for side in grid)
         numbers = torch.arange(high * wide).view(1, high, wide, 1)
-        units: torch.Tensor = core.pixel_shuffle(numbers, scale_factor=ratio).view(-1, self.patches)
-        return units
+        ratio = self.model.config.downsample_ratio
+        groups: torch.Tensor = self.model.model.pixel_shuffle(numbers, scale_factor=ratio).view(-1, self.patches)
+        return groups
 
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
-        """See `MergingFamily.prepare`; the stock processor asks for tiles, whatever the checkpoint's default is."""
+        """See `MergingFamily.prepare`; like the stock processor it cuts tiles, whatever the checkpoint's default is."""
         batch = self.processor.image_processor(pictures, crop_to_patches=True, return_tensors="pt")
-        counts = [int(count) for count in batch["num_patches"]]
-        tile = self._tile(batch["pixel_values"])
-        prepared = self._prepared(batch["pixel_values"], counts, [self._between(tile * count) for count in counts])
-        pairs = zip(pictures, counts, strict=True)
-        return replace(prepared, tile_positions=tuple(at for picture, n in pairs for at in self._places(picture, n)))
+        pixels, counts = batch["pixel_values"], [int(count) for count in batch["num_patches"]]
+        markup = [self._markup(pixels, count) for count in counts]
+        positions = [
+            position
+            for picture, count in zip(pictures, counts, strict=True)
+            for position in self._tile_positions(picture, count)
+        ]
+        return Prepared({"pixel_values": pixels}, pixels, counts, markup, positions)
 
-    def _places(self, picture: PIL.Image.Image, count: int) -> list[tuple[int, int] | None]:
-        """The (row, column) of each of a picture's tiles; the thumbnail, and a picture that is one tile, have none."""
+    def _tile_positions(self, picture: PIL.Image.Image, count: int) -> list[TilePosition]:
+        """The (row, column) of each of a picture's tiles; None for the thumbnail and for a picture of one tile."""
         processor = self.processor.image_processor
         columns, rows = get_optimal_tiled_canvas(
             (picture.height, picture.width),
@@ -72,37 +72,15 @@ class InternVL(MergingFamily):
         return [*(divmod(tile, columns) for tile in range(tiles)), *[None] * (count - tiles)]
 
     def prepare_videos(self, videos: list[list[PIL.Image.Image]]) -> Prepared:
-        """See `MergingFamily.prepare_videos`."""
         frames = [frame for video in videos for frame in video]
         pixels = self.processor.image_processor(frames, crop_to_patches=False, return_tensors="pt")["pixel_values"]
-        single, counts = self._between(self._tile(pixels)), [len(video) for video in videos]
-        lines = [[f"Frame{i + 1}: {single}" for i in range(count)] for count in counts]
-        return self._prepared(pixels, counts, ["\n".join(one) for one in lines])
+        counts, frame_markup = [len(video) for video in videos], self._markup(pixels, 1)
+        markup = ["\n".join(f"Frame{i + 1}: {frame_markup}" for i in range(count)) for count in counts]
+        return Prepared({"pixel_values": pixels}, pixels, counts, markup)
 
-    def _prepared(self, pixels: torch.Tensor, counts: list[int], markup: list[str]) -> Prepared:
-        """Tiles (T, 3, H, W), ``counts`` of them an image or video."""
-        return Prepared(
-            inputs={"pixel_values": pixels},
-            grids=(self._grid(pixels),) * len(pixels),
-            owners=tuple(image for image, count in enumerate(counts) for _ in range(count)),
-            pixels=tuple(pixels),
-            markup=tuple(markup),
-        )
-
-    def _grid(self, pixels: torch.Tensor) -> tuple[int, int]:
-        """Visual tokens (h, w) of a tile (…, H, W)."""
-        config = self.model.config
-        high, wide = config.vision_config.patch_size
-        ratio = config.downsample_ratio
-        return round(pixels.shape[-2] // high * ratio), round(pixels.shape[-1] // wide * ratio)
-
-    def _tile(self, pixels: torch.Tensor) -> str:
-        """The placeholders of one tile."""
-        high, wide = self._grid(pixels)
-        return self.placeholder * (high * wide)
-
-    def _between(self, tokens: str) -> str:
-        """Placeholders between the tokens that begin and end a picture."""
-        tokenizer = self.processor.tokenizer
+    def _markup(self, pixels: torch.Tensor, tiles: int) -> str:
+        """The placeholders of so many tiles, between the tokens that begin and end a picture."""
+        tokenizer, (high, wide) = self.processor.tokenizer, self.grid_of(pixels)
         begin = getattr(tokenizer, "start_image_token", "<img>")
-        return f"{begin}{tokens}{getattr(tokenizer, 'end_image_token', '</img>')}"
+        end = getattr(tokenizer, "end_image_token", "</img>")
+        return f"{begin}{self.placeholder * (high * wide * tiles)}{end}"

@@ -1,6 +1,6 @@
-"""What families share whose projector merges patches: all rows are projected by the stock model, then some are dropped.
+"""Shared by families whose projector merges patches: the stock model projects all visual tokens, then some are dropped.
 
-Their projectors work on every visual token by itself, so dropping after projecting changes nothing but a little time.
+Their projectors work on each visual token by itself, so dropping after projecting changes no value.
 """
 
 from __future__ import annotations
@@ -15,151 +15,162 @@ import PIL.Image
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.families.capture_qk import tap_attention
-from fopru_graph.lvlm.families.family import Family
-from fopru_graph.lvlm.inputs.resolution import shrunken
-from fopru_graph.lvlm.loading.device import home_of, to_device
+from fopru_graph.lvlm.families.capture_qk import capture_qk
+from fopru_graph.lvlm.families.family import Family, copy_to, execution_device
+from fopru_graph.lvlm.inputs.images import shrink
 from fopru_graph.values import Image, Selection, Tile, TileAttention, Video, VisionFeatures, VisualTokens
+
+Grid = tuple[int, int]  # (h, w) of a tile, in visual tokens
+TilePosition = tuple[int, int] | None  # see `Tile.tile_position`
+CapturedCall = tuple[torch.Tensor, torch.Tensor, float]  # query, key and scale of one call of the captured module
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """Pictures ready for the stock model.
 
-    ``inputs`` are keyword arguments of ``get_image_features``; ``grids`` holds each tile's (h, w) in visual tokens and
-    ``owners`` its image; ``pixels`` a (3, H, W) float tensor a tile, for pictures of what was kept; ``markup`` the text
-    that stands for each image in the prompt; ``tile_positions`` each tile's (row, column) in its picture's grid of
-    tiles, None for one that shows all of it, or nothing where no picture is cut.
+    ``inputs`` are keyword arguments of ``get_image_features``. For each image, ``tile_counts`` is its number of tiles
+    and ``markup`` the text that stands for it in the prompt. For each tile, ``pixels`` holds a (3, H, W) float tensor
+    and ``tile_positions`` its (row, column) in its picture's grid of tiles, None for a tile that shows all of it; no
+    positions if no picture is cut.
     """
 
     inputs: dict[str, Any]
-    grids: tuple[tuple[int, int], ...]
-    owners: tuple[int, ...]
-    pixels: tuple[torch.Tensor, ...]
-    markup: tuple[str, ...]
-    tile_positions: tuple[tuple[int, int] | None, ...] = ()
+    pixels: Sequence[torch.Tensor]
+    tile_counts: Sequence[int]
+    markup: Sequence[str]
+    tile_positions: Sequence[TilePosition] = ()
 
 
 class MergingFamily(Family):
-    """A family whose visual tokens are rows of the stock ``get_image_features``, tile by tile."""
+    """A family whose visual tokens come from the stock ``get_image_features``, tile by tile."""
 
     @abstractmethod
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
         """Preprocess pictures without torchvision."""
 
     def prepare_videos(self, videos: list[list[PIL.Image.Image]]) -> Prepared:
-        """Preprocess videos, given as lists of frames; a frame (or what the model merges of several) is a tile.
+        """Preprocess videos, given as lists of frames; a frame, or what the model merges of several, is a tile.
 
         Raises:
-            UserError: the family has no videos.
+            UserError: the family takes no videos.
         """
-        raise UserError(f"{self.model_types[0]} takes no videos", "give pictures, or choose a family with video")
+        raise UserError(f"{self.model_type} takes no videos", "give pictures, or choose a family with video")
 
-    def embeddings(self, output: Any, prepared: Prepared) -> list[torch.Tensor]:
-        """Each tile's projected visual tokens (N, E), from what ``get_image_features`` gave."""
-        pooled = output.pooler_output
-        flat = torch.cat([one.flatten(0, -2) for one in pooled])
-        return list(flat.split([h * w for h, w in prepared.grids]))
+    @property
+    def merge_side(self) -> int:
+        """Patches along a side of a visual token."""
+        return 1
 
-    def deepstack(self, output: Any, prepared: Prepared) -> list[tuple[torch.Tensor, ...]]:
-        """Each tile's further features for DeepStack; none here."""
-        return [()] * len(prepared.grids)
+    @property
+    def patches(self) -> int:
+        return self.merge_side**2
 
-    def attentions(
-        self, noted: Sequence[tuple[torch.Tensor, torch.Tensor, float]], prepared: Prepared
-    ) -> list[TileAttention]:
-        """Each tile's queries and keys, from the calls of the tapped module: (T, H, P + M, d) of one call here."""
-        ((query, key, scale),) = noted
-        units = [None if one is None else one.to(query.device) for one in map(self.patch_groups, prepared.grids)]
-        return [TileAttention(query[i], key[i], scale, self.prefix, unit) for i, unit in enumerate(units)]
+    def grid_of(self, pixels: torch.Tensor) -> Grid:
+        """Visual tokens (h, w) of a tile's pixels (…, H, W)."""
+        patch = self.model.config.vision_config.patch_size
+        high, wide = (patch, patch) if isinstance(patch, int) else patch
+        return pixels.shape[-2] // high // self.merge_side, pixels.shape[-1] // wide // self.merge_side
 
-    def patch_groups(self, grid: tuple[int, int]) -> torch.Tensor | None:
-        """The patches (N, m) that are merged into each visual token of a tile of (h, w) tokens; None for one each."""
-        return None
+    def patch_groups(self, grid: Grid) -> torch.Tensor:
+        """The patches (N, m) that are merged into each visual token of a tile of (h, w) tokens.
+
+        Override it if the model orders a tile's patches otherwise than row by row.
+        """
+        (high, wide), side = grid, self.merge_side
+        numbers = torch.arange(high * wide * side**2).view(high, side, wide, side)
+        return numbers.transpose(1, 2).reshape(-1, side**2)
+
+    def deepstack(self, output: Any, grids: Sequence[Grid]) -> list[tuple[torch.Tensor, ...]]:
+        """Each tile's DeepStack features, one (N, E) tensor per DeepStack layer; none by default."""
+        return [()] * len(grids)
+
+    def attentions(self, calls: Sequence[CapturedCall], grids: Sequence[Grid]) -> list[TileAttention]:
+        """Each tile's queries and keys. By default one call of (T, H, P + M, d) holds all T tiles."""
+        ((query, key, scale),) = calls
+        return [
+            TileAttention(query[i], key[i], scale, self.prefix, self.patch_groups(grid).to(query.device))
+            for i, grid in enumerate(grids)
+        ]
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Image | Video]) -> VisionFeatures:
         """See `Family.encode`.
 
-        A picture with a lower `Image.resolution` is made smaller before the family's own preprocessing. Fewer visual
-        tokens come of it only where these follow a picture's size: in Qwen-VL, Mistral 3, and InternVL by whole tiles.
-        Those that resize every picture to one size (Gemma 3, PaliGemma, Idefics3, SmolVLM) keep their number.
+        A picture with a lower `Image.resolution` is shrunk before the family's own preprocessing. That gives fewer
+        visual tokens only if their number follows the picture's size: in Qwen-VL, Mistral 3, and InternVL by whole
+        tiles. Gemma 3, PaliGemma, Idefics3 and SmolVLM resize every picture to one size and keep their number.
         """
         begin = time.perf_counter()
-        images = [shrunken(image) if isinstance(image, Image) else image for image in images]
+        images = [shrink(image) if isinstance(image, Image) else image for image in images]
         pictures = [image.picture for image in images if isinstance(image, Image)]
         videos = [list(video.frames) for video in images if isinstance(video, Video)]
         if bool(pictures) == bool(videos):
             raise UserError("there must be pictures or videos to encode, not both", "give one kind, and at least one")
         prepared = self.prepare(pictures) if pictures else self.prepare_videos(videos)
         preprocess_ms = (time.perf_counter() - begin) * 1e3
-        noted: list[tuple[torch.Tensor, torch.Tensor, float]] = []
-        with self.lock, tap_attention(self.tapped, lambda q, k, scale, _mask: noted.append((q, k, scale))):
+        calls: list[CapturedCall] = []
+        with self.lock, capture_qk(self.captured_module, lambda q, k, scale, _mask: calls.append((q, k, scale))):
             core = self.model.model
-            films = not pictures and hasattr(core, "get_video_features")  # else frames are pictures to the model
-            features = core.get_video_features if films else core.get_image_features
-            output = features(**self._placed(prepared.inputs))
+            takes_videos = videos and hasattr(core, "get_video_features")  # else frames are pictures to the model
+            encode = core.get_video_features if takes_videos else core.get_image_features
+            output = encode(**self._on_tower(prepared.inputs))
+        grids = list(map(self.grid_of, prepared.pixels))
+        tokens = torch.cat([embeddings.flatten(0, -2) for embeddings in output.pooler_output])
         parts = zip(
-            self.embeddings(output, prepared),
-            prepared.grids,
-            prepared.owners,
-            self.attentions(noted, prepared),
-            self.deepstack(output, prepared),
-            prepared.tile_positions or (None,) * len(prepared.grids),
+            tokens.split([h * w for h, w in grids]),
+            grids,
+            [image for image, count in enumerate(prepared.tile_counts) for _ in range(count)],
+            self.attentions(calls, grids),
+            self.deepstack(output, grids),
+            prepared.tile_positions or [None] * len(grids),
             strict=True,
         )
-        processor = self.processor.image_processor
-        return VisionFeatures(
-            tiles=tuple(Tile(*part) for part in parts),
-            pixels=prepared.pixels,
-            mean=tuple(processor.image_mean),
-            std=tuple(processor.image_std),
-            image_sizes=tuple(image.shape[-2:] for image in images),
-            preprocess_ms=preprocess_ms,
-            markup=prepared.markup,
-            video=not pictures,
+        return self.vision_features(
+            [Tile(*part) for part in parts],
+            prepared.pixels,
+            [image.shape[-2:] for image in images],
+            preprocess_ms,
+            markup=tuple(prepared.markup),
+            video=bool(videos),
         )
 
-    def _placed(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _on_tower(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Inputs on the tower's device, pixels in its type."""
-        home, dtype = home_of(self.tower), self.tower.dtype
-        return {
-            name: to_device(value, home).to(dtype)
-            if isinstance(value, torch.Tensor) and value.is_floating_point()
-            else value.to(home)
-            if isinstance(value, torch.Tensor)
-            else value
-            for name, value in inputs.items()
-        }
+        device, dtype = execution_device(self.tower), self.tower.dtype
+
+        def move(value: Any) -> Any:
+            if not isinstance(value, torch.Tensor):
+                return value
+            return copy_to(value, device).to(dtype) if value.is_floating_point() else value.to(device)
+
+        return {name: move(value) for name, value in inputs.items()}
 
     @torch.inference_mode()
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:
-        """See `Family.project`; the rows are there, some are taken."""
-        chosen = self.chosen(features, selection)
+        """See `Family.project`: the tokens are projected already, and the kept ones are taken."""
+        kept = self.kept_indices(features, selection)
         images = range(len(features.image_sizes))
-        tiles = {image: [t for t, tile in enumerate(features.tiles) if tile.image == image] for image in images}
-        taken = [tile.features[index] for tile, index in zip(features.tiles, chosen, strict=True)]
-        deep = [[layer[index] for layer in tile.deepstack] for tile, index in zip(features.tiles, chosen, strict=True)]
-        firsts = {t: sum(features.counts[u] for u in tiles[i] if u < t) for i in images for t in tiles[i]}
-        origin = [torch.stack([torch.full_like(index, t), index], 1) for t, index in enumerate(chosen)]
-        grids = [features.tiles[tiles[image][0]].grid for image in images]
+        tiles_of = [[t for t, tile in enumerate(features.tiles) if tile.image == image] for image in images]
+        embeddings, origin, keep_positions, encoded, deepstack, grids = [], [], [], [], [], []
+        for tiles in tiles_of:
+            offsets = [sum(features.counts[t] for t in tiles[:i]) for i in range(len(tiles))]  # tiles are in order
+            embeddings.append(torch.cat([features.tiles[t].features[kept[t]] for t in tiles]))
+            origin.append(torch.cat([torch.stack([torch.full_like(kept[t], t), kept[t]], 1) for t in tiles]))
+            keep_positions.append(torch.cat([offset + kept[t] for offset, t in zip(offsets, tiles, strict=True)]))
+            encoded.append(sum(features.counts[t] for t in tiles))
+            layers = zip(*(features.tiles[t].deepstack for t in tiles), strict=True)
+            deepstack.append(
+                tuple(torch.cat([layer[kept[t]] for layer, t in zip(parts, tiles, strict=True)]) for parts in layers)
+            )
+            grids.append((len(tiles), *features.tiles[tiles[0]].grid))
         return VisualTokens(
-            embeddings=tuple(torch.cat([taken[t] for t in tiles[image]]) for image in images),
-            origin=tuple(torch.cat([origin[t] for t in tiles[image]]) for image in images),
-            encoded=tuple(sum(features.counts[t] for t in tiles[image]) for image in images),
-            keep_positions=tuple(torch.cat([firsts[t] + chosen[t] for t in tiles[image]]) for image in images),
-            deepstack=tuple(
-                tuple(torch.cat(layer) for layer in zip(*(deep[t] for t in tiles[image]), strict=True))
-                for image in images
-            ),
-            grids=tuple((len(tiles[image]), *grid) for image, grid in zip(images, grids, strict=True)),
-            markup=features.markup,
-            video=features.video,
+            tuple(embeddings),
+            tuple(origin),
+            tuple(encoded),
+            tuple(keep_positions),
+            tuple(deepstack),
+            tuple(grids),
+            features.markup,
+            features.video,
         )
-
-
-def squares(grid: tuple[int, int], side: int) -> torch.Tensor:
-    """Numbers (N, side²) of the patches under each token of a grid (h, w), where side × side patches become one."""
-    high, wide = grid
-    numbers = torch.arange(high * wide * side * side).view(high, side, wide, side)
-    return numbers.transpose(1, 2).reshape(-1, side * side)

@@ -7,36 +7,36 @@ from functools import cached_property
 from typing import Any
 
 import PIL.Image
-import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.family import read_layer
-from fopru_graph.lvlm.families.merging import MergingFamily, Prepared, squares
+from fopru_graph.lvlm.families.merging import CapturedCall, Grid, MergingFamily, Prepared
+from fopru_graph.lvlm.families.registry import register_family
 from fopru_graph.values import TileAttention
 
 _BREAK, _END = "[IMG_BREAK]", "[IMG_END]"
 
 
+@register_family(
+    "mistral3",
+    checkpoints=("mistralai/Mistral-Small-3.1-24B-Instruct-2503",),
+    tokens="up to 3025: one for 28 × 28 pixels of the picture, at most 1540 along a side",
+    note="a row's break goes when the row has no token left",
+)
 class Mistral3(MergingFamily):
     """`Mistral3ForConditionalGeneration`, e.g. ``mistralai/Mistral-Small-3.1-24B-Instruct-2503``.
 
-    A picture is shrunk to the longest edge and is one tile of as many rows and columns as it has. Rows of visual tokens
-    end in a token of the prompt, which goes when the row has none left; the last row ends in the image's end.
+    A picture is shrunk to the longest edge and is one tile in its own shape. Each row of visual tokens ends in a break
+    token in the prompt, which is dropped with the last visual token of its row; the last row ends in the image's end.
     """
 
-    model_types = ("mistral3",)
     auto_class = "Mistral3ForConditionalGeneration"
+    tower_layers_path = "transformer.layers"
     attention_name = "attention"
 
     @property
-    def tower_layers(self) -> Any:
-        """See `Family.tower_layers`."""
-        return self.tower.transformer.layers
-
-    @cached_property
-    def patches(self) -> int:  # type: ignore[override]
-        """Patches merged into one visual token."""
-        return int(self.model.config.spatial_merge_size) ** 2
+    def merge_side(self) -> int:
+        return int(self.model.config.spatial_merge_size)
 
     @property
     def scored_layer(self) -> int:
@@ -45,51 +45,38 @@ class Mistral3(MergingFamily):
 
     @cached_property
     def line_end_id(self) -> int | None:  # type: ignore[override]
-        """See `Family.line_end_id`."""
         return int(self.processor.tokenizer.convert_tokens_to_ids(_BREAK))
 
-    @property
-    def _cell(self) -> int:
-        """Pixels along a side of a visual token."""
-        return int(self.model.config.vision_config.patch_size * self.model.config.spatial_merge_size)
-
-    def patch_groups(self, grid: tuple[int, int]) -> torch.Tensor | None:
-        """See `MergingFamily.patch_groups`."""
-        return squares(grid, int(self.model.config.spatial_merge_size))
-
-    def attentions(
-        self, noted: Sequence[tuple[torch.Tensor, torch.Tensor, float]], prepared: Prepared
-    ) -> list[TileAttention]:
-        """See `MergingFamily.attentions`: one call for all tiles, (1, H, M of all tiles, d), masked by tile."""
-        ((query, key, scale),) = noted
-        counts = [h * w * self.patches for h, w in prepared.grids]
-        units = [unit.to(query.device) for unit in map(self.patch_groups, prepared.grids) if unit is not None]
-        parts = zip(query[0].split(counts, 1), key[0].split(counts, 1), units, strict=True)
-        return [TileAttention(one, other, scale, self.prefix, unit) for one, other, unit in parts]
+    def attentions(self, calls: Sequence[CapturedCall], grids: Sequence[Grid]) -> list[TileAttention]:
+        """See `MergingFamily.attentions`: one call of (1, H, M of all tiles, d), masked so that tiles do not mix."""
+        ((query, key, scale),) = calls
+        counts = [h * w * self.patches for h, w in grids]
+        parts = zip(query[0].split(counts, 1), key[0].split(counts, 1), grids, strict=True)
+        return [TileAttention(*qk, scale, 0, self.patch_groups(grid).to(query.device)) for *qk, grid in parts]
 
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
         """See `MergingFamily.prepare`. Pictures are padded to one size; the model reads ``image_sizes`` only."""
-        processor, cell = self.processor.image_processor, self._cell
+        processor = self.processor.image_processor
+        cell = int(self.model.config.vision_config.patch_size) * self.merge_side  # pixels along a visual token's side
         for picture in pictures:
             _refuse_narrow(picture, processor.size)
         # The merger takes whole squares of patches only, which the image processor of a checkpoint does not know.
         options = {"patch_size": {"height": cell, "width": cell}, "do_pad": True}
         batch = processor(pictures, return_tensors="pt", **options)
         sizes = [(int(high), int(wide)) for high, wide in batch["image_sizes"]]
-        grids = tuple((high // cell, wide // cell) for high, wide in sizes)
-        if grids == ((1, 1),):  # the stock model loses a dimension there
+        grids = [(high // cell, wide // cell) for high, wide in sizes]
+        if grids == [(1, 1)]:  # the stock model loses a dimension there
             raise UserError(
                 f"a picture of at most {cell} × {cell} pixels is one visual token, "
                 "which the stock model cannot take alone",
                 "enlarge it",
             )
-        shown = zip(batch["pixel_values"], sizes, strict=True)
+        padded = zip(batch["pixel_values"], sizes, strict=True)
         return Prepared(
-            inputs={"pixel_values": batch["pixel_values"], "image_sizes": sizes},
-            grids=grids,
-            owners=tuple(range(len(pictures))),
-            pixels=tuple(pixels[:, :high, :wide] for pixels, (high, wide) in shown),
-            markup=tuple(_BREAK.join([self.placeholder * wide] * high) + _END for high, wide in grids),
+            {"pixel_values": batch["pixel_values"], "image_sizes": sizes},
+            [pixels[:, :high, :wide] for pixels, (high, wide) in padded],
+            [1] * len(pictures),
+            [_BREAK.join([self.placeholder * wide] * high) + _END for high, wide in grids],
         )
 
 

@@ -1,6 +1,6 @@
 """Picture files to RGB: every file gives either the right pixels or one `UserError` that says what is wrong with it.
 
-Nothing here is lenient on purpose: half a picture, a wrongly scaled 16-bit scan or a photo lying on its side would give
+Decoding is strict on purpose: half a picture, a wrongly scaled 16-bit scan or a photo lying on its side would give
 plausible answers to the wrong question.
 """
 
@@ -10,11 +10,13 @@ import contextlib
 import difflib
 import hashlib
 import io
+import math
 import os
 import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,9 +63,9 @@ _WARNINGS = threading.Lock()
 def load_image(path: str) -> values.Image:
     """Decode a file, or the bundled sample ``demo:NAME``, into an RGB picture, upright, over white where transparent.
 
-    PNG, JPEG, WEBP, BMP, GIF and TIFF are read; of an animation the first frame. 16-bit grey is scaled to 8 bit. 32-bit
-    and float pictures state no white: the smallest of 1, 255 and 65535 that no value exceeds is taken for it, and
-    anything else is stretched from its least to its greatest value.
+    PNG, JPEG, WEBP, BMP, GIF and TIFF are read; an animation gives its first frame. 16-bit grey is scaled to 8 bit.
+    32-bit and float pictures do not say which value is white: it is the smallest of 1, 255 and 65535 that no value
+    exceeds; pictures with other values are stretched from their least to their greatest value.
 
     Raises:
         UserError: the file is missing, no regular file, no picture of these formats, damaged, larger than 40
@@ -82,11 +84,14 @@ def decode_image(data: bytes, source: str) -> values.Image:
         raise UserError(f"'{source}' is empty", _DAMAGED)
     if len(data) > MAX_BYTES:
         raise UserError(f"'{source}' is too large: more than {MAX_BYTES >> 20} MiB", _SMALLER)
-    # Decoders warn of odd metadata, which says nothing to a user. Their warning of a decompression bomb is not needed
-    # either: it comes from 89 megapixels on, and _check_size refuses far less, with the size in its message.
+    # Decoders warn of odd metadata, which tells a user nothing. Their warning of a decompression bomb, from 89
+    # megapixels on, is not needed either: _check_size refuses far smaller pictures and says their size.
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        picture = _decode(source, data)
+        with _opened(source, data, _WANTED) as opened:
+            opened.load()
+            # Only after load: a PNG may carry its EXIF behind the pixels, and TIFF is turned by load itself.
+            picture = _to_rgb(_upright(opened))
     return values.Image(picture, source)
 
 
@@ -95,8 +100,8 @@ def load_frames(path: str, pick: Callable[[int], Sequence[int]], wanted: str) ->
 
     Args:
         path: the file.
-        pick: which frames, ascending, of so many.
-        wanted: what to give instead, for messages.
+        pick: maps the number of frames to the indices of those to decode, ascending.
+        wanted: says in messages what to give instead.
 
     Raises:
         UserError: as for `load_image`, or the file has only one frame.
@@ -106,7 +111,7 @@ def load_frames(path: str, pick: Callable[[int], Sequence[int]], wanted: str) ->
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with _opened(path, data, wanted) as opened:
-            first = int(getattr(opened, "default_image", False))  # a PNG may show something else where nothing moves
+            first = int(getattr(opened, "default_image", False))  # a PNG's still substitute is no frame
             count = getattr(opened, "n_frames", 1) - first
             if count < 2 or opened.format not in ANIMATED:
                 raise UserError(f"'{path}' is a still picture, not a video", wanted)
@@ -118,7 +123,7 @@ def load_frames(path: str, pick: Callable[[int], Sequence[int]], wanted: str) ->
 
 
 def fingerprint(path: str) -> str:
-    """SHA-256 of the file's content in hex, ``missing`` where there is no readable regular file; it is a cache key."""
+    """SHA-256 of the file's content in hex, ``missing`` if it is no readable regular file. A part of cache keys."""
     try:
         file = _locate(path)
         if not stat.S_ISREG(file.stat().st_mode):
@@ -132,6 +137,15 @@ def fingerprint(path: str) -> str:
 def samples() -> list[str]:
     """Names of the bundled sample pictures, for ``demo:NAME``."""
     return sorted(file.stem for file in _SAMPLES.glob("*.png"))
+
+
+def shrink(image: values.Image) -> values.Image:
+    """The image with its picture shrunk to its share of pixels: each side by √``resolution``."""
+    if image.resolution == 1:
+        return image
+    scale = math.sqrt(image.resolution)
+    size = [max(1, round(side * scale)) for side in image.picture.size]
+    return replace(image, picture=image.picture.resize(size, PIL.Image.Resampling.BICUBIC), resolution=1.0)
 
 
 def _locate(path: str) -> Path:
@@ -171,7 +185,7 @@ def _read(path: str) -> bytes:
 
 
 def _near(path: Path) -> str:
-    """What may have been meant by the name of a file that does not exist."""
+    """A hint for the name of a file that does not exist: the closest name that does."""
     if str(path) in samples():
         return f"the sample picture is called '{_DEMO}{path}'"
     try:
@@ -179,13 +193,6 @@ def _near(path: Path) -> str:
     except OSError:
         return f"the folder '{path.parent}' does not exist or cannot be listed"
     return f"did you mean '{path.parent / close[0]}'?" if close else "check the name and the current folder"
-
-
-def _decode(path: str, data: bytes) -> PIL.Image.Image:
-    with _opened(path, data, _WANTED) as opened:
-        opened.load()
-        # Only after load: a PNG may carry its EXIF behind the pixels, and TIFF is turned by load itself.
-        return _to_rgb(_upright(opened))
 
 
 @contextlib.contextmanager
@@ -207,7 +214,7 @@ def _opened(path: str, data: bytes, wanted: str) -> Iterator[PIL.Image.Image]:
 
 
 def _check_size(path: str, width: int, height: int) -> None:
-    """Refuse by the header alone, before any pixel is decoded."""
+    """Refuse a size by the header, before any pixel is decoded."""
     if width < 1 or height < 1:
         raise UserError(f"'{path}' has no pixels: its header says {width} × {height}", _DAMAGED)
     if width * height > MAX_PIXELS:
@@ -228,7 +235,7 @@ def _unidentified(path: str, data: bytes, wanted: str) -> UserError:
 
 
 def _content(data: bytes) -> str:
-    """What a file that is none of our formats seems to hold, in words."""
+    """What a file in none of the formats seems to hold, in words."""
     head = data[:4096]
     for signature, name in _FOREIGN.items():
         if head.startswith(signature):
@@ -245,10 +252,10 @@ def _content(data: bytes) -> str:
 
 
 def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """Apply the EXIF orientation; unreadable EXIF counts as none, for the pixels themselves are sound."""
+    """Apply the EXIF orientation; unreadable EXIF counts as none, because the pixels are sound."""
     try:
         return ImageOps.exif_transpose(picture)
-    except Exception:  # EXIF is parsed from arbitrary bytes, see _decode
+    except Exception:  # EXIF is parsed from arbitrary bytes, see _opened
         return picture
 
 
@@ -265,7 +272,7 @@ def _to_rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _eight_bit(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """Grey of 16 or 32 bit or float as ``L`` (``LA`` with a transparent grey level); Pillow's own conversion clips."""
+    """16-bit, 32-bit or float grey as ``L``, or ``LA`` if a level is transparent. Pillow's conversion would clip."""
     raw = np.asarray(picture)
     grey = np.nan_to_num(raw.astype(np.float64), posinf=np.inf, neginf=-np.inf)
     finite = grey[np.isfinite(grey)]

@@ -1,7 +1,7 @@
 """Videos as Pillow can read them: a folder of pictures in the order of their names, or an animated picture file.
 
-Frames are taken evenly spaced over the whole, the first and the last among them, and are as strict as pictures are:
-every one is either right or the video is refused.
+Frames are evenly spaced and include the first and the last. They are decoded as strictly as pictures: a video with one
+bad frame is refused.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _WANTED = (
 
 
 def load_video(path: str, frames: int = 8) -> values.Video:
-    """Decode ``frames`` frames, evenly spaced; all of them where there are fewer.
+    """Decode ``frames`` frames, evenly spaced; all frames if there are fewer.
 
-    Names are sorted as people count: ``frame2`` comes before ``frame10``. Files of a folder that are no pictures by
-    their name, and hidden ones, are passed over.
+    Names are sorted by the numbers in them: ``frame2`` comes before ``frame10``. Hidden files of a folder, and files
+    without a picture's suffix, are ignored.
 
     Raises:
         UserError: there is no such file or folder, it holds no pictures or only one still picture, a frame is damaged
@@ -36,20 +36,19 @@ def load_video(path: str, frames: int = 8) -> values.Video:
     """
     if frames < 1:
         raise UserError(f"frames must be at least 1, not {frames}", "it is the number of frames to take")
-    taken = (
-        _of_folder(path, frames)
-        if _is_folder(path)
-        else images.load_frames(path, lambda count: evenly(count, frames), _WANTED)
-    )
-    sizes = sorted({frame.size for frame in taken})
+    if _is_folder(path):
+        pictures = _load_folder(path, frames)
+    else:
+        pictures = images.load_frames(path, lambda count: evenly(count, frames), _WANTED)
+    sizes = sorted({picture.size for picture in pictures})
     if len(sizes) > 1:
         named = ", ".join(f"{width} × {height}" for width, height in sizes[:3])
         raise UserError(f"the frames of '{path}' differ in size: {named}", "scale them to one size first")
-    return values.Video(tuple(taken), path)
+    return values.Video(tuple(pictures), path)
 
 
 def fingerprint(path: str) -> str:
-    """SHA-256 in hex of the names and contents of all frames, ``missing`` where there is none; it is a cache key."""
+    """SHA-256 in hex of the names and contents of all frames, ``missing`` if there is none. A part of cache keys."""
     if not _is_folder(path):
         return images.fingerprint(path)
     digest = hashlib.sha256()
@@ -60,7 +59,7 @@ def fingerprint(path: str) -> str:
 
 
 def evenly(count: int, frames: int) -> list[int]:
-    """Which of ``count`` frames are taken: the first, the last and those at equal steps between; the middle if one."""
+    """The indices of ``frames`` frames out of ``count``: first, last and equal steps between; the middle one for 1."""
     if frames >= count:
         return list(range(count))
     if frames == 1:
@@ -76,20 +75,20 @@ def _is_folder(path: str) -> bool:
 
 
 def _files(path: str) -> list[Path]:
-    """The pictures of a folder; an unreadable one has none."""
+    """The picture files of a folder in order; none if it is unreadable."""
 
     def order(file: Path) -> tuple[list[tuple[int, int, str]], str]:
         parts = re.findall(r"[0-9]+|[^0-9]+", file.name.lower())
         return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], file.name
 
     try:
-        found = [file for file in Path(path).iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
+        files = [file for file in Path(path).iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
     except OSError:
         return []
-    return sorted(found, key=order)
+    return sorted(files, key=order)
 
 
-def _of_folder(path: str, frames: int) -> list[PIL.Image.Image]:
+def _load_folder(path: str, frames: int) -> list[PIL.Image.Image]:
     files = _files(path)
     if not files:
         raise UserError(f"the folder '{path}' holds no pictures, or cannot be listed", _WANTED)

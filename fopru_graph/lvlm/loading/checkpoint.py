@@ -1,4 +1,4 @@
-"""What lies in a checkpoint folder or on the hub, checked before any class of it is touched. Imports no torch."""
+"""The files of a checkpoint, in a folder or on the hub, checked before transformers loads them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def open_config(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
-    """Where to load ``name`` from, and its raw config.json.
+    """The folder or hub name that ``name`` stands for, and its raw config.json.
 
     Raises:
         UserError: there is no such checkpoint, it is damaged or incomplete, has no safetensors, or needs remote code.
@@ -68,7 +68,7 @@ def _check_config(name: str, config: Any) -> dict[str, Any]:
 
 
 def _check_weights(name: str, folder: Path) -> None:
-    """Safetensors must be there, and every shard of them."""
+    """Refuse a folder without safetensors, or with a shard missing."""
     index = folder / _INDEX
     if index.is_file():
         try:
@@ -82,7 +82,7 @@ def _check_weights(name: str, folder: Path) -> None:
                 "download them again",
             )
     elif not (folder / _SINGLE).is_file():
-        pickled = next((one for one in _PICKLED if (folder / one).exists()), None)
+        pickled = next((file for file in _PICKLED if (folder / file).exists()), None)
         found = f"only {pickled}" if pickled else "no weights"
         raise UserError(
             f"{name}: no safetensors in the folder ({found})",
@@ -93,13 +93,13 @@ def _check_weights(name: str, folder: Path) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first sentence-like line of an exception, or its kind."""
+    """The first line of an exception's message, or its type if it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__
 
 
 def fingerprint(name: str) -> list[str]:
-    """What tells one state of a local checkpoint from another: its files' names, sizes and times; [] for the hub."""
+    """Names, sizes and times of a local checkpoint's files, which change when it does; [] for a hub name."""
     folder = DEMO if name == "demo" else Path(name).expanduser()
     if not folder.is_dir():
         return []

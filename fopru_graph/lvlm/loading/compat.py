@@ -1,4 +1,4 @@
-"""One look at the installed transformers: is everything there that the model layer stands on, and under which name?"""
+"""What the installed transformers offers: whether it has all that the model layer needs, and under which names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import inspect
 
 
 def missing_capabilities() -> list[str]:
-    """What this version of transformers lacks, as one sentence each; empty when all is well."""
+    """What this version of transformers lacks, one phrase each; empty if nothing is missing."""
     missing = []
     for module, name, use in (
         ("transformers.modeling_utils", "AttentionInterface", "tapping one layer's attention"),
@@ -23,7 +23,7 @@ def missing_capabilities() -> list[str]:
 
 @functools.cache
 def cache_argument() -> str:
-    """The name under which models take their cache: ``cache`` since transformers 5.24, ``past_key_values`` before."""
+    """The name of the argument that models take their KV cache by: ``cache`` since transformers 5.24."""
     from transformers import LlamaModel
 
     return "cache" if "cache" in inspect.signature(LlamaModel.forward).parameters else "past_key_values"

@@ -1,4 +1,4 @@
-"""Devices: which one is meant, whether a model fits, and copies that nobody waits for."""
+"""Devices: which one a name means here, and whether a model fits into its memory."""
 
 from __future__ import annotations
 
@@ -22,13 +22,9 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"device {name!r} is unknown", "use auto, cpu, cuda, cuda:N or mps") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device {name!r} is not here: {torch.cuda.device_count()} CUDA device(s)", "use device: auto")
-    if device.type == "mps" and not _mps():
+    if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device 'mps' is not here", "use device: auto")
     return device
-
-
-def _mps() -> bool:
-    return torch.backends.mps.is_available()
 
 
 def free_memory(device: torch.device) -> int:
@@ -58,19 +54,3 @@ def check_memory(name: str, needed: int, device: torch.device) -> None:
             f"{name} does not fit: its weights need {needed / gib:.1f} GiB, {device} has {free / gib:.1f} GiB free",
             "use a smaller dtype, another device, or a smaller model",
         )
-
-
-def home_of(module: torch.nn.Module) -> torch.device:
-    """Where a module computes: that of its weights, or what accelerate brings them to when they lie elsewhere."""
-    for part in module.modules():
-        place = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
-        if place is not None:
-            return torch.device(place if not isinstance(place, int) else f"cuda:{place}")
-    return next(iter(module.parameters())).device
-
-
-def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A copy on ``device`` that the host does not wait for (through pinned memory on CUDA)."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)

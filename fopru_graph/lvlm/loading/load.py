@@ -1,4 +1,4 @@
-"""Open a model from a folder or a hub name: safetensors only, no remote code, one clear sentence when it cannot be."""
+"""Load a model from a folder or a hub name: safetensors only, no remote code; what fails ends in one clear sentence."""
 
 from __future__ import annotations
 
@@ -36,38 +36,37 @@ def load_model(
         name: ``demo`` for the bundled model, a folder in Hugging Face layout, a hub name such as
             ``llava-hf/llava-1.5-7b-hf``, or ``random:NAME`` for a model of that size with random weights (`presets`).
         device: ``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        dtype: of the weights; ``auto`` is the checkpoint's own on a GPU and float32 on the CPU.
+        dtype: of the weights; ``auto`` is the checkpoint's on a GPU and float32 on the CPU.
         attention: kernel of every layer: sdpa, eager or flash_attention_2.
-        device_map: ``auto``, ``balanced`` or ``sequential`` spreads the layers over all devices (accelerate); it
-        replaces ``device``.
+        device_map: ``auto``, ``balanced`` or ``sequential`` spreads the layers over all devices (accelerate) and
+            replaces ``device``.
         revision: branch, tag or commit on the hub.
-        quantization: ``4bit`` or ``8bit`` weights through bitsandbytes; a checkpoint that is quantised already says so
-            itself and needs none.
+        quantization: ``4bit`` or ``8bit`` weights through bitsandbytes; a quantised checkpoint needs no option.
 
     Raises:
         UserError: the checkpoint is missing, incomplete, without safetensors, of an unsupported architecture, or needs
-            remote code; the device does not exist; or the weights are larger than its free memory, which is known
+            remote code; the device does not exist; or the weights are larger than its free memory, which is checked
             before anything is loaded.
     """
     if missing := missing_capabilities():
         raise UserError(f"transformers {transformers.__version__} lacks {missing[0]}", "install a newer transformers")
-    place = choose_device(device)
+    target = choose_device(device)
     if name.startswith(PREFIX):
-        return _random(name, place, dtype, attention)
+        return _random(name, target, dtype, attention)
     source, config = open_config(name, revision)
     family = served_family(config.get("model_type"), name)
-    chosen: Any = dtype if dtype != "auto" else ("float32" if place.type == "cpu" and device_map is None else "auto")
+    weight_type = "float32" if dtype == "auto" and target.type == "cpu" and device_map is None else dtype
     options: dict[str, Any] = {"revision": revision} if revision else {}
     try:
         if device_map is None and quantization is None and "quantization_config" not in config:
-            _check_fits(name, transformers.AutoConfig.from_pretrained(source, **options), family, chosen, place)
+            _check_fits(name, transformers.AutoConfig.from_pretrained(source, **options), family, weight_type, target)
         processor = open_processor(source, options)
-        model, found = getattr(transformers, family.auto_class).from_pretrained(
+        model, loading_info = getattr(transformers, family.auto_class).from_pretrained(
             source,
             output_loading_info=True,
             trust_remote_code=False,
             use_safetensors=True,
-            dtype=chosen,
+            dtype=weight_type,
             attn_implementation=attention,
             device_map=device_map,
             **_quantised(quantization),
@@ -77,18 +76,18 @@ def load_model(
         raise
     except Exception as error:  # transformers raises many kinds here; each must end as one sentence
         raise UserError(f"{name}: the checkpoint does not load: {first_line(error)}", _load_hint(error)) from error
-    if lacking := sorted([*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])]):
+    if bad_weights := sorted([*loading_info["missing_keys"], *map(str, loading_info["mismatched_keys"])]):
         raise UserError(
-            f"{name}: {len(lacking)} weights are missing or of a wrong shape, e.g. {lacking[0]}",
+            f"{name}: {len(bad_weights)} weights are missing or of a wrong shape, e.g. {bad_weights[0]}",
             "the files are incomplete or of another model; download them again",
         )
     if device_map is None and getattr(model, "quantization_method", None) is None:
-        model = model.to(place)
+        model = model.to(target)
     return ModelHandle(name, family(model.eval().requires_grad_(False), processor))
 
 
 def _quantised(quantization: Quantization | None) -> dict[str, Any]:
-    """What transformers' own quantisation takes."""
+    """The arguments of transformers' quantisation."""
     if quantization is None:
         return {}
     return {"quantization_config": transformers.BitsAndBytesConfig(**{f"load_in_{quantization}": True})}
@@ -99,10 +98,10 @@ def _random(name: str, device: torch.device, dtype: str, attention: str) -> Mode
     preset = find_preset(name)
     config = preset_config(preset)
     family = served_family(config.model_type, name)
-    chosen = dtype if dtype != "auto" else ("float32" if device.type == "cpu" else "bfloat16")
-    _check_fits(name, config, family, chosen, device)
-    model = random_model(config, family.auto_class, device, getattr(torch, chosen), attention)
-    model.generation_config.eos_token_id = None  # what it says has no end of its own
+    weight_type = dtype if dtype != "auto" else ("float32" if device.type == "cpu" else "bfloat16")
+    _check_fits(name, config, family, weight_type, device)
+    model = random_model(config, family.auto_class, device, getattr(torch, weight_type), attention)
+    model.generation_config.eos_token_id = None  # a stop token of random weights would mean nothing
     return ModelHandle(name, family(model.eval(), preset_processor(preset)))
 
 
@@ -110,8 +109,8 @@ def _check_fits(name: str, config: Any, family: type[Family], dtype: str, device
     """Refuse a model that is larger than the free memory, from its configuration alone."""
     with accelerate.init_empty_weights():
         model = getattr(transformers, family.auto_class)._from_config(config)
-    stored = config.dtype or torch.float32
-    size = (stored if dtype == "auto" else getattr(torch, dtype)).itemsize
+    checkpoint_type = config.dtype or torch.float32
+    size = (checkpoint_type if dtype == "auto" else getattr(torch, dtype)).itemsize
     check_memory(name, sum(weight.numel() for weight in model.parameters()) * size, device)
 
 

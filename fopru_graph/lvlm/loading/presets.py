@@ -1,6 +1,6 @@
-"""Models of the paper's sizes with random weights, made on the device: speed needs no trained weights and no download.
+"""Models of the paper's sizes with random weights, drawn on the device: timing needs neither training nor a download.
 
-``random:llava-cpu`` is small enough to be measured on one CPU core.
+``random:llava-cpu`` is small enough to be timed on one CPU core.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _llama(width: int, inner: int, layers: int, heads: int, kv_heads: int, vocab
 
 @dataclass(frozen=True)
 class Preset:
-    """A model's sizes: ``anyres`` models (LLaVA-1.6) cut a picture into tiles of 336 pixels."""
+    """The sizes of a model; an ``anyres`` model (LLaVA-1.6) cuts a picture into tiles of 336 pixels."""
 
     anyres: bool
     vision: dict[str, int]
@@ -57,7 +57,7 @@ def find_preset(name: str) -> Preset:
     """The preset behind ``random:NAME``.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: there is no preset of this name.
     """
     preset = PRESETS.get(name.removeprefix(PREFIX))
     if preset is None:
@@ -85,7 +85,7 @@ def preset_config(preset: Preset) -> Any:
 
 
 def random_model(config: Any, auto_class: str, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
-    """A stock model whose weights are drawn on the device, with a fixed seed; no other copy of them ever exists."""
+    """A stock model whose weights are drawn on the device, with a fixed seed, so that they exist only once."""
     with accelerate.init_empty_weights(include_buffers=False):
         model = getattr(transformers, auto_class)._from_config(config, attn_implementation=attention)
     generator = torch.Generator(device=device).manual_seed(0)
@@ -94,14 +94,14 @@ def random_model(config: Any, auto_class: str, device: torch.device, dtype: torc
             drawn = torch.empty(weight.shape, dtype=dtype, device=device)
             if weight.dim() > 1:
                 drawn.normal_(0, _STD, generator=generator)
-            else:  # scales of norms are one, biases and the class embedding nothing
+            else:  # norm scales are 1, biases and the class embedding 0
                 drawn.fill_(1.0 if name == "weight" else 0.0)
             module.register_parameter(name, torch.nn.Parameter(drawn, requires_grad=False))
     return model.to(device)
 
 
 def preset_processor(preset: Preset) -> Any:
-    """The stock processor: CLIP's preprocessing to 336 pixels, and a tokenizer with one token a byte."""
+    """The stock processor: CLIP's preprocessing to 336 pixels, and a tokenizer with one token per byte."""
     size = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
     options: dict[str, Any] = {
         "tokenizer": byte_tokenizer(),
@@ -116,7 +116,7 @@ def preset_processor(preset: Preset) -> Any:
 
 
 def byte_tokenizer() -> transformers.PreTrainedTokenizerFast:
-    """Byte-level and lossless, with LLaVA's special tokens in front, left padding and ``<s>`` at the beginning."""
+    """A lossless byte-level tokenizer with LLaVA's special tokens first, left padding and ``<s>`` at the beginning."""
     names = [*_SPECIAL, *sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())]
     vocab = {name: index for index, name in enumerate(names)}
     core = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
@@ -128,7 +128,7 @@ def byte_tokenizer() -> transformers.PreTrainedTokenizerFast:
 
 
 def llava_tokenizer(core: tokenizers.Tokenizer) -> transformers.PreTrainedTokenizerFast:
-    """A tokenizer with LLaVA's special tokens and left padding around ``core``, which knows these tokens."""
+    """The tokenizer ``core``, which knows LLaVA's special tokens, with their roles and left padding."""
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<pad>",

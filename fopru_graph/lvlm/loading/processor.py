@@ -1,7 +1,7 @@
-"""A checkpoint's processor, or its parts where the stock class asks for packages that nothing here needs.
+"""A checkpoint's processor, or its parts if the stock class asks for packages that are not needed here.
 
-Several stock processors insist on torchvision for a video processor that a picture never meets. Their image processors
-work on PIL pictures without it, and prompts are written by the families themselves.
+Several stock processors need torchvision for a video processor that pictures never pass through. Their image processors
+work on PIL pictures without it, and the families write the prompts.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _VIDEOS = ("processor_config.json", "video_preprocessor_config.json")
 class PartsProcessor:
     """Image processor, tokenizer and chat template of a checkpoint.
 
-    ``lacks`` is why the stock class did not load; ``video_size`` the least and most pixels of a video, named
-    shortest_edge and longest_edge as stock names them, None where the checkpoint says nothing of videos.
+    ``lacks`` says why the stock class did not load. ``video_size`` holds the least and most pixels of a video under the
+    stock names shortest_edge and longest_edge; None if the checkpoint names none.
     """
 
     image_processor: Any
@@ -45,14 +45,14 @@ class PartsProcessor:
 
 
 def open_processor(source: str, options: dict[str, Any]) -> Any:
-    """The stock processor of a folder or hub name, or else its parts.
+    """The stock processor of a folder or hub name, or its parts if that class does not load.
 
     Raises:
         Exception: whatever transformers raises for an image processor or tokenizer that is missing or damaged.
     """
     try:
         return transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False, backend="pil", **options)
-    except Exception as error:  # of many kinds: ImportError, AttributeError, ValueError … ; the parts may do without
+    except Exception as error:  # ImportError, AttributeError, ValueError …: the parts may load all the same
         images = transformers.AutoImageProcessor.from_pretrained(
             source, trust_remote_code=False, backend="pil", **options
         )
@@ -62,7 +62,7 @@ def open_processor(source: str, options: dict[str, Any]) -> Any:
 
 
 def _template(source: str, options: dict[str, Any]) -> str | None:
-    """The chat template that a processor keeps beside the tokenizer's."""
+    """The chat template in a file of the processor, for tokenizers that carry none."""
     for name in _TEMPLATES:
         text = _text(source, name, options)
         if text is not None:
@@ -73,19 +73,17 @@ def _template(source: str, options: dict[str, Any]) -> str | None:
 def _video_size(source: str, options: dict[str, Any]) -> dict[str, int] | None:
     """See `PartsProcessor.video_size`; older files say min_pixels and max_pixels."""
     for name in _VIDEOS:
-        told: Any = json.loads(_text(source, name, options) or "{}")
-        told = told.get("video_processor") or {} if name == _VIDEOS[0] else told
-        size = told.get("size") if isinstance(told.get("size"), dict) else {}
-        least, most = (
-            told.get("min_pixels", size.get("shortest_edge")),
-            told.get("max_pixels", size.get("longest_edge")),
-        )
+        settings: Any = json.loads(_text(source, name, options) or "{}")
+        settings = settings.get("video_processor") or {} if name == _VIDEOS[0] else settings
+        size = settings.get("size") if isinstance(settings.get("size"), dict) else {}
+        least = settings.get("min_pixels", size.get("shortest_edge"))
+        most = settings.get("max_pixels", size.get("longest_edge"))
         if least and most:
             return {"shortest_edge": least, "longest_edge": most}
     return None
 
 
 def _text(source: str, name: str, options: dict[str, Any]) -> str | None:
-    """The contents of a file of the checkpoint; None where it has no such file."""
+    """The contents of a file of the checkpoint; None if it has no such file."""
     path = transformers.utils.cached_file(source, name, _raise_exceptions_for_missing_entries=False, **options)
     return None if path is None else Path(path).read_text(encoding="utf-8")

@@ -31,7 +31,7 @@ from tests.lvlm.hiding import answer_by_hiding
 from tests.lvlm.saved import same_answers_from
 from tests.lvlm.test_invariants import STEPS, fastv, run
 from tests.lvlm.zoo import everything
-from tests.lvlm.zoo_qwen_vl import BUILD, PATCH, qwen3, qwen25
+from tests.lvlm.zoo.qwen_vl import BUILD, PATCH, qwen3, qwen25
 
 PROCESSORS = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor, "qwen3_vl": Qwen3VLProcessor}
 GRIDS = {  # (h, w) in tokens of 28 × 28 pixels; at least four of them and at most sixty
@@ -131,7 +131,7 @@ def test_merging_a_units_patches_gives_its_token(family):
 def test_scores_are_the_eager_attention_weights_over_the_whole_tile(name, family, kind, monkeypatch):
     eager = BUILD[name]("eager")
     layer = eager.tower_layers[2 if name == "qwen2_5_vl" else 3].attn  # the last one that has no windows
-    assert eager.tapped is layer
+    assert eager.captured_module is layer
     modeling = sys.modules[type(layer).__module__]
     stock, noted = modeling.eager_attention_forward, []
 
@@ -149,7 +149,7 @@ def test_scores_are_the_eager_attention_weights_over_the_whole_tile(name, family
     pixels, grid = prepared.inputs.values()
     eager.tower(pixels, grid_thw=grid)
     assert len(noted) == len(scores) == (4 if kind == "video" else 3)
-    for score, weights, (high, wide) in zip(scores, noted, prepared.grids, strict=True):
+    for score, weights, (high, wide) in zip(scores, noted, map(family.grid_of, prepared.pixels), strict=True):
         assert weights.shape == (4 * high * wide, 4 * high * wide)
         assert torch.allclose(score, weights.mean(0)[family.patch_groups((high, wide))].mean(1), atol=1e-6)
 
@@ -238,7 +238,7 @@ def stock_positions(family, prompt, features, given):
     film = isinstance(given[0], Video)
     grids = [[len(own), *(2 * side for side in own[0][1].grid)] for own in of_images(features)]
     options = {"video_grid_thw" if film else "image_grid_thw": torch.tensor(grids)}
-    if film and family.model_types == ("qwen2_5_vl",):
+    if film and family.model_type == "qwen2_5_vl":
         options["second_per_grid_ts"] = [2 / 24] * len(given)
     return family.model.model.get_rope_index(
         input_ids=prompt.input_ids,

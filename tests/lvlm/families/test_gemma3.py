@@ -18,7 +18,7 @@ from tests.lvlm.hiding import answer_by_hiding
 from tests.lvlm.saved import same_answers_from
 from tests.lvlm.test_invariants import STEPS, fastv, run
 from tests.lvlm.zoo import everything
-from tests.lvlm.zoo_gemma3 import MARKERS, SIDE, build
+from tests.lvlm.zoo.gemma3 import MARKERS, SIDE, build
 
 WINDOW = 24
 ASKED = "<s><start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n"

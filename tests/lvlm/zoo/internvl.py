@@ -9,7 +9,7 @@ import transformers
 
 from fopru_graph.lvlm.families.internvl import InternVL
 from fopru_graph.values import Image
-from tests.lvlm.zoo import IMAGE_ID, LANGUAGE, Row, finish, parts, prepared_inputs
+from tests.lvlm.zoo.rows import IMAGE_ID, LANGUAGE, Row, finish, parts, prepared_inputs
 
 SIDE = 64
 TEMPLATE = (

@@ -12,7 +12,7 @@ from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.paligemma import PaliGemma
 from fopru_graph.lvlm.inputs.prompt import Prompt
 from fopru_graph.values import Image
-from tests.lvlm.zoo import IMAGE_ID, LANGUAGE, SIGLIP, Row, finish, parts, prepared_inputs
+from tests.lvlm.zoo.rows import IMAGE_ID, LANGUAGE, SIGLIP, Row, finish, parts, prepared_inputs
 
 
 def build(attention: str = "sdpa", seed: int = 91, text: Any = transformers.GemmaConfig, **options: Any) -> PaliGemma:

@@ -107,33 +107,3 @@ def stock_answer(
         output_logits=True,
     )
     return output.sequences[:, prompt.input_ids.shape[1] :].tolist(), torch.stack(output.logits, 1)
-
-
-def llava_inputs(family: Family, images: Sequence[Image]) -> dict[str, Any]:
-    batch = family.processor.image_processor([image.picture for image in images], return_tensors="pt")
-    return {name: batch[name] for name in ("pixel_values", "image_sizes") if name in batch}
-
-
-ZOO: dict[str, Row] = {
-    "llava": Row(lambda attention: tiny.llava(attention=attention, seed=50), llava_inputs),
-    "llava_next": Row(lambda attention: tiny.llava(attention=attention, anyres=True, seed=51), llava_inputs),
-}
-
-from tests.lvlm.zoo_llava_onevision import ROWS as LLAVA_ONEVISION  # noqa: E402
-
-ZOO |= LLAVA_ONEVISION
-
-from tests.lvlm.zoo_idefics import ROWS as IDEFICS  # noqa: E402
-from tests.lvlm.zoo_internvl import ROWS as INTERNVL  # noqa: E402
-
-ZOO |= INTERNVL | IDEFICS
-
-from tests.lvlm.zoo_gemma3 import ROWS as GEMMA3  # noqa: E402
-from tests.lvlm.zoo_mistral3 import ROWS as MISTRAL3  # noqa: E402
-from tests.lvlm.zoo_paligemma import ROWS as PALIGEMMA  # noqa: E402
-
-ZOO |= GEMMA3 | PALIGEMMA | MISTRAL3
-
-from tests.lvlm.zoo_qwen_vl import ROWS as QWEN_VL  # noqa: E402
-
-ZOO |= QWEN_VL

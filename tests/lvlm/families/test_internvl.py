@@ -18,7 +18,7 @@ from fopru_graph.values import Video
 from tests import tiny
 from tests.lvlm.test_invariants import STEPS, fastv, run
 from tests.lvlm.zoo import ZOO, everything, stock_answer
-from tests.lvlm.zoo_internvl import build
+from tests.lvlm.zoo.internvl import build
 
 TILES = {(30, 30): 1, (128, 128): 5, (200, 90): 3, (90, 200): 3, (300, 100): 4, (20, 300): 5, (600, 3): 5, (1, 1): 1}
 STOCK = SimpleNamespace(start_image_token="<img>", end_image_token="</img>", image_token="<image>", image_seq_length=16)

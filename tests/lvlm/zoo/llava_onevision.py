@@ -9,7 +9,7 @@ import transformers
 
 from fopru_graph.lvlm.families.llava_onevision import LlavaOnevision
 from fopru_graph.values import Image
-from tests.lvlm.zoo import IMAGE_ID, LANGUAGE, SIGLIP, Row, finish, parts
+from tests.lvlm.zoo.rows import IMAGE_ID, LANGUAGE, SIGLIP, Row, finish, parts
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }} "

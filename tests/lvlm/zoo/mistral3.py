@@ -10,7 +10,7 @@ import transformers
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.mistral3 import Mistral3
 from fopru_graph.values import Image
-from tests.lvlm.zoo import IMAGE_ID, LANGUAGE, Row, finish, parts, prepared_inputs
+from tests.lvlm.zoo.rows import IMAGE_ID, LANGUAGE, Row, finish, parts, prepared_inputs
 
 LONGEST = 96
 MARKERS = ("[IMG_BREAK]", "[IMG_END]", "[INST]", "[/INST]")

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fopru_graph.lvlm.inputs.resolution import shrunken, shrunken_pixels
+from fopru_graph.lvlm.families.llava import shrink_pixels
+from fopru_graph.lvlm.inputs.images import shrink
 from fopru_graph.nodes.downsample import Downsample
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.significance import Significance
@@ -50,9 +51,9 @@ def test_llava_sees_so_many_patches(ratio, side):
 def test_pixels_are_averaged_not_skipped():
     """Antialiased: a fine pattern becomes its mean, where picking pixels would give one of its two colours."""
     stripes = torch.tensor([0.0, 1.0]).repeat(3, 48, 24)
-    small = shrunken_pixels(stripes, 1 / 9, 8)  # every third pixel has the colours by turns
+    small = shrink_pixels(stripes, 1 / 9, 8)  # every third pixel has the colours by turns
     assert small.shape == (3, 16, 16) and (small[:, :, 4:-4] - 0.5).abs().max() < 0.05
-    assert shrunken_pixels(stripes, 1.0, 8) is stripes
+    assert shrink_pixels(stripes, 1.0, 8) is stripes
 
 
 @torch.inference_mode()
@@ -102,7 +103,7 @@ def test_other_families_are_given_the_smaller_picture(name):
     family = row.build("sdpa")
     image = tiny.image(0, *row.sizes[0])
     small = down(image, 0.3)
-    by_hand = shrunken(small)
+    by_hand = shrink(small)
     assert by_hand.resolution == 1 and by_hand.picture.size == tuple(round(s * 0.3**0.5) for s in image.picture.size)
     part, expected = family.encode([small]), family.encode([by_hand])
     assert (
@@ -116,5 +117,5 @@ def test_other_families_are_given_the_smaller_picture(name):
 
 
 def test_a_picture_never_vanishes():
-    sliver = shrunken(replace(tiny.image(0, 200, 1), resolution=0.001))
+    sliver = shrink(replace(tiny.image(0, 200, 1), resolution=0.001))
     assert sliver.picture.size == (6, 1)

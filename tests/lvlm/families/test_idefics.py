@@ -22,7 +22,7 @@ from fopru_graph.values import Selection, Video
 from tests import tiny
 from tests.lvlm.test_invariants import STEPS, fastv, run
 from tests.lvlm.zoo import ZOO, everything, stock_answer
-from tests.lvlm.zoo_idefics import SIDE, idefics3, smolvlm
+from tests.lvlm.zoo.idefics import SIDE, idefics3, smolvlm
 
 BUILD = {"idefics3": idefics3, "smolvlm": smolvlm}
 TOKENS = {"idefics3": 16, "smolvlm": 4}  # of one tile

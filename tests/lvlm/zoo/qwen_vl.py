@@ -11,7 +11,7 @@ from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
 from fopru_graph.lvlm.inputs.prompt import Prompt
 from fopru_graph.values import Image
-from tests.lvlm.zoo import IMAGE_ID, LANGUAGE, Row, finish, parts, prepared_inputs, tokenizer
+from tests.lvlm.zoo.rows import IMAGE_ID, LANGUAGE, Row, finish, parts, prepared_inputs, tokenizer
 
 SPECIAL = ("<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|im_start|>", "<|im_end|>")
 PATCH = 14
@@ -89,7 +89,7 @@ def inputs(family: Family, images: Sequence[Image]) -> dict[str, Any]:
 
 def kinds(_family: Family, prompt: Prompt) -> dict[str, Any]:
     """Which tokens are of pictures; the stock model numbers its positions by them."""
-    return {"mm_token_type_ids": (prompt.row >= 0).int()}
+    return {"mm_token_type_ids": (prompt.embedding_index >= 0).int()}
 
 
 # 16 tokens, a wide picture, a tall one, and one that does not fill its windows.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fopru_graph.lvlm.families.capture_qk import tap_attention
+from fopru_graph.lvlm.families.capture_qk import capture_qk
 from fopru_graph.nodes.significance import Significance
 from fopru_graph.pruning.attention import BLOCK, attention_means
 from tests import tiny
@@ -62,11 +62,11 @@ def test_seen_is_the_picture_the_encoder_got():
 def test_a_module_is_tapped_once_at_a_time_and_untapped_after_a_failure():
     module = tiny.llava().layers[0].self_attn
     config = module.config
-    with pytest.raises(RuntimeError, match="tapped already"), tap_attention(module, print):  # noqa: SIM117
-        with tap_attention(module, print):
+    with pytest.raises(RuntimeError, match="tapped already"), capture_qk(module, print):  # noqa: SIM117
+        with capture_qk(module, print):
             pass
     assert module.config is config
-    with tap_attention(module, lambda *_: None):
+    with capture_qk(module, lambda *_: None):
         assert module.config is not config
 
 

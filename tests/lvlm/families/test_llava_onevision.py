@@ -21,7 +21,7 @@ from fopru_graph.values import ModelHandle, Selection, Video
 from tests import tiny
 from tests.lvlm.test_invariants import STEPS, fastv, run
 from tests.lvlm.zoo import ZOO
-from tests.lvlm.zoo_llava_onevision import build, inputs
+from tests.lvlm.zoo.llava_onevision import build, inputs
 
 SIZES = {"tile": (50, 50), "two": (112, 56), "grid": (112, 112), "odd": (97, 80), "tall": (31, 150), "flat": (300, 20)}
 RATIOS = ("anyres_max_1", "anyres_max_2", "anyres_max_9")
@@ -61,7 +61,7 @@ def test_rows_and_placeholders_are_stocks(size, ratio):
     assert tokens.embeddings[0].shape == expected.shape
     assert (tokens.embeddings[0] - expected).abs().max() < 1e-5
     text = build_prompt(family, ["what?"], tokens)
-    assert text.seen == (stock_count(family, images[0]),) == tokens.encoded
+    assert text.visual_counts == (stock_count(family, images[0]),) == tokens.encoded
 
 
 def samples(size, scale):

@@ -11,7 +11,7 @@ from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.gemma3 import Gemma3
 from fopru_graph.lvlm.inputs.prompt import Prompt
 from fopru_graph.values import Image
-from tests.lvlm.zoo import IMAGE_ID, LANGUAGE, SIGLIP, Row, finish, parts, prepared_inputs
+from tests.lvlm.zoo.rows import IMAGE_ID, LANGUAGE, SIGLIP, Row, finish, parts, prepared_inputs
 
 SIDE = 64
 KINDS = ("sliding", "full", "sliding", "sliding", "full")

@@ -17,7 +17,7 @@ from tests import tiny
 from tests.lvlm.saved import same_answers_from
 from tests.lvlm.test_invariants import STEPS, fastv, run
 from tests.lvlm.zoo import ZOO, everything, stock_answer
-from tests.lvlm.zoo_mistral3 import LONGEST, build
+from tests.lvlm.zoo.mistral3 import LONGEST, build
 
 GRIDS = {(64, 64): (4, 4), (65, 64): (4, 5), (180, 80): (3, 6), (40, 90): (6, 3), (1, 17): (2, 1), (96, 1): (1, 6)}
 

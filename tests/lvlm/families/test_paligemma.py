@@ -15,8 +15,9 @@ from tests import tiny
 from tests.lvlm.hiding import answer_by_hiding
 from tests.lvlm.saved import same_answers_from
 from tests.lvlm.test_invariants import STEPS, fastv, run
-from tests.lvlm.zoo import ZOO, everything, stock_answer, tokenizer
-from tests.lvlm.zoo_paligemma import build
+from tests.lvlm.zoo import ZOO, everything, stock_answer
+from tests.lvlm.zoo.paligemma import build
+from tests.lvlm.zoo.rows import tokenizer
 
 ASKED = {  # as the stock processor is asked; it adds the beginning and the newline
     "what?": "<image>what?",

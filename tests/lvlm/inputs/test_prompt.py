@@ -59,8 +59,8 @@ def test_all_tokens_give_the_stock_prompt_and_fewer_give_fewer_placeholders(fami
     everything = family.project(features, None)
     assert torch.allclose(tokens.embeddings[0], everything.embeddings[0][[7, 2]], atol=1e-6)
     assert torch.equal(short.embeds[0][short.visual[0]], tokens.embeddings[0])
-    assert short.row[0][short.visual[0]].tolist() == [0, 1]
-    assert short.row[1][short.visual[1]].tolist() == [2, 3, 4]
+    assert short.embedding_index[0][short.visual[0]].tolist() == [0, 1]
+    assert short.embedding_index[1][short.visual[1]].tolist() == [2, 3, 4]
 
 
 def test_a_selection_of_other_tiles_is_refused(family):
