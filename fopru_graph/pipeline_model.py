@@ -1,43 +1,37 @@
-"""A pipeline as a function from pictures and a question to an answer with its figures, one sample at a time."""
+"""A pipeline as a function from pictures and a question to an answer with its figures, one question at a time."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
 from fopru_graph import values
 from fopru_graph.errors import UserError
-from fopru_graph.graph import (
-    CancelToken,
-    Executor,
-    Graph,
-    GraphNode,
-    MemoryCache,
-    Node,
-    Plan,
-    Ref,
-    Registry,
-    RunResult,
-    node,
-)
+from fopru_graph.graph import CancelToken, Executor, Graph, GraphNode, MemoryCache, Node, Ref, Registry, RunResult, node
 from fopru_graph.graph.values import INPUTS
-from fopru_graph.measure.pipelines import generating_node, name_of
-from fopru_graph.measure.summary import NOT_TIMED, time_to_first_token
+from fopru_graph.measure.pipelines import generating_node, load_models, name_of
+from fopru_graph.measure.timing import NOT_TIMED, time_to_first_token
 
 if TYPE_CHECKING:
     import PIL.Image
 
-Pictures = Sequence[tuple[str, "PIL.Image.Image"]]  # each with an identity of its content
+    Picture = str | Path | PIL.Image.Image | tuple[str, PIL.Image.Image]
 
-_SAMPLE = "SamplePictures"
+_GIVEN = "GivenPictures"
 
 
 @dataclass(frozen=True, eq=False)
-class Answered:
-    """An answer: ``text``, what the generating node reports, and ``ttft_ms``, None where a part came from a cache."""
+class Answer:
+    """The answer to a question.
+
+    ``report`` holds the figures of the generating node (see `values.Generation.report`), ``ttft_ms`` the time to first
+    token, None where a part of it came from the cache.
+    """
 
     text: str
     report: dict[str, Any]
@@ -48,67 +42,79 @@ class Answered:
 class PipelineModel:
     """A pipeline that answers questions about pictures; its model is loaded once.
 
-    The pipeline's only LoadImage node gives way to the sample's pictures, and the generating node gets its question.
-    Consecutive questions about the same picture encode it once; nothing else is carried from one sample to the next, so
-    that an answer does not depend on what was asked before.
+    >>> from fopru_graph import Graph, PipelineModel
+    >>> model = PipelineModel(Graph.load("pipelines/fopru_rank.yaml"))
+    >>> answer = model.answer("what does the text say ?", ["demo:street-sign"])
+    >>> answer.text, answer.report["visual_tokens"]["kept"], answer.ttft_ms  # doctest: +SKIP
+    ('stop', 64, 13.1)
+
+    The pictures take the place of the pipeline's LoadImage node, the question that of its prompt. Consecutive questions
+    about the same pictures encode them once. Nothing else is carried over, so that an answer does not depend on the
+    questions before.
 
     Args:
         graph: a valid pipeline; it is not changed.
-        loaded: outputs of loading nodes by cache key, shared between pipelines; what is missing is added.
+        loaded: outputs of loading nodes by cache key. Give several pipelines the same dictionary, and they share their
+            models; what is missing is added.
         cancel: ends a run early.
 
     Raises:
         UserError: the pipeline has not exactly one LoadImage node and one generating node at the top level.
         NodeError: the model cannot be loaded.
+
+    Attributes:
+        handle: the loaded model, a `values.ModelHandle`.
     """
 
     def __init__(
         self, graph: Graph, loaded: dict[str, dict[str, Any]] | None = None, cancel: CancelToken | None = None
     ) -> None:
-        self._held: dict[str, values.Image] = {}
         self._cancel = cancel
-        self._registry = _with_samples(graph.registry, self._held)
-        self._graph = graph.copy(self._registry)
+        self._pictures: dict[str, values.Image] = {}
+        registry = _with_given_pictures(graph.registry, self._pictures)
+        self._graph = graph.copy(registry)
         self._source = _picture_node(self._graph)
-        self._graph.put(_replaced(self._graph, self._source))
-        plan = Executor(self._registry).plan(self._graph)
+        self._graph.put(GraphNode(self._source, _GIVEN, {"keys": []}, line=self._graph.node(self._source).line))
+        plan = Executor(registry).plan(self._graph)
         self._target = generating_node(graph, plan)
-        self._graph.node(self._target).cache = "never"  # so that the same question, asked again, has figures again
+        self._graph.node(self._target).cache = "never"  # so that a repeated question has figures too
         self._encoders = [
             name
             for name, step in plan.steps.items()
             if name in graph and step.spec.type == "VisionEncode" and "together" not in graph.node(name).inputs
         ]
-        asked = nx.descendants(plan.flat.store, self._source)
-        self._constant = frozenset(name for name in plan.steps if name not in asked)
-        self._cache = MemoryCache(2 * len(plan.steps) + 8)  # the nodes of two samples: consecutive ones share a picture
-        self._executor = Executor(self._registry, cache=self._cache)
-        self._load(plan, {} if loaded is None else loaded)
-
-    def _load(self, plan: Plan, loaded: dict[str, dict[str, Any]]) -> None:
-        steps = [step for step in plan.steps.values() if step.spec.category == NOT_TIMED and step.spec.type != _SAMPLE]
-        for step in steps:
-            if step.key in loaded:
-                self._cache.put(step.key, loaded[step.key])
-            else:
-                self._executor.run(self._graph, to=step.name, cancel=self._cancel)
-                loaded[step.key] = self._cache.get(step.key) or {}
-        found = (value for step in steps for value in loaded[step.key].values())
-        handle = next((value for value in found if isinstance(value, values.ModelHandle)), None)
+        self._constant = frozenset(plan.steps) - nx.descendants(plan.flat.store, self._source)
+        loaded = {} if loaded is None else loaded
+        handle = load_models(self._graph, plan, loaded, cancel)
         if handle is None:
-            raise UserError(f"{name_of(self._graph)}: no node loads a model", "give pipelines with a LoadModel node")
+            raise UserError(f"{name_of(graph)}: no node loads a model", "give pipelines with a LoadModel node")
         self.handle = handle
+        cache = MemoryCache(2 * len(plan.steps) + 8)  # the nodes of two questions: consecutive ones share a picture
+        for step in plan.steps.values():
+            if step.key in loaded:
+                cache.put(step.key, loaded[step.key])
+        self._executor = Executor(registry, cache=cache)
 
-    def answer(self, prompt: str, images: Pictures, max_new_tokens: int | None = None) -> Answered:
-        """Ask one question about pictures, in their order.
+    def answer(self, prompt: str, pictures: Picture | Sequence[Picture], max_new_tokens: int | None = None) -> Answer:
+        """Ask a question about pictures.
+
+        Args:
+            prompt: the question; ``<image>`` marks where pictures stand, as in a pipeline's prompt.
+            pictures: in their order; each a path (or ``demo:NAME``), a PIL picture, or a pair of an RGB picture and, in
+                front of it, an identity of its content, which saves hashing its pixels. A single picture needs no list.
+            max_new_tokens: most tokens of the answer; None for what the pipeline says.
 
         Raises:
-            NodeError: a node failed on this sample.
-            Cancelled: it was asked to stop.
+            UserError: a picture cannot be read.
+            NodeError: a node failed.
+            Cancelled: the run was cancelled.
         """
-        self.handle.family.last_prompt = None  # else the answer's last digits could depend on the question before
-        self._held.clear()
-        self._held.update((key, values.Image(picture, key)) for key, picture in images)
+        if isinstance(pictures, str) or not isinstance(pictures, Sequence):
+            pictures = [pictures]
+        images = [_identified(picture) for picture in pictures]
+        self._pictures.clear()
+        self._pictures.update(images)
+        self.handle.family.last_prompt = None  # else the last digits could depend on the question before
         sets: dict[str, Any] = {f"{self._source}.keys": [key for key, _ in images]}
         sets |= dict.fromkeys((f"{name}.together" for name in self._encoders), len(images) > 1)
         sets[self._prompt_target()] = prompt
@@ -116,48 +122,66 @@ class PipelineModel:
             sets[f"{self._target}.max_new_tokens"] = max_new_tokens
         result = self._executor.run(self._graph, to=self._target, sets=sets, cancel=self._cancel)
         self._sets = sets
-        first = time_to_first_token(result, self._target, self._constant)
-        return Answered(result["text"], result.record.nodes[self._target]["report"], first, result)
+        ttft_ms = time_to_first_token(result, self._target, self._constant)
+        return Answer(result["text"], result.record.nodes[self._target]["report"], ttft_ms, result)
 
-    def look(self) -> RunResult:
-        """All values of the last answer's run, from the cache where they are there; for pictures of what was kept."""
+    def last_run(self) -> RunResult:
+        """The values of all nodes for the last question, e.g. to draw what was kept; cached nodes do not run again."""
         plan = self._executor.plan(self._graph, to=self._target, sets=self._sets)
         return self._executor.run(self._graph, targets=list(plan.steps), sets=self._sets, cancel=self._cancel)
 
     def _prompt_target(self) -> str:
-        """What to set for a question: the pipeline's input that the generating node reads, or the node's own."""
+        """Where the question goes: the pipeline input that the generating node reads, or the node's own input."""
         given = self._graph.node(self._target).inputs.get("prompt")
         if isinstance(given, Ref) and given.node == INPUTS and given.output:
             return given.output
         return f"{self._target}.prompt"
 
 
+def _identified(picture: Picture) -> tuple[str, values.Image]:
+    """A picture with an identity of its content, by which the engine caches what is computed from it."""
+    import PIL.Image
+
+    from fopru_graph.lvlm.inputs.images import load_image
+
+    if isinstance(picture, tuple):
+        key, pixels = picture
+        return key, values.Image(pixels, key)
+    if isinstance(picture, str | Path):
+        image = load_image(str(picture))
+    elif isinstance(picture, PIL.Image.Image):
+        image = values.Image(picture.convert("RGB"), "the picture")
+    else:
+        raise UserError(
+            f"a picture is a path or a PIL picture, not {type(picture).__name__}",
+            "give e.g. 'photo.jpg' or PIL.Image.open(…)",
+        )
+    width, height = image.picture.size
+    return hashlib.sha256(f"{width}x{height}:".encode() + image.picture.tobytes()).hexdigest(), image
+
+
 def _picture_node(graph: Graph) -> str:
-    found = [name for name, entry in graph.nodes.items() if entry.type == "LoadImage"]
-    if len(found) != 1:
+    names = [name for name, entry in graph.nodes.items() if entry.type == "LoadImage"]
+    if len(names) != 1:
         raise UserError(
             f"{name_of(graph)}: an evaluation puts its pictures in place of the one LoadImage node at the top level, "
-            f"there are {len(found)}",
+            f"there are {len(names)}",
             "wire all pictures of a question through one LoadImage",
         )
-    return found[0]
+    return names[0]
 
 
-def _replaced(graph: Graph, name: str) -> GraphNode:
-    return GraphNode(name, _SAMPLE, {"keys": []}, line=graph.node(name).line)
-
-
-def _with_samples(registry: Registry, held: dict[str, values.Image]) -> Registry:
-    """The node types, and one that hands out the pictures in ``held``."""
+def _with_given_pictures(registry: Registry, pictures: dict[str, values.Image]) -> Registry:
+    """The node types, and a type whose nodes give the pictures in ``pictures``, by their keys."""
 
     @node(category=NOT_TIMED, cache="never")
-    class SamplePictures(Node):
-        """The pictures of the question that is asked: one, or a list of several."""
+    class GivenPictures(Node):
+        """The pictures of a question: a picture, or a list of several."""
 
         def run(self, keys: list[str]) -> Any:
-            pictures = [held[key] for key in keys]
-            return pictures[0] if len(pictures) == 1 else pictures
+            images = [pictures[key] for key in keys]
+            return images[0] if len(images) == 1 else images
 
     extended = Registry()
-    extended.add(*(spec.cls for spec in registry.types().values()), SamplePictures)
+    extended.add(*(spec.cls for spec in registry.types().values()), GivenPictures)
     return extended

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from fopru_graph.graph import Graph, MemoryCache, NodeError, PipelineError, RunRecord
-from fopru_graph.measure.summary import summarise
+from fopru_graph.measure.timing import summarise
 
 FOLDER = Path(__file__).resolve().parent.parent / "pipelines"
 COUNTS = {  # encoded, kept before the language model, left in its last layer

@@ -16,7 +16,7 @@ from fopru_graph.commands.run import interrupt_cancels, quieten
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled, CancelToken, Graph, NodeError, PipelineError
 from fopru_graph.measure.bench import Bench, OnProgress
-from fopru_graph.measure.pipelines import Case, cases_of, stock_case
+from fopru_graph.measure.pipelines import BenchedPipeline, benched_pipelines, stock_pipeline
 from fopru_graph.report.bench.files import write_bench
 from fopru_graph.report.bench.paper import PAPER_MODELS, paper_json, show_paper
 from fopru_graph.report.bench.table import show_bench
@@ -52,8 +52,8 @@ def bench_pipelines(graphs: Sequence[Graph], options: BenchOptions) -> int:
     _check_names(graphs)
     _make_folder(options.out)
     try:
-        cases = [case for graph in graphs for case in cases_of(graph, options.ratios)]
-        cases += [stock_case(graphs[0])] if options.stock else []
+        cases = [case for graph in graphs for case in benched_pipelines(graph, options.ratios)]
+        cases += [stock_pipeline(graphs[0])] if options.stock else []
     except UserError as error:
         fail(2, error.message, error.hint)
     except PipelineError as error:
@@ -110,15 +110,15 @@ def bench_paper(sets: list[str] | None, options: BenchOptions, model: ModelOptio
     return 3 if unmeasured or any(result.skipped for result in results) else 0
 
 
-def _paper_cases(name: str, sets: list[str], options: BenchOptions, model: ModelOptions) -> list[Case]:
+def _paper_cases(name: str, sets: list[str], options: BenchOptions, model: ModelOptions) -> list[BenchedPipeline]:
     from fopru_graph import pipelines
 
     folder = Path(pipelines.__path__[0])
     files = [folder / f"{pipeline}.yaml" for pipeline in PAPER_RATIOS]
     graphs = open_graphs(files, None, [f"model={name}", *sets], options.as_json, model)
     pairs = zip(graphs, PAPER_RATIOS.values(), strict=True)
-    cases = [case for graph, ratios in pairs for case in cases_of(graph, ratios)]
-    return cases + ([stock_case(graphs[0])] if options.stock else [])
+    cases = [case for graph, ratios in pairs for case in benched_pipelines(graph, ratios)]
+    return cases + ([stock_pipeline(graphs[0])] if options.stock else [])
 
 
 def _paper_picture(folder: Path) -> Path:
@@ -134,7 +134,7 @@ def _paper_name(model: str) -> str:
     return next((name for name, accepted in PAPER_MODELS.items() if model in accepted), model)
 
 
-def _measure(cases: Sequence[Case], options: BenchOptions) -> BenchResult:
+def _measure(cases: Sequence[BenchedPipeline], options: BenchOptions) -> BenchResult:
     import torch
 
     quieten()

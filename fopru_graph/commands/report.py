@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 from fopru_graph.commands.arguments import fail
 from fopru_graph.errors import UserError
 from fopru_graph.report.page.write import Written, write_report
-from fopru_graph.results.comparisons import Comparison, Pair, pairs_of
-from fopru_graph.results.methods import studies_of
+from fopru_graph.results.comparisons import Comparison, compare, paired_scores
+from fopru_graph.results.methods import results_by_model
 from fopru_graph.results.reading import read_results
-from fopru_graph.results.statistics import holm, mcnemar, paired_difference
 from fopru_graph.terminal.console import show_warning
 
 
@@ -29,8 +27,8 @@ def report_results(folder: Path, output: Path | None, as_json: bool) -> None:
         results = read_results(folder)
     except UserError as error:
         fail(2, error.message, error.hint)
-    studies = studies_of(results.cells)
-    comparisons = compare(pair for study in studies for pair in pairs_of(study))
+    studies = results_by_model(results.cells)
+    comparisons = compare(pair for study in studies for pair in paired_scores(study))
     written = write_report(results, studies, comparisons, output)
     for name, reason in written.left_out:
         show_warning(f"left out {name}: {reason}")
@@ -38,28 +36,6 @@ def report_results(folder: Path, output: Path | None, as_json: bool) -> None:
         print(json.dumps(_as_json(written, len(results.cells), comparisons), ensure_ascii=False))
     else:
         print(written.page)
-
-
-def compare(pairs: Iterable[Pair]) -> list[Comparison]:
-    """Test every pair; p values are corrected for all pairs of the same model against the same reference."""
-    tested = [(pair, mcnemar(pair.reference, pair.scores)) for pair in pairs]
-    families: dict[tuple[str, str], list[int]] = {}
-    for place, (pair, _) in enumerate(tested):
-        families.setdefault((pair.subject.model, pair.subject.against), []).append(place)
-    corrected = [1.0] * len(tested)
-    for places in families.values():
-        for place, p in zip(places, holm([tested[place][1] for place in places]), strict=True):
-            corrected[place] = p
-    return [
-        Comparison(
-            pair.subject,
-            len(pair.scores),
-            *paired_difference(pair.reference, pair.scores, pair.pictures),
-            p,
-            p_holm,
-        )
-        for (pair, p), p_holm in zip(tested, corrected, strict=True)
-    ]
 
 
 def _as_json(written: Written, cells: int, comparisons: list[Comparison]) -> dict[str, object]:

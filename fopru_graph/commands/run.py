@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled, CancelToken, DiskCache, Executor, Graph, NodeError, RunResult
-from fopru_graph.measure.summary import summarise
+from fopru_graph.measure.timing import summarise
 from fopru_graph.storage import TensorCodec
 from fopru_graph.terminal.console import RunDisplay, console, show_failure, show_summary, simple_table
 

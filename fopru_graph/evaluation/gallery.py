@@ -64,5 +64,5 @@ def _draw(run: CellRun, folder: Path, number: int, index: int) -> None:
     record = run.records.read(index)
     question = run.task.prompt(record)
     answered = run.model.answer(question, run.records.images(index, record), run.task.max_new_tokens)
-    if (shown := shown_in(run.model.look())) is not None:
+    if (shown := shown_in(run.model.last_run())) is not None:
         write_picture(folder, number, shown, run.records.key(index), question, answered.text)

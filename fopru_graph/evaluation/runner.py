@@ -16,8 +16,9 @@ from fopru_graph.evaluation.task import RecordError, Records, Task
 from fopru_graph.evaluation.variants import Variant
 from fopru_graph.graph import NodeError
 from fopru_graph.graph.run.record import timestamp
-from fopru_graph.pipeline_model import Answered, PipelineModel
-from fopru_graph.results.cell import FORMAT, Cell, Row
+from fopru_graph.pipeline_model import Answer, PipelineModel
+from fopru_graph.results.cell import Cell
+from fopru_graph.results.schema import FORMAT, Row, Summary
 from fopru_graph.results.summary import figures_of
 
 
@@ -34,9 +35,9 @@ class Progress:
     def add(self, row: Row) -> None:
         """Count one row."""
         self.done += 1
-        if row["status"] == "ok":
+        if row.score is not None:
             self.scored += 1
-            self.score += row["score"]
+            self.score += row.score
         else:
             self.errors += 1
 
@@ -83,8 +84,9 @@ class CellRun:
                 f"{self.folder}: {cell.done} of {len(self.records)} samples have a row", "run the same command again"
             )
         cell.merge()
-        summary = self._heading() | {"limit": self.limit} | figures_of(self.task, cell.rows())
-        summary["not_drawn"] = draw_gallery(self, self.folder)
+        figures = figures_of(cell.rows(), self.task.metrics)
+        not_drawn = draw_gallery(self, self.folder)
+        summary = Summary(**self._heading(), limit=self.limit, **figures, not_drawn=not_drawn).model_dump(mode="json")
         cell.write_summary(summary)  # last: where it is, all of the cell is
         return summary
 
@@ -97,7 +99,7 @@ class CellRun:
         with cell.shard(self.ranks.rank) as shard:
             for index in todo:
                 row = self.sample(index)
-                shard.append(row)
+                shard.append(row.model_dump())
                 progress.add(row)
                 if on_progress is not None:
                     on_progress(progress)
@@ -109,27 +111,28 @@ class CellRun:
             Cancelled: it was asked to stop.
         """
         begin = time.perf_counter()
-        head: Row = {"index": index, "id": self.records.key(index)}
+        head = {"index": index, "id": self.records.key(index)}
         try:
             record = self.records.read(index)
             pictures = self.records.images(index, record)
-            answered = self.model.answer(self.task.prompt(record), pictures, self.task.max_new_tokens)
-            score = self.task.score(answered.text, record)
+            answer = self.model.answer(self.task.prompt(record), pictures, self.task.max_new_tokens)
+            score = self.task.score(answer.text, record)
         except RecordError as error:
-            return head | _failed(str(error))
+            return Row(**head, status="error", error=str(error))
         except NodeError as error:
-            return head | _failed(f"{error.node}: {error.cause}")
-        total = (time.perf_counter() - begin) * 1e3
-        row = head | {
-            "type": self.task.kind(record),
-            "picture": pictures[0][0] if pictures else "",
-            "status": "ok",
-            "answer": answered.text,
-            "score": score.value,
-            "facts": dict(score.facts),
-            "error": None,
-        }
-        return row | _figures(answered) | {"timing": _timing(answered, total, self.ranks.rank)}
+            return Row(**head, status="error", error=f"{error.node}: {error.cause}")
+        total_ms = (time.perf_counter() - begin) * 1e3
+        return Row(
+            **head,
+            type=self.task.kind(record),
+            picture=pictures[0][0] if pictures else "",
+            status="ok",
+            answer=answer.text,
+            score=score.value,
+            facts=dict(score.facts),
+            **_counts(answer),
+            timing=_timing(answer, total_ms, self.ranks.rank),
+        )
 
     def identity(self) -> dict[str, Any]:
         """What the rows are of, and how they came about; the former must not change between runs into one folder."""
@@ -162,31 +165,22 @@ class CellRun:
         }
 
 
-def _failed(message: str) -> Row:
-    """A row without an answer; every key is there, so that readers need not ask."""
-    empty = dict.fromkeys(("encoded", "kept", "final", "layer_average", "text_tokens", "new_tokens", "kv_bytes"))
-    about = {"type": None, "picture": None, "status": "error", "answer": None, "score": None, "facts": {}}
-    return about | {"error": message} | empty | {"timing": {}}
-
-
-def _figures(answered: Answered) -> Row:
-    """Counts of one answer, read from its report."""
-    report = answered.report
+def _counts(answer: Answer) -> dict[str, float]:
+    """Numbers of tokens and bytes, read from the report of the generating node."""
+    report = answer.report
     tokens = report["visual_tokens"]
-    prompt = report["kv_lengths"][0] - report["visual_per_layer"][0] - (report["new_tokens"] - 1)
     return {name: tokens[name] for name in ("encoded", "kept", "final", "layer_average")} | {
-        "text_tokens": prompt,
+        "text_tokens": report["kv_lengths"][0] - report["visual_per_layer"][0] - (report["new_tokens"] - 1),
         "new_tokens": report["new_tokens"],
         "kv_bytes": report["kv_bytes"],
     }
 
 
-def _timing(answered: Answered, total: float, rank: int) -> Row:
-    first = answered.ttft_ms
+def _timing(answer: Answer, total_ms: float, rank: int) -> dict[str, float | None]:
     return {
-        "ttft_ms": None if first is None else round(first, 3),
-        "prefill_ms": round(answered.report["prefill_ms"], 3),
-        "total_ms": round(total, 3),
+        "ttft_ms": None if answer.ttft_ms is None else round(answer.ttft_ms, 3),
+        "prefill_ms": round(answer.report["prefill_ms"], 3),
+        "total_ms": round(total_ms, 3),
         "rank": rank,
     }
 

@@ -52,7 +52,7 @@ class Variant:
 def variants_of(
     graph: Graph, ratios: Sequence[float] | None, settings: Mapping[str, Any] | None = None
 ) -> list[Variant]:
-    """A pipeline at every ratio by the rule of `measure.cases.settings_of`; as it is written without ``ratios``.
+    """A pipeline at every ratio by the rule of `measure.pipelines.settings_of`; as it is written without ``ratios``.
 
     ``settings`` are values that were set in ``graph`` already.
 

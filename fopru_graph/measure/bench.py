@@ -1,7 +1,7 @@
-"""The bench: all variants in one process, one after the other in every round, ratios from the same rounds.
+"""The bench: all pipelines in one process, one after the other in every round, gains from the same rounds.
 
-First everything is warmed up, then each variant's peak memory is taken from one whole answer, then come the rounds. In
-a round every variant, and the reference twice, gives one whole answer and one first token alone.
+First every pipeline is warmed up, then the peak memory of one whole answer of each is taken, then come the rounds. In a
+round every pipeline, and the reference twice, gives one whole answer and one first token alone.
 """
 
 from __future__ import annotations
@@ -15,59 +15,97 @@ from typing import Any
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled, CancelToken, Executor, MemoryCache, NodeError
 from fopru_graph.measure.arithmetic import CONVENTION, Workload, first_token_flops, published_macs, step_bytes
-from fopru_graph.measure.machine import machine_facts
-from fopru_graph.measure.memory import peaks, reset_peaks
-from fopru_graph.measure.pipelines import Case
-from fopru_graph.measure.statistics import gain, timing
-from fopru_graph.measure.summary import NOT_TIMED
-from fopru_graph.measure.timeline import Sample, Timeline
+from fopru_graph.measure.machine import machine_facts, peak_memory_bytes, peaks, reset_peaks
+from fopru_graph.measure.pipelines import BenchedPipeline, load_models
+from fopru_graph.measure.timing import RunTimes, Timeline
 from fopru_graph.results.bench import STAGES, STOCK, BenchResult, Gain, Variant
-from fopru_graph.values import ModelHandle, ModelSizes
+from fopru_graph.results.schema import Timing
+from fopru_graph.results.statistics import gain, timing
+from fopru_graph.values import ModelSizes
 
 OnProgress = Callable[[int, int, str], None]
 
 
 @dataclass(eq=False)
-class _Row:
-    """What was measured of one case so far."""
+class _Measured:
+    """What was measured of a pipeline so far: runs of whole answers, and runs of the first token alone."""
 
-    case: Case
-    whole: list[Sample] = field(default_factory=list)
-    first: list[Sample] = field(default_factory=list)
+    pipeline: BenchedPipeline
+    answers: list[RunTimes] = field(default_factory=list)
+    first_tokens: list[RunTimes] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def report(self) -> Mapping[str, Any]:
+        """The report of the last whole answer; all answers have the same counts."""
+        return self.answers[-1].report
+
+    @property
+    def samples(self) -> int:
+        """Prompts that are answered at once."""
+        return int(self.report["samples"])
+
+    @property
+    def prompt_lengths(self) -> tuple[int, ...]:
+        """The prompt's tokens in each decoder layer: what its KV cache holds in the end, less the generated tokens."""
+        generated = self.report["new_tokens"] // self.samples - 1
+        return tuple(length - generated for length in self.report["kv_lengths"])
+
+    @property
+    def tpots(self) -> list[float]:
+        """The mean time per output token of every answer; empty for answers of one token."""
+        return [sum(run.steps) / len(run.steps) for run in self.answers if run.steps]
+
+    def bytes_read(self, sizes: ModelSizes) -> float:
+        """Bytes that an average decoding step must read."""
+        report = self.report
+        return step_bytes(sizes, report["kv_bytes"], report["kv_lengths"], report["new_tokens"] // self.samples)
+
+    def stages(self) -> dict[str, Timing]:
+        """The times of each stage: decoding from whole answers, the others from runs that settled between stages."""
+        runs_of = {stage: self.answers if stage == "decode" else self.first_tokens for stage in STAGES}
+        return {
+            stage: timing([run.stages[stage] for run in runs])
+            for stage, runs in runs_of.items()
+            if stage in runs[0].stages
+        }
 
 
 class Bench:
-    """One bench on one model.
+    """A bench on one model.
 
     Args:
-        cases: what to compare; gains are relative to the first that drops nothing, or else the first.
+        pipelines: what to compare; gains are relative to the first that drops nothing, or else to the first.
         new_tokens: length of every answer.
         rounds: how often everything is repeated.
         cancel: ends the bench early; what was measured is kept.
-        on_progress: called with the runs done, the runs to do, and what comes next.
-        clock: seconds; tests pass one of their own.
+        on_progress: called with the number of runs done, that of all runs, and a text that says what comes next.
+        clock: seconds; tests pass a clock that stands still.
+
+    Raises:
+        UserError: there are no pipelines.
     """
 
     def __init__(
         self,
-        cases: Sequence[Case],
+        pipelines: Sequence[BenchedPipeline],
         new_tokens: int = 64,
         rounds: int = 4,
         cancel: CancelToken | None = None,
         on_progress: OnProgress | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        if not cases:
+        if not pipelines:
             raise UserError("there is nothing to bench", "name at least one pipeline file")
-        self._rows = [_Row(case) for case in cases]
-        plain = [row for row in self._rows if not row.case.prunes and row.case.pipeline != STOCK]
-        self._reference = (plain or self._rows)[0]
-        self._again = _Row(self._reference.case)
+        self._measured = [_Measured(pipeline) for pipeline in pipelines]
+        whole = [m for m in self._measured if not m.pipeline.prunes and m.pipeline.pipeline != STOCK]
+        self._reference = (whole or self._measured)[0]
+        self._again = _Measured(self._reference.pipeline)
         self._new_tokens, self._rounds = new_tokens, rounds
         self._cancel, self._on_progress, self._clock = cancel, on_progress, clock
         self._loaded: dict[str, dict[str, Any]] = {}
         self._failed: dict[str, str] = {}
+        self._model: Any = None  # the ModelHandle of the first pipeline, once it is loaded
         self._done = 0
 
     def run(self) -> BenchResult:
@@ -75,208 +113,166 @@ class Bench:
 
         Raises:
             NodeError: the model cannot be loaded, or the reference fails; without them there is nothing to compare.
-            Cancelled: it was ended before the reference was measured once.
+            Cancelled: the bench was ended before the reference was measured once.
         """
         self._load()
         interrupted = False
         try:
-            for row in self._rows:
-                self._attempt(row, 1)
-            for row in self._rows:
-                self._measure_memory(row)
+            for measured in self._measured:
+                self._attempt(measured, 1)
+            for measured in self._measured:
+                self._measure_memory(measured)
             for number in range(self._rounds):
-                for row in self._order(number):
-                    self._attempt(row, self._new_tokens, row.whole)
-                    self._attempt(row, 1, row.first, settled=True)
+                for measured in self._order(number):
+                    self._attempt(measured, self._new_tokens, measured.answers)
+                    self._attempt(measured, 1, measured.first_tokens, settled=True)
         except Cancelled:
-            if not self._reference.first:
+            if not self._reference.first_tokens:
                 raise
             interrupted = True
         return self._result(interrupted)
 
     # -- running ------------------------------------------------------------------------------------------------------
 
-    @property
-    def _models(self) -> list[ModelHandle]:
-        found = (value for outputs in self._loaded.values() for value in outputs.values())
-        return [value for value in found if isinstance(value, ModelHandle)]
-
-    @property
-    def _model(self) -> ModelHandle:
-        return self._models[0]
-
     def _load(self) -> None:
-        """Run the loading nodes of all cases once; equal ones, by their cache keys, share what they loaded."""
-        for row in self._rows:
-            case = row.case
-            for name, step in case.plan.steps.items():
-                if step.spec.category != NOT_TIMED or step.key in self._loaded:
-                    continue
-                self._tell(f"loading {name}")
-                cache = MemoryCache()
-                Executor(case.graph.registry, cache=cache).run(case.graph, to=name, cancel=self._cancel)
-                self._loaded[step.key] = cache.get(step.key) or {}
-        if not self._models:
+        for pipeline in (measured.pipeline for measured in self._measured):
+            model = load_models(pipeline.graph, pipeline.plan, self._loaded, self._cancel, self._progress)
+            self._model = self._model or model
+        if self._model is None:
             raise UserError("no pipeline loads a model", "bench pipelines with a LoadModel node")
 
-    def _order(self, number: int) -> list[_Row]:
-        """All rows, the reference twice: as given in the first round, shuffled afterwards, so that no one always runs
-        after the same neighbour."""
-        rest = [row for row in self._rows if row is not self._reference]
-        rows = [self._reference, *rest, self._again]
+    def _order(self, number: int) -> list[_Measured]:
+        """All pipelines, the reference twice: as given in the first round, shuffled afterwards, so that none always
+        runs after the same neighbour."""
+        others = [measured for measured in self._measured if measured is not self._reference]
+        order = [self._reference, *others, self._again]
         if number:
-            random.Random(number).shuffle(rows)
-        return rows
+            random.Random(number).shuffle(order)
+        return order
 
-    def _attempt(self, row: _Row, new_tokens: int, into: list[Sample] | None = None, settled: bool = False) -> None:
-        """Run a row once; a row that fails is left out from then on, unless it is the reference."""
-        if row.case.label in self._failed:
+    def _attempt(
+        self, measured: _Measured, new_tokens: int, into: list[RunTimes] | None = None, settled: bool = False
+    ) -> None:
+        """Run a pipeline once; one that fails is left out from then on, unless it is the reference."""
+        label = measured.pipeline.label
+        if label in self._failed:
             return
-        self._tell(row.case.label)
+        self._progress(label)
         self._done += 1
         try:
-            sample = self._run(row.case, new_tokens, settled)
+            times = self._run(measured.pipeline, new_tokens, settled)
         except NodeError as error:
-            if row.case is self._reference.case:
+            if measured.pipeline is self._reference.pipeline:
                 raise
-            self._failed[row.case.label] = str(error)
+            self._failed[label] = str(error)
             return
         if into is not None:
-            into.append(sample)
+            into.append(times)
 
-    def _measure_memory(self, row: _Row) -> None:
+    def _measure_memory(self, measured: _Measured) -> None:
         device = self._model.device
         self._model.family.forget()
         reset_peaks(device)
-        self._attempt(row, self._new_tokens)
-        row.memory = peaks(device)
+        self._attempt(measured, self._new_tokens)
+        measured.memory = peaks(device)
 
-    def _run(self, case: Case, new_tokens: int, settled: bool) -> Sample:
+    def _run(self, pipeline: BenchedPipeline, new_tokens: int, settled: bool) -> RunTimes:
         cache = MemoryCache()
         for key, outputs in self._loaded.items():
             cache.put(key, outputs)
-        timeline = Timeline(case.categories, case.target, self._clock, self._wait if settled else _go_on)
-        Executor(case.graph.registry, cache=cache).run(
-            case.graph, to=case.target, sets=case.lengths(new_tokens), on_event=timeline, cancel=self._cancel
+        settle = self._synchronise if settled else lambda: None
+        timeline = Timeline(pipeline.categories, pipeline.target, self._clock, settle)
+        Executor(pipeline.graph.registry, cache=cache).run(
+            pipeline.graph,
+            to=pipeline.target,
+            sets=pipeline.answer_length(new_tokens),
+            on_event=timeline,
+            cancel=self._cancel,
         )
-        return timeline.sample()
+        return timeline.times()
 
-    def _wait(self) -> None:
+    def _synchronise(self) -> None:
         """Let a GPU finish what it has been given."""
         if self._model.device.startswith("cuda"):
             import torch
 
             torch.cuda.synchronize(self._model.device)
 
-    def _tell(self, text: str) -> None:
+    def _progress(self, text: str) -> None:
         if self._on_progress is not None:
-            rows = len(self._rows)
-            self._on_progress(self._done, 2 * rows + self._rounds * 2 * (rows + 1), text)
+            count = len(self._measured)
+            self._on_progress(self._done, 2 * count + self._rounds * 2 * (count + 1), text)
 
     # -- arithmetic ---------------------------------------------------------------------------------------------------
 
     def _result(self, interrupted: bool) -> BenchResult:
         model = self._model
         sizes = model.family.model_sizes()
-        measured = [row for row in self._rows if row.whole and row.first]
-        skipped = [f"{label}: {why}" for label, why in self._failed.items()]
-        skipped += [
-            f"{row.case.label}: not measured before the interrupt"
-            for row in self._rows
-            if row not in measured and row.case.label not in self._failed
-        ]
-        noise = self._gain_of(self._again, self._ttft, 1.0) if self._again.first else None
+        complete = [measured for measured in self._measured if measured.answers and measured.first_tokens]
+        labels = [measured.pipeline.label for measured in self._measured if measured not in complete]
+        unmeasured = [label for label in labels if label not in self._failed]
         return BenchResult(
             model=model.name,
-            reference=self._reference.case.label,
-            variants=tuple(self._variant(row, sizes) for row in measured),
-            self_gain=noise,
-            rounds=len(self._reference.first),
+            reference=self._reference.pipeline.label,
+            variants=tuple(self._variant(measured, sizes) for measured in complete),
+            self_gain=self._ttft_gain(self._again, 1.0) if self._again.first_tokens else None,
+            rounds=len(self._reference.first_tokens),
             convention=CONVENTION,
             machine=machine_facts(model.device, model.dtype) | {"new_tokens": self._new_tokens},
             interrupted=interrupted,
-            skipped=tuple(skipped),
+            skipped=(
+                *(f"{label}: {reason}" for label, reason in self._failed.items()),
+                *(f"{label}: not measured before the interrupt" for label in unmeasured),
+            ),
         )
 
-    def _variant(self, row: _Row, sizes: ModelSizes) -> Variant:
-        report = row.whole[-1].report
-        flops, bytes_read = self._flops(row, sizes), _bytes_read(row, sizes)
-        ideal = self._flops(self._reference, sizes)["total"] / flops["total"]
+    def _variant(self, measured: _Measured, sizes: ModelSizes) -> Variant:
+        report, reference = measured.report, self._reference
+        flops = self._flops(measured, sizes)
         tpot, tpot_gain = None, None
-        if report["step_ms"]:
-            tpot = timing(_tpots(row))
-            tpot_gain = self._gain_of(row, _tpots, _bytes_read(self._reference, sizes) / bytes_read)
+        if measured.tpots:
+            ideal = reference.bytes_read(sizes) / measured.bytes_read(sizes)
+            tpot, tpot_gain = timing(measured.tpots), gain(reference.tpots, measured.tpots, ideal)
         return Variant(
-            pipeline=row.case.pipeline,
-            ratio=row.case.ratio,
-            ttft=timing(self._ttft(row)),
-            ttft_with_preprocessing=timing([sample.ttft_with_preprocessing for sample in self._untouched(row)]),
+            pipeline=measured.pipeline.pipeline,
+            ratio=measured.pipeline.ratio,
+            ttft=timing(self._ttfts(measured)),
+            ttft_with_preprocessing=timing([run.ttft_with_preprocessing for run in self._unsettled(measured)]),
             tpot=tpot,
-            end_to_end=timing([sample.end_to_end for sample in row.whole]),
-            stages=_stages(row),
-            ttft_gain=self._gain_of(row, self._ttft, ideal),
+            end_to_end=timing([run.end_to_end for run in measured.answers]),
+            stages=measured.stages(),
+            ttft_gain=self._ttft_gain(measured, self._flops(reference, sizes)["total"] / flops["total"]),
             tpot_gain=tpot_gain,
-            tokens_per_layer=_prompt_lengths(report),
+            tokens_per_layer=measured.prompt_lengths,
             visual_per_layer=tuple(report["visual_per_layer"]),
             new_tokens=report["new_tokens"],
             kv_bytes=report["kv_bytes"],
-            peak_memory_bytes=row.memory.get("allocated", row.memory["rss"]),
-            memory=row.memory,
+            peak_memory_bytes=peak_memory_bytes(measured.memory),
+            memory=measured.memory,
             flops=flops,
         )
 
-    def _untouched(self, row: _Row) -> list[Sample]:
-        """The runs whose time to first token counts: on a GPU not those that waited at every stage."""
+    def _unsettled(self, measured: _Measured) -> list[RunTimes]:
+        """The runs whose time to first token counts: on a GPU only those that did not wait at every stage."""
         if self._model.device.startswith("cuda"):
-            return row.whole
-        return [sample for pair in zip(row.whole, row.first, strict=False) for sample in pair]
+            return measured.answers
+        return [run for pair in zip(measured.answers, measured.first_tokens, strict=False) for run in pair]
 
-    def _ttft(self, row: _Row) -> list[float]:
-        return [sample.ttft for sample in self._untouched(row)]
+    def _ttfts(self, measured: _Measured) -> list[float]:
+        return [run.ttft for run in self._unsettled(measured)]
 
-    def _gain_of(self, row: _Row, times: Callable[[_Row], list[float]], ideal: float) -> Gain:
-        return gain(times(self._reference), times(row), ideal)
+    def _ttft_gain(self, measured: _Measured, ideal: float) -> Gain:
+        return gain(self._ttfts(self._reference), self._ttfts(measured), ideal)
 
-    def _flops(self, row: _Row, sizes: ModelSizes) -> dict[str, int]:
-        sample = row.whole[-1]
-        lengths = _prompt_lengths(sample.report)
+    def _flops(self, measured: _Measured, sizes: ModelSizes) -> dict[str, int]:
+        lengths = measured.prompt_lengths
         work = Workload(
-            tiles=sample.tiles or self._reference.whole[-1].tiles,  # stock's own encoding sends no report
-            scored="score" in row.case.categories.values(),
-            projected=sample.report["visual_tokens"]["kept"],
+            tiles=measured.answers[-1].tiles or self._reference.answers[-1].tiles,  # stock reports no tiles
+            scored="score" in measured.pipeline.categories.values(),
+            projected=measured.report["visual_tokens"]["kept"],
             tokens_per_layer=lengths,
-            batch=sample.report["samples"],
-            whole_tower=row.case.pipeline == STOCK,
+            batch=measured.samples,
+            whole_tower=measured.pipeline.pipeline == STOCK,
         )
         published = {f"decoder_macs_{name}": macs for name, macs in published_macs(sizes, lengths).items()}
         return first_token_flops(sizes, work) | published
-
-
-def _go_on() -> None:
-    """Wait for nothing."""
-
-
-def _prompt_lengths(report: Mapping[str, Any]) -> tuple[int, ...]:
-    """The prompt's tokens in each layer: what its cache holds in the end, less the generated ones."""
-    generated = report["new_tokens"] // report["samples"] - 1
-    return tuple(length - generated for length in report["kv_lengths"])
-
-
-def _bytes_read(row: _Row, sizes: ModelSizes) -> float:
-    report = row.whole[-1].report
-    return step_bytes(sizes, report["kv_bytes"], report["kv_lengths"], report["new_tokens"] // report["samples"])
-
-
-def _tpots(row: _Row) -> list[float]:
-    """The mean time per output token of every answer."""
-    return [sum(sample.steps) / len(sample.steps) for sample in row.whole]
-
-
-def _stages(row: _Row) -> dict[str, Any]:
-    """Each stage's times: those before the first token from the runs that settled between stages."""
-    samples = {stage: row.whole if stage == "decode" else row.first for stage in STAGES}
-    return {
-        stage: timing([sample.stages[stage] for sample in runs])
-        for stage, runs in samples.items()
-        if stage in runs[0].stages
-    }

@@ -1,22 +1,21 @@
-"""What a bench runs: pipelines at several ratios, made comparable by answers of one length."""
+"""The pipelines of a bench: each at several ratios, made comparable by answers of one length."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fopru_graph.errors import UserError
-from fopru_graph.graph import Graph
-from fopru_graph.graph.plan import Plan
-from fopru_graph.graph.run.executor import Executor
+from fopru_graph.graph import CancelToken, Executor, Graph, MemoryCache, Plan
+from fopru_graph.measure.timing import NOT_TIMED
 from fopru_graph.results.bench import STOCK, label_of
-
-RATIOS = (1.0, 0.75, 0.5, 0.25)
+from fopru_graph.values import ModelHandle
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
-    """One pipeline at one ratio, run up to its generating node ``target``; ``prunes``: whether it drops anything."""
+class BenchedPipeline:
+    """A pipeline at one ratio, run up to its generating node ``target``; ``prunes``: whether it drops anything."""
 
     pipeline: str
     ratio: float | None
@@ -27,14 +26,13 @@ class Case:
 
     @property
     def label(self) -> str:
-        """Pipeline and ratio; see `result.Variant.label`."""
+        """Pipeline and ratio; see `results.bench.Variant.label`."""
         return label_of(self.pipeline, self.ratio)
 
-    def lengths(self, new_tokens: int) -> dict[str, int]:
-        """What to set so that every answer has ``new_tokens`` tokens, as far as the generating node can be told."""
+    def answer_length(self, new_tokens: int) -> dict[str, int]:
+        """What to set for answers of ``new_tokens`` tokens, as far as the generating node has such inputs."""
         known = self.plan.steps[self.target].spec.inputs
-        keys = [key for key in ("max_new_tokens", "min_new_tokens") if key in known]
-        return {f"{self.target}.{key}": new_tokens for key in keys}
+        return {f"{self.target}.{key}": new_tokens for key in ("max_new_tokens", "min_new_tokens") if key in known}
 
     @property
     def categories(self) -> dict[str, str]:
@@ -43,7 +41,7 @@ class Case:
 
 
 def check_ratios(ratios: Sequence[float]) -> None:
-    """Refuse shares that are none.
+    """Refuse ratios outside (0, 1].
 
     Raises:
         UserError: a ratio lies outside (0, 1], or there is none.
@@ -57,7 +55,7 @@ def check_ratios(ratios: Sequence[float]) -> None:
 
 @dataclass(frozen=True)
 class Setting:
-    """A pipeline's pruning nodes set to a ratio: ``inputs`` by name; ``ratio`` None where it is run as written."""
+    """The ``inputs`` of pruning nodes that give a pipeline its ratio; ``ratio`` is None where it runs as written."""
 
     ratio: float | None
     inputs: Mapping[str, float]
@@ -65,10 +63,11 @@ class Setting:
 
 
 def settings_of(graph: Graph, plan: Plan, ratios: Sequence[float]) -> list[Setting]:
-    """How to run a pipeline at every ratio; one that drops nothing is run once, at 1, one that has no ratio as written.
+    """How to run a pipeline at every ratio.
 
     A pipeline of n pruning stages keeps the n-th root of the ratio in each of them, as the paper does for FoPru and
-    FastV: a quarter is a half of a half. Methods that find their own number of tokens have no ratio, nor has a block.
+    FastV: a quarter is a half of a half. A pipeline that drops nothing is run once, at ratio 1. A pipeline without a
+    ratio to set is run once, as written: methods that choose the number of tokens have none, nor has a sub-graph.
 
     Raises:
         UserError: a ratio lies outside (0, 1], or a pruning node has a fixed number of tokens.
@@ -87,12 +86,14 @@ def settings_of(graph: Graph, plan: Plan, ratios: Sequence[float]) -> list[Setti
         return [Setting(1.0, {}, False)]
     if not stages or len(settable) < len(stages):
         return [Setting(None, {}, True)]
-    shares = {ratio: ratio ** (1 / len(stages)) for ratio in ratios}
-    return [Setting(ratio, {f"{name}.ratio": share for name in stages}, ratio < 1) for ratio, share in shares.items()]
+    return [
+        Setting(ratio, {f"{name}.ratio": ratio ** (1 / len(stages)) for name in stages}, ratio < 1)
+        for ratio in dict.fromkeys(ratios)
+    ]
 
 
 def generating_node(graph: Graph, plan: Plan) -> str:
-    """The one node at the top level that answers.
+    """The node at the top level that answers.
 
     Raises:
         UserError: there is none, or more than one.
@@ -106,7 +107,40 @@ def generating_node(graph: Graph, plan: Plan) -> str:
     return generating[0]
 
 
-def cases_of(graph: Graph, ratios: Sequence[float]) -> list[Case]:
+def name_of(graph: Graph) -> str:
+    """A pipeline's name, or else its file."""
+    return graph.name or (graph.file or "pipeline")
+
+
+def load_models(
+    graph: Graph,
+    plan: Plan,
+    loaded: dict[str, dict[str, Any]],
+    cancel: CancelToken | None = None,
+    on_load: Callable[[str], None] = lambda text: None,
+) -> ModelHandle | None:
+    """Run the loading nodes of a pipeline, except those whose outputs ``loaded`` holds; returns its model, if any.
+
+    ``loaded`` holds outputs by cache key, so that pipelines share what they load; new outputs are added to it.
+    ``on_load`` is called with ``loading NAME`` before a node runs.
+
+    Raises:
+        NodeError: a node failed, e.g. because there is no such model.
+    """
+    steps = [step for step in plan.steps.values() if step.spec.category == NOT_TIMED and step.spec.cache != "never"]
+    for step in steps:
+        if step.key not in loaded:
+            on_load(f"loading {step.name}")
+            cache = MemoryCache()
+            for key in loaded:
+                cache.put(key, loaded[key])
+            Executor(graph.registry, cache=cache).run(graph, to=step.name, cancel=cancel)
+            loaded[step.key] = cache.get(step.key) or {}
+    outputs = (value for step in steps for value in loaded[step.key].values())
+    return next((value for value in outputs if isinstance(value, ModelHandle)), None)
+
+
+def benched_pipelines(graph: Graph, ratios: Sequence[float]) -> list[BenchedPipeline]:
     """A pipeline at every ratio, see `settings_of`.
 
     Raises:
@@ -115,41 +149,32 @@ def cases_of(graph: Graph, ratios: Sequence[float]) -> list[Case]:
     """
     plan = Executor(graph.registry).plan(graph)
     target = generating_node(graph, plan)
-    return [
-        _case(graph, setting.ratio, setting.inputs, target, setting.prunes)
-        for setting in settings_of(graph, plan, ratios)
-    ]
+    return [_benched(graph, setting, target) for setting in settings_of(graph, plan, ratios)]
 
 
-def stock_case(graph: Graph) -> Case:
+def stock_pipeline(graph: Graph) -> BenchedPipeline:
     """The same model, picture and prompt as in ``graph``, answered by transformers' own ``generate``.
 
     Raises:
         UserError: the pipeline encodes no picture or asks several prompts at once.
     """
     steps = Executor(graph.registry).plan(graph).steps
-    encode = next((name for name in graph.nodes if name in steps and steps[name].spec.category == "encode"), None)
-    target = next((name for name in graph.nodes if name in steps and steps[name].spec.category == "generate"), None)
-    if encode is None or target is None:
+    by_category = {steps[name].spec.category: name for name in reversed(list(graph.nodes)) if name in steps}  # first
+    if not {"encode", "generate"} <= set(by_category):
         raise UserError(f"{name_of(graph)}: no picture is encoded at the top level", "leave out --stock")
-    given = graph.node(target).inputs
+    given = graph.node(by_category["generate"]).inputs
     if isinstance(given.get("prompt"), list):
         raise UserError(f"{name_of(graph)}: the stock row answers one prompt, not a batch", "leave out --stock")
     graph = graph.copy()
     graph.name = STOCK
-    image = graph.node(encode).inputs["image"]
+    image = graph.node(by_category["encode"]).inputs["image"]
     graph.add("StockGenerate", STOCK, model=given["model"], image=image, prompt=given["prompt"])
-    return _case(graph, 1.0, {}, STOCK, False)
+    return _benched(graph, Setting(1.0, {}, False), STOCK)
 
 
-def _case(graph: Graph, ratio: float | None, sets: Mapping[str, float], target: str, prunes: bool) -> Case:
+def _benched(graph: Graph, setting: Setting, target: str) -> BenchedPipeline:
     graph = graph.copy()
-    for name, value in sets.items():
+    for name, value in setting.inputs.items():
         graph.set(name, value)
     plan = Executor(graph.registry).plan(graph, to=target)
-    return Case(name_of(graph), ratio, graph, plan, target, prunes)
-
-
-def name_of(graph: Graph) -> str:
-    """What a pipeline is called: its name, or else its file."""
-    return graph.name or (graph.file or "pipeline")
+    return BenchedPipeline(name_of(graph), setting.ratio, graph, plan, target, setting.prunes)

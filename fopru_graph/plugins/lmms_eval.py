@@ -6,7 +6,6 @@ that may change an answer is given there; the cache does not see a change of the
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.evaluation.ranks import Ranks
 from fopru_graph.evaluation.variants import variants_of
 from fopru_graph.graph import Graph, Registry, parse_value
-from fopru_graph.pipeline_model import Answered, PipelineModel
+from fopru_graph.pipeline_model import Answer, PipelineModel
 
 if TYPE_CHECKING:
     import torch
@@ -136,14 +135,12 @@ def _at_ratio(graph: Graph, ratio: float | None) -> Graph:
     return variant.graph
 
 
-def _picture(visual: Any, where: str) -> tuple[str, PIL.Image.Image]:
-    """A digest of the content and the RGB picture; a UserError if it is none."""
+def _picture(visual: Any, where: str) -> PIL.Image.Image:
+    """The picture of a sample; a UserError if it is something else."""
     if not isinstance(visual, PIL.Image.Image):
         kind = "a file name, so probably a video" if isinstance(visual, str) else type(visual).__name__
         raise UserError(f"{where}: pipelines are asked about pictures here, but got {kind}", "choose tasks of pictures")
-    picture = visual.convert("RGB")
-    shape = f"{picture.width}x{picture.height}:".encode()
-    return hashlib.sha256(shape + picture.tobytes()).hexdigest(), picture
+    return visual
 
 
 def _max_new_tokens(options: Mapping[str, Any], task: str) -> int:
@@ -165,13 +162,13 @@ def _cut(text: str, until: str | Sequence[str] | None) -> str:
     return text
 
 
-def _token_counts(answered: Answered) -> TokenCounts:
+def _token_counts(answered: Answer) -> TokenCounts:
     """Tokens of the prompt, with the visual tokens that are left in it, and of the answer."""
     new = int(answered.report["new_tokens"])
     return TokenCounts(input_tokens=int(answered.report["kv_lengths"][0]) - (new - 1), output_tokens=new)
 
 
-def _log(answers: Sequence[Answered], seconds: float) -> None:
+def _log(answers: Sequence[Answer], seconds: float) -> None:
     """Give lmms-eval the figures of the answers; it shows averages over all processes under ``throughput``."""
     new = sum(answered.report["new_tokens"] for answered in answers)
     ttft_ms = [answered.ttft_ms for answered in answers if answered.ttft_ms is not None]

@@ -1,1 +1,1 @@
-"""What a result is and what it is of: files, statistics, comparisons."""
+"""What a result is: the files it lies in, their schema and reading, statistics and comparisons. Imports no torch."""

@@ -1,34 +1,27 @@
-"""What `bench` measured, as plain data: reports read it, nothing here measures. Imports no torch."""
+"""What `bench` measured, as plain data, and its form in ``bench.json``. Nothing here measures; imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from fopru_graph.results.schema import JsonObject, NonNegative, Timing
 
 STOCK = "stock"  # the pipeline name of transformers' own `generate`
 STAGES = ("encode", "score", "select", "project", "prefill", "decode")
 
 
 def label_of(pipeline: str, ratio: float | None) -> str:
-    """Pipeline and ratio, e.g. ``fastv 25 %``; the pipeline alone where a ratio says nothing."""
+    """Pipeline and ratio, e.g. ``fastv 25 %``; the pipeline alone where it has no ratio, and for stock."""
     return pipeline if ratio is None or pipeline == STOCK else f"{pipeline} {100 * ratio:.4g} %"
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Milliseconds of ``n`` repetitions."""
-
-    median: float
-    p90: float
-    n: int
-
-
-@dataclass(frozen=True)
 class Gain:
-    """How many times less than the reference: ratio of medians, its 95 % bootstrap interval, and the ideal ratio.
+    """How many times faster than the reference: ratio of medians, its 95 % bootstrap interval, and the ideal ratio.
 
-    ``ideal`` is the ratio of arithmetic for times to first token, and of bytes read for times per output token.
+    ``ideal`` is the ratio of operations for the time to first token, and of bytes read for the time per output token.
     """
 
     measured: float
@@ -44,13 +37,14 @@ class Gain:
 
 @dataclass(frozen=True)
 class Variant:
-    """One pipeline at one ratio.
+    """The figures of one pipeline at one ratio.
 
-    ``ratio`` is the share of visual tokens that the whole pipeline keeps; None for a pipeline run as it is written.
+    ``ratio`` is the share of visual tokens that the whole pipeline keeps; None for a pipeline run as its file says.
     ``ttft`` runs from the pixels in memory to the first token's id, ``ttft_with_preprocessing`` from the decoded
-    picture. ``stages`` are parts of the time to first token, ``decode`` all that follows. ``tokens_per_layer`` are the
-    prompt's tokens, text and visual, in each layer of the language model; ``memory`` holds peak bytes by kind
-    (``allocated``, ``reserved``, ``rss``); ``flops`` those until the first token by stage, 2 a multiply–accumulate.
+    picture. ``stages`` are parts of the time to first token; ``decode`` is all that follows it. ``tokens_per_layer``
+    counts the prompt's tokens, text and visual, in each decoder layer, ``visual_per_layer`` the visual ones alone.
+    ``memory`` holds peak bytes by kind (``allocated``, ``reserved``, ``rss``), ``flops`` the operations until the first
+    token by stage, two a multiply–accumulate.
     """
 
     pipeline: str
@@ -77,7 +71,6 @@ class Variant:
 
     def to_json(self) -> dict[str, Any]:
         """The variant as a JSON object."""
-        tpot = self.tpot_gain
         return {
             "pipeline": self.pipeline,
             "ratio": self.ratio,
@@ -86,12 +79,8 @@ class Variant:
             "tpot_ms": asdict(self.tpot) if self.tpot else None,
             "end_to_end_ms": asdict(self.end_to_end),
             "stages_ms": {name: asdict(timing) for name, timing in self.stages.items()},
-            "ttft_gain": self.ttft_gain.measured,
-            "ttft_gain_ideal": self.ttft_gain.ideal,
-            "ttft_gain_ci": [self.ttft_gain.low, self.ttft_gain.high],
-            "tpot_gain": tpot.measured if tpot else None,
-            "tpot_gain_ideal": tpot.ideal if tpot else None,
-            "tpot_gain_ci": [tpot.low, tpot.high] if tpot else None,
+            **_gain_json("ttft_gain", self.ttft_gain),
+            **_gain_json("tpot_gain", self.tpot_gain),
             "tokens_per_layer": list(self.tokens_per_layer),
             "visual_per_layer": list(self.visual_per_layer),
             "new_tokens": self.new_tokens,
@@ -102,13 +91,18 @@ class Variant:
         }
 
 
+def _gain_json(name: str, gain: Gain | None) -> dict[str, Any]:
+    figures = (gain.measured, gain.ideal, [gain.low, gain.high]) if gain else (None, None, None)
+    return dict(zip((name, f"{name}_ideal", f"{name}_ci"), figures, strict=True))
+
+
 @dataclass(frozen=True)
 class BenchResult:
-    """All variants of one bench on one model and machine.
+    """All variants of a bench on one model and machine.
 
-    ``reference`` is the label of the variant that gains are relative to; ``self_gain`` is that variant measured a
-    second time in every round, against itself: its interval is the noise. ``skipped`` says what was not measured and
-    why.
+    ``reference`` is the label of the variant that gains are relative to. ``self_gain`` is that variant, measured a
+    second time in every round, against itself: its interval is the noise. ``convention`` says how operations are
+    counted, ``skipped`` what was not measured and why.
     """
 
     model: str
@@ -119,10 +113,10 @@ class BenchResult:
     convention: str
     machine: Mapping[str, Any]
     interrupted: bool = False
-    skipped: tuple[str, ...] = field(default=())
+    skipped: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The result as a JSON object."""
+        """The content of ``bench.json``."""
         return {
             "model": self.model,
             "reference": self.reference,
@@ -134,3 +128,26 @@ class BenchResult:
             "skipped": list(self.skipped),
             "machine": dict(self.machine),
         }
+
+
+class BenchTtft(JsonObject):
+    """Median time to first token in ms."""
+
+    median: NonNegative
+
+
+class BenchVariant(JsonObject):
+    """The part of a variant in ``bench.json`` that the report reads."""
+
+    pipeline: str
+    ratio: float | None
+    ttft_ms: BenchTtft
+
+
+class Bench(JsonObject):
+    """The part of ``bench.json`` that the report reads."""
+
+    model: str
+    rounds: int = 0
+    machine: dict[str, Any] = {}
+    variants: list[BenchVariant]

@@ -1,7 +1,8 @@
-"""The results folder of one cell (pipeline × settings × task): its identity, the rows as they come, the merged file.
+"""The results folder of one cell (pipeline × settings × task) as it is written: identity, shards, merged file, summary.
 
-Every rank appends to a shard of its own, one JSON line a sample, flushed at once; a line that a crash cut short is
-sealed and made again. Nothing is overwritten but the merged file and the summary, which appear whole or not at all.
+Every rank appends to a shard of its own, one JSON line a sample, flushed at once. A line that a crash cut short is
+ended with a newline and its sample is run again. Only the merged file and the summary are ever overwritten, and they
+appear whole or not at all. `fopru_graph.results.schema` says what is in the files.
 """
 
 from __future__ import annotations
@@ -13,15 +14,14 @@ from array import array
 from collections.abc import Iterator, Mapping
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph.files import write_atomically
+from fopru_graph.results.schema import IDENTITY, RESULTS, SHARDS, SUMMARY
 
-FORMAT = 1
-IDENTITY, SHARDS, RESULTS, SUMMARY = "cell.json", "shards", "results.jsonl", "summary.json"
 _IDENTIFYING = (
     "format",
     "pipeline",
@@ -35,93 +35,100 @@ _IDENTIFYING = (
     "dtype",
     "versions",
 )
-_OTHER = "choose another folder with --out; nothing in this one was changed"
+_ELSEWHERE = "choose another folder with --out; nothing in this one was changed"
 
-Row = dict[str, Any]
+
+class _Position(NamedTuple):
+    """Where the row of a sample begins, and whether the sample succeeded."""
+
+    shard: int
+    offset: int
+    ok: bool
 
 
 class Cell:
-    """One cell's folder.
+    """The folder of one cell. Rows are JSON objects of `schema.Row`.
 
     Args:
-        folder: where; made by `claim`.
-        identity: what the rows are of; see `claim`.
+        folder: made by `claim`.
+        identity: what the rows are of: an object of `schema.Identity`.
         count: number of samples.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], count: int) -> None:
         self.folder, self._identity, self._count = folder, identity, count
-        self._places: dict[int, tuple[int, int, bool]] = {}
+        self._positions: dict[int, _Position] = {}
         self._shards: list[Path] = []
-        self.torn = 0
+        self.torn = 0  # lines that are no row
 
     def claim(self) -> None:
-        """Make the folder, or check that what lies there is of the same cell.
+        """Make the folder, or check that its results are of the same cell.
 
         Raises:
-            UserError: it holds results of something else (what differs is said), or cannot be written.
+            UserError: it holds results of another cell (the message says what differs), or cannot be written.
         """
         path = self.folder / IDENTITY
         with _writing(self.folder):
             (self.folder / SHARDS).mkdir(parents=True, exist_ok=True)
             if not path.exists():
                 if any((self.folder / SHARDS).glob("*.jsonl")):
-                    raise UserError(f"{self.folder} holds rows but no {IDENTITY}, so nobody knows of what", _OTHER)
+                    raise UserError(f"{self.folder} holds rows but no {IDENTITY}, so nobody knows of what", _ELSEWHERE)
                 write_atomically(path, (json.dumps(self._identity, indent=1, ensure_ascii=False) + "\n").encode())
                 return
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            before, now = _identifying(found), _identifying(_plain(self._identity))
+            written = json.loads(path.read_text(encoding="utf-8"))
+            before, now = _identifying(written), _identifying(_plain(self._identity))
             different = [key for key in _IDENTIFYING if before[key] != now[key]]
         except (ValueError, AttributeError, OSError) as error:
-            raise UserError(f"{path} cannot be read: {error}", _OTHER) from error
+            raise UserError(f"{path} cannot be read: {error}", _ELSEWHERE) from error
         if different:
             key = different[0]
             was, is_now = _first_difference(before[key], now[key])
             raise UserError(
                 f"{self.folder} holds results of another configuration: {', '.join(different)} differ; "
                 f"{key} was {_short(was)}, now it is {_short(is_now)}",
-                _OTHER,
+                _ELSEWHERE,
             )
 
     def scan(self) -> None:
-        """Read which samples are done, from the shards of all ranks; of several rows of a sample a good one counts."""
-        self._places.clear()
+        """Read which samples are done, from the shards of all ranks; a successful row goes before an error row."""
+        self._positions.clear()
         self.torn = 0
         self._shards = sorted((self.folder / SHARDS).glob("rank*.jsonl"))
         for shard, path in enumerate(self._shards):
             with path.open("rb") as stream:
-                begin = 0
+                offset = 0
                 for line in stream:
-                    self._note(line, shard, begin)
-                    begin += len(line)
+                    self._scan_line(line, shard, offset)
+                    offset += len(line)
 
-    def _note(self, line: bytes, shard: int, begin: int) -> None:
+    def _scan_line(self, line: bytes, shard: int, offset: int) -> None:
         try:
             row = json.loads(line)
-            index, good = int(row["index"]), row["status"] == "ok"
+            index, ok = int(row["index"]), row["status"] == "ok"
         except (ValueError, KeyError, TypeError):
             self.torn += bool(line.strip())
             return
-        if 0 <= index < self._count and (index not in self._places or (good and not self._places[index][2])):
-            self._places[index] = (shard, begin, good)
+        known = self._positions.get(index)
+        if 0 <= index < self._count and (known is None or (ok and not known.ok)):
+            self._positions[index] = _Position(shard, offset, ok)
 
     def missing(self, rank: int, world: int, retry: bool) -> array[int]:
-        """Samples that rank ``rank`` of ``world`` still has to run; with ``retry`` those that failed too."""
-        done = {index for index, (_, _, good) in self._places.items() if good or not retry}
+        """Indices of the samples that this rank of ``world`` still has to run; with ``retry`` the failed ones too."""
+        done = {index for index, position in self._positions.items() if position.ok or not retry}
         return array("q", (index for index in range(rank, self._count, world) if index not in done))
 
     @property
     def done(self) -> int:
         """Number of samples with a row."""
-        return len(self._places)
+        return len(self._positions)
 
     @contextlib.contextmanager
     def shard(self, rank: int) -> Iterator[Shard]:
-        """The shard of one rank, open for appending and locked against other processes.
+        """The shard of a rank, open for appending and locked against other processes.
 
         Raises:
-            UserError: another process is writing it, or it cannot be written.
+            UserError: another process is writing the shard, or it cannot be written.
         """
         path = self.folder / SHARDS / f"rank{rank}.jsonl"
         lock = FileLock(path.with_suffix(".lock"))
@@ -133,23 +140,23 @@ class Cell:
             ) from None
         try:
             with _writing(self.folder):
-                stream = path.open("ab", buffering=0)
+                stream = path.open("a+b", buffering=0)
             with stream:
                 yield Shard(stream, path)
         finally:
             lock.release()
 
-    def rows(self) -> Iterator[Row]:
-        """The rows of all samples in their order, read one by one; `scan` first."""
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows in the order of their samples, read one at a time; call `scan` first."""
         with contextlib.ExitStack() as stack:
             streams = [stack.enter_context(path.open("rb")) for path in self._shards]
-            for index in sorted(self._places):
-                shard, begin, _ = self._places[index]
-                streams[shard].seek(begin)
-                yield json.loads(streams[shard].readline())
+            for index in sorted(self._positions):
+                position = self._positions[index]
+                streams[position.shard].seek(position.offset)
+                yield json.loads(streams[position.shard].readline())
 
     def merge(self) -> None:
-        """Write all rows in the order of the samples into one file.
+        """Write all rows into one file, in the order of their samples.
 
         Raises:
             UserError: the file cannot be written.
@@ -164,7 +171,7 @@ class Cell:
         os.replace(temporary, path)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write the figures of a whole cell.
+        """Write the figures of the finished cell, an object of `schema.Summary`.
 
         Raises:
             UserError: the file cannot be written.
@@ -175,18 +182,20 @@ class Cell:
 
 
 class Shard:
-    """The open shard of one rank; unbuffered, so that a written row has left the process and outlives a kill."""
+    """The open shard of a rank; unbuffered, so that a written row outlives a kill of the process."""
 
     def __init__(self, stream: FileIO, path: Path) -> None:
         self._stream, self._path = stream, path
-        if stream.tell() and not _ends_with_newline(path):
-            self._write(b"\n")  # else the next row would be glued to the torn one, and lost with it
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            if stream.read(1) != b"\n":
+                self._write(b"\n")  # else the next row would join the torn line and be lost with it
 
-    def append(self, row: Row) -> None:
-        """Write one row.
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write a row.
 
         Raises:
-            UserError: it cannot be written, e.g. because the disk is full.
+            UserError: the row cannot be written, e.g. because the disk is full.
         """
         self._write(_line(row))
 
@@ -196,19 +205,13 @@ class Shard:
                 data = data[self._stream.write(data) :]
 
 
-def _line(row: Row) -> bytes:
+def _line(row: Mapping[str, Any]) -> bytes:
     return (json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
-
-
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as stream:
-        stream.seek(-1, os.SEEK_END)
-        return stream.read(1) == b"\n"
 
 
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """An error of the file system as a message that says what is kept."""
+    """Turn an error of the file system into a message that says what is kept."""
     try:
         yield
     except OSError as error:
@@ -224,20 +227,20 @@ def _plain(value: Any) -> Any:
 
 
 def _identifying(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The part that must not change; the same data may lie elsewhere."""
+    """The fields that must not change; of the data only the fingerprint, since the same data may lie elsewhere."""
     data = identity.get("data")
     fingerprint = data.get("fingerprint") if isinstance(data, dict) else data
     return {key: identity.get(key) for key in _IDENTIFYING} | {"data": fingerprint}
 
 
-def _first_difference(one: Any, other: Any) -> tuple[Any, Any]:
-    """The first place where two JSON values differ."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in sorted({*one, *other}):
-            if one.get(key) != other.get(key):
-                was, now = _first_difference(one.get(key), other.get(key))
-                return {key: was}, {key: now}
-    return one, other
+def _first_difference(before: Any, now: Any) -> tuple[Any, Any]:
+    """The first key at which two JSON values differ, with both values, nested as they are."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            if before.get(key) != now.get(key):
+                old, new = _first_difference(before.get(key), now.get(key))
+                return {key: old}, {key: new}
+    return before, now
 
 
 def _short(value: Any) -> str:

@@ -1,19 +1,20 @@
-"""Which cells are compared sample by sample, and what came of it; the statistics themselves are computed elsewhere."""
+"""Cells compared sample by sample: which are, what came of it, and accuracies on hard and easy samples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fopru_graph.results.methods import Method, Point, Ratio, Role, Study, points
-from fopru_graph.results.reading import Cell
+from fopru_graph.results.methods import ModelResults, Point, Ratio, Role, points
+from fopru_graph.results.reading import FinishedCell
+from fopru_graph.results.statistics import holm, mcnemar, paired_difference
 
 UNPRUNED, RANDOM = "unpruned", "random"
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What a comparison is about: a method at a ratio on a task of a model, against ``against``."""
+class ComparisonSubject:
+    """A method at a ratio on a task of a model, compared with the reference ``against``: `UNPRUNED` or `RANDOM`."""
 
     model: str
     task: str
@@ -23,10 +24,10 @@ class Subject:
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
-    """The scores of both on the samples that both answered, with the picture of each sample."""
+class PairedScores:
+    """The scores of a method and of its reference on the samples that both answered, and the samples' pictures."""
 
-    subject: Subject
+    subject: ComparisonSubject
     reference: Sequence[float]
     scores: Sequence[float]
     pictures: Sequence[str]
@@ -36,7 +37,7 @@ class Pair:
 class Comparison:
     """Mean difference to the reference with its 95 % interval, McNemar's p, and p after Holm's correction."""
 
-    subject: Subject
+    subject: ComparisonSubject
     n: int
     difference: float
     low: float
@@ -53,8 +54,8 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Split:
-    """A method's accuracy on the samples that the downsampled model gets wrong (group A) and right (group B).
+class GroupAccuracy:
+    """A method's accuracy on the samples that the downsampled model gets wrong (group A, hard) and right (B, easy).
 
     Samples are those that both answered; an accuracy is None where the group is empty.
     """
@@ -68,65 +69,84 @@ class Split:
     n_easy: int
 
 
-def pairs_of(study: Study) -> Iterator[Pair]:
+def paired_scores(results: ModelResults) -> Iterator[PairedScores]:
     """Every method that drops something against the unpruned model, and against random at the same ratio."""
-    random = study.of(Role.RANDOM)
-    for method, task, ratio, point in points(study):
+    random = results.of(Role.RANDOM)
+    for method, task, ratio, point in points(results):
         if not point.cell.identity.prunes:
             continue
-        references = {UNPRUNED: study.unpruned.get(task)}
+        references = {UNPRUNED: results.unpruned.get(task)}
         if random is not None and random is not method and ratio is not None:
             references[RANDOM] = random.at(task, ratio)
         for against, reference in references.items():
-            if reference is not None and (common := _common(reference.cell, point.cell)):
-                yield Pair(
-                    Subject(study.model, task, method.label, ratio, against),
+            if reference is not None and (common := _common_ids(reference.cell, point.cell)):
+                yield PairedScores(
+                    ComparisonSubject(results.model, task, method.label, ratio, against),
                     [reference.cell.samples[key].score for key in common],
                     [point.cell.samples[key].score for key in common],
                     [point.cell.samples[key].picture for key in common],
                 )
 
 
-def splits_of(study: Study) -> list[Split]:
+def compare(pairs: Iterable[PairedScores]) -> list[Comparison]:
+    """Test every pair; p values are corrected for all pairs of the same model against the same reference."""
+    pairs = list(pairs)
+    ps = [mcnemar(pair.reference, pair.scores) for pair in pairs]
+    families: dict[tuple[str, str], list[int]] = {}
+    for number, pair in enumerate(pairs):
+        families.setdefault((pair.subject.model, pair.subject.against), []).append(number)
+    corrected = {
+        number: p
+        for numbers in families.values()
+        for number, p in zip(numbers, holm([ps[number] for number in numbers]), strict=True)
+    }
+    return [
+        Comparison(
+            pair.subject,
+            len(pair.scores),
+            *paired_difference(pair.reference, pair.scores, pair.pictures),
+            ps[number],
+            corrected[number],
+        )
+        for number, pair in enumerate(pairs)
+    ]
+
+
+def group_accuracies(results: ModelResults) -> list[GroupAccuracy]:
     """Accuracies by VTC-Bench's groups, at every ratio below 1 that the downsampled model was run at.
 
-    The unpruned model comes first at each ratio: it shows how hard the group is for the model that sees everything.
+    The unpruned model comes first at each ratio: it shows how hard a group is for the model that sees everything.
     """
-    downsample = study.of(Role.DOWNSAMPLE)
-    found: list[Split] = []
+    downsample = results.of(Role.DOWNSAMPLE)
     if downsample is None:
-        return found
-    for task in study.tasks:
-        for ratio in study.ratios:
+        return []
+    accuracies = []
+    for task in results.tasks:
+        for ratio in results.ratios:
             judge = downsample.at(task, ratio)
             if judge is None:
                 continue
-            others: list[tuple[str, Point | None]] = [(UNPRUNED, study.unpruned.get(task))]
-            others += [
-                (method.label, _beside(method, task, ratio)) for method in study.methods if method is not downsample
-            ]
-            found += [
-                _split(task, label, ratio, point.cell, judge.cell)
+            others: list[tuple[str, Point | None]] = [(UNPRUNED, results.unpruned.get(task))]
+            for method in results.methods:
+                if method is not downsample:  # the blind model has no ratio: it stands beside all of them
+                    others.append((method.label, method.at(task, None if method.role is Role.BLIND else ratio)))
+            accuracies += [
+                _group_accuracy(task, label, ratio, point.cell, judge.cell)
                 for label, point in others
-                if point is not None and _common(judge.cell, point.cell)
+                if point is not None and _common_ids(judge.cell, point.cell)
             ]
-    return found
+    return accuracies
 
 
-def _beside(method: Method, task: str, ratio: float) -> Point | None:
-    """A method at a ratio; the blind model stands beside all of them."""
-    return method.at(task, None if method.role is Role.BLIND else ratio)
-
-
-def _split(task: str, label: str, ratio: float, cell: Cell, judge: Cell) -> Split:
+def _group_accuracy(task: str, method: str, ratio: float, cell: FinishedCell, judge: FinishedCell) -> GroupAccuracy:
     hard: list[float] = []
     easy: list[float] = []
-    for key in _common(judge, cell):
+    for key in _common_ids(judge, cell):
         (easy if judge.samples[key].score >= 0.5 else hard).append(cell.samples[key].score)
-    return Split(task, label, ratio, _mean(hard), _mean(easy), len(hard), len(easy))
+    return GroupAccuracy(task, method, ratio, _mean(hard), _mean(easy), len(hard), len(easy))
 
 
-def _common(a: Cell, b: Cell) -> list[str]:
+def _common_ids(a: FinishedCell, b: FinishedCell) -> list[str]:
     return [key for key in a.samples if key in b.samples]
 
 

@@ -4,117 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fopru_graph.errors import UserError
+from fopru_graph.results.bench import Bench
+from fopru_graph.results.schema import BENCH, FORMAT, IDENTITY, RESULTS, SUMMARY, Identity, JsonObject, Row, Summary
 
-FORMAT = 1
-_IDENTITY, _RESULTS, _SUMMARY = "cell.json", "results.jsonl", "summary.json"
 _TOLERANCE = 1e-5  # between the summary's rounded accuracy and the mean of the rows
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[float, Field(ge=0)]
-Pair = tuple[float | None, float | None]
-
-
-class _Read(BaseModel):
-    """A part of a file: unknown keys are left out, numbers that are none refused."""
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-
-class Data(_Read):
-    """Where a cell's records are from."""
-
-    source: str = ""
-    fingerprint: str = ""
-
-
-class Identity(_Read):
-    """What a cell's rows are of, from ``cell.json``; ``ratio`` is None where the pipeline ran as it is written."""
-
-    pipeline: str
-    graph: Any = None
-    settings: dict[str, Any] = {}
-    task: str
-    scorer: str = ""
-    ratio: Annotated[float, Field(gt=0, le=1)] | None
-    data: Data = Data()
-    model: str
-    prunes: bool
-    versions: dict[str, Any] = {}
-    machine: dict[str, Any] = {}
-    command: list[str] = []
-    started: str = ""
-
-
-class ByType(_Read):
-    """Accuracy on one type of question, over ``n`` samples."""
-
-    accuracy: Share | None
-    n: int
-
-
-class Tokens(_Read):
-    """Mean numbers of tokens a sample; None where no sample was answered."""
-
-    encoded: Count | None = None
-    kept: Count | None = None
-    final: Count | None = None
-    layer_average: Count | None = None
-    text: Count | None = None
-    new: Count | None = None
-
-
-class Ttft(_Read):
-    """Time to first token in ms over the ``n`` samples whose picture was encoded anew."""
-
-    median: Count
-    p90: Count
-    n: int
-
-
-class Summary(_Read):
-    """A cell's figures, from ``summary.json``; ``accuracy`` is None where every sample is an error."""
-
-    accuracy: Share | None
-    n: int
-    ci: Pair | None = None
-    errors: int = 0
-    first_error: str | None = None
-    per_type: dict[str, ByType] = {}
-    metrics: dict[str, float | None] = {}
-    tokens: Tokens = Tokens()
-    kv_bytes: Count | None = None
-    ttft_ms: Ttft | None = None
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
 class Sample(NamedTuple):
-    """One scored sample: its score, its picture, and the visual tokens that were encoded and are left at the end."""
+    """A scored sample: its score, its picture, and the visual tokens that were encoded and are left at the end."""
 
     score: float
     picture: str
-    encoded: float
-    final: float
-
-
-class _Row(_Read):
-    id: str
-    status: Literal["ok", "error"]
-    picture: str | None = None
-    score: Share | None
-    encoded: Count | None
-    final: Count | None
+    encoded: int
+    final: int
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
-    """One finished cell: ``samples`` are its scored rows by id, ``digest`` the SHA-256 of its results."""
+class FinishedCell:
+    """A finished cell: ``samples`` are its scored rows by id, ``digest`` is the SHA-256 of ``results.jsonl``."""
 
     folder: Path
     identity: Identity
@@ -135,7 +52,7 @@ class Cell:
 
 
 class LeftOut(NamedTuple):
-    """A folder, or a file, that cannot be used, and why."""
+    """A folder or a file that cannot be used, and why."""
 
     name: str
     reason: str
@@ -143,39 +60,20 @@ class LeftOut(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """All that lies in a results folder; ``bench`` is the content of its ``bench.json``, if there is a usable one."""
+    """The content of a results folder; ``bench`` is None where there is no usable ``bench.json``."""
 
     folder: Path
-    cells: tuple[Cell, ...]
+    cells: tuple[FinishedCell, ...]
     left_out: tuple[LeftOut, ...]
     bench: Bench | None
 
 
-class BenchTtft(_Read):
-    """Median time to first token of a bench, in ms."""
-
-    median: Count
+class _Format(JsonObject):
+    format: Any
 
 
-class BenchVariant(_Read):
-    """What the report reads of a bench's variant."""
-
-    pipeline: str
-    ratio: float | None
-    ttft_ms: BenchTtft
-
-
-class Bench(_Read):
-    """What the report reads of ``bench.json``."""
-
-    model: str
-    rounds: int = 0
-    machine: dict[str, Any] = {}
-    variants: list[BenchVariant]
-
-
-class _Unusable(Exception):
-    """Why a cell cannot be used."""
+class _UnusableError(Exception):
+    """Why a file cannot be used."""
 
 
 def read_results(folder: Path) -> Results:
@@ -189,10 +87,10 @@ def read_results(folder: Path) -> Results:
     cells, left_out = [], []
     try:
         for path in sorted(folder.iterdir()):
-            if path.is_dir() and ((path / _IDENTITY).exists() or "--" in path.name):
+            if path.is_dir() and ((path / IDENTITY).exists() or "--" in path.name):
                 try:
-                    cells.append(_cell(path))
-                except _Unusable as error:
+                    cells.append(_read_cell(path))
+                except _UnusableError as error:
                     left_out.append(LeftOut(path.name, str(error)))
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror or error}") from error
@@ -202,88 +100,75 @@ def read_results(folder: Path) -> Results:
             message = f"no cell in {folder} can be used; the first of {len(left_out)}, {first.name}: {first.reason}"
             raise UserError(message, "run the same eval or sweep again: it goes on where it stopped")
         raise UserError(f"{folder} holds no results", "write some: fopru-graph eval FILE… --task scenes --out DIR")
-    bench = None
+    bench, path = None, folder / BENCH
     try:
-        bench = _bench(folder / "bench.json")
-    except _Unusable as error:
-        left_out.append(LeftOut("bench.json", str(error)))
+        bench = _parsed(Bench, _bytes(path), BENCH) if path.is_file() else None
+    except _UnusableError as error:
+        left_out.append(LeftOut(BENCH, str(error)))
     return Results(folder, tuple(cells), tuple(left_out), bench)
 
 
-def _cell(folder: Path) -> Cell:
-    identity = _identity(_bytes(folder / _IDENTITY))
-    summary = _parsed(TypeAdapter(Summary), _bytes(folder / _SUMMARY), _SUMMARY)
-    results = _bytes(folder / _RESULTS)
-    samples, errors = _samples(results)
+def read_file(path: Path, schema: type[Schema]) -> Schema | None:
+    """A JSON file of the given shape; None where it is missing or is not of that shape."""
+    try:
+        return _parsed(schema, _bytes(path), path.name)
+    except _UnusableError:
+        return None
+
+
+def _read_cell(folder: Path) -> FinishedCell:
+    identity = _parsed_identity(_bytes(folder / IDENTITY))
+    summary = _parsed(Summary, _bytes(folder / SUMMARY), SUMMARY)
+    results = _bytes(folder / RESULTS)
+    samples, errors = _parsed_rows(results)
     if (len(samples), errors) != (summary.n, summary.errors):
-        raise _Unusable(
-            f"torn: {_RESULTS} has {len(samples)} scored rows and {errors} errors, "
-            f"{_SUMMARY} says {summary.n} and {summary.errors}"
+        raise _UnusableError(
+            f"torn: {RESULTS} has {len(samples)} scored rows and {errors} errors, "
+            f"{SUMMARY} says {summary.n} and {summary.errors}"
         )
     mean = sum(sample.score for sample in samples.values()) / len(samples) if samples else None
     if (mean is None) != (summary.accuracy is None) or abs((mean or 0) - (summary.accuracy or 0)) > _TOLERANCE:
-        raise _Unusable(f"torn: {_RESULTS} gives an accuracy of {mean}, {_SUMMARY} says {summary.accuracy}")
-    return Cell(folder, identity, summary, samples, hashlib.sha256(results).hexdigest())
+        raise _UnusableError(f"torn: {RESULTS} gives an accuracy of {mean}, {SUMMARY} says {summary.accuracy}")
+    return FinishedCell(folder, identity, summary, samples, hashlib.sha256(results).hexdigest())
 
 
-def _identity(data: bytes) -> Identity:
-    try:
-        found = json.loads(data)
-        known = found["format"] == FORMAT
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise _Unusable(f"torn: {_IDENTITY} is no JSON object with a format") from None
-    if not known:
-        raise _Unusable(f"unknown format {str(found['format'])[:40]!r}; this version reads format {FORMAT}")
-    identity: Identity = _parsed(TypeAdapter(Identity), data, _IDENTITY)
-    return identity
+def _parsed_identity(data: bytes) -> Identity:
+    version = _parsed(_Format, data, IDENTITY).format  # first: the other fields of another format may differ
+    if version != FORMAT:
+        raise _UnusableError(f"unknown format {str(version)[:40]!r}; this version reads format {FORMAT}")
+    return _parsed(Identity, data, IDENTITY)
 
 
-def _samples(results: bytes) -> tuple[dict[str, Sample], int]:
+def _parsed_rows(results: bytes) -> tuple[dict[str, Sample], int]:
     """The scored rows by id, and the number of rows that are errors."""
     samples: dict[str, Sample] = {}
-    adapter, errors = TypeAdapter(_Row), 0
-    for number, line in enumerate(_lines(results), 1):
-        row = _parsed(adapter, line, f"{_RESULTS} row {number}")
+    errors = 0
+    for number, line in enumerate((line for line in results.split(b"\n") if line.strip()), 1):
+        row = _parsed(Row, line, f"{RESULTS} row {number}")
         if row.status == "error":
             errors += 1
             continue
         if row.score is None or row.encoded is None or row.final is None:
-            raise _Unusable(f"torn: {_RESULTS} row {number} is ok, but lacks its score or its tokens")
+            raise _UnusableError(f"torn: {RESULTS} row {number} is ok, but lacks its score or its tokens")
         if row.id in samples:
-            raise _Unusable(f"torn: {_RESULTS} row {number} has the id {row.id[:60]!r} of another row")
+            raise _UnusableError(f"torn: {RESULTS} row {number} has the id {row.id[:60]!r} of another row")
         samples[row.id] = Sample(row.score, row.picture or row.id, row.encoded, row.final)
     return samples, errors
-
-
-def _lines(results: bytes) -> Iterator[bytes]:
-    return (line for line in results.split(b"\n") if line.strip())
-
-
-def _bench(path: Path) -> Bench | None:
-    return _parsed(TypeAdapter(Bench), _bytes(path), path.name) if path.is_file() else None
-
-
-def read_file(path: Path, schema: type[Any]) -> Any:
-    """A JSON file of the given shape; None where it is missing or is not of that shape."""
-    try:
-        return _parsed(TypeAdapter(schema), _bytes(path), path.name)
-    except _Unusable:
-        return None
 
 
 def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise _Unusable(f"unfinished: there is no {path.name}") from None
+        raise _UnusableError(f"unfinished: there is no {path.name}") from None
     except OSError as error:
-        raise _Unusable(f"{path.name} cannot be read: {error.strerror or error}") from None
+        raise _UnusableError(f"{path.name} cannot be read: {error.strerror or error}") from None
 
 
-def _parsed(adapter: TypeAdapter[Any], data: bytes, name: str) -> Any:
+def _parsed(schema: type[Schema], data: bytes, name: str) -> Schema:
     try:
-        return adapter.validate_json(data)
+        return schema.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise _Unusable(f"torn: {name}{f', {place}' if place else ''}: {first['msg']}") from None
+        where = ".".join(map(str, first["loc"]))
+        raise _UnusableError(f"torn: {name}{f', {where}' if where else ''}: {first['msg']}") from None

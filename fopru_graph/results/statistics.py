@@ -1,9 +1,8 @@
-"""How sure one can be of accuracies and of their differences: intervals and paired tests. Needs numpy alone.
+"""How certain accuracies, their differences, times and gains are: intervals, paired tests, percentiles.
 
 Questions about the same picture are not independent: what is hard to see is hard for all of them. Where ``groups``
-names each sample's picture, whole pictures are the unit that is drawn: proportions get Wilson's interval at their
-effective number of samples, everything else a bootstrap over pictures. Without ``groups``, or where each picture is
-asked about once, samples are the unit.
+names each sample's picture, the bootstrap draws whole pictures, and Wilson's interval takes the effective number of
+samples. Without ``groups``, or where there is one question a picture, samples are drawn.
 """
 
 from __future__ import annotations
@@ -16,7 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fopru_graph.results.bench import Gain
+from fopru_graph.results.schema import Timing
+
 RESAMPLES = 4000
+ROUND_RESAMPLES = 2000
 LEVEL = 0.95
 
 Floats = npt.NDArray[np.float64]
@@ -69,9 +72,7 @@ def paired_difference(a: Scores, b: Scores, groups: Groups | None = None) -> tup
     Raises:
         ValueError: there is no pair, or the lengths differ.
     """
-    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if first.shape != second.shape:
-        raise ValueError(f"pairs need as many scores on both sides, not {len(first)} and {len(second)}")
+    first, second = _paired(a, b)
     difference = second - first
     return float(difference.mean()), *_bootstrap(*_clusters(difference, groups))
 
@@ -79,34 +80,30 @@ def paired_difference(a: Scores, b: Scores, groups: Groups | None = None) -> tup
 def agresti_min(a: Scores, b: Scores) -> tuple[float, float]:
     """The 95 % interval of the mean of ``b − a`` for paired scores of 0 and 1, by Agresti and Min (2005).
 
-    Half a sample is added to each cell of the 2 × 2 table before Wald's formula. Unlike a bootstrap it keeps a width
-    where few or no samples differ, which says little when there are few samples. Samples are taken as independent.
+    Half a sample is added to each cell of the 2 × 2 table before Wald's formula. Unlike a bootstrap interval it keeps a
+    width where few samples differ or none. Samples are taken as independent, also where they share a picture.
 
     Raises:
         ValueError: the lengths differ.
     """
-    first, second = np.asarray(a) >= 0.5, np.asarray(b) >= 0.5
-    if first.shape != second.shape:
-        raise ValueError(f"pairs need as many scores on both sides, not {len(first)} and {len(second)}")
-    won, lost, n = (second & ~first).sum() + 0.5, (first & ~second).sum() + 0.5, len(first) + 2
-    mean = float(won - lost) / n
-    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(float(won + lost) / n - mean * mean) / math.sqrt(n)
+    only_first, only_second = _discordant(a, b)
+    won, lost, n = only_second + 0.5, only_first + 0.5, len(a) + 2
+    mean = (won - lost) / n
+    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt((won + lost) / n - mean * mean) / math.sqrt(n)
     return mean - half, mean + half
 
 
 def mcnemar(a: Scores, b: Scores) -> float:
     """Two-sided p of McNemar's exact test: are as many samples right only in ``a`` as only in ``b``?
 
-    A score of at least 0.5 counts as right. The discordant samples follow a binomial distribution of ½ if nothing but
-    chance decides; p is twice its smaller tail, at most 1. The test takes samples as independent, pictures or not.
+    A score of at least 0.5 counts as right. If only chance decides, the discordant samples follow a binomial
+    distribution of ½; p is twice its smaller tail, at most 1. Samples are taken as independent, also where they share a
+    picture.
 
     Raises:
         ValueError: the lengths differ.
     """
-    first, second = np.asarray(a) >= 0.5, np.asarray(b) >= 0.5
-    if first.shape != second.shape:
-        raise ValueError(f"pairs need as many scores on both sides, not {len(first)} and {len(second)}")
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    only_first, only_second = _discordant(a, b)
     n, fewer = only_first + only_second, min(only_first, only_second)
     term = tail = 1  # binomial coefficients as whole numbers: exact however many samples there are
     for k in range(fewer):
@@ -124,6 +121,37 @@ def holm(ps: Sequence[float]) -> list[float]:
     return corrected
 
 
+def timing(milliseconds: Sequence[float]) -> Timing:
+    """Median and 90th percentile, linear between samples."""
+    return Timing(float(np.median(milliseconds)), float(np.percentile(milliseconds, 90)), len(milliseconds))
+
+
+def gain(reference: Sequence[float], times: Sequence[float], ideal: float) -> Gain:
+    """How many times faster ``times`` are than those of the reference, with a bootstrap interval and a fixed seed.
+
+    Number i of both was taken in the same round. The bootstrap draws rounds, not single times, so that what slowed the
+    whole machine down for a while cancels out. Times without a partner are left out.
+    """
+    rounds = min(len(reference), len(times))
+    first, second = np.asarray(reference[:rounds]), np.asarray(times[:rounds])
+    drawn = np.random.default_rng(0).integers(0, rounds, (ROUND_RESAMPLES, rounds))
+    ratios = np.median(first[drawn], axis=1) / np.median(second[drawn], axis=1)
+    return Gain(float(np.median(first) / np.median(second)), *_percentile_interval(ratios), ideal)
+
+
+def _paired(a: Scores, b: Scores) -> tuple[Floats, Floats]:
+    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if first.shape != second.shape:
+        raise ValueError(f"pairs need as many scores on both sides, not {len(first)} and {len(second)}")
+    return first, second
+
+
+def _discordant(a: Scores, b: Scores) -> tuple[int, int]:
+    """How many samples are right (a score of at least 0.5) only in ``a``, and only in ``b``."""
+    first, second = (scores >= 0.5 for scores in _paired(a, b))
+    return int((first & ~second).sum()), int((second & ~first).sum())
+
+
 def _clusters(values: Floats, groups: Groups | None) -> tuple[Floats, Floats]:
     """Sum and number of the values of every group; each value is a group of its own without ``groups``."""
     if not len(values):
@@ -133,16 +161,16 @@ def _clusters(values: Floats, groups: Groups | None) -> tuple[Floats, Floats]:
     if len(groups) != len(values):
         raise ValueError(f"{len(groups)} groups do not fit {len(values)} scores")
     numbers: dict[Hashable, int] = {}
-    places = [numbers.setdefault(group, len(numbers)) for group in groups]
-    counts: Floats = np.bincount(places).astype(np.float64)
-    return np.bincount(places, values).astype(np.float64), counts
+    cluster_of = [numbers.setdefault(group, len(numbers)) for group in groups]
+    counts: Floats = np.bincount(cluster_of).astype(np.float64)
+    return np.bincount(cluster_of, values).astype(np.float64), counts
 
 
 def _effective(values: Floats, sums: Floats, counts: Floats) -> float:
-    """How many independent samples say as much about the mean as these; never more than there are.
+    """The effective number of samples: n divided by the design effect, never more than n.
 
     The design effect is the variance of a mean of clusters (linearised, as for a ratio) over that of independent
-    samples. All right or all wrong, it cannot be estimated, and the clusters are counted.
+    samples. Where all samples are right or all are wrong it cannot be estimated, and each cluster counts as a sample.
     """
     n, clusters, mean = len(values), len(sums), float(values.mean())
     if clusters in (1, n) or mean in (0.0, 1.0):
@@ -154,11 +182,14 @@ def _effective(values: Floats, sums: Floats, counts: Floats) -> float:
 def _bootstrap(sums: Floats, counts: Floats) -> tuple[float, float]:
     """Percentile interval of Σ sums ÷ Σ counts over clusters drawn with replacement.
 
-    Equal clusters are drawn together: how often each distinct one comes up in a resample is multinomial.
+    Equal clusters are drawn together: how often each distinct cluster comes up in a resample is multinomial.
     """
     distinct, times = np.unique(np.stack([sums, counts]), axis=1, return_counts=True)
     rng = np.random.default_rng(0)
     drawn = rng.multinomial(len(sums), times / len(sums), RESAMPLES).astype(np.float64)
-    means = (drawn @ distinct[0]) / (drawn @ distinct[1])
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return _percentile_interval((drawn @ distinct[0]) / (drawn @ distinct[1]))
+
+
+def _percentile_interval(resampled: Floats) -> tuple[float, float]:
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

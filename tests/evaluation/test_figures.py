@@ -51,7 +51,7 @@ def asked(file, loaded, count=1, **settings):
 def test_what_is_shown_is_what_the_language_model_got(file, kept, final, scored, loaded, tmp_path):
     settings = {"prune__ratio": 0.25} if file in ("fopru_rank", "fopru_row") else {}
     model, answered = asked(file, loaded, **settings)
-    shown = shown_in(model.look())
+    shown = shown_in(model.last_run())
     assert [len(index) for index in shown.selection.indices] == [kept] and shown.selection.counts == (256,)
     assert sum(len(rows) for rows in shown.generation.kept) == final
     assert (shown.significance is not None) == scored
@@ -74,7 +74,7 @@ def test_what_is_shown_is_what_the_language_model_got(file, kept, final, scored,
 @pytest.mark.parametrize("file", sorted(path.stem for path in Path("pipelines").glob("*.yaml")))
 def test_every_shipped_pipeline_shows_as_many_tokens_as_it_counts(file, loaded, tmp_path):
     model, answered = asked(file, loaded)
-    shown = shown_in(model.look())
+    shown = shown_in(model.last_run())
     counted = answered.report["visual_tokens"]
     assert sum(map(len, shown.selection.indices)) == counted["kept"]
     assert all(len(index.unique()) == len(index) for index in shown.selection.indices)
@@ -88,7 +88,7 @@ def test_every_shipped_pipeline_shows_as_many_tokens_as_it_counts(file, loaded, 
 
 def test_every_picture_of_a_question_is_shown(loaded, tmp_path):
     model, answered = asked("fopru_fastv", loaded, count=2)
-    shown = shown_in(model.look())
+    shown = shown_in(model.last_run())
     assert [len(index) for index in shown.selection.indices] == [128, 128]
     write_picture(tmp_path, 0, shown, SIGN, "which?", answered.text)
     assert json.loads((tmp_path / "pictures" / "0.json").read_text())["encoded"] == 512

@@ -11,7 +11,7 @@ from fopru_graph.evaluation.runner import CellRun
 from fopru_graph.evaluation.task import RecordError, Score, Task
 from fopru_graph.evaluation.variants import variants_of
 from fopru_graph.graph import Graph, NodeError
-from fopru_graph.pipeline_model import Answered
+from fopru_graph.pipeline_model import Answer
 
 BASELINE, RANK = "pipelines/baseline.yaml", "pipelines/fopru_rank.yaml"
 
@@ -60,7 +60,7 @@ class ToyModel:
             "kv_bytes": 100 + number,
             "prefill_ms": 1.0,
         }
-        return Answered(prompt, report, 2.0, None)
+        return Answer(prompt, report, 2.0, None)
 
 
 TASK = Task(

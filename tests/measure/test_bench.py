@@ -9,7 +9,7 @@ import pytest
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled, CancelToken, NodeError
 from fopru_graph.measure.bench import Bench
-from fopru_graph.measure.pipelines import cases_of
+from fopru_graph.measure.pipelines import benched_pipelines
 from tests.measure import toys
 from tests.measure.toys import pipeline
 
@@ -24,7 +24,7 @@ def _still():
 
 
 def measure(graphs, ratios=RATIOS, **options):
-    cases = [case for graph in graphs for case in cases_of(graph, ratios)]
+    cases = [case for graph in graphs for case in benched_pipelines(graph, ratios)]
     return Bench(cases, clock=toys.clock, **{"new_tokens": 5, "rounds": 3} | options).run()
 
 
@@ -187,19 +187,19 @@ def test_a_result_is_json():
 
 
 def test_a_pipeline_without_pruning_is_one_case_whatever_the_ratios():
-    (case,) = cases_of(pipeline("plain"), RATIOS)
+    (case,) = benched_pipelines(pipeline("plain"), RATIOS)
     assert (case.label, case.ratio, case.prunes) == ("plain 100 %", 1.0, False)
 
 
 @pytest.mark.parametrize("ratios", [(), (0.0,), (1.5,), (0.5, -1)])
 def test_what_is_no_share_is_refused(ratios):
     with pytest.raises(UserError, match="ratio"):
-        cases_of(pipeline("pruned", 1), ratios)
+        benched_pipelines(pipeline("pruned", 1), ratios)
 
 
 def test_a_fixed_number_of_tokens_is_refused():
     with pytest.raises(UserError, match="prune.tokens is fixed"):
-        cases_of(pipeline("pruned", 1, tokens=3), RATIOS)
+        benched_pipelines(pipeline("pruned", 1, tokens=3), RATIOS)
 
 
 def test_a_pipeline_must_generate_once():
@@ -207,4 +207,4 @@ def test_a_pipeline_must_generate_once():
     graph.outputs.clear()
     graph.output("features", graph.EncodeToy(model=graph.LoadToy()))
     with pytest.raises(UserError, match="exactly one generating node"):
-        cases_of(graph, RATIOS)
+        benched_pipelines(graph, RATIOS)

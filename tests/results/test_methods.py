@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from fopru_graph.results.methods import Role, Study, one_line, studies_of
+from fopru_graph.results.methods import ModelResults, Role, one_line, results_by_model
 from fopru_graph.results.reading import read_results
 from tests.report.page.fake_results import write_cell
 
 
-def studied(folder: Path) -> list[Study]:
-    return studies_of(read_results(folder).cells)
+def studied(folder: Path) -> list[ModelResults]:
+    return results_by_model(read_results(folder).cells)
 
 
-def test_methods_come_in_the_order_of_the_house_and_references_last(study: Study) -> None:
+def test_methods_come_in_the_order_of_the_house_and_references_last(study: ModelResults) -> None:
     labels = [method.label for method in study.methods]
     assert labels[:4] == ["fopru_rank", "fopru_row", "fopru_fastv", "fastv"]
     assert {method.label: method.role for method in study.methods[-3:]} == {
@@ -26,7 +26,7 @@ def test_methods_come_in_the_order_of_the_house_and_references_last(study: Study
     assert "baseline" not in labels and study.unpruned["scenes"].cell.identity.pipeline == "baseline"
 
 
-def test_ratios_and_main_ratios(study: Study, tmp_path: Path) -> None:
+def test_ratios_and_main_ratios(study: ModelResults, tmp_path: Path) -> None:
     assert study.ratios == (0.5, 0.25, 0.0625) and study.main_ratios == (0.5, 0.25)
     for ratio in (0.9, 0.7, 0.4, 0.3, 0.1):
         write_cell(tmp_path, "fastv", "scenes", ratio, 0.5, 100, samples=8)
@@ -34,7 +34,7 @@ def test_ratios_and_main_ratios(study: Study, tmp_path: Path) -> None:
     assert other.main_ratios == (0.9, 0.4, 0.1)
 
 
-def test_shares_are_measured_against_what_the_unpruned_model_encodes(study: Study) -> None:
+def test_shares_are_measured_against_what_the_unpruned_model_encodes(study: ModelResults) -> None:
     """Downsampling encodes fewer tokens and keeps all of them: that is pruning all the same."""
     downsample = study.of(Role.DOWNSAMPLE)
     assert downsample is not None
@@ -42,7 +42,7 @@ def test_shares_are_measured_against_what_the_unpruned_model_encodes(study: Stud
     assert next(iter(point.cell.samples.values())).encoded == 64 and point.share == 0.25
 
 
-def test_adaptive_methods_have_percentiles(study: Study) -> None:
+def test_adaptive_methods_have_percentiles(study: ModelResults) -> None:
     prumerge = next(method for method in study.methods if method.label == "prumerge")
     point = prumerge.points["scenes"][None]
     shares = sorted(sample.final / 256 for sample in point.cell.samples.values())
@@ -50,7 +50,7 @@ def test_adaptive_methods_have_percentiles(study: Study) -> None:
     assert shares[0] < point.low < point.share < point.high < shares[-1]
 
 
-def test_a_failed_cell_has_no_share(study: Study) -> None:
+def test_a_failed_cell_has_no_share(study: ModelResults) -> None:
     failed = next(method for method in study.methods if method.label == "prumerge_plus").points["textvqa"][None]
     assert failed.share is None and failed.accuracy is None and failed.cell.failed
 

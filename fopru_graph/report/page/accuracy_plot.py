@@ -18,7 +18,7 @@ from fopru_graph.report.page.style import (
     said,
     share_axis,
 )
-from fopru_graph.results.methods import Method, Point, Ratio, Role, Study
+from fopru_graph.results.methods import Method, ModelResults, Point, Ratio, Role
 from fopru_graph.terminal.console import percent
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _BARS: dict[str, Any] = {"linestyle": "none", "elinewidth": 0.9, "capsize": 2, "
 _DODGE = 1.4  # points between the error bars of two methods at the same share
 
 
-def accuracy_figure(study: Study, name: str) -> Drawing:
+def accuracy_figure(study: ModelResults, name: str) -> Drawing:
     """One panel a task: a line a method with 95 % intervals, the unpruned model, and what needs no method at all."""
     looks = looks_of(study)
     figure, grid = panels(len(study.tasks), 3.9)
@@ -49,7 +49,7 @@ def accuracy_figure(study: Study, name: str) -> Drawing:
     return drawn(figure, name, title, caption, f"{title} on {', '.join(study.tasks)} for {len(study.compared)} methods")
 
 
-def _draw_task(axes: Axes, study: Study, task: str, looks: dict[str, Look]) -> None:
+def _draw_task(axes: Axes, study: ModelResults, task: str, looks: dict[str, Look]) -> None:
     shares: list[float] = []
     if whole := study.unpruned.get(task):
         _level(axes, whole, "unpruned", "-")
@@ -126,7 +126,7 @@ def _draw_method(axes: Axes, label: str, own: Mapping[Ratio, Point], look: Look,
     return xs
 
 
-def relative_figure(study: Study, name: str) -> Drawing | None:
+def relative_figure(study: ModelResults, name: str) -> Drawing | None:
     """One panel a ratio: bars of accuracy ÷ unpruned accuracy, by task and on average; None if nothing is unpruned."""
     ratios = [
         ratio
@@ -149,7 +149,7 @@ def relative_figure(study: Study, name: str) -> Drawing | None:
     return drawn(figure, name, title, caption, alt)
 
 
-def relative(study: Study, method: Method, task: str, ratio: float | None) -> float | None:
+def relative(study: ModelResults, method: Method, task: str, ratio: float | None) -> float | None:
     """Accuracy ÷ unpruned accuracy of the same task."""
     point, whole = method.at(task, ratio), study.unpruned.get(task)
     if point is None or whole is None or point.accuracy is None or not whole.accuracy:
@@ -157,7 +157,7 @@ def relative(study: Study, method: Method, task: str, ratio: float | None) -> fl
     return point.accuracy / whole.accuracy
 
 
-def _draw_ratio(axes: Axes, study: Study, ratio: float, looks: dict[str, Look]) -> None:
+def _draw_ratio(axes: Axes, study: ModelResults, ratio: float, looks: dict[str, Look]) -> None:
     places = [*study.tasks, "mean"] if len(study.tasks) > 1 else list(study.tasks)
     methods = [method for method in study.compared if any(method.at(task, ratio) for task in study.tasks)]
     width = 0.84 / len(methods)

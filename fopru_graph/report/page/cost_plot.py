@@ -17,8 +17,8 @@ from fopru_graph.report.page.style import (
     looks_of,
     panels,
 )
-from fopru_graph.results.methods import Study
-from fopru_graph.results.reading import Bench
+from fopru_graph.results.bench import Bench
+from fopru_graph.results.methods import ModelResults
 from fopru_graph.terminal.console import percent
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Timed(NamedTuple):
     accuracy: float
 
 
-def ttft_figure(study: Study, bench: Bench | None, name: str) -> Drawing | None:
+def ttft_figure(study: ModelResults, bench: Bench | None, name: str) -> Drawing | None:
     """One panel a task: accuracy against time to first token with the Pareto front; None where no time is known."""
     bench = bench if bench is not None and bench.model == study.cells[0].identity.model else None
     tasks = {task: found for task in study.tasks if len(found := timed(study, task, bench)) > 1}
@@ -60,7 +60,7 @@ def ttft_figure(study: Study, bench: Bench | None, name: str) -> Drawing | None:
     return drawn(figure, name, title, caption, f"{title} on {', '.join(tasks)}, Pareto front marked")
 
 
-def timed(study: Study, task: str, bench: Bench | None) -> list[Timed]:
+def timed(study: ModelResults, task: str, bench: Bench | None) -> list[Timed]:
     """Every point of a task whose time is known; of the bench alone where there is one, else of the cells."""
     known = {(variant.pipeline, variant.ratio): variant.ttft_ms.median for variant in bench.variants} if bench else None
     found = []
@@ -91,7 +91,7 @@ def pareto(found: Sequence[Timed]) -> list[Timed]:
     return front
 
 
-def _draw_times(axes: Axes, task: str, found: Sequence[Timed], study: Study, looks: dict[str, Look]) -> None:
+def _draw_times(axes: Axes, task: str, found: Sequence[Timed], study: ModelResults, looks: dict[str, Look]) -> None:
     front = pareto(found)
     axes.plot(
         [p.ms for p in front],

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from fopru_graph.report.page.table import Entry, Table
 from fopru_graph.report.page.tables import points_text
 from fopru_graph.results.comparisons import RANDOM, UNPRUNED, Comparison
-from fopru_graph.results.methods import Method, Point, Ratio, Role, Study, one_line
+from fopru_graph.results.methods import Method, ModelResults, Point, Ratio, Role, one_line
 from fopru_graph.terminal.console import percent
 
 _AS_WRITTEN = "as written"
 
 
-def references(study: Study) -> Iterator[str]:
+def references(study: ModelResults) -> Iterator[str]:
     """A sentence for every task: what the model does with all of the picture, and with none of it."""
     blind = study.of(Role.BLIND)
     for task in study.tasks:
@@ -30,7 +30,7 @@ def references(study: Study) -> Iterator[str]:
             yield f"On {task} {', '.join(parts)}."
 
 
-def best_table(study: Study, comparisons: Sequence[Comparison]) -> Table | None:
+def best_table(study: ModelResults, comparisons: Sequence[Comparison]) -> Table | None:
     """The best method at every ratio on every task, with its interval and how far it is from the unpruned model.
 
     Random and the downsampled picture take part: where one of them wins, it stands there.
@@ -79,7 +79,7 @@ def _interval(point: Point) -> str:
     return f"[{points_text(point.ci[0])}, {points_text(point.ci[1])}]" if point.ci else ""
 
 
-def _winners(study: Study, task: str, ratio: float) -> list[Method]:
+def _winners(study: ModelResults, task: str, ratio: float) -> list[Method]:
     """The methods with the highest accuracy at a ratio, as it is printed."""
     known = [
         (round(point.accuracy, 4), method)
@@ -90,7 +90,7 @@ def _winners(study: Study, task: str, ratio: float) -> list[Method]:
     return [method for accuracy, method in known if accuracy == most]
 
 
-def losses(study: Study, comparisons: Sequence[Comparison]) -> Iterator[str]:
+def losses(study: ModelResults, comparisons: Sequence[Comparison]) -> Iterator[str]:
     """A sentence for every method and task where it scores below random, below downsample, or not above blind."""
     clear = {
         (c.subject.task, c.subject.method, c.subject.ratio)
@@ -114,7 +114,7 @@ def losses(study: Study, comparisons: Sequence[Comparison]) -> Iterator[str]:
                 yield f"{method.label} on {task}: {'; '.join(parts)}."
 
 
-def failures(study: Study) -> Iterator[str]:
+def failures(study: ModelResults) -> Iterator[str]:
     """A sentence for every method that failed on a whole task, with its first error."""
     for method in study.methods:
         for task in study.tasks:
@@ -124,7 +124,7 @@ def failures(study: Study) -> Iterator[str]:
                     yield f"{method.label} on {task}, {_ratio(ratio)}: every sample failed, the first with: {why}"
 
 
-def _below(study: Study, role: Role, method: Method, task: str) -> tuple[list[Ratio], int]:
+def _below(study: ModelResults, role: Role, method: Method, task: str) -> tuple[list[Ratio], int]:
     """The ratios below 1 at which a method is less accurate than the one of a role, and how many were compared."""
     reference, compared = study.of(role), 0
     found: list[Ratio] = []
@@ -140,7 +140,7 @@ def _below(study: Study, role: Role, method: Method, task: str) -> tuple[list[Ra
     return found, compared
 
 
-def _not_above_blind(study: Study, method: Method, task: str) -> list[Ratio]:
+def _not_above_blind(study: ModelResults, method: Method, task: str) -> list[Ratio]:
     blind = study.of(Role.BLIND)
     reference = blind.at(task, None) if blind is not None else None
     if reference is None or reference.accuracy is None:

@@ -12,7 +12,7 @@ from fopru_graph.report.page.pictures import Kept
 from fopru_graph.report.page.provenance import provenance
 from fopru_graph.report.page.style import Drawing, inline_svg
 from fopru_graph.report.page.table import Table, to_html
-from fopru_graph.results.methods import Study
+from fopru_graph.results.methods import ModelResults
 from fopru_graph.results.reading import LeftOut
 
 
@@ -20,7 +20,7 @@ from fopru_graph.results.reading import LeftOut
 class Chapter:
     """All that the page says of one model."""
 
-    study: Study
+    study: ModelResults
     best: Table | None
     references: tuple[str, ...]
     losses: tuple[str, ...]

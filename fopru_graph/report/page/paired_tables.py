@@ -8,12 +8,12 @@ from typing import Any
 
 from fopru_graph.report.page.table import Entry, Row, Table, best
 from fopru_graph.report.page.tables import points_text
-from fopru_graph.results.comparisons import UNPRUNED, Comparison, Split
-from fopru_graph.results.methods import Study
+from fopru_graph.results.comparisons import UNPRUNED, Comparison, GroupAccuracy
+from fopru_graph.results.methods import ModelResults
 from fopru_graph.terminal.console import percent
 
 
-def difference_tables(study: Study, comparisons: Sequence[Comparison], against: str) -> list[Table]:
+def difference_tables(study: ModelResults, comparisons: Sequence[Comparison], against: str) -> list[Table]:
     """A table for every task: methods × ratios, differences to a reference in points with interval and p."""
     own = [c for c in comparisons if (c.subject.model, c.subject.against) == (study.model, against)]
     tables = []
@@ -64,7 +64,7 @@ def _record(found: Comparison) -> dict[str, Any]:
     return asdict(found.subject) | {key: value for key, value in vars(found).items() if key != "subject"}
 
 
-def split_table(study: Study, task: str, splits: Sequence[Split]) -> Table | None:
+def split_table(study: ModelResults, task: str, splits: Sequence[GroupAccuracy]) -> Table | None:
     """Accuracies on the samples that the downsampled model gets wrong and right; None where it was not run."""
     own = [split for split in splits if split.task == task]
     shown = [split for split in own if split.ratio in study.main_ratios]
@@ -87,7 +87,7 @@ def split_table(study: Study, task: str, splits: Sequence[Split]) -> Table | Non
     return Table(f"groups-{task}", title, caption, columns, tuple(filter(None, blocks)), records)
 
 
-def _split_row(split: Split, bold: bool) -> Row:
+def _split_row(split: GroupAccuracy, bold: bool) -> Row:
     return (
         *(Entry(percent(split.ratio)), Entry(split.method)),
         *(Entry(points_text(split.hard), bold), Entry(str(split.n_hard))),

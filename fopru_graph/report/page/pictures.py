@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fopru_graph.pictures.attention import draw_concentration
 from fopru_graph.report.page.style import Drawing, drawn
-from fopru_graph.results.methods import Method, Role, Study, one_line
-from fopru_graph.results.reading import LeftOut, Share, read_file
+from fopru_graph.results.methods import Method, ModelResults, Role, one_line
+from fopru_graph.results.reading import LeftOut, read_file
+from fopru_graph.results.schema import Share
 from fopru_graph.terminal.console import percent
 
 _SHOWN = ("fopru_rank", "fopru_row")  # the two strategies of the paper's Figure 4
@@ -74,7 +75,7 @@ class Kept:
     alt: str
 
 
-def kept_pictures(study: Study, most: int) -> tuple[list[Kept], list[LeftOut]]:
+def kept_pictures(study: ModelResults, most: int) -> tuple[list[Kept], list[LeftOut]]:
     """Pictures of rank and row pruning, or of the first methods that have any, at the ratio nearest to a quarter.
 
     Together they have no more than ``most`` bytes; they are scaled down for that, and left out at last.
@@ -97,7 +98,7 @@ def kept_pictures(study: Study, most: int) -> tuple[list[Kept], list[LeftOut]]:
     return found, left_out
 
 
-def _chosen(study: Study) -> Iterator[tuple[Method, float | None, Path]]:
+def _chosen(study: ModelResults) -> Iterator[tuple[Method, float | None, Path]]:
     """The pictures to show, those of the same sample behind each other."""
     candidates = [method for method in study.methods if method.pipeline in _SHOWN] or [
         method for method in study.methods if method.role is Role.METHOD
@@ -149,7 +150,7 @@ def _said(method: Method, ratio: float | None, facts: _Facts | None) -> tuple[st
     return f"{at}, {one_line(facts.source)}: {question}; {counts}.", f"Tokens kept by {at}: {counts}"
 
 
-def concentration_figure(study: Study, name: str) -> tuple[Drawing | None, list[LeftOut]]:
+def concentration_figure(study: ModelResults, name: str) -> tuple[Drawing | None, list[LeftOut]]:
     """The attention of the encoder as the first cell recorded it that did; call within `look.style`."""
     left_out = []
     for cell in study.cells:

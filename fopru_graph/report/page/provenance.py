@@ -9,12 +9,12 @@ from typing import Any
 from fopru_graph.report.bench.table import machine_line
 from fopru_graph.report.page.html import Markup, element, join
 from fopru_graph.report.page.tables import points_text
-from fopru_graph.results.methods import Study, one_line
-from fopru_graph.results.reading import Cell
+from fopru_graph.results.methods import ModelResults, one_line
+from fopru_graph.results.reading import FinishedCell
 from fopru_graph.terminal.console import percent
 
 
-def provenance(studies: Sequence[Study]) -> Markup:
+def provenance(studies: Sequence[ModelResults]) -> Markup:
     """The last section of the page."""
     cells = [cell for study in studies for cell in study.cells]
     commands = list(dict.fromkeys(shlex.join(cell.identity.command) for cell in cells if cell.identity.command))
@@ -55,7 +55,7 @@ def _line(facts: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in facts.items()) or "not recorded"
 
 
-def _data(cell: Cell) -> str:
+def _data(cell: FinishedCell) -> str:
     data = cell.identity.data
     fingerprint = data.fingerprint or "not recorded"
     return f"{cell.identity.task}: {data.source or 'source not recorded'}, fingerprint {fingerprint}"
@@ -66,7 +66,7 @@ def _whole(command: str) -> str:
     return " ".join(command.splitlines())
 
 
-def _cells(studies: Sequence[Study]) -> Markup:
+def _cells(studies: Sequence[ModelResults]) -> Markup:
     names = ("Folder", "Model", "Ratio", "Accuracy, %", "n", "Errors", "Started", "Pipeline", "Results")
     rows = [
         element(

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fopru_graph.results.methods import Method, Role, Study
+from fopru_graph.results.methods import Method, ModelResults, Role
 from fopru_graph.terminal.console import percent
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Look:
         }
 
 
-def looks_of(study: Study) -> dict[str, Look]:
+def looks_of(study: ModelResults) -> dict[str, Look]:
     """The look of every method by its label; references are of the ink's colour."""
     looks, colours = {}, list(COLOURS)
     place = 0

@@ -9,10 +9,10 @@ from fopru_graph.report.page.table import Entry, Row, Table, best, better
 from fopru_graph.results.methods import (
     ABLATIONS,
     Method,
+    ModelResults,
     Point,
     Ratio,
     Role,
-    Study,
     one_line,
     points,
     same_scores,
@@ -22,7 +22,7 @@ from fopru_graph.terminal.console import percent
 _NONE = Entry("–")
 
 
-def accuracy_table(study: Study) -> Table:
+def accuracy_table(study: ModelResults) -> Table:
     """Methods × tasks at each ratio with their average: best of a ratio bold, better than unpruned underlined."""
     whole = [study.unpruned.get(task) for task in study.tasks]
     blocks = [_block(study, "100 %", [("unpruned", whole)], [])] if study.unpruned else []
@@ -43,7 +43,7 @@ def accuracy_table(study: Study) -> Table:
     )
 
 
-def _caption(study: Study, methods: Iterable[Method]) -> str:
+def _caption(study: ModelResults, methods: Iterable[Method]) -> str:
     caption = (
         "Kept is the measured share of the visual tokens in the last layer, averaged over tasks. At each ratio the "
         "best is bold; what is better than the unpruned model is underlined, whether by more than chance or not. "
@@ -61,7 +61,7 @@ def _caption(study: Study, methods: Iterable[Method]) -> str:
     return caption
 
 
-def _row_points(study: Study, method: Method, ratio: Ratio) -> list[Point | None]:
+def _row_points(study: ModelResults, method: Method, ratio: Ratio) -> list[Point | None]:
     return [method.at(task, ratio) for task in study.tasks]
 
 
@@ -72,7 +72,7 @@ def _repeats(row: Sequence[Point | None], whole: Sequence[Point | None]) -> bool
 
 
 def _block(
-    study: Study, ratio: str, rows: Sequence[tuple[str, list[Point | None]]], whole: Sequence[Point | None]
+    study: ModelResults, ratio: str, rows: Sequence[tuple[str, list[Point | None]]], whole: Sequence[Point | None]
 ) -> tuple[Row, ...]:
     """The rows of one ratio; ``whole`` is the row of the unpruned model, empty for that itself."""
     averages = [_average(row) for _, row in rows]
@@ -104,7 +104,7 @@ def _average(row: Sequence[Point | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(row) else None
 
 
-def _entry(point: Point | None, bold: bool, underline: bool, study: Study) -> Entry:
+def _entry(point: Point | None, bold: bool, underline: bool, study: ModelResults) -> Entry:
     if point is None:
         return _NONE
     if point.accuracy is None:
@@ -112,7 +112,7 @@ def _entry(point: Point | None, bold: bool, underline: bool, study: Study) -> En
     return Entry(points_text(point.accuracy), bold, underline, note=_note(point, study))
 
 
-def _note(point: Point, study: Study) -> str:
+def _note(point: Point, study: ModelResults) -> str:
     """What one must know of an accuracy: its errors, and that it is of fewer samples than others of its task."""
     summary = point.cell.summary
     most = max(
@@ -135,13 +135,13 @@ def points_text(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.2f}"
 
 
-def _records(study: Study) -> tuple[dict[str, Any], ...]:
+def _records(study: ModelResults) -> tuple[dict[str, Any], ...]:
     whole = (("unpruned", task, 1.0, point) for task, point in study.unpruned.items())
     others = ((method.label, task, ratio, point) for method, task, ratio, point in points(study))
     return tuple(_record(study, *found) for found in (*whole, *others))
 
 
-def _record(study: Study, label: str, task: str, ratio: Ratio, point: Point) -> dict[str, Any]:
+def _record(study: ModelResults, label: str, task: str, ratio: Ratio, point: Point) -> dict[str, Any]:
     summary, reference = point.cell.summary, _accuracy(study.unpruned.get(task))
     low, high = point.ci or (None, None)
     relative = summary.accuracy / reference if summary.accuracy is not None and reference else None
@@ -168,7 +168,7 @@ def _record(study: Study, label: str, task: str, ratio: Ratio, point: Point) -> 
     }
 
 
-def type_table(study: Study, task: str) -> Table | None:
+def type_table(study: ModelResults, task: str) -> Table | None:
     """Accuracy by type of question as a heat table; None where all questions are of one type."""
     rows = [("100 %", "unpruned", study.unpruned.get(task))]
     ratios: dict[Ratio, str] = {None: "as written"} | {ratio: percent(ratio) for ratio in study.main_ratios}
@@ -202,7 +202,7 @@ def _of_type(point: Point, name: str) -> tuple[float | None, int]:
     return (found.accuracy, found.n) if found else (None, 0)
 
 
-def _type_records(study: Study, task: str) -> tuple[dict[str, Any], ...]:
+def _type_records(study: ModelResults, task: str) -> tuple[dict[str, Any], ...]:
     own = [(method.label, ratio, point) for method, name, ratio, point in points(study) if name == task]
     if task in study.unpruned:
         own.insert(0, ("unpruned", 1.0, study.unpruned[task]))
@@ -213,7 +213,7 @@ def _type_records(study: Study, task: str) -> tuple[dict[str, Any], ...]:
     )
 
 
-def ablation_table(study: Study) -> Table | None:
+def ablation_table(study: ModelResults) -> Table | None:
     """The paper's Table 3 at every ratio that FoPru and at least one pipeline without a part of it were run at."""
     named = {method.pipeline: method for method in study.methods if method.label in ABLATIONS}
     whole = [study.unpruned.get(task) for task in study.tasks]

@@ -18,7 +18,7 @@ from fopru_graph.report.page.style import (
     said,
     share_axis,
 )
-from fopru_graph.results.methods import Method, Point, Study
+from fopru_graph.results.methods import Method, ModelResults, Point
 from fopru_graph.terminal.console import size
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _FILLS = {"visual": "#4477aa", "text": "#ccbb44", "generated": "#ee6677"}  # Pau
 _HATCHES = {"visual": "", "text": "///", "generated": "..."}
 
 
-def token_figure(study: Study, name: str) -> Drawing | None:
+def token_figure(study: ModelResults, name: str) -> Drawing | None:
     """What a sample is made of by task without pruning (the paper's Fig. 3), and the KV bytes that pruning leaves."""
     tasks = [
         task for task in study.tasks if task in study.unpruned and study.unpruned[task].cell.summary.tokens.encoded
@@ -54,7 +54,7 @@ def token_figure(study: Study, name: str) -> Drawing | None:
     )
 
 
-def _draw_proportions(axes: Axes, study: Study, tasks: Sequence[str]) -> None:
+def _draw_proportions(axes: Axes, study: ModelResults, tasks: Sequence[str]) -> None:
     ends = [0.0] * len(tasks)
     for kind, colour in _FILLS.items():
         shares = [proportions(study.unpruned[task])[kind] for task in tasks]
@@ -91,7 +91,7 @@ def proportions(point: Point) -> dict[str, float]:
     return {kind: 100 * count / total for kind, count in counts.items()}
 
 
-def _draw_bytes(axes: Axes, study: Study, tasks: Sequence[str], looks: dict[str, Look]) -> None:
+def _draw_bytes(axes: Axes, study: ModelResults, tasks: Sequence[str], looks: dict[str, Look]) -> None:
     shares = []
     for method in study.compared:
         ratios = sorted({ratio for own in method.points.values() for ratio in own if ratio is not None})
@@ -106,7 +106,7 @@ def _draw_bytes(axes: Axes, study: Study, tasks: Sequence[str], looks: dict[str,
     axes.grid(axis="y")
 
 
-def kv_left(study: Study, method: Method, tasks: Sequence[str], ratio: float | None) -> float | None:
+def kv_left(study: ModelResults, method: Method, tasks: Sequence[str], ratio: float | None) -> float | None:
     """Percentage of the unpruned KV bytes, averaged over those tasks; None unless all are known."""
     parts = []
     for task in tasks:

@@ -19,8 +19,8 @@ from fopru_graph.report.page.style import Drawing, style
 from fopru_graph.report.page.table import Table, to_csv, to_latex, to_markdown
 from fopru_graph.report.page.tables import ablation_table, accuracy_table, type_table
 from fopru_graph.report.page.token_plot import token_figure
-from fopru_graph.results.comparisons import RANDOM, UNPRUNED, Comparison, splits_of
-from fopru_graph.results.methods import Study
+from fopru_graph.results.comparisons import RANDOM, UNPRUNED, Comparison, group_accuracies
+from fopru_graph.results.methods import ModelResults
 from fopru_graph.results.reading import LeftOut, Results
 
 _PICTURES = 2_400_000  # bytes of all pictures of a page together
@@ -36,14 +36,14 @@ class Written:
 
 
 def write_report(
-    results: Results, studies: Sequence[Study], comparisons: Sequence[Comparison], output: Path | None = None
+    results: Results, studies: Sequence[ModelResults], comparisons: Sequence[Comparison], output: Path | None = None
 ) -> Written:
     """Write the page, and tables and figures beside the cells; each file appears whole or not at all.
 
     Args:
         results: what was read.
         studies: the same by model.
-        comparisons: what came of the pairs of `comparisons.pairs_of`.
+        comparisons: what came of the pairs of `comparisons.paired_scores`.
         output: where the page goes; ``report.html`` in the results folder without it.
 
     Raises:
@@ -70,7 +70,7 @@ def write_report(
 
 
 def _chapter(
-    study: Study, comparisons: Sequence[Comparison], results: Results, suffix: str, studies: int
+    study: ModelResults, comparisons: Sequence[Comparison], results: Results, suffix: str, studies: int
 ) -> tuple[Chapter, list[LeftOut]]:
     kept, unread = kept_pictures(study, _PICTURES // studies)
     attention, torn = concentration_figure(study, f"attention{suffix}")
@@ -81,7 +81,7 @@ def _chapter(
         "tokens": token_figure(study, f"tokens{suffix}"),
         "attention": attention,
     }
-    splits = splits_of(study)
+    splits = group_accuracies(study)
     chapter = Chapter(
         study,
         best_table(study, comparisons),

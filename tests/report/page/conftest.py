@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fopru_graph.commands.report import compare
 from fopru_graph.report.page.write import Written, write_report
-from fopru_graph.results.comparisons import Comparison, pairs_of
-from fopru_graph.results.methods import Study, studies_of
+from fopru_graph.results.comparisons import Comparison, compare, paired_scores
+from fopru_graph.results.methods import ModelResults, results_by_model
 from fopru_graph.results.reading import Results, read_results
 from tests.report.page.fake_results import write_attention, write_results
 
@@ -24,18 +23,18 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 @pytest.fixture(scope="session")
-def study(results: Results) -> Study:
-    (study,) = studies_of(results.cells)
+def study(results: Results) -> ModelResults:
+    (study,) = results_by_model(results.cells)
     return study
 
 
 @pytest.fixture(scope="session")
-def comparisons(study: Study) -> list[Comparison]:
-    return compare(pairs_of(study))
+def comparisons(study: ModelResults) -> list[Comparison]:
+    return compare(paired_scores(study))
 
 
 @pytest.fixture(scope="session")
-def written(results: Results, study: Study, comparisons: list[Comparison]) -> Written:
+def written(results: Results, study: ModelResults, comparisons: list[Comparison]) -> Written:
     return write_report(results, [study], comparisons)
 
 

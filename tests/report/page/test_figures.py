@@ -15,7 +15,7 @@ from fopru_graph.report.page.accuracy_plot import accuracy_figure, relative, rel
 from fopru_graph.report.page.cost_plot import Timed, pareto, timed, ttft_figure
 from fopru_graph.report.page.style import COLOURS, INK, inline_svg, looks_of
 from fopru_graph.report.page.token_plot import kv_left, proportions, token_figure
-from fopru_graph.results.methods import Study, studies_of
+from fopru_graph.results.methods import ModelResults, results_by_model
 from fopru_graph.results.reading import Bench, read_results
 from tests.report.page.fake_results import write_cell
 
@@ -54,7 +54,7 @@ def bench(*variants: tuple[str, float | None, float]) -> Bench:
 # Accuracy
 
 
-def test_accuracy_has_a_panel_a_task_and_one_legend(study: Study, figure: list[Any]) -> None:
+def test_accuracy_has_a_panel_a_task_and_one_legend(study: ModelResults, figure: list[Any]) -> None:
     drawing = accuracy_figure(study, "accuracy")
     axes = figure[0].axes
     assert [one.get_title() for one in axes] == ["scenes", "textvqa"]
@@ -64,7 +64,7 @@ def test_accuracy_has_a_panel_a_task_and_one_legend(study: Study, figure: list[A
     assert "n = 58 to 60" in drawing.caption and drawing.caption.startswith("demo;")
 
 
-def test_points_stand_at_measured_shares(study: Study, figure: list[Any]) -> None:
+def test_points_stand_at_measured_shares(study: ModelResults, figure: list[Any]) -> None:
     accuracy_figure(study, "accuracy")
     axes = figure[0].axes[0]
     own = next(method for method in study.methods if method.label == "fopru_rank").points["scenes"]
@@ -76,12 +76,12 @@ def test_points_stand_at_measured_shares(study: Study, figure: list[Any]) -> Non
 
 def test_shares_above_a_tenth_are_linear(tmp_path: Path, figure: list[Any]) -> None:
     write_cell(tmp_path, "fastv", "scenes", 0.5, 0.5, 128, samples=8)
-    (study,) = studies_of(read_results(tmp_path).cells)
+    (study,) = results_by_model(read_results(tmp_path).cells)
     accuracy_figure(study, "accuracy")
     assert figure[0].axes[0].get_xscale() == "linear"
 
 
-def test_unpruned_and_blind_are_lines(study: Study, figure: list[Any]) -> None:
+def test_unpruned_and_blind_are_lines(study: ModelResults, figure: list[Any]) -> None:
     accuracy_figure(study, "accuracy")
     levels = {line.get_label(): set(line.get_ydata()) for line in figure[0].axes[0].lines}
     assert levels["unpruned"] == {100 * (study.unpruned["scenes"].accuracy or 0)}
@@ -89,14 +89,14 @@ def test_unpruned_and_blind_are_lines(study: Study, figure: list[Any]) -> None:
     assert levels["blind (reference)"] == {100 * (blind.accuracy or 0)}
 
 
-def test_what_ran_as_written_is_a_point_with_percentiles(study: Study, figure: list[Any]) -> None:
+def test_what_ran_as_written_is_a_point_with_percentiles(study: ModelResults, figure: list[Any]) -> None:
     accuracy_figure(study, "accuracy")
     point = next(method for method in study.methods if method.label == "prumerge").points["scenes"][None]
     spans = [line.get_xdata() for line in figure[0].axes[0].lines if line.get_linewidth() == 2.5]
     assert [list(map(float, span)) for span in spans] == [[point.low, point.high]]
 
 
-def test_relative_accuracy(study: Study, figure: list[Any]) -> None:
+def test_relative_accuracy(study: ModelResults, figure: list[Any]) -> None:
     drawing = relative_figure(study, "relative")
     assert drawing is not None
     assert [axes.get_title() for axes in figure[0].axes] == ["50 % of the visual tokens", "25 % of the visual tokens"]
@@ -111,7 +111,7 @@ def test_relative_accuracy(study: Study, figure: list[Any]) -> None:
 
 def test_without_an_unpruned_model_nothing_is_relative(tmp_path: Path) -> None:
     write_cell(tmp_path, "fastv", "scenes", 0.5, 0.5, 128, samples=8)
-    (study,) = studies_of(read_results(tmp_path).cells)
+    (study,) = results_by_model(read_results(tmp_path).cells)
     assert relative_figure(study, "relative") is None and token_figure(study, "tokens") is None
 
 
@@ -127,7 +127,7 @@ def test_the_front_is_of_points_that_none_beats() -> None:
     assert [point.label for point in pareto(equal)] == ["a"]
 
 
-def test_times_of_cells_and_what_they_are_worth(study: Study) -> None:
+def test_times_of_cells_and_what_they_are_worth(study: ModelResults) -> None:
     found = {(point.label, point.ratio): point.ms for point in timed(study, "scenes", None)}
     cell = next(c for c in study.cells if c.folder.name == "fastv--scenes--r0.25")
     assert cell.summary.ttft_ms and found["fastv", 0.25] == cell.summary.ttft_ms.median
@@ -135,7 +135,7 @@ def test_times_of_cells_and_what_they_are_worth(study: Study) -> None:
     assert drawing is not None and "may have run beside each other" in drawing.caption
 
 
-def test_times_of_a_bench_are_not_mixed_with_others(study: Study) -> None:
+def test_times_of_a_bench_are_not_mixed_with_others(study: ModelResults) -> None:
     given = bench(("baseline", 1.0, 50.0), ("fastv", 0.25, 20.0))
     found = {(point.label, point.ratio): point.ms for point in timed(study, "scenes", given)}
     assert found == {("unpruned", 1.0): 50.0, ("fastv", 0.25): 20.0}
@@ -143,7 +143,7 @@ def test_times_of_a_bench_are_not_mixed_with_others(study: Study) -> None:
     assert drawing is not None and "4 interleaved rounds of bench.json (Test GPU)" in drawing.caption
 
 
-def test_a_bench_of_another_model_is_not_used(study: Study) -> None:
+def test_a_bench_of_another_model_is_not_used(study: ModelResults) -> None:
     other = bench(("baseline", 1.0, 50.0), ("fastv", 0.25, 20.0)).model_copy(update={"model": "llava"})
     drawing = ttft_figure(study, other, "ttft")
     assert drawing is not None and "medians of the cells themselves" in drawing.caption
@@ -152,7 +152,7 @@ def test_a_bench_of_another_model_is_not_used(study: Study) -> None:
 # Tokens
 
 
-def test_proportions_and_bytes(study: Study) -> None:
+def test_proportions_and_bytes(study: ModelResults) -> None:
     found = proportions(study.unpruned["scenes"])
     assert found == {
         "visual": pytest.approx(25600 / 272),
@@ -169,7 +169,7 @@ def test_proportions_and_bytes(study: Study) -> None:
 # Look
 
 
-def test_no_two_methods_look_alike(study: Study) -> None:
+def test_no_two_methods_look_alike(study: ModelResults) -> None:
     looks = list(looks_of(study).values())
     assert len({(one.colour, one.marker, str(one.dashes)) for one in looks}) == len(looks)
     assert len({one.marker for one in looks}) == len(looks)  # for eyes that see no colour
@@ -177,7 +177,7 @@ def test_no_two_methods_look_alike(study: Study) -> None:
     assert len({(one.colour, one.marker, str(one.dashes)) for one in looks_of(many).values()}) == 20
 
 
-def test_a_method_looks_the_same_in_every_figure(study: Study, figure: list[Any]) -> None:
+def test_a_method_looks_the_same_in_every_figure(study: ModelResults, figure: list[Any]) -> None:
     accuracy_figure(study, "accuracy")
     ttft_figure(study, None, "ttft")
     colours = [
@@ -187,7 +187,7 @@ def test_a_method_looks_the_same_in_every_figure(study: Study, figure: list[Any]
     assert colours[0] == colours[1] == (looks_of(study)["fastv"].colour, looks_of(study)["fastv"].marker)
 
 
-def test_inline_svgs_share_no_names_and_follow_the_page(study: Study) -> None:
+def test_inline_svgs_share_no_names_and_follow_the_page(study: ModelResults) -> None:
     text = inline_svg(accuracy_figure(study, "accuracy").svg, "one", "what it shows")
     assert text.startswith('<svg role="img" aria-label="what it shows"')
     assert "http" not in text and "<!--" not in text and "<metadata" not in text and "<?xml" not in text
@@ -202,6 +202,6 @@ def _between(text: str, before: str, after: str) -> list[str]:
     return found
 
 
-def test_the_same_figure_has_the_same_bytes(study: Study) -> None:
+def test_the_same_figure_has_the_same_bytes(study: ModelResults) -> None:
     one, two = (accuracy_figure(study, "accuracy") for _ in range(2))
     assert one.svg == two.svg and one.png == two.png

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from fopru_graph.commands.report import compare
 from fopru_graph.errors import UserError
 from fopru_graph.report.page.html import Markup, element, escape, join, void
 from fopru_graph.report.page.write import Written, write_report
-from fopru_graph.results.comparisons import Comparison, pairs_of
-from fopru_graph.results.methods import Study, studies_of
+from fopru_graph.results.comparisons import Comparison, compare, paired_scores
+from fopru_graph.results.methods import ModelResults, results_by_model
 from fopru_graph.results.reading import Results, read_results
 from tests.report.page.fake_results import write_attention, write_cell, write_pictures
 
@@ -65,8 +64,8 @@ def read(text: str) -> Reader:
 
 def report(folder: Path) -> str:
     results = read_results(folder)
-    studies = studies_of(results.cells)
-    written = write_report(results, studies, compare(pair for study in studies for pair in pairs_of(study)))
+    studies = results_by_model(results.cells)
+    written = write_report(results, studies, compare(pair for study in studies for pair in paired_scores(study)))
     return written.page.read_text(encoding="utf-8")
 
 
@@ -126,10 +125,12 @@ def test_provenance_can_be_run_again(page: str, results: Results) -> None:
 
 
 def test_made_twice_it_is_the_same(
-    results: Results, study: Study, comparisons: list[Comparison], written: Written
+    results: Results, study: ModelResults, comparisons: list[Comparison], written: Written
 ) -> None:
     before = {path: path.read_bytes() for path in (written.page, *written.files)}
-    again = write_report(read_results(results.folder), studies_of(read_results(results.folder).cells), comparisons)
+    again = write_report(
+        read_results(results.folder), results_by_model(read_results(results.folder).cells), comparisons
+    )
     assert {path: path.read_bytes() for path in (again.page, *again.files)} == before
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fopru_graph.report.page import style as look
 from fopru_graph.report.page.pictures import concentration_figure, kept_pictures
-from fopru_graph.results.methods import Study, studies_of
+from fopru_graph.results.methods import ModelResults, results_by_model
 from fopru_graph.results.reading import read_results
 from tests.report.page.fake_results import write_attention, write_cell, write_json, write_pictures
 
@@ -36,7 +36,7 @@ def pictured(tmp_path: Path) -> Path:
 
 
 def shown(folder: Path, most: int = 10_000_000) -> tuple[list[Any], list[Any]]:
-    (study,) = studies_of(read_results(folder).cells)
+    (study,) = results_by_model(read_results(folder).cells)
     return kept_pictures(study, most)
 
 
@@ -99,7 +99,7 @@ def test_pictures_fit_the_page(pictured: Path) -> None:
 # Attention
 
 
-def test_attention_is_drawn_from_a_cell(study: Study) -> None:
+def test_attention_is_drawn_from_a_cell(study: ModelResults) -> None:
     drawing, left_out = concentration_figure(study, "attention")
     assert drawing is not None and left_out == []
     assert "layer 4 is the one whose attention FoPru reads" in drawing.caption and "1 picture" in drawing.caption
@@ -120,7 +120,7 @@ def test_attention_of_another_form_is_named(tmp_path: Path, change: Any) -> None
     write_attention(cell)
     path = cell / "attention.json"
     write_json(path, change if change == "torn" else json.loads(path.read_text()) | change)
-    (study,) = studies_of(read_results(tmp_path).cells)
+    (study,) = results_by_model(read_results(tmp_path).cells)
     drawing, left_out = concentration_figure(study, "attention")
     assert drawing is None and left_out[0].name == "baseline--scenes--r1/attention.json"
 
@@ -131,5 +131,5 @@ def test_layers_that_see_windows_only_have_no_curve(tmp_path: Path) -> None:
     data = json.loads((cell / "attention.json").read_text())
     data["pictures"][0]["curves"][1] = data["pictures"][0]["tokens_for_80"][1] = None
     write_json(cell / "attention.json", data)
-    (study,) = studies_of(read_results(tmp_path).cells)
+    (study,) = results_by_model(read_results(tmp_path).cells)
     assert concentration_figure(study, "attention")[0] is not None

@@ -12,8 +12,8 @@ import pytest
 from fopru_graph.report.page.paired_tables import difference_tables, p_text, signed, split_table
 from fopru_graph.report.page.table import Entry, Table, best, better, to_csv, to_html, to_latex, to_markdown
 from fopru_graph.report.page.tables import ablation_table, accuracy_table, type_table
-from fopru_graph.results.comparisons import Comparison, Subject, splits_of
-from fopru_graph.results.methods import Study, studies_of
+from fopru_graph.results.comparisons import Comparison, ComparisonSubject, group_accuracies
+from fopru_graph.results.methods import ModelResults, results_by_model
 from fopru_graph.results.reading import read_results
 from tests.report.page.fake_results import write_cell
 
@@ -27,14 +27,14 @@ def row(table: Table, ratio: str, method: str) -> tuple[Entry, ...]:
     return found
 
 
-def small_study(folder: Path, accuracies: dict[tuple[str, float], tuple[int, int]], **more: Any) -> Study:
+def small_study(folder: Path, accuracies: dict[tuple[str, float], tuple[int, int]], **more: Any) -> ModelResults:
     """Cells of two tasks with exactly so many of twenty samples right."""
     for (pipeline, ratio), counts in accuracies.items():
         for task, right in zip(("one", "two"), counts, strict=True):
             if right is not None:
                 cell = write_cell(folder, pipeline, task, ratio, 1.0, int(256 * ratio), 20, prunes=ratio < 1, **more)
                 force(cell, right)
-    (study,) = studies_of(read_results(folder).cells)
+    (study,) = results_by_model(read_results(folder).cells)
     return study
 
 
@@ -101,7 +101,7 @@ def test_random_is_bold_where_it_wins(tmp_path: Path) -> None:
 # Rows
 
 
-def test_blocks_of_the_accuracy_table(study: Study) -> None:
+def test_blocks_of_the_accuracy_table(study: ModelResults) -> None:
     table = accuracy_table(study)
     heads = [(block[0][0].text, [row[1].text for row in block]) for block in table.blocks]
     assert heads[:3] == [("100 %", ["unpruned"]), ("none", ["blind"]), ("as written", ["prumerge", "prumerge_plus"])]
@@ -109,7 +109,7 @@ def test_blocks_of_the_accuracy_table(study: Study) -> None:
     assert row(table, "none", "blind")[2].text == "0 %" and row(table, "25 %", "downsample")[2].text == "25 %"
 
 
-def test_failed_missing_and_errors_are_said(study: Study) -> None:
+def test_failed_missing_and_errors_are_said(study: ModelResults) -> None:
     table = accuracy_table(study)
     assert row(table, "as written", "prumerge_plus")[2:] == (
         *(Entry("–"), Entry("–")),
@@ -118,7 +118,7 @@ def test_failed_missing_and_errors_are_said(study: Study) -> None:
     assert row(table, "25 %", "fastv")[3].note == "2 errors"
 
 
-def test_methods_that_equal_the_unpruned_model_at_ratio_1_are_said_once(study: Study) -> None:
+def test_methods_that_equal_the_unpruned_model_at_ratio_1_are_said_once(study: ModelResults) -> None:
     table = accuracy_table(study)
     assert "score as the unpruned model on every sample and have no row: fopru_rank, fopru_row" in table.caption
 
@@ -131,11 +131,11 @@ def test_a_method_that_differs_from_the_unpruned_model_at_ratio_1_has_a_row(tmp_
 def test_fewer_samples_are_said(tmp_path: Path) -> None:
     write_cell(tmp_path, "baseline", "scenes", 1.0, 0.9, 256, 20, prunes=False)
     write_cell(tmp_path, "fastv", "scenes", 0.5, 0.9, 128, 12)
-    (study,) = studies_of(read_results(tmp_path).cells)
+    (study,) = results_by_model(read_results(tmp_path).cells)
     assert row(accuracy_table(study), "50 %", "fastv")[3].note == "n = 12"
 
 
-def test_records_are_unrounded_and_complete(study: Study) -> None:
+def test_records_are_unrounded_and_complete(study: ModelResults) -> None:
     found = records(accuracy_table(study))
     assert len(found) == sum(1 for _ in study.cells)
     (one,) = [r for r in found if (r["method"], r["task"], r["ratio"]) == ("fopru_rank", "scenes", "0.25")]
@@ -147,7 +147,7 @@ def test_records_are_unrounded_and_complete(study: Study) -> None:
     assert (failed["accuracy"], failed["n"], failed["errors"]) == ("", "0", "60")
 
 
-def test_types_are_a_heat_table(study: Study) -> None:
+def test_types_are_a_heat_table(study: ModelResults) -> None:
     table = type_table(study, "scenes")
     assert table is not None and type_table(study, "textvqa") is None
     assert table.columns[2:] == ("colour (n = 20)", "counting (n = 20)", "reading (n = 20)")
@@ -156,7 +156,7 @@ def test_types_are_a_heat_table(study: Study) -> None:
     assert {"0.0625", "0.25", "0.5", ""} <= {record["ratio"] for record in records(table)}
 
 
-def test_ablation_as_in_the_paper(study: Study, tmp_path: Path) -> None:
+def test_ablation_as_in_the_paper(study: ModelResults, tmp_path: Path) -> None:
     table = ablation_table(study)
     assert table is not None
     assert [one[1].text for one in table.blocks[2]] == ["w/o Variance", "w/o Significance", "w/o Reordering", "FoPru"]
@@ -169,7 +169,7 @@ def test_ablation_as_in_the_paper(study: Study, tmp_path: Path) -> None:
 
 
 def comparison(difference: float, p: float, low: float, high: float) -> Comparison:
-    subject = Subject("demo", "scenes", "fastv", 0.25, "unpruned")
+    subject = ComparisonSubject("demo", "scenes", "fastv", 0.25, "unpruned")
     return Comparison(subject, 60, difference, low, high, p, p)
 
 
@@ -178,7 +178,7 @@ def test_clear_needs_both_the_interval_and_p() -> None:
     assert comparison(-0.1, 0.05, -0.2, -0.05).sign == 0 and comparison(-0.1, 0.01, -0.2, 0.0).sign == 0
 
 
-def test_differences_stand_at_their_method_and_ratio(study: Study) -> None:
+def test_differences_stand_at_their_method_and_ratio(study: ModelResults) -> None:
     (table,) = difference_tables(study, [comparison(-0.1234, 0.0004, -0.2, -0.05)], "unpruned")
     assert table.columns == ("Method", "25 %") and table.heads == 1
     assert table.blocks[0][0] == (Entry("fastv"), Entry("−12.3", note="[−20.0, −5.0]\np < 0.001", sign=-1))
@@ -192,8 +192,8 @@ def test_figures_of_differences() -> None:
     assert (p_text(0.0009), p_text(0.001), p_text(1.0)) == ("< 0.001", "0.001", "1.000")
 
 
-def test_groups_of_vtc_bench(study: Study) -> None:
-    table = split_table(study, "scenes", splits_of(study))
+def test_groups_of_vtc_bench(study: ModelResults) -> None:
+    table = split_table(study, "scenes", group_accuracies(study))
     assert table is not None
     judge = next(c for c in study.cells if c.folder.name == "downsample--scenes--r0.25").samples
     other = next(c for c in study.cells if c.folder.name == "fopru_rank--scenes--r0.25").samples

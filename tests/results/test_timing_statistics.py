@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from fopru_graph.measure.statistics import gain, timing
+from fopru_graph.results.statistics import gain, timing
 
 
 def test_median_and_ninetieth_percentile():

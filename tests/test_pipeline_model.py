@@ -33,6 +33,27 @@ def test_answers_are_those_of_the_pipeline_itself(model):
         assert answered.report["visual_tokens"] == generation.report()["visual_tokens"]
 
 
+def test_a_picture_is_a_path_or_pixels_and_needs_no_list(model, tmp_path):
+    pixels = SIGN[1]
+    pixels.save(tmp_path / "sign.png")
+    expected = model.answer(TEXT, [SIGN]).text
+    assert model.answer(TEXT, "demo:street-sign").text == expected
+    for given in (pixels, [pixels], tmp_path / "sign.png", [str(tmp_path / "sign.png")]):
+        answer = model.answer(TEXT, given)
+        assert answer.text == expected and answer.ttft_ms is None, "the same pixels are encoded once"
+    TAXI[1].save(tmp_path / "sign.png")
+    assert model.answer(TEXT, tmp_path / "sign.png").text == model.answer(TEXT, [TAXI]).text != expected
+    assert model.answer("<image> or <image> ?", ["demo:street-sign", TAXI[1]]).report["visual_tokens"]["encoded"] == 512
+    with pytest.raises(UserError, match="not int"):
+        model.answer(TEXT, 3)
+
+
+def test_it_is_part_of_the_public_interface():
+    import fopru_graph
+
+    assert fopru_graph.PipelineModel is PipelineModel
+
+
 def test_a_picture_is_encoded_once_and_then_its_time_is_not_known(model):
     first, second = model.answer(TEXT, [("again", SIGN[1])]), model.answer(COLOUR, [("again", SIGN[1])])
     assert first.ttft_ms > 0 and second.ttft_ms is None
@@ -57,7 +78,7 @@ def test_several_pictures_in_one_question(model):
 
 def test_a_look_gives_all_values_of_the_last_answer(model):
     model.answer(TEXT, [SIGN])
-    seen = model.look().by_node
+    seen = model.last_run().by_node
     assert len(seen["prune"]["output"].indices[0]) == 128 and seen["encode"]["output"].counts == (256,)
 
 

@@ -1,0 +1,141 @@
+"""The times of a run: from its record, as ``fopru-graph run --json`` prints them, or from its events, for a bench."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import networkx as nx
+
+from fopru_graph.graph import RunResult
+from fopru_graph.graph.events import Event, NodeFinished, NodeStarted
+from fopru_graph.measure.machine import peak_memory_bytes, peaks
+
+NOT_TIMED = "load"  # category of the nodes whose time is no part of the time to first token
+_STAGE_OF = {  # category of a node -> its stage; `generate` splits into prefill and decode by its report
+    "encode": "encode",
+    "score": "score",
+    "prune": "select",
+    "merge": "select",
+    "order": "select",
+    "project": "project",
+}
+
+
+def summarise(result: RunResult) -> dict[str, Any]:
+    """The figures of a finished run as a JSON object; those of the generation are null where there is none.
+
+    ``ttft_ms`` (time to first token) adds up the times of all nodes that the first generating node depends on, without
+    loading and preparing pictures, and its prefill: from the pixels in memory to the first token's id, as in a bench.
+    It is null when any part of that came from a cache.
+    """
+    record = result.record
+    nodes = {name: {"ms": entry["ms"], "cached": entry["cached"]} for name, entry in record.nodes.items()}
+    generate = next((n for n, entry in record.nodes.items() if "prefill_ms" in (entry.get("report") or {})), None)
+    report: dict[str, Any] = record.nodes[generate]["report"] if generate is not None else {}
+    summary = {
+        "pipeline": result.plan.graph.name,
+        "outputs": record.outputs,
+        "visual_tokens": report.get("visual_tokens"),
+        "ttft_ms": time_to_first_token(result, generate) if generate is not None else None,
+        **{key: report.get(key) for key in ("tpot_ms", "new_tokens", "kv_bytes")},
+        "peak_memory_bytes": peak_memory_bytes(peaks(report.get("device", "cpu"))),
+        **{key: report.get(key) for key in ("device", "dtype")},
+        "nodes": nodes,
+    }
+    return {key: round(value, 3) if isinstance(value, float) else value for key, value in summary.items()}
+
+
+def time_to_first_token(result: RunResult, generate: str, constant: Container[str] = ()) -> float | None:
+    """Milliseconds until the node ``generate`` had its first token, see `summarise`; None where a part was cached.
+
+    ``constant`` nodes do not depend on the question, so that they may come from a cache.
+    """
+    steps, nodes = result.plan.steps, result.record.nodes
+    before = [name for name in nx.ancestors(result.plan.flat.store, generate) if name in nodes]
+    timed = [name for name in before if steps[name].spec.category != NOT_TIMED]
+    if any(nodes[name]["cached"] for name in [*timed, generate] if name not in constant):
+        return None
+    timed = [name for name in timed if not nodes[name]["cached"]]
+    preprocess = sum((nodes[name]["report"] or {}).get("preprocess_ms", 0.0) for name in timed)
+    return sum(nodes[name]["ms"] for name in timed) - preprocess + nodes[generate]["report"]["prefill_ms"]
+
+
+@dataclass(frozen=True)
+class RunTimes:
+    """The times of a run in milliseconds, see `results.bench.Variant`; ``steps`` are those of the decoding steps.
+
+    ``tiles`` are the visual tokens of every encoded tile, ``report`` is that of the generating node.
+    """
+
+    ttft: float
+    ttft_with_preprocessing: float
+    steps: tuple[float, ...]
+    end_to_end: float
+    stages: Mapping[str, float]
+    tiles: tuple[int, ...]
+    report: Mapping[str, Any]
+
+
+class Timeline:
+    """Listens to the events of one run.
+
+    Args:
+        categories: the category of every node.
+        target: the generating node; the run ends with it.
+        clock: seconds.
+        settle: called before the clock is read. On a GPU it may wait for the device, so that each stage is charged with
+            the work that it started. The time to first token is then a little longer.
+    """
+
+    def __init__(
+        self, categories: Mapping[str, str], target: str, clock: Callable[[], float], settle: Callable[[], None]
+    ) -> None:
+        self._categories, self._target, self._clock, self._settle = categories, target, clock, settle
+        self._started: dict[str, float] = {}  # by node, in the order of the run
+        self._end = 0.0
+        self._stages: dict[str, float] = {}
+        self._preprocess = 0.0
+        self._tiles: tuple[int, ...] = ()
+        self._report: Mapping[str, Any] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Take an event of the run."""
+        if isinstance(event, NodeStarted) and self._categories[event.node] != NOT_TIMED:
+            self._settle()
+            self._started[event.node] = self._clock()
+        elif isinstance(event, NodeFinished) and event.node in self._started:
+            self._settle()
+            self._end = self._clock()
+            self._finish(event, self._end - self._started[event.node])
+
+    def _finish(self, event: NodeFinished, seconds: float) -> None:
+        report = event.report or {}
+        preprocess = report.get("preprocess_ms", 0.0)
+        self._preprocess += preprocess
+        self._tiles += tuple(report.get("tile_tokens", ()))
+        if event.node == self._target:
+            self._report = report
+        stage = _STAGE_OF.get(self._categories[event.node])
+        if stage is not None:
+            self._stages[stage] = self._stages.get(stage, 0.0) + seconds * 1e3 - preprocess
+
+    def times(self) -> RunTimes:
+        """The times of the finished run."""
+        begin = next(iter(self._started.values()))
+        steps, prefill = tuple(self._report["step_ms"]), self._report["prefill_ms"]
+        preprocess = self._report.get("preprocess_ms", 0.0)  # of a generating node that prepares pictures itself
+        ttft = (self._started[self._target] - begin) * 1e3 + preprocess + prefill
+        stages = self._stages | {"decode": sum(steps)}
+        if not preprocess:  # else its prefill includes the encoding, and the parts are not known
+            stages["prefill"] = prefill
+        return RunTimes(
+            ttft=ttft - self._preprocess,
+            ttft_with_preprocessing=ttft,
+            steps=steps,
+            end_to_end=(self._end - begin) * 1e3,
+            stages=stages,
+            tiles=self._tiles,
+            report=self._report,
+        )

@@ -1,0 +1,144 @@
+"""What the files of a results folder hold: the one description that writers and readers share.
+
+==================  ======================================================================================
+``cell.json``       `Identity`: what a cell's rows are of; a cell is a pipeline at a ratio on a task
+``results.jsonl``   one `Row` a sample, in the order of the samples; ``shards/`` holds them as they come
+``summary.json``    `Summary`: the cell's figures; where it is, the cell is finished
+``bench.json``      beside the cells: what a bench measured, see `fopru_graph.results.bench`
+==================  ======================================================================================
+
+Fields stand in the order of the files. A field has a default only where a file may lack it, or an error row has none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FORMAT = 1
+IDENTITY, SHARDS, RESULTS, SUMMARY, BENCH = "cell.json", "shards", "results.jsonl", "summary.json", "bench.json"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class JsonObject(BaseModel):
+    """An object in a file: unknown keys are ignored, NaN and infinite numbers refused."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Heading(JsonObject):
+    """Which cell it is; ``ratio`` is None where the pipeline ran as its file says."""
+
+    pipeline: str
+    task: str
+    ratio: Annotated[float, Field(gt=0, le=1)] | None
+    model: str
+    scorer: str = ""
+    prunes: bool
+
+
+class Data(JsonObject):
+    """Where a cell's records are from, and a digest of their content."""
+
+    source: str = ""
+    fingerprint: str = ""
+
+
+class Identity(Heading):
+    """What a cell's rows are of, and how they were made."""
+
+    format: int
+    file: str | None = None
+    graph: Any = None
+    settings: dict[str, Any] = {}
+    data: Data = Data()
+    weights: Any = None
+    dtype: str = ""
+    versions: dict[str, Any] = {}
+    machine: dict[str, Any] = {}
+    command: list[str] = []
+    started: str = ""
+
+
+class Row(JsonObject):
+    """One sample; of an error row all but ``index``, ``id``, ``status`` and ``error`` is empty.
+
+    ``type`` is the type of question, ``picture`` a digest of the first picture. ``encoded``, ``kept`` (those that enter
+    the language model), ``final`` (in its last layer) and ``layer_average`` count visual tokens. ``timing`` holds
+    ``ttft_ms`` (None where a part came from a cache), ``prefill_ms``, ``total_ms`` and the ``rank`` of the process.
+    """
+
+    index: Count
+    id: str
+    type: str | None = None
+    picture: str | None = None
+    status: Literal["ok", "error"]
+    answer: str | None = None
+    score: Share | None = None
+    facts: dict[str, Any] = {}
+    error: str | None = None
+    encoded: Count | None = None
+    kept: Count | None = None
+    final: Count | None = None
+    layer_average: NonNegative | None = None
+    text_tokens: Count | None = None
+    new_tokens: Count | None = None
+    kv_bytes: Count | None = None
+    timing: dict[str, int | float | None] = {}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Median and 90th percentile of ``n`` times in milliseconds."""
+
+    median: NonNegative
+    p90: NonNegative
+    n: int
+
+
+class TypeAccuracy(JsonObject):
+    """Accuracy on one type of question, over ``n`` samples."""
+
+    accuracy: Share | None
+    n: int
+
+
+class Tokens(JsonObject):
+    """Mean numbers of tokens a sample; None where no sample was answered."""
+
+    encoded: NonNegative | None = None
+    kept: NonNegative | None = None
+    final: NonNegative | None = None
+    layer_average: NonNegative | None = None
+    text: NonNegative | None = None
+    new: NonNegative | None = None
+
+
+class Summary(Heading):
+    """A cell's figures; ``accuracy`` is None where every sample is an error.
+
+    ``limit`` is the number of samples that was asked for, None for all; ``ci`` the accuracy's 95 % interval.
+    ``retention`` holds mean shares of the encoded visual tokens: ``kept``, ``final``, ``layer_average``, and the
+    percentiles ``p10`` and ``p90`` of the final share. ``ttft_ms`` is over the samples whose picture was encoded anew.
+    ``not_drawn`` says why pictures of the kept tokens are missing.
+    """
+
+    limit: int | None = None
+    accuracy: Share | None
+    n: int
+    ci: tuple[float | None, float | None] | None = None
+    errors: int = 0
+    first_error: str | None = None
+    per_type: dict[str, TypeAccuracy] = {}
+    metrics: dict[str, float | None] = {}
+    retention: dict[str, NonNegative | None] = {}
+    tokens: Tokens = Tokens()
+    kv_bytes: NonNegative | None = None
+    ttft_ms: Timing | None = None
+    samples_per_s: NonNegative | None = None
+    not_drawn: str | None = None
