@@ -45,7 +45,7 @@ class LLMGenerate(Node):
         ] = "auto",
     ) -> Answer:
         from fopru_graph.lvlm.decoding.generate import generate
-        from fopru_graph.lvlm.decoding.streaming import TextStream
+        from fopru_graph.lvlm.decoding.sampling import TextStream
 
         prompts = [prompt] if isinstance(prompt, str) else prompt
         stream = TextStream(model.family, ctx.text) if len(prompts) == 1 else None
@@ -55,20 +55,9 @@ class LLMGenerate(Node):
             if stream is not None:
                 stream.put(int(ids[0]))
 
-        generation = generate(
-            model.family,
-            tokens,
-            prompts,
-            pruners or (),
-            max_new_tokens,
-            temperature,
-            seed,
-            on_step,
-            min_new_tokens,
-            loop,
-        )
+        options = {"temperature": temperature, "seed": seed, "min_new_tokens": min_new_tokens, "loop": loop}
+        generation = generate(model.family, tokens, prompts, pruners or (), max_new_tokens, on_step=on_step, **options)
         if stream is not None:
             stream.end()
-        return Answer(
-            text=generation.texts[0] if isinstance(prompt, str) else list(generation.texts), generation=generation
-        )
+        text = generation.texts[0] if isinstance(prompt, str) else list(generation.texts)
+        return Answer(text=text, generation=generation)

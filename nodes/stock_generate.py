@@ -13,7 +13,7 @@ from fopru_graph.nodes.llm_generate import Answer, MaxNewTokens, MinNewTokens
 
 @node(category="generate", device="model")
 class StockGenerate(Node):
-    """Answer a prompt about pictures with transformers' own processor and generate: no pruning, nothing of ours."""
+    """Answer a prompt about pictures with transformers' own processor and generate, without pruning."""
 
     def run(
         self,
@@ -27,7 +27,5 @@ class StockGenerate(Node):
         from fopru_graph.lvlm.decoding.stock_generate import stock_generate
 
         images = image if isinstance(image, list) else [image]
-        generation = stock_generate(
-            model.family, images, prompt, max_new_tokens, min_new_tokens, on_token=ctx.check_cancelled
-        )
+        generation = stock_generate(model.family, images, prompt, max_new_tokens, min_new_tokens, ctx.check_cancelled)
         return Answer(text=generation.texts[0], generation=generation)

@@ -23,9 +23,9 @@ def _hiding(family: Family, hidden: Sequence[set[int]]) -> Iterator[None]:
         def hide(_layer: Any, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
             mask = given["attention_mask"].clone()  # (1, 1, L, L) additive: eager attention
             for key in hidden[index]:
-                own = mask[:, :, key, key].clone()
+                diagonal = mask[:, :, key, key].clone()
                 mask[:, :, :, key] = torch.finfo(mask.dtype).min
-                mask[:, :, key, key] = own
+                mask[:, :, key, key] = diagonal
             return args, given | {"attention_mask": mask}
 
         return hide
@@ -83,12 +83,12 @@ def _forward(family: Family, prompt: Prompt, asked: int) -> torch.Tensor:
 
 def _last_row(family: Family, prompt: Prompt, hidden: Sequence[set[int]], layer: int) -> torch.Tensor:
     """(L,) head-averaged attention of the last token in a layer, as its module returns it."""
-    noted: list[torch.Tensor] = []
-    hook = family.layers[layer].self_attn.register_forward_hook(lambda _m, _i, out: noted.append(out[1]))
+    weights: list[torch.Tensor] = []
+    hook = family.layers[layer].self_attn.register_forward_hook(lambda _m, _i, out: weights.append(out[1]))
     with _hiding(family, hidden):
         _forward(family, prompt, prompt.lengths[0])
     hook.remove()
-    return noted[0][0, :, -1].float().mean(0)
+    return weights[0][0, :, -1].float().mean(0)
 
 
 def _longer(family: Family, prompt: Prompt, token: int) -> Prompt:

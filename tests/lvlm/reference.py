@@ -48,15 +48,15 @@ def answer_by_masking(
         positions = torch.arange(length)[None]
         rotary = language.rotary_emb(x, positions)
         for index, layer in enumerate(layers):
-            noted: list[torch.Tensor] = []
-            hook = layer.self_attn.register_forward_hook(lambda _m, _i, out, noted=noted: noted.append(out[1]))
+            weights: list[torch.Tensor] = []
+            hook = layer.self_attn.register_forward_hook(lambda _m, _i, out, weights=weights: weights.append(out[1]))
             mask = _layer_mask(length, hidden_keys[index], window).to(x.dtype)
             x = layer(x, attention_mask=mask, position_embeddings=rotary, position_ids=positions)
             hook.remove()
             for first, ratio in cuts if step == 0 else ():
                 if first != index + 1:
                     continue
-                row = noted[0][0, :, -1].float().mean(0)  # (L,)
+                row = weights[0][0, :, -1].float().mean(0)  # (L,)
                 alive = [p for p in range(length) if visual[p] and p not in hidden_keys[index]]
                 ranked = sorted(alive, key=lambda p: (-row[p].item(), p))
                 dropped = set(ranked[max(1, int(len(alive) * ratio + 1e-6)) :]) | hidden_keys[index]

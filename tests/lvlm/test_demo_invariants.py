@@ -107,7 +107,7 @@ def test_the_model_answers_the_bundled_questions(family):
 
 
 def answer_at(family, prompt, positions) -> str:
-    """Greedy two tokens with position ids of one's own choice."""
+    """Greedy two tokens with the given position ids."""
     embeds, ids, cache = prompt.embeds, [], DynamicCache()
     with torch.inference_mode():
         for _ in range(2):
@@ -121,7 +121,7 @@ def answer_at(family, prompt, positions) -> str:
 
 
 def test_what_renumbering_loses_original_positions_bring_back(family):
-    """Why FoPru loses on position questions here: the demo model tells left from right by a token's place."""
+    """Why FoPru loses on position questions here: the demo model tells left from right by a token's position."""
     right, asked = {"renumbered": 0, "original": 0}, 0
     for index in range(200):
         rng = scene_rng("validation", index)
@@ -135,12 +135,12 @@ def test_what_renumbering_loses_original_positions_bring_back(family):
         prompt = build_prompt(family, [question.text], family.project(features, selection))
         length, start = prompt.embeds.shape[1], int(prompt.visual[0].nonzero()[0])
         text = start + features.counts[0] + torch.arange(length - start - len(kept))
-        places = {
+        numberings = {
             "renumbered": torch.arange(length)[None],
             "original": torch.cat([torch.arange(start), start + kept, text])[None],
         }
         asked += 1
-        for name, positions in places.items():
+        for name, positions in numberings.items():
             right[name] += answer_at(family, prompt, positions) == question.answer
     shares = {name: count / asked for name, count in right.items()}
     print(f"{asked} questions: {shares}")

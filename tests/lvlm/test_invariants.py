@@ -12,6 +12,7 @@ from transformers import DynamicCache
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.generate import generate
 from fopru_graph.lvlm.decoding.hooks import pruned
+from fopru_graph.lvlm.decoding.kept import Cuts
 from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.lvlm.loading.compat import cache_argument
 from fopru_graph.pruning.in_llm import last_token_attention
@@ -143,7 +144,8 @@ def test_dropping_equals_masking(config, batch, cuts):
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_equally_long_prompts_that_keep_different_numbers(attention):
+@pytest.mark.parametrize("loop", ["thin", "segments"])
+def test_equally_long_prompts_that_keep_different_numbers(attention, loop):
     """Nothing is padded before the cut, yet fillers are needed after it."""
     family, eager = (tiny.llava(seed=18, attention=kind) for kind in (attention, "eager"))
     features = family.encode([tiny.image(0), tiny.image(1)])
@@ -152,7 +154,7 @@ def test_equally_long_prompts_that_keep_different_numbers(attention):
     prompt = build_prompt(family, prompts, tokens)
     assert not prompt.padded
     cuts = [(1, 0.5), (3, 0.5)]
-    generation, ours = run(family, tokens, prompts, [fastv(*cut) for cut in cuts])
+    generation, ours = run(family, tokens, prompts, [fastv(*cut) for cut in cuts], loop=loop)
     assert generation.visual_per_layer == (12, 6, 6, 3, 3)
     for i in range(2):
         ids, logits, _ = answer_by_masking(eager, prompt.embeds[i], prompt.visual[i], cuts, STEPS)
@@ -189,8 +191,8 @@ def test_dropping_equals_masking_in_bfloat16_given_the_same_choice():
     prompt = build_prompt(family, ["what?"], tokens)
     ids, logits, hidden = answer_by_masking(eager, prompt.embeds[0].float(), prompt.visual[0], [(2, 0.5)], 1)
     kept = {int(row[1]) for row in generation.kept[0]}
-    places = prompt.visual[0].nonzero()[:, 0].tolist()
-    assert kept == {i for i, place in enumerate(places) if place not in hidden[-1]}
+    positions = prompt.visual[0].nonzero()[:, 0].tolist()
+    assert kept == {i for i, position in enumerate(positions) if position not in hidden[-1]}
     assert (ours[0, 0] - logits[0]).abs().max() < 0.1 * logits.abs().max()
 
 
@@ -202,7 +204,7 @@ def test_hooks_work_under_stock_generate(batch):
     pruners = [fastv(1, 0.5), fastv(3, 0.5)]
     generation, _ = run(family, tokens, prompts, pruners)
     prompt = build_prompt(family, prompts, tokens)
-    with pruned(family, pruners, prompt.visual, prompt.attention_mask):
+    with pruned(family, Cuts(family, pruners, prompt)):
         output = family.model.generate(
             inputs_embeds=prompt.embeds,
             attention_mask=prompt.attention_mask,
@@ -226,7 +228,7 @@ def test_counts_are_read_from_tensors(images, prompts):
         assert {tuple(row) for row in kept.tolist()} <= {tuple(row) for row in origin.tolist()}
     prompt = build_prompt(family, prompts, tokens)
     cache = DynamicCache()
-    with pruned(family, [fastv(2, 0.5), fastv(4, 0.5)], prompt.visual, prompt.attention_mask):
+    with pruned(family, Cuts(family, [fastv(2, 0.5), fastv(4, 0.5)], prompt)):
         family.language_model(
             inputs_embeds=prompt.embeds,
             attention_mask=prompt.attention_mask,
@@ -283,7 +285,7 @@ def test_nothing_is_left_behind_whatever_happens():
 def test_a_second_prompt_inside_one_pruned_block_is_refused():
     family = tiny.llava(seed=12)
     prompt = build_prompt(family, ["x"], everything(family, 1))
-    with pruned(family, [fastv(2, 0.5)], prompt.visual, prompt.attention_mask):
+    with pruned(family, Cuts(family, [fastv(2, 0.5)], prompt)):
         family.language_model(inputs_embeds=prompt.embeds)
         with pytest.raises(UserError, match="second prompt"):
             family.language_model(inputs_embeds=prompt.embeds)

@@ -111,8 +111,8 @@ def check_by_hiding(row, family, eager, batch, make, cuts):
     generation, ours = run(family, tokens, prompts, cuts)
     per_prompt = count // len(prompts)
     for i, text in enumerate(prompts):  # each sample alone, without any padding
-        own = make(eager, images[i * per_prompt : (i + 1) * per_prompt])
-        prompt = build_prompt(eager, [text], own)
+        alone = make(eager, images[i * per_prompt : (i + 1) * per_prompt])
+        prompt = build_prompt(eager, [text], alone)
         ids, logits, hidden = answer_by_hiding(eager, prompt, cuts, STEPS)
         assert list(generation.token_ids[i]) == ids
         assert (ours[i] - logits).abs().max() < 1e-3

@@ -1,6 +1,6 @@
-"""The bookkeeping of cuts inside the language model: which positions of the prompt live on in which layer.
+"""The bookkeeping of cuts inside the language model: which positions of the prompt each decoder layer sees.
 
-Where positions go is decided on the device, how many there are is known on the host all along, so nothing waits.
+Positions are chosen on the device; how many are kept is known on the host all along, so that nothing waits.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ from dataclasses import dataclass
 import torch
 
 from fopru_graph.errors import UserError
+from fopru_graph.lvlm.families.family import Family
+from fopru_graph.lvlm.inputs.prompt import Prompt
 from fopru_graph.pruning.in_llm import surviving_positions
 from fopru_graph.pruning.select import kept_count
 from fopru_graph.values import InLLMPruner
 
 
-def check_pruners(pruners: Sequence[InLLMPruner], depth: int, first: int = 1) -> None:
+def check_pruners(family: Family, pruners: Sequence[InLLMPruner]) -> None:
     """Refuse cuts that the model has no layer for.
 
     Raises:
-        UserError: a pruner's layer is below ``first`` (at 0 there is nothing to rank by; models that add visual
-            features to their first layers need all tokens there) or not below ``depth``.
+        UserError: a pruner's layer does not exist, or is below ``family.first_cut``: nothing ranks the tokens of layer
+            0, and models that add visual features to their first layers need all tokens there.
     """
+    depth, first = len(family.layers), family.first_cut
     for pruner in pruners:
         if not first <= pruner.layer < depth:
             raise UserError(
@@ -33,88 +36,81 @@ def check_pruners(pruners: Sequence[InLLMPruner], depth: int, first: int = 1) ->
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
-    """The prompt from one layer on: ``positions`` (B, M) in the whole prompt, ``real`` (B, M), False for fillers.
+class KeptPositions:
+    """What a decoder layer sees of B prompts of L tokens.
 
-    ``text`` and ``seen`` count each sample's text and visual tokens.
+    ``positions`` (B, M) int64 are indices into the whole prompt, ascending; samples that keep fewer than M have fillers
+    at the left. ``real`` (B, M) bool is False for fillers and padding, and ``ragged`` says whether there are any.
+    ``visual`` counts each sample's visual tokens.
     """
 
     positions: torch.Tensor
     real: torch.Tensor
-    text: tuple[int, ...]
-    seen: tuple[int, ...]
-
-    @property
-    def ragged(self) -> bool:
-        """Whether there are fillers: some sample is shorter than the longest."""
-        return any(t + v != self.positions.shape[1] for t, v in zip(self.text, self.seen, strict=True))
+    ragged: bool
+    visual: tuple[int, ...]
 
 
-class Survivors:
-    """What becomes of one batch of prompts, cut by cut.
+class Cuts:
+    """The cuts through one batch of prompts, made one after the other while the prefill runs.
 
     Args:
+        family: the model.
         pruners: any number at any layers; several at one layer are applied one after the other.
-        visual: (B, L) bool, the visual tokens.
-        valid: (B, L) bool, False for padding.
-        text: valid text tokens of every sample.
-        seen: visual tokens of every sample.
+        prompt: the prompts.
+
+    Raises:
+        UserError: as for `check_pruners`.
     """
 
-    def __init__(
-        self,
-        pruners: Sequence[InLLMPruner],
-        visual: torch.Tensor,
-        valid: torch.Tensor,
-        text: Sequence[int],
-        seen: Sequence[int],
-    ) -> None:
-        self._visual = visual
+    def __init__(self, family: Family, pruners: Sequence[InLLMPruner], prompt: Prompt) -> None:
+        check_pruners(family, pruners)
+        self._visual, self._text = prompt.visual, prompt.text_counts
         self._pruners: dict[int, list[InLLMPruner]] = {}
         for pruner in sorted(pruners, key=lambda p: p.layer):
             self._pruners.setdefault(pruner.layer, []).append(pruner)
-        batch, length = visual.shape
-        everything = torch.arange(length, device=visual.device).expand(batch, -1)
-        self._stages = {0: Stage(everything, valid, tuple(text), tuple(seen))}
+        batch, length = prompt.visual.shape
+        everything = torch.arange(length, device=prompt.visual.device).expand(batch, -1)
+        self._kept = {0: KeptPositions(everything, prompt.attention_mask.bool(), prompt.padded, prompt.visual_counts)}
 
     @property
-    def cuts(self) -> list[int]:
+    def layers(self) -> list[int]:
         """The layers from which on the prompt is shorter, ascending."""
         return list(self._pruners)
 
-    def at(self, layer: int) -> Stage:
-        """The prompt as ``layer`` sees it, once all cuts up to it were made."""
-        return self._stages[max(first for first in self._stages if first <= layer)]
+    def at(self, layer: int) -> KeptPositions:
+        """What ``layer`` sees, once all cuts up to it are made."""
+        return self._kept[max(first for first in self._kept if first <= layer)]
 
     def cut(self, layer: int, query: torch.Tensor, key: torch.Tensor, scale: float, mask: object) -> torch.Tensor:
-        """Rank by the attention of the layer below and note who lives on.
+        """Rank the visual tokens by the attention of the layer below and keep the best.
 
         Args:
-            layer: first layer that sees fewer tokens, one of `cuts`.
-            query: (B, H, L, d) and ``key`` (B, G, L, d) of layer − 1, with its scale and the mask that it got.
-            key: see ``query``.
+            layer: first layer that sees fewer tokens, one of `layers`.
+            query: (B, H, M, d) of ``layer − 1``, after rotary embedding.
+            key: (B, G, M, d), as ``query``.
             scale: factor on the logits.
-            mask: a tensor, or anything else for none.
+            mask: what that layer's attention got; anything but a tensor counts as none.
 
         Returns:
-            (B, M) int64: the survivors' places in the sequence that layer − 1 saw, ascending.
+            (B, K) int64: the kept indices into the sequence that ``layer − 1`` saw, ascending.
         """
         before = self.at(layer - 1)
-        home = self._visual.device  # bookkeeping stays with the prompt, whatever device a layer is on
-        visual, alive, seen = self._visual.gather(1, before.positions), before.real, before.seen
-        places = torch.arange(visual.shape[1], device=home).expand_as(visual)
+        device = self._visual.device  # the bookkeeping stays with the prompt, whatever device a layer is on
+        visual, real, counts = self._visual.gather(1, before.positions), before.real, before.visual
+        keep = torch.arange(visual.shape[1], device=device).expand_as(visual)
         for pruner in self._pruners[layer]:
-            scores = pruner.score(query, key, scale, mask if isinstance(mask, torch.Tensor) else None).to(home)
-            seen = tuple(kept_count(count, pruner.ratio, pruner.tokens) for count in seen)
-            kept = [t + v for t, v in zip(before.text, seen, strict=True)]
-            chosen, alive = surviving_positions(scores.gather(1, places), visual, alive, kept)
-            places, visual = places.gather(1, chosen), visual.gather(1, chosen)
-        self._stages[layer] = Stage(before.positions.gather(1, places), alive, before.text, seen)
-        return places
+            scores = pruner.score(query, key, scale, mask if isinstance(mask, torch.Tensor) else None).to(device)
+            counts = tuple(kept_count(count, pruner.ratio, pruner.tokens) for count in counts)
+            lengths = [t + v for t, v in zip(self._text, counts, strict=True)]
+            chosen, real = surviving_positions(scores.gather(1, keep), visual, real, lengths)
+            keep, visual = keep.gather(1, chosen), visual.gather(1, chosen)
+        ragged = min(lengths) < keep.shape[1]
+        self._kept[layer] = KeptPositions(before.positions.gather(1, keep), real, ragged, counts)
+        return keep
 
     def visual_in_layer(self, layer: int) -> torch.Tensor:
-        """(B, L) bool: the visual positions of the prompt that ``layer`` sees."""
-        stage = self.at(layer)
-        found = torch.zeros(self._visual.shape, dtype=torch.int8, device=self._visual.device)
-        found.scatter_reduce_(1, stage.positions, stage.real.to(torch.int8), "amax")
-        return found.bool() & self._visual
+        """(B, L) bool: the visual tokens of the prompt that ``layer`` sees."""
+        kept = self.at(layer)
+        alive = torch.zeros(self._visual.shape, dtype=torch.int8, device=self._visual.device)
+        alive.scatter_reduce_(1, kept.positions, kept.real.to(torch.int8), "amax")
+        return alive.bool() & self._visual

@@ -1,7 +1,8 @@
-"""How a decoder stack is driven: prefill once, then one token a step. Three ways of it agree with one another.
+"""How the decoder is driven: the prompt once (prefill), then one token a step. Three runners agree with one another.
 
-`StockRunner` calls the stock forward and works for every family; `segments` runs the layers itself, each cut's segment
-with a preallocated KV cache; `static` repeats a step of fixed shape, captured as a CUDA graph.
+`StockRunner` calls the stock forward and works for every family; `segments.SegmentRunner` runs the layers itself, each
+segment between two cuts with preallocated KV caches; `captured.CapturedRunner` repeats a step of fixed shape, captured
+as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -14,29 +15,47 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from fopru_graph.lvlm.decoding.hooks import hooked
-from fopru_graph.lvlm.decoding.kept import Survivors
+from fopru_graph.lvlm.decoding.hooks import pruned
+from fopru_graph.lvlm.decoding.kept import Cuts
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.inputs.prompt import Prompt
 from fopru_graph.lvlm.loading.compat import cache_argument
+from fopru_graph.values import InLLMPruner
 
 KeyValues = tuple[torch.Tensor, torch.Tensor]  # of one layer, (B, G, T, d) each
 
 
 class DecoderRunner(ABC):
-    """One prompt's way through the decoder stack; used as a context manager, because it may hook layers."""
+    """Runs one batch of prompts and its answers, inside a ``with runner.hooks():`` block.
 
-    def __init__(self, family: Family, prompt: Prompt, survivors: Survivors, room: int) -> None:
-        self.family, self.prompt, self.survivors = family, prompt, survivors
-        self.room = room  # tokens that may come after the prompt
-        self._surgery = contextlib.ExitStack()
+    Args:
+        family: the model.
+        prompt: the embedded prompts.
+        pruners: pruning inside the language model.
+        room: tokens that may come after the prompt.
+        prefix: each layer's keys and values of the prompt's first tokens, which then are not run again; only without
+            pruners.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        prompt: Prompt,
+        pruners: Sequence[InLLMPruner],
+        room: int,
+        prefix: Sequence[KeyValues] = (),
+    ) -> None:
+        self.family, self.prompt, self.room, self.prefix = family, prompt, room, prefix
+        self.cuts = Cuts(family, pruners, prompt)
+        self.reused = prefix[0][0].shape[2] if prefix else 0  # tokens of the prefix
+
+    def hooks(self) -> contextlib.AbstractContextManager[None]:
+        """Whatever hooks the run needs on the model, for the time of a ``with`` block."""
+        return contextlib.nullcontext()
 
     @abstractmethod
-    def prefill(self, prefix: Sequence[KeyValues] | None = None) -> torch.Tensor:
-        """Run the prompt and return the logits (B, V) of its last position.
-
-        ``prefix`` holds the keys and values of the prompt's first tokens, which then are not run again.
-        """
+    def prefill(self) -> torch.Tensor:
+        """Run the prompt and return the logits (B, V) of its last position. Called once, before any `step`."""
 
     @abstractmethod
     def step(self, ids: torch.Tensor) -> torch.Tensor:
@@ -50,54 +69,43 @@ class DecoderRunner(ABC):
         """Keys and values of the prompt at least, in tensors that no later run writes to."""
         return self.filled()
 
-    def __enter__(self) -> DecoderRunner:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """Leave the model as it was."""
-        self._surgery.close()
-
 
 class StockRunner(DecoderRunner):
     """The stock forward of the language model, pruned by hooks; exact, for every family."""
 
-    def __init__(self, family: Family, prompt: Prompt, survivors: Survivors, room: int) -> None:
-        super().__init__(family, prompt, survivors, room)
+    def hooks(self) -> contextlib.AbstractContextManager[None]:
+        """See `DecoderRunner.hooks`."""
+        return pruned(self.family, self.cuts)
+
+    def prefill(self) -> torch.Tensor:
+        """See `DecoderRunner.prefill`."""
+        prompt = self.prompt
         # Made without the config it has full layers only: sliding windows are then kept by the mask, which can be cut.
         self._cache = DynamicCache()
-        self._mask = prompt.attention_mask if prompt.padded else None  # without padding no mask: the fast kernels
-        self._positions = prompt.positions
-
-    def __enter__(self) -> DecoderRunner:
-        self._surgery.enter_context(hooked(self.family, self.survivors))
-        return self
-
-    def prefill(self, prefix: Sequence[KeyValues] | None = None) -> torch.Tensor:
-        """See `DecoderRunner.prefill`."""
-        known = 0 if prefix is None else prefix[0][0].shape[2]
-        for index, (keys, values) in enumerate(prefix or ()):
+        for index, (keys, values) in enumerate(self.prefix):
             self._cache.update(keys, values, index)
-        more = self.family.prefill_inputs(self.prompt)
-        return self._forward(self.prompt.embeds[:, known:], self._positions[..., known:], **more)
+        self._mask = prompt.attention_mask if prompt.padded else None  # without padding no mask: the fast kernels
+        self._positions = prompt.positions[..., self.reused :]
+        return self._forward(prompt.embeds[:, self.reused :], **self.family.prefill_inputs(prompt))
 
     def step(self, ids: torch.Tensor) -> torch.Tensor:
         """See `DecoderRunner.step`."""
         self._positions = self._positions[..., -1:] + 1
         if self._mask is not None:
             self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
-        return self._forward(self.family.embed(ids[:, None]), self._positions)
+        return self._forward(self.family.embed(ids[:, None]))
 
     def filled(self) -> list[KeyValues]:
         """See `DecoderRunner.filled`."""
         return [(layer.keys, layer.values) for layer in self._cache.layers]
 
-    def _forward(self, embeds: torch.Tensor, positions: torch.Tensor, **more: Any) -> torch.Tensor:
+    def _forward(self, embeds: torch.Tensor, **inputs: Any) -> torch.Tensor:
         hidden = self.family.decoder(
             inputs_embeds=embeds,
             attention_mask=self._mask,
-            position_ids=positions,
+            position_ids=self._positions,
             use_cache=True,
             **{cache_argument(): self._cache},
-            **more,
+            **inputs,
         ).last_hidden_state
         return self.family.logits(hidden[:, -1])

@@ -1,4 +1,4 @@
-"""Transformers' own ``generate``, nothing of ours in it but a clock: what every speed-up must be measured against."""
+"""Transformers' own ``generate`` with nothing added but a clock: the baseline of every speed-up."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from transformers import DynamicCache
 from transformers.generation.streamers import BaseStreamer
 
 from fopru_graph.errors import UserError
+from fopru_graph.lvlm.decoding.generate import measured
+from fopru_graph.lvlm.decoding.sampling import decode_text
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.inputs.prompt import chat_text, distribute_images
 from fopru_graph.lvlm.loading.compat import cache_argument
@@ -18,7 +20,7 @@ from fopru_graph.values import Generation, Image
 
 
 class _TokenClock(BaseStreamer):
-    """Notes when each token is known; the prompt, which comes first, is passed over."""
+    """Records when each token is known; the prompt, which comes first, is skipped."""
 
     def __init__(self, on_token: Callable[[], None] | None) -> None:
         self.times: list[float] = []
@@ -49,8 +51,8 @@ def stock_generate(
     """Answer one prompt about ``images`` greedily with the stock processor and the stock ``generate``.
 
     Returns:
-        As `decode.generate`; ``prefill_ms`` runs from the processed inputs to the first token's id, vision tower and
-        projector included, and ``preprocess_ms`` before it.
+        As `generate.generate`, but ``prefill_ms`` includes the vision tower and the projector; ``preprocess_ms`` is
+        the processor's time before it.
 
     Raises:
         UserError: images and prompt do not fit, or transformers' own processor does not load here.
@@ -77,22 +79,16 @@ def stock_generate(
             do_sample=False,
             streamer=clock,
         )
-    length = inputs["input_ids"].shape[1]
-    new = tuple(output[0, length:].tolist())
+    new = tuple(output[0, inputs["input_ids"].shape[1] :].tolist())
     visual = int((inputs["input_ids"] == family.image_token_id).sum())
     return Generation(
         prompts=(prompt,),
-        texts=(family.processor.tokenizer.decode(new, skip_special_tokens=True).strip(),),
+        texts=(decode_text(family, new),),
         token_ids=(new,),
         encoded=visual,
         projected=visual,
         visual_per_layer=(visual,) * len(family.layers),
-        kv_lengths=tuple(layer.keys.shape[-2] for layer in cache.layers),
-        kv_bytes=sum(t.numel() * t.element_size() for layer in cache.layers for t in (layer.keys, layer.values)),
-        prefill_ms=(clock.times[0] - start) * 1e3,
-        step_ms=tuple((after - before) * 1e3 for before, after in zip(clock.times, clock.times[1:], strict=False)),
-        device=str(family.device),
-        dtype=str(family.dtype).removeprefix("torch."),
         kept=(),
         preprocess_ms=preprocess_ms,
+        **measured(family, [(layer.keys, layer.values) for layer in cache.layers], start, clock.times),
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.decoding.streaming import TextStream
+from fopru_graph.lvlm.decoding.sampling import TextStream
 from fopru_graph.lvlm.inputs.prompt import build_prompt, distribute_images
 from fopru_graph.values import Selection
 from tests import tiny
