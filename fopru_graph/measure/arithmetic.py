@@ -19,7 +19,7 @@ class Workload:
     """The work of one run; token counts are read from its tensors.
 
     ``tiles`` counts the visual tokens of every encoded tile, ``projected`` those that were projected, and
-    ``tokens_per_layer`` the prompt's tokens in each decoder layer, for each of ``batch`` samples. ``scored``: the visual
+    ``tokens_per_layer`` the prompt's tokens in each decoder layer, for each of ``batch`` samples. ``scored``: visual
     tokens were scored by their attention. ``whole_tower``: all layers of the vision tower ran.
     """
 
