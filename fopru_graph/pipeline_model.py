@@ -79,7 +79,7 @@ class PipelineModel:
             for name, step in plan.steps.items()
             if name in graph and step.spec.type == "VisionEncode" and "together" not in graph.node(name).inputs
         ]
-        asked = nx.descendants(plan.flat.store, self._source)
+        asked = nx.descendants(plan.flat.links(), self._source)
         self._constant = frozenset(name for name in plan.steps if name not in asked)
         self._cache = MemoryCache(2 * len(plan.steps) + 8)  # the nodes of two samples: consecutive ones share a picture
         self._executor = Executor(self._registry, cache=self._cache)

@@ -8,7 +8,7 @@ from fopru_graph import values
 from fopru_graph.graph import Node, node
 
 
-@node(category="score", device="model")
+@node(category="score")
 class AttentionAbove(Node):
     """Take the attention of the encoder layer above the one that is read, which takes these features in (PruMerge).
 

@@ -7,7 +7,7 @@ import re
 import unicodedata
 
 from fopru_graph.graph.values import Invalid, Ref, Value, replace_refs
-from fopru_graph.graph.yaml.scalars import resolve
+from fopru_graph.graph.yaml.tree import resolve
 
 # What XML forbids or what would change the direction of the text around it.
 _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
