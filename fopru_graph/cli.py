@@ -314,8 +314,8 @@ def draw(
     nodes: NodesOption = None,
 ) -> None:
     """Draw a pipeline as Mermaid, DOT or SVG text; needs no network and no other program."""
-    from fopru_graph.drawing.draw import FORMATS
-    from fopru_graph.drawing.draw import draw as draw_graph
+    from fopru_graph.drawing import FORMATS
+    from fopru_graph.drawing import draw as draw_graph
 
     if form not in FORMATS:
         fail(2, f"format {form!r} is unknown", f"choose {', '.join(FORMATS)}")
