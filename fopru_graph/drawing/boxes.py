@@ -52,16 +52,6 @@ class Box:
     inputs: Mapping[str, float]
     outputs: Mapping[str, float]
 
-    @property
-    def input_names(self) -> bool:
-        """Whether the box shows names of inputs."""
-        return any(self.inputs)
-
-    @property
-    def output_names(self) -> bool:
-        """Whether the box shows names of outputs."""
-        return any(self.outputs)
-
 
 def make_boxes(shapes: Mapping[str, Shape], layering: Layering) -> dict[str, Box]:
     """A box for every shape. Sockets are ordered like the other ends of their links, so that these do not cross."""

@@ -69,23 +69,14 @@ def arrange(picture: Picture) -> Layering:
 def closing_links(links: nx.DiGraph[str]) -> set[tuple[str, str]]:
     """Links without which there is no cycle: those that lead a depth-first search back to its current path."""
     on_path: set[str] = set()
-    done: set[str] = set()
     closing: set[tuple[str, str]] = set()
-    for root in links:
-        stack = [] if root in done else [(root, iter(links[root]))]
-        on_path.update(name for name, _ in stack)
-        while stack:
-            name, readers = stack[-1]
-            reader = next(readers, None)
-            if reader is None:
-                stack.pop()
-                on_path.discard(name)
-                done.add(name)
-            elif reader in on_path:
-                closing.add((name, reader))
-            elif reader not in done:
-                on_path.add(reader)
-                stack.append((reader, iter(links[reader])))
+    for source, reader, step in nx.dfs_labeled_edges(links):
+        if step == "forward":
+            on_path.add(reader)
+        elif step == "reverse":
+            on_path.discard(reader)
+        elif reader in on_path:
+            closing.add((source, reader))
     return closing
 
 

@@ -62,7 +62,7 @@ class _Drawing:
         yield f"<title>{escape(_tooltip(box))}</title>"
         yield f'<rect class="box" {frame} rx="{_n(radius)}"/>'
         baseline = top + PADDING / 2
-        if box.input_names:
+        if any(box.inputs):
             yield from _sockets(box.inputs, middle, baseline + SOCKET.height - 4)
             baseline += SOCKET.height
         for style, text in box.lines:
@@ -70,7 +70,7 @@ class _Drawing:
                 yield _badge(text, middle, baseline)
             yield _text(style.css, middle, baseline + style.height - 4.5, text)
             baseline += style.height
-        if box.output_names:
+        if any(box.outputs):
             yield from _sockets(box.outputs, middle, baseline + SOCKET.height - 3)
         yield "</g>"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any, Self
 from fopru_graph.graph.cache import DiskCache, MemoryCache
 from fopru_graph.graph.check.validate import validate
 from fopru_graph.graph.context import CancelToken
-from fopru_graph.graph.declare.node import NodeSpec, snake_case
+from fopru_graph.graph.declare.node import snake_case
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, UnknownAttribute, errors_of, hint_choices
 from fopru_graph.graph.events import Event
@@ -116,12 +117,14 @@ class Graph(Model):
         return Ref(INPUTS, name)
 
     def add(self, type_name: str, name: str | None = None, /, *, id: str | None = None, **inputs: Any) -> Handle:
-        """Add a node. The default name is the type in snake case, with ``_2``, ``_3`` … if that is taken.
+        """Add a node. The default name is the type in snake case or the file's name, with ``_2`` … if that is taken.
 
         Raises `PipelineError` for an unknown type or input, or a bad or used name.
         """
-        spec = self._spec(type_name)
-        chosen = name or id or self._free_name(_default_name(type_name))
+        is_file = type_name.endswith((".yaml", ".yml"))  # a sub-graph, whose inputs validation reads from the file
+        spec = None if is_file else self.registry.get(type_name)
+        stem = re.sub(r"^(?![A-Za-z_])|[^A-Za-z0-9_-]", "_", PurePosixPath(type_name).stem)
+        chosen = name or id or self._free_name(stem if is_file else snake_case(type_name))
         _check_name(chosen, None, self.nodes)
         if spec is not None and (unknown := spec.unknown_inputs(inputs)):
             raise PipelineError([replace(problem, node=chosen) for problem in unknown])
@@ -151,18 +154,9 @@ class Graph(Model):
             raise PipelineError([Problem("unknown-node", f"there is no node {name!r} to remove", hint=hint)])
         del self.nodes[name]
 
-    def _spec(self, type_name: str) -> NodeSpec | None:
-        if type_name.endswith((".yaml", ".yml")):
-            return None  # validation reads the inputs of a sub-graph from its file
-        return self.registry.get(type_name)
-
     def _free_name(self, base: str) -> str:
-        if base not in self.nodes and base != INPUTS:
-            return base
-        number = 2
-        while f"{base}_{number}" in self.nodes:
-            number += 1
-        return f"{base}_{number}"
+        names = itertools.chain([base], (f"{base}_{number}" for number in itertools.count(2)))
+        return next(name for name in names if name not in self.nodes and name != INPUTS)
 
     # -- checking and running -----------------------------------------------------------------------------------------
 
@@ -200,10 +194,3 @@ def _check_name(name: str, kind: str | None, taken: Container[str]) -> None:
         raise PipelineError([bad_name(f"{what}name", name, kind)])
     if name in taken:
         raise PipelineError([Problem("duplicate-id", f"there already is a pipeline {what}{name!r}", node=kind or name)])
-
-
-def _default_name(type_name: str) -> str:
-    """The type in snake case; for a sub-graph the name of its file."""
-    if type_name.endswith((".yaml", ".yml")):
-        return re.sub(r"^(?![A-Za-z_])|[^A-Za-z0-9_-]", "_", PurePosixPath(type_name).stem)
-    return snake_case(type_name)

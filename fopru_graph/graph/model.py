@@ -10,22 +10,15 @@ from typing import Any, Self
 import networkx as nx
 
 from fopru_graph.graph.declare.registry import Registry
-from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
+from fopru_graph.graph.errors import PipelineError, Problem, Severity, hint_choices
 from fopru_graph.graph.sockets import MISSING
 from fopru_graph.graph.values import INPUTS, Value, plain, refs_in, tagged
 
 # The types that a pipeline input can be declared with, beside the types of sockets.
 INPUT_TYPES: dict[str, Any] = {
-    "str": str,
-    "path": str,
-    "int": int,
-    "float": float,
-    "bool": bool,
-    "list[str]": list[str],
-    "list[int]": list[int],
-    "list[float]": list[float],
-    "json": Any,
-}
+    "str": str, "path": str, "int": int, "float": float, "bool": bool,
+    "list[str]": list[str], "list[int]": list[int], "list[float]": list[float], "json": Any,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,13 +44,18 @@ class GraphNode:
     input_lines: dict[str, int] = field(default_factory=dict)
     origin: Origin | None = None
 
-    def locate(self, problem: Problem) -> Problem:
-        """The problem with its line. A problem inside a sub-graph names the outer node, and in its text file:line."""
+    def problem(
+        self, code: str, message: str, key: str | None = None, hint: str | None = None, severity: Severity = "error"
+    ) -> Problem:
+        """A problem of this node, or of its input ``key``, with the line.
+
+        For a node of a sub-graph it names the outer node; the message says where in the sub-graph's file it is.
+        """
         origin = self.origin
         if origin is None:
-            return replace(problem, line=self.input_lines.get(problem.input or "", self.line))
+            return Problem(code, message, severity, self.name, key, self.input_lines.get(key or "", self.line), hint)
         inner = f"{origin.file}:{origin.inner_line}" if origin.inner_line else origin.file
-        return replace(problem, node=origin.outer, input=None, line=origin.line, message=f"{inner}: {problem.message}")
+        return Problem(code, f"{inner}: {message}", severity, origin.outer, None, origin.line, hint)
 
 
 @dataclass
@@ -170,13 +168,8 @@ class Model:
                 for name, entry in self.inputs.items()
             },
             "nodes": {
-                name: [
-                    entry.type,
-                    {key: tagged(value) for key, value in entry.inputs.items()},
-                    entry.cache,
-                    entry.comment,
-                ]
-                for name, entry in self.nodes.items()
+                node.name: [node.type, {k: tagged(v) for k, v in node.inputs.items()}, node.cache, node.comment]
+                for node in self.nodes.values()
             },
             "outputs": {name: tagged(entry.ref) for name, entry in self.outputs.items()},
             "ui": tagged(self.ui),

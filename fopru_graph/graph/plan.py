@@ -66,12 +66,8 @@ class Plan:
         for name in self.flat.nodes:
             step = self.steps.get(name)
             action, why = actions.get(name, ("skip", "no wanted output needs it"))
-            report[name] = {
-                "action": action,
-                "why": why,
-                "key": step.key if step else None,
-                "made_of": dict(step.made_of) if step else None,
-            }
+            made_of = dict(step.made_of) if step else None
+            report[name] = {"action": action, "why": why, "key": step.key if step else None, "made_of": made_of}
         return report
 
 

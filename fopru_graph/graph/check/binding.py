@@ -38,15 +38,15 @@ class Checked:
         return self.flat.links()
 
 
+@dataclass
 class InputChecker:
     """Checks and binds the inputs of one node, and adds what is wrong to the problems of ``checked``."""
 
-    def __init__(self, checked: Checked, entry: GraphNode) -> None:
-        self.checked = checked
-        self.flat = checked.flat
-        self.specs = checked.specs
-        self.registry = checked.registry
-        self.entry = entry
+    checked: Checked
+    entry: GraphNode
+
+    def __post_init__(self) -> None:
+        self.flat, self.specs, self.registry = self.checked.flat, self.checked.specs, self.checked.registry
 
     def bind(self, spec: NodeSpec) -> dict[str, Any]:
         """The complete inputs, with defaults filled in and outputs named in references; wrong ones are `INVALID`."""
@@ -54,7 +54,7 @@ class InputChecker:
             if key not in spec.inputs:
                 message = f"{self.entry.name} ({spec.type}) has no input {key!r}"
                 self._add("unknown-input", key, message, hint_choices(key, spec.inputs))
-                self._references(key)
+                self.references(key)
         bound: dict[str, Any] = {}
         for key, socket in spec.inputs.items():
             if key in self.entry.inputs:
@@ -66,11 +66,6 @@ class InputChecker:
             else:
                 bound[key] = socket.default_value()
         return bound
-
-    def references_only(self) -> None:
-        """Check only that the references lead somewhere: the type of the node is unknown."""
-        for key in self.entry.inputs:
-            self._references(key)
 
     def resolve(self, ref: Ref, key: str) -> tuple[Ref, Any] | None:
         """The reference with its output named, and that output's type; None, with a problem, when it leads nowhere.
@@ -106,13 +101,14 @@ class InputChecker:
         annotation = declared_annotation(declared.type, self.registry)
         return ref, Any if annotation is None else annotation
 
-    def _references(self, key: str) -> None:
+    def references(self, key: str) -> None:
+        """Check only that the references of an input lead somewhere."""
         for _, ref in refs_in(self.entry.inputs[key]):
             self.resolve(ref, key)
 
     def _value(self, value: Value, socket: Socket) -> Any:
         if has_invalid(value):
-            self._references(socket.name)
+            self.references(socket.name)
             return INVALID
         if not has_refs(value):
             return self._literal(value, socket.annotation, socket.name, adapter=socket.adapter)
@@ -178,8 +174,7 @@ class InputChecker:
         return f"{type_name(annotation)} comes from {', '.join(makers[:3])}" if makers else None
 
     def _add(self, code: str, key: str, message: str, hint: str | None = None) -> None:
-        problem = Problem(code, message, node=self.entry.name, input=key, hint=hint)
-        self.checked.problems.append(self.entry.locate(problem))
+        self.checked.problems.append(self.entry.problem(code, message, key, hint))
 
 
 def _makes(source: Any, target: Any) -> bool:

@@ -51,7 +51,7 @@ class _Expansion:
         for entry in flat.nodes.values():
             entry.inputs = {key: self._resolve(value, entry, key) for key, value in entry.inputs.items()}
         for name, output in root.outputs.items():
-            flat.outputs[name] = replace(output, ref=self._resolve(output.ref))
+            flat.outputs[name] = replace(output, ref=self._resolve(output.ref, GraphNode("outputs", "")))
 
     def _block(self, outer: GraphNode, folder: str, above: tuple[str, ...]) -> None:
         """Add the nodes of the block that ``outer`` names; ``folder`` is the folder of the including file."""
@@ -79,7 +79,8 @@ class _Expansion:
         for entry in block.nodes.values():
             origin = Origin(root, line, path, entry.line)
             expanded = replace(entry, name=prefix + entry.name, line=line, input_lines={}, origin=origin)
-            for ref in _unknown_inputs(entry, block):
+            unknown = (r for _, r in refs_in(entry.inputs) if r.node == INPUTS and r.output not in block.inputs)
+            for ref in dict.fromkeys(unknown):
                 hint = hint_choices(ref.output or "", block.inputs)
                 self._add(expanded, "unknown-pipeline-input", f"{ref} is no input of this block", hint)
             expanded.inputs = {key: replace_refs(value, inner) for key, value in entry.inputs.items()}
@@ -139,17 +140,15 @@ class _Expansion:
                 hint = f"it is a {declared.type}"
                 self._add(outer, "missing-input", f"{outer.type} needs a value for {name!r}", hint, name)
                 value = INVALID
-            elif problem := self._misfit(declared.type, value):
+            elif has_refs(value) or has_invalid(value):
+                pass  # the socket that a link leads to judges it
+            elif problem := declared_problem(declared.type, value, self.flat.registry):
                 self._add(outer, problem.code, f"{outer.name}.{name} {problem.message}", problem.hint, name)
                 value = INVALID
             values[name] = value
         return values
 
-    def _misfit(self, kind: str, value: Value) -> Problem | None:
-        """Why a literal does not fit the type that the block declares; the socket at the end judges a link."""
-        return None if has_refs(value) or has_invalid(value) else declared_problem(kind, value, self.flat.registry)
-
-    def _resolve(self, value: Value, entry: GraphNode | None = None, key: str | None = None, steps: int = 0) -> Value:
+    def _resolve(self, value: Value, entry: GraphNode, key: str | None = None, steps: int = 0) -> Value:
         """Follow references through blocks: a block's output may be that of an inner block, or a value given to it."""
         while isinstance(value, Ref) and value.node in self._outputs:
             outputs = self._outputs[value.node]
@@ -159,20 +158,19 @@ class _Expansion:
                 self._bad_output(value, outputs, entry, key)
                 return INVALID
             if steps > len(self._outputs):
-                self._add(entry or GraphNode("outputs", ""), "cycle", f"{value} leads back to itself", key=key)
+                self._add(entry, "cycle", f"{value} leads back to itself", key=key)
                 return INVALID
             value = outputs[name]
         if isinstance(value, (list, dict)):
             return replace_refs(value, lambda ref: self._resolve(ref, entry, key, steps))
         return value
 
-    def _bad_output(self, ref: Ref, outputs: dict[str, Value], entry: GraphNode | None, key: str | None) -> None:
+    def _bad_output(self, ref: Ref, outputs: dict[str, Value], entry: GraphNode, key: str | None) -> None:
         if not outputs:
             return  # the block could not be read, which is reported already
-        subject = entry or GraphNode("outputs", "")
         code = "ambiguous-output" if ref.output is None else "unknown-output"
         what = "has several outputs" if ref.output is None else f"has no output {ref.output!r}"
-        self._add(subject, code, f"${ref.node} {what}", hint_choices(ref.output or "", outputs), key)
+        self._add(entry, code, f"${ref.node} {what}", hint_choices(ref.output or "", outputs), key)
 
     def _block_problems(self, outer: GraphNode, path: str, problems: list[Problem]) -> None:
         for problem in problems:
@@ -183,10 +181,4 @@ class _Expansion:
             self.problems.append(replace(problem, node=root, input=None, line=line, message=text))
 
     def _add(self, entry: GraphNode, code: str, message: str, hint: str | None = None, key: str | None = None) -> None:
-        self.problems.append(entry.locate(Problem(code, message, node=entry.name, input=key, hint=hint)))
-
-
-def _unknown_inputs(entry: GraphNode, block: Model) -> list[Ref]:
-    """The references of a node to inputs that its block does not declare, without repetition."""
-    refs = [ref for _, ref in refs_in(entry.inputs) if ref.node == INPUTS and ref.output not in block.inputs]
-    return list(dict.fromkeys(refs))
+        self.problems.append(entry.problem(code, message, key, hint))

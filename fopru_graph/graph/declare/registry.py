@@ -101,7 +101,9 @@ class Registry:
         if failure := self._failed.get(type_name):
             message = f"{type_name} cannot be used, {failure.source} failed to load:\n{failure.error.rstrip()}"
             return Problem("pack-failed", message)
-        hint = self.suggest(type_name) or (None if self.types() else "no node types are loaded")
+        known = [*self.types(), *self._failed]
+        hint = did_you_mean(type_name, known) or (hint_choices(type_name, known) if len(known) <= 12 else None)
+        hint = hint or (None if self.types() else "no node types are loaded")
         return Problem("unknown-type", f"there is no node type {type_name!r}", hint=hint)
 
     def types(self) -> dict[str, NodeSpec]:
@@ -114,11 +116,6 @@ class Registry:
         """The files and entry points that could not be loaded."""
         self._load_pending()
         return list(self._failures)
-
-    def suggest(self, type_name: str) -> str | None:
-        """A hint with the closest type name."""
-        known = [*self.types(), *self._failed]
-        return did_you_mean(type_name, known) or (hint_choices(type_name, known) if len(known) <= 12 else None)
 
     def annotation(self, name: str) -> Any | None:
         """The annotation that is written like ``name`` on any socket, e.g. ``Significance`` of a sub-graph's input."""

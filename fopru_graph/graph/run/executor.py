@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +15,24 @@ from fopru_graph.graph.errors import Cancelled, NodeError
 from fopru_graph.graph.events import Event, RunFinished, RunStarted
 from fopru_graph.graph.model import Model
 from fopru_graph.graph.plan import Plan, plan
-from fopru_graph.graph.run.record import RunRecord, RunResult, timestamp
+from fopru_graph.graph.run.record import RunRecord, RunResult, installed_versions, timestamp, to_json
 from fopru_graph.graph.run.runner import Runner
+from fopru_graph.graph.sockets import MISSING
+from fopru_graph.graph.yaml.write import dump
 
 
+@dataclass(eq=False)
 class Executor:
     """Runs pipelines with one set of node types and caches; it can be used again however a run ended.
 
-    ``versions`` are written to run records in place of the installed packages' versions.
+    Without ``registry`` that of each pipeline is used. ``versions`` are written to run records in place of the versions
+    of installed packages.
     """
 
-    def __init__(
-        self,
-        registry: Registry | None = None,
-        cache: MemoryCache | None = None,
-        disk: DiskCache | None = None,
-        versions: Mapping[str, str] | None = None,
-    ) -> None:
-        self.registry = registry
-        self.cache = cache
-        self.disk = disk
-        self.versions = versions
+    registry: Registry | None = None
+    cache: MemoryCache | None = None
+    disk: DiskCache | None = None
+    versions: Mapping[str, str] | None = None
 
     def run(
         self,
@@ -54,14 +52,26 @@ class Executor:
         node fails and `Cancelled` if ``cancel`` is set; an exception of ``on_event`` ends the run and is raised.
         """
         chosen = self.plan(graph, targets, to=to, sets=sets)
-        runner = Runner(chosen, self.cache, self.disk, on_event, cancel, out)
+        runner = Runner(chosen, self.cache, self.disk, on_event, cancel or CancelToken(), out)
         started, begin = timestamp(), time.perf_counter()
 
         def finish(error: Exception | None, outputs: Mapping[str, Any]) -> RunRecord:
             total = (time.perf_counter() - begin) * 1000
             if runner.listener_error is None:
                 runner.emit(RunFinished(runner.status, total))
-            return RunRecord.of(chosen, runner.facts, runner.status, error, started, total, self.versions, outputs)
+            inputs = chosen.graph.inputs.items()
+            return RunRecord(
+                status=runner.status,
+                pipeline=dump(chosen.graph),
+                inputs={name: entry.default for name, entry in inputs if entry.default is not MISSING},
+                outputs={name: to_json(value) for name, value in outputs.items()},
+                nodes={name: fact.to_json(chosen.steps[name]) for name, fact in runner.facts.items()},
+                versions=dict(installed_versions() if self.versions is None else self.versions),
+                started=started,
+                total_ms=round(total, 3),
+                error=str(error) if error else None,
+                blocks=dict(chosen.flat.blocks),
+            )
 
         runner.emit(RunStarted(tuple(chosen.steps)))
         try:

@@ -15,10 +15,8 @@ from typing import Any
 
 from fopru_graph.graph.cache import Values
 from fopru_graph.graph.files import write_atomically
-from fopru_graph.graph.plan import Plan
-from fopru_graph.graph.sockets import MISSING
+from fopru_graph.graph.plan import Plan, Step
 from fopru_graph.graph.values import describe
-from fopru_graph.graph.yaml.write import dump
 
 FORMAT = 1
 _PACKAGES = ("fopru-graph", "torch", "transformers", "pydantic", "networkx", "PyYAML")
@@ -39,6 +37,18 @@ class Fact:
         reports = [value.report() for value in values.values() if callable(getattr(value, "report", None))]
         figures = {key: figure for report in reports for key, figure in report.items()} if reports else None
         return cls(ms, cached, {name: describe(value) for name, value in values.items()}, figures)
+
+    def to_json(self, step: Step) -> dict[str, Any]:
+        """The entry of a run record for this node."""
+        return {
+            "type": step.spec.type,
+            "version": step.spec.version,
+            "key": step.key,
+            "ms": round(self.ms, 3),
+            "cached": self.cached,
+            "outputs": dict(self.outputs),
+            "report": to_json(self.report),
+        }
 
 
 @dataclass(frozen=True)
@@ -61,45 +71,6 @@ class RunRecord:
     error: str | None = None
     blocks: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
-
-    @classmethod
-    def of(
-        cls,
-        plan: Plan,
-        facts: Mapping[str, Fact],
-        status: str,
-        error: Exception | None,
-        started: str,
-        total_ms: float,
-        versions: Mapping[str, str] | None = None,
-        outputs: Mapping[str, Any] | None = None,
-    ) -> RunRecord:
-        """The record of a run that ended, successfully or not; ``outputs`` are the values of the wanted outputs."""
-        nodes = {}
-        for name, fact in facts.items():
-            step = plan.steps[name]
-            nodes[name] = {
-                "type": step.spec.type,
-                "version": step.spec.version,
-                "key": step.key,
-                "ms": round(fact.ms, 3),
-                "cached": fact.cached,
-                "outputs": dict(fact.outputs),
-                "report": to_json(fact.report),
-            }
-        inputs = {name: entry.default for name, entry in plan.graph.inputs.items() if entry.default is not MISSING}
-        return cls(
-            status=status,
-            pipeline=dump(plan.graph),
-            inputs=inputs,
-            outputs={name: to_json(value) for name, value in (outputs or {}).items()},
-            nodes=nodes,
-            versions=dict(versions if versions is not None else _versions()),
-            started=started,
-            total_ms=round(total_ms, 3),
-            error=str(error) if error else None,
-            blocks=dict(plan.flat.blocks),
-        )
 
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON object."""
@@ -163,7 +134,8 @@ def to_json(value: Any) -> Any:
 
 
 @functools.cache
-def _versions() -> Mapping[str, str]:
+def installed_versions() -> Mapping[str, str]:
+    """The versions of Python and of the packages that a run depends on, by name."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,42 +22,36 @@ from fopru_graph.graph.sockets import BadLiteral, Socket
 from fopru_graph.graph.values import Ref, describe, has_refs, refs_in, replace_refs
 
 
+@dataclass
 class Runner:
-    """The state of one run; see `Executor.run` for the meaning of the arguments."""
+    """One run; see `Executor.run` for the meaning of the arguments."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        cache: MemoryCache | None,
-        disk: DiskCache | None,
-        on_event: Callable[[Event], None] | None,
-        cancel: CancelToken | None,
-        out: Path | None,
-    ) -> None:
-        self.facts: dict[str, Fact] = {}
-        self.listener_error: BaseException | None = None
-        self.status = "failed"
-        self._plan = plan
-        self._cache = cache
-        self._disk = disk
-        self._on_event = on_event
+    plan: Plan
+    cache: MemoryCache | None
+    disk: DiskCache | None
+    on_event: Callable[[Event], None] | None
+    cancel: CancelToken
+    out: Path | None
+    facts: dict[str, Fact] = field(default_factory=dict)
+    listener_error: BaseException | None = None
+    status: str = "failed"
+
+    def __post_init__(self) -> None:
         self._event_lock = threading.RLock()  # a node may stream text from a thread of its own
-        self._cancel = cancel or CancelToken()
-        self._out = out
         self._schedule: Schedule
 
     @property
     def values(self) -> dict[str, Values]:
         """The outputs of the wanted nodes."""
-        return {ref.node: self._schedule.values[ref.node] for ref in self._plan.wanted.values()}
+        return {ref.node: self._schedule.values[ref.node] for ref in self.plan.wanted.values()}
 
     def emit(self, event: Event) -> None:
         """Call the listener, with one event at a time even if events come from several threads."""
-        if self._on_event is None:
+        if self.on_event is None:
             return
         with self._event_lock:
             try:
-                self._on_event(event)
+                self.on_event(event)
             except BaseException as error:
                 self.listener_error = error
                 raise
@@ -64,7 +59,7 @@ class Runner:
     def run(self) -> None:
         """Run everything that is wanted; raises `NodeError`, `Cancelled`, or the listener's exception."""
         try:
-            self._schedule = Schedule(self._plan, self._look_up)
+            self._schedule = Schedule(self.plan, self._look_up)
             self._check_cancelled()
             while step := self._schedule.take():
                 inputs = self._inputs(step)
@@ -77,7 +72,7 @@ class Runner:
             raise
 
     def _check_cancelled(self) -> None:
-        if self._cancel.is_cancelled():
+        if self.cancel.is_cancelled():
             raise Cancelled
 
     # -- inputs -------------------------------------------------------------------------------------------------------
@@ -154,16 +149,16 @@ class Runner:
     def _look_up(self, step: Step) -> Values | None:
         if step.cache == "never":
             return None
-        values = self._cache.get(step.key) if self._cache is not None else None
+        values = self.cache.get(step.key) if self.cache is not None else None
         if values is not None and step.spec.output and not self._is_done(step, values):
             return None
-        if values is None and self._disk is not None and step.cache == "disk":
+        if values is None and self.disk is not None and step.cache == "disk":
             try:
-                values = self._disk.get(step.key)
+                values = self.disk.get(step.key)
             except CorruptEntry as error:
                 self.emit(CacheWarning(step.name, str(error)))
-            if values is not None and self._cache is not None:
-                self._cache.put(step.key, values)
+            if values is not None and self.cache is not None:
+                self.cache.put(step.key, values)
         if values is not None:
             self._record(step, Fact.of(values, 0.0, cached=True))
         return values
@@ -179,16 +174,16 @@ class Runner:
             return False
 
     def _context(self, step: Step) -> Context:
-        return Context(step.name, out=self._out, emit=self.emit, cancelled=self._cancel.is_cancelled, key=step.key)
+        return Context(step.name, out=self.out, emit=self.emit, cancelled=self.cancel.is_cancelled, key=step.key)
 
     def _keep(self, step: Step, values: Values) -> None:
         if step.cache == "never":
             return
-        if self._cache is not None:
-            self._cache.put(step.key, values)
-        if self._disk is not None and step.cache == "disk":
+        if self.cache is not None:
+            self.cache.put(step.key, values)
+        if self.disk is not None and step.cache == "disk":
             try:
-                self._disk.put(step.key, values)
+                self.disk.put(step.key, values)
             except (OSError, TypeError, ValueError) as error:
                 self.emit(CacheWarning(step.name, f"the outputs cannot be kept on disk: {error}"))
 

@@ -88,13 +88,13 @@ class _Reader:
         self.model.name = self._text(root, "name") or ""
         self.model.description = self._text(root, "description") or ""
         for name, key, entry in self._entries(root, "inputs"):
-            self._check_name(f"pipeline input {name!r}", name, INPUTS, key.line)
+            self._check_name("pipeline input", name, INPUTS, key.line)
             self._input(name, key, entry)
         for name, key, entry in self._entries(root, "nodes"):
-            self._check_name(f"node {name!r}", name, name, key.line)
+            self._check_name("node", name, name, key.line)
             self._node(name, key, entry)
         for name, key, entry in self._entries(root, "outputs"):
-            self._check_name(f"pipeline output {name!r}", name, "outputs", key.line)
+            self._check_name("pipeline output", name, "outputs", key.line)
             self._output(name, key, entry)
         if "ui" in root.items:
             self.model.ui = to_value(root.items["ui"][1])
@@ -140,7 +140,7 @@ class _Reader:
 
     def _check_name(self, what: str, name: str, node: str, line: int) -> None:
         if not NAME.fullmatch(name) or (node == name == INPUTS):
-            self.problems.append(bad_name(what.partition(" '")[0].partition(' "')[0] + " name", name, node, line))
+            self.problems.append(bad_name(f"{what} name", name, node, line))
 
     def _input(self, name: str, key: Scalar, entry: Located) -> None:
         declared = PipelineInput("json", MISSING, key.line)

@@ -38,7 +38,6 @@ class Scalar:
     value: Any
     text: str
     line: int
-    column: int
     plain: bool = False
     size: int = 1
     height: int = 0
@@ -49,7 +48,6 @@ class Sequence:
     """A list; ``size`` counts its values (not keys) with aliases expanded, ``height`` the levels of nesting in it."""
 
     line: int
-    column: int
     items: list[Located] = field(default_factory=list)
     size: int = 1
     height: int = 1
@@ -60,7 +58,6 @@ class Mapping:
     """A mapping in the order of its keys."""
 
     line: int
-    column: int
     items: dict[str, tuple[Scalar, Located]] = field(default_factory=dict)
     size: int = 1
     height: int = 1
@@ -156,7 +153,7 @@ class _Composer:
     def read(self, text: str) -> None:
         for event in yaml.parse(text, Loader=_LOADER):
             mark: Any = event.start_mark
-            line, column = mark.line + 1, mark.column + 1
+            line = mark.line + 1
             if isinstance(event, yaml.DocumentStartEvent):
                 self._documents += 1
                 if self._documents > 1:
@@ -164,12 +161,12 @@ class _Composer:
                     return
             elif isinstance(event, yaml.ScalarEvent):
                 self._tag(event, line)
-                self._attach(self._scalar(event, line, column), event.anchor)
+                self._attach(self._scalar(event, line), event.anchor)
             elif isinstance(event, yaml.AliasEvent):
-                self._attach(self._alias(str(event.anchor), line, column), None)
+                self._attach(self._alias(str(event.anchor), line), None)
             elif isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
                 self._tag(event, line)
-                self._open(event, line, column)
+                self._open(event, line)
             elif isinstance(event, yaml.CollectionEndEvent):
                 done = self._stack.pop()
                 self._attach(done.node, done.anchor)
@@ -181,36 +178,36 @@ class _Composer:
         if tag := getattr(event, "tag", None):
             self._add("yaml-tag", f"the tag {tag} is not allowed", line, "remove it: values have no tags")
 
-    def _scalar(self, event: yaml.ScalarEvent, line: int, column: int) -> Scalar:
+    def _scalar(self, event: yaml.ScalarEvent, line: int) -> Scalar:
         if event.style:  # quoted or a block of text
-            return Scalar(event.value, event.value, line, column)
+            return Scalar(event.value, event.value, line)
         try:
-            return Scalar(resolve(event.value), event.value, line, column, plain=True)
+            return Scalar(resolve(event.value), event.value, line, plain=True)
         except ValueError as error:
             self._add("bad-value", str(error), line)
-            return Scalar(INVALID, event.value, line, column)
+            return Scalar(INVALID, event.value, line)
 
-    def _alias(self, anchor: str, line: int, column: int) -> Located:
+    def _alias(self, anchor: str, line: int) -> Located:
         if anchor not in self._anchors:
             self._add("bad-reference", f"the alias *{anchor} has no anchor &{anchor} before it", line)
-            return Scalar(INVALID, f"*{anchor}", line, column)
+            return Scalar(INVALID, f"*{anchor}", line)
         target = self._anchors[anchor]
         if target is None:
             self._add("bad-structure", f"the alias *{anchor} contains itself", line)
-            return Scalar(INVALID, f"*{anchor}", line, column)
+            return Scalar(INVALID, f"*{anchor}", line)
         if len(self._stack) + target.height > MAX_DEPTH:
             raise _TooMuch("too-deep", f"values are nested deeper than {MAX_DEPTH} levels", line)
         if isinstance(target, Scalar):
-            return Scalar(target.value, target.text, line, column)
+            return Scalar(target.value, target.text, line)
         return target
 
-    def _open(self, event: yaml.SequenceStartEvent | yaml.MappingStartEvent, line: int, column: int) -> None:
+    def _open(self, event: yaml.SequenceStartEvent | yaml.MappingStartEvent, line: int) -> None:
         if len(self._stack) >= MAX_DEPTH:
             raise _TooMuch("too-deep", f"values are nested deeper than {MAX_DEPTH} levels", line)
         if event.anchor:
             self._anchors[event.anchor] = None
         kind = Sequence if isinstance(event, yaml.SequenceStartEvent) else Mapping
-        self._stack.append(_Open(kind(line, column), event.anchor))
+        self._stack.append(_Open(kind(line), event.anchor))
 
     def _attach(self, value: Located, anchor: str | None) -> None:
         """Add a complete value to the innermost open collection: as a key, as a key's value, or to a list."""
@@ -229,7 +226,7 @@ class _Composer:
             top.node.items.append(value)
         elif top.key is None:
             top.keep = self._is_key(top.node, value)
-            top.key = value if isinstance(value, Scalar) else Scalar(INVALID, "", value.line, value.column)
+            top.key = value if isinstance(value, Scalar) else Scalar(INVALID, "", value.line)
         else:
             if top.keep:
                 top.node.items[top.key.value] = (top.key, value)
