@@ -71,7 +71,6 @@ def run(
     explain: Annotated[bool, typer.Option("--explain", help="show what would run and why, and stop")] = False,
     nodes: NodesOption = None,
     cache: Annotated[Path | None, typer.Option(help="keep encoded pictures in this folder between runs")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="nodes that may run at the same time")] = 1,
     traceback: Annotated[
         bool, typer.Option("--traceback", help="show Python's traceback of an unexpected failure")
     ] = False,
@@ -86,7 +85,7 @@ def run(
         if explain:
             explain_run(graph, to, cache, as_json)
             return
-        code = run_pipeline(graph, out=out, to=to, cache=cache, jobs=jobs, as_json=as_json, traceback=traceback)
+        code = run_pipeline(graph, out=out, to=to, cache=cache, as_json=as_json, traceback=traceback)
     except PipelineError as error:  # what only this run asks for: the target of --to, an input without a default
         refuse(error.problems, file, as_json)
     raise typer.Exit(code)
@@ -219,8 +218,8 @@ def draw(
     nodes: NodesOption = None,
 ) -> None:
     """Draw a pipeline as Mermaid, DOT or SVG text; needs no network and no other program."""
-    from fopru_graph.drawing.draw import FORMATS
-    from fopru_graph.drawing.draw import draw as draw_graph
+    from fopru_graph.drawing import FORMATS
+    from fopru_graph.drawing import draw as draw_graph
 
     if form not in FORMATS:
         fail(2, f"format {form!r} is unknown", f"choose {', '.join(FORMATS)}")

@@ -83,7 +83,7 @@ class PipelineModel:
             for name, step in plan.steps.items()
             if name in graph and step.spec.type == "VisionEncode" and "together" not in graph.node(name).inputs
         ]
-        self._constant = frozenset(plan.steps) - nx.descendants(plan.flat.store, self._source)
+        self._constant = frozenset(plan.steps) - nx.descendants(plan.flat.links(), self._source)
         loaded = {} if loaded is None else loaded
         handle = load_models(self._graph, plan, loaded, cancel)
         if handle is None:

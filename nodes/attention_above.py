@@ -6,7 +6,7 @@ from fopru_graph import values
 from fopru_graph.graph import Node, node
 
 
-@node(category="score", device="model")
+@node(category="score")
 class AttentionAbove(Node):
     """Replace the attention by that of the next encoder layer, which reads these features (PruMerge).
 

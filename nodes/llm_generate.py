@@ -20,7 +20,7 @@ class Answer(Outputs):
     generation: values.Generation
 
 
-@node(category="generate", device="model")
+@node(category="generate")
 class LLMGenerate(Node):
     """Answer a prompt about the images; in-LLM pruners are applied for this run only."""
 

@@ -8,7 +8,7 @@ from fopru_graph import values
 from fopru_graph.graph import Node, node
 
 
-@node(category="load", device="model")
+@node(category="load")
 class LoadModel(Node):
     """Load a vision-language model from the package (`demo`), a folder, or a hub name."""
 

@@ -4,7 +4,7 @@ from fopru_graph import values
 from fopru_graph.graph import Node, node
 
 
-@node(category="project", device="model")
+@node(category="project")
 class Project(Node):
     """Project the selected visual tokens, or all of them without a selection; dropped ones are never projected."""
 

@@ -11,7 +11,7 @@ from fopru_graph.graph import Context, Node, node
 from fopru_graph.nodes.llm_generate import Answer, MaxNewTokens, MinNewTokens
 
 
-@node(category="generate", device="model")
+@node(category="generate")
 class StockGenerate(Node):
     """Answer a prompt about pictures with transformers' own processor and generate, without pruning."""
 

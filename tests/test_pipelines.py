@@ -125,7 +125,7 @@ def test_a_record_replays(tmp_path):
     graph.set("prompt", "where is the triangle ?")
     first = graph.run(out=tmp_path)
     first.record.save(tmp_path / "run.json")
-    replayed = RunRecord.load(tmp_path / "run.json").graph().run(out=tmp_path)
+    replayed = Graph.from_record(RunRecord.load(tmp_path / "run.json")).run(out=tmp_path)
     assert dict(replayed) == dict(first)
     keys = [{name: entry["key"] for name, entry in run.record.nodes.items()} for run in (first, replayed)]
     assert keys[0] == keys[1]

@@ -48,7 +48,7 @@ def load_graph(file: Path, folders: list[Path] | None) -> Graph:
         fail(2, f"cannot read {file}: {getattr(error, 'strerror', None) or error}")
     except ValueError as error:
         fail(2, str(error), "give a pipeline's YAML file, or the run.json of an earlier run")
-    return record.graph(registry)
+    return Graph.from_record(record, registry)
 
 
 def check_graph(

@@ -24,9 +24,7 @@ from fopru_graph.terminal.tables import show_summary
 RECORD = "run.json"
 
 
-def run_pipeline(
-    graph: Graph, *, out: Path, to: str | None, cache: Path | None, jobs: int, as_json: bool, traceback: bool
-) -> int:
+def run_pipeline(graph: Graph, *, out: Path, to: str | None, cache: Path | None, as_json: bool, traceback: bool) -> int:
     """Run ``graph``, show or print its figures, leave its record in ``out``; returns the exit code."""
     quieten()
     try:
@@ -36,7 +34,7 @@ def run_pipeline(
             f"the output folder {out} cannot be made: {error.strerror}", "choose another with --out"
         ) from error
     display = RunDisplay(stream_text=not as_json)
-    executor = Executor(graph.registry, disk=_disk(cache), jobs=jobs)
+    executor = Executor(graph.registry, disk=_disk(cache))
     token = CancelToken()
     try:
         with interrupt_cancels(token):

@@ -1,13 +1,13 @@
-"""How large each shape is drawn, and where on its border the links begin and end."""
+"""The size of each shape, and the points on its border where links begin and end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from fopru_graph.drawing.layers import Layers
+from fopru_graph.drawing.layers import Layering
 from fopru_graph.drawing.picture import Shape
-from fopru_graph.drawing.text import fit, text_width
+from fopru_graph.drawing.style import fit, text_width
 
 WIDEST_TEXT = 240.0
 PADDING = 12.0
@@ -17,7 +17,7 @@ _BETWEEN_SOCKETS = 12.0
 
 @dataclass(frozen=True)
 class Style:
-    """How a line of text is set."""
+    """The font of a line of text: its CSS class, size, and the height of the line."""
 
     css: str
     size: float
@@ -30,7 +30,7 @@ class Style:
         return fit(text, self.size, width, bold=self.bold, mono=self.mono)
 
     def width(self, text: str) -> float:
-        """The width that the text needs at most."""
+        """The largest width that the text may need."""
         return text_width(text, self.size, bold=self.bold, mono=self.mono)
 
 
@@ -43,7 +43,7 @@ STATE = Style("state", 9.5, 18, bold=True)
 
 @dataclass(frozen=True)
 class Box:
-    """A shape's size and lines; the sockets' places count from the middle of the box."""
+    """A shape's size and lines of text. ``inputs`` and ``outputs`` are x offsets from the middle of the box."""
 
     shape: Shape
     width: float
@@ -51,21 +51,19 @@ class Box:
     lines: tuple[tuple[Style, str], ...]
     inputs: Mapping[str, float]
     outputs: Mapping[str, float]
-    input_names: bool
-    output_names: bool
 
 
-def make_boxes(shapes: Mapping[str, Shape], layers: Layers) -> dict[str, Box]:
-    """A box for every shape. Sockets stand in the order in which their links come in, so that these do not cross."""
-    shares = {place: (at + 0.5) / len(row) for row in layers.rows for at, place in enumerate(row)}
+def make_boxes(shapes: Mapping[str, Shape], layering: Layering) -> dict[str, Box]:
+    """A box for every shape. Sockets are ordered like the other ends of their links, so that these do not cross."""
+    shares = {vertex: (at + 0.5) / len(layer) for layer in layering.layers for at, vertex in enumerate(layer)}
     inputs: dict[str, dict[str, list[float]]] = {name: {} for name in shapes}
     outputs: dict[str, dict[str, list[float]]] = {name: {} for name in shapes}
-    for upper, lower, output, name in layers.parts():
+    for upper, lower, output, name in layering.parts():
         if isinstance(lower, str):
             inputs[lower].setdefault(name, []).append(shares[upper])
         if isinstance(upper, str):
             outputs[upper].setdefault(output, []).append(shares[lower])
-    for arrow in layers.upward:  # they run along the right edge of the picture
+    for arrow in layering.upward:  # they run along the right edge of the picture
         inputs[arrow.target].setdefault(arrow.input, []).append(1.0)
         outputs[arrow.source].setdefault(arrow.output, []).append(1.0)
     return {name: _box(shape, _ordered(inputs[name]), _ordered(outputs[name])) for name, shape in shapes.items()}
@@ -76,34 +74,28 @@ def _ordered(sockets: Mapping[str, list[float]]) -> list[str]:
 
 
 def _box(shape: Shape, inputs: list[str], outputs: list[str]) -> Box:
-    lines = [(NAME, NAME.fit(shape.name)), (TYPE, TYPE.fit(shape.type))]
-    lines = [*((style, text) for style, text in lines if text), *((DETAIL, DETAIL.fit(text)) for text in shape.details)]
-    if shape.state:
-        lines.append((STATE, STATE.fit(shape.state)))
+    texts = [(NAME, shape.name), (TYPE, shape.type), *((DETAIL, text) for text in shape.details), (STATE, shape.state)]
+    lines = tuple((style, style.fit(text)) for style, text in texts if text or style is DETAIL)
     widest = max((style.width(text) for style, text in lines), default=0.0)
-    width = max(_NARROWEST, widest + 2 * PADDING, _row_width(inputs), _row_width(outputs))
-    height = sum(style.height for style, _ in lines) + PADDING
-    input_names, output_names = any(inputs), any(outputs)
-    height += (input_names + output_names) * SOCKET.height
-    return Box(
-        shape, width, height, tuple(lines), _spread(inputs, width), _spread(outputs, width), input_names, output_names
-    )
+    width = max(_NARROWEST, widest + 2 * PADDING, _total_width(inputs), _total_width(outputs))
+    height = sum(style.height for style, _ in lines) + PADDING + (any(inputs) + any(outputs)) * SOCKET.height
+    return Box(shape, width, height, lines, _spread(inputs, width), _spread(outputs, width))
 
 
 def _socket_width(name: str) -> float:
     return SOCKET.width(SOCKET.fit(name)) + _BETWEEN_SOCKETS
 
 
-def _row_width(names: Iterable[str]) -> float:
+def _total_width(names: Iterable[str]) -> float:
     return sum(map(_socket_width, names)) + PADDING
 
 
 def _spread(names: list[str], width: float) -> dict[str, float]:
-    """The middle of every socket, counted from the middle of the box; what room is left is shared evenly."""
-    spare = (width - _row_width(names)) / (len(names) or 1)
-    left, places = PADDING / 2 - width / 2, {}
+    """The middle of every socket as an offset from the middle of the box; free space is shared evenly."""
+    spare = (width - _total_width(names)) / (len(names) or 1)
+    left, offsets = PADDING / 2 - width / 2, {}
     for name in names:
-        room = _socket_width(name) + spare
-        places[name] = left + room / 2
-        left += room
-    return places
+        space = _socket_width(name) + spare
+        offsets[name] = left + space / 2
+        left += space
+    return offsets

@@ -1,4 +1,8 @@
-"""Which layer each shape stands in and in which order: links lead down, and cross as seldom as possible."""
+"""Layered drawing, first half: the layer of each shape and its order there, so that links lead down and rarely cross.
+
+The method is Sugiyama's: break cycles, assign layers by longest path, add a bend to every layer that a link passes, and
+reduce crossings by barycentre sweeps. A vertex is a shape or a bend.
+"""
 
 from __future__ import annotations
 
@@ -11,159 +15,141 @@ import networkx as nx
 from fopru_graph.drawing.picture import Arrow, Picture
 
 _SWEEPS = 12
-_MOST_BENDS = 20_000  # beyond that, long links run straight, behind the shapes
+_MOST_BENDS = 20_000  # in excess of these, long links run straight, behind the shapes
 
 
 @dataclass(frozen=True, slots=True)
 class Bend:
-    """A place in a layer where the links from one output pass on their way to a lower layer."""
+    """The point of a layer where the links from one output pass on their way to a lower layer."""
 
     source: str
     output: str
     layer: int
 
 
-Place = str | Bend  # the id of a shape, or a bend
+Vertex = str | Bend  # the id of a shape, or a bend
 
 
 @dataclass
-class Layers:
-    """Places by layer, from top to bottom and from left to right."""
+class Layering:
+    """Vertices by layer, from top to bottom, and in each layer from left to right.
 
-    rows: list[list[Place]]
-    trunks: dict[tuple[str, str], list[Place]]  # by shape and output: the shape, and the bends of its longest link
-    ends: dict[Arrow, Place]  # the place above its target at which a link leaves its trunk
-    upward: list[Arrow] = field(default_factory=list)  # the links that close a cycle
+    The links from one output share a ``trunk``: the shape and the bends of the longest of these links. ``ends`` maps
+    every link to the vertex above its target, where it leaves its trunk; ``upward`` are the links that close a cycle.
+    """
 
-    def index(self) -> dict[Place, int]:
-        """The position of every place in its row."""
-        return {place: index for row in self.rows for index, place in enumerate(row)}
+    layers: list[list[Vertex]]
+    trunks: dict[tuple[str, str], list[Vertex]]
+    ends: dict[Arrow, Vertex]
+    upward: list[Arrow] = field(default_factory=list)
 
-    def parts(self) -> Iterator[tuple[Place, Place, str, str]]:
-        """Every part of a link between two places, with the output it comes from and the input it ends in, if any."""
+    def parts(self) -> Iterator[tuple[Vertex, Vertex, str, str]]:
+        """Every part of a link: upper and lower vertex, the output of the link, and the input if it ends here."""
         for (_, output), trunk in self.trunks.items():
             yield from ((upper, lower, output, "") for upper, lower in zip(trunk, trunk[1:], strict=False))
         for arrow, upper in self.ends.items():
             yield upper, arrow.target, arrow.output, arrow.input
 
 
-def arrange(picture: Picture) -> Layers:
-    """Put the shapes into layers and order these by barycentre sweeps; any graph, cyclic or not, has an arrangement."""
+def arrange(picture: Picture) -> Layering:
+    """Assign the shapes to layers and order these; every graph has an arrangement, cyclic or not."""
     links: nx.DiGraph[str] = nx.DiGraph()
     links.add_nodes_from(picture.shapes)
     links.add_edges_from((arrow.source, arrow.target) for arrow in picture.arrows)
     closing = closing_links(links)
     links.remove_edges_from(closing)
-    layer = _layer_numbers(links)
+    layer_of = _layer_numbers(links)
     downward = [arrow for arrow in picture.arrows if (arrow.source, arrow.target) not in closing]
-    layers = _with_bends(list(picture.shapes), layer, downward)
-    layers.upward = [arrow for arrow in picture.arrows if (arrow.source, arrow.target) in closing]
-    _reduce_crossings(layers)
-    return layers
+    layering = _with_bends(list(picture.shapes), layer_of, downward)
+    layering.upward = [arrow for arrow in picture.arrows if (arrow.source, arrow.target) in closing]
+    _reduce_crossings(layering)
+    return layering
 
 
 def closing_links(links: nx.DiGraph[str]) -> set[tuple[str, str]]:
-    """Links without which there is no cycle: those that a depth-first walk finds to lead back to its own path."""
+    """Links without which there is no cycle: those that lead a depth-first search back to its current path."""
     on_path: set[str] = set()
-    done: set[str] = set()
     closing: set[tuple[str, str]] = set()
-    for root in links:
-        stack = [] if root in done else [(root, iter(links[root]))]
-        on_path.update(name for name, _ in stack)
-        while stack:
-            name, readers = stack[-1]
-            reader = next(readers, None)
-            if reader is None:
-                stack.pop()
-                on_path.discard(name)
-                done.add(name)
-            elif reader in on_path:
-                closing.add((name, reader))
-            elif reader not in done:
-                on_path.add(reader)
-                stack.append((reader, iter(links[reader])))
+    for source, reader, step in nx.dfs_labeled_edges(links):
+        if step == "forward":
+            on_path.add(reader)
+        elif step == "reverse":
+            on_path.discard(reader)
+        elif reader in on_path:
+            closing.add((source, reader))
     return closing
 
 
 def _layer_numbers(links: nx.DiGraph[str]) -> dict[str, int]:
-    """The longest path to each shape; what nothing leads to stands just above its first reader, not at the top."""
-    layer = {name: number for number, names in enumerate(nx.topological_generations(links)) for name in names}
+    """The longest path to each shape; a shape that reads nothing stands just above its first reader, not at the top."""
+    layer_of = {name: number for number, names in enumerate(nx.topological_generations(links)) for name in names}
     for name in links:
         if not links.pred[name] and links.succ[name]:
-            layer[name] = min(layer[reader] for reader in links.succ[name]) - 1
-    return layer
+            layer_of[name] = min(layer_of[reader] for reader in links.succ[name]) - 1
+    return layer_of
 
 
-def _with_bends(names: Iterable[str], layer: Mapping[str, int], arrows: Sequence[Arrow]) -> Layers:
-    """The rows, where links that cross a layer have a place too; links from the same output share theirs."""
-    rows: list[list[Place]] = [[] for _ in range(max(layer.values(), default=-1) + 1)]
+def _with_bends(names: Iterable[str], layer_of: Mapping[str, int], arrows: Sequence[Arrow]) -> Layering:
+    """The layers, with a bend in every layer that a link passes; links from the same output share their bends."""
+    layers: list[list[Vertex]] = [[] for _ in range(max(layer_of.values(), default=-1) + 1)]
     for name in names:
-        rows[layer[name]].append(name)
-    trunks: dict[tuple[str, str], list[Place]] = {}
-    room = _MOST_BENDS
-    for arrow in sorted(arrows, key=lambda arrow: layer[arrow.target], reverse=True):  # the longest of a trunk first
+        layers[layer_of[name]].append(name)
+    trunks: dict[tuple[str, str], list[Vertex]] = {}
+    bends_left = _MOST_BENDS
+    for arrow in sorted(arrows, key=lambda arrow: layer_of[arrow.target], reverse=True):  # a trunk's longest link first
         if (arrow.source, arrow.output) not in trunks:
-            passed = range(layer[arrow.source] + 1, layer[arrow.target])
-            bends = [Bend(arrow.source, arrow.output, number) for number in passed if len(passed) <= room]
-            room -= len(bends)
+            passed = range(layer_of[arrow.source] + 1, layer_of[arrow.target])
+            bends = [Bend(arrow.source, arrow.output, number) for number in passed if len(passed) <= bends_left]
+            bends_left -= len(bends)
             trunks[arrow.source, arrow.output] = [arrow.source, *bends]
             for bend in bends:
-                rows[bend.layer].append(bend)
-    ends: dict[Arrow, Place] = {}
+                layers[bend.layer].append(bend)
+    ends: dict[Arrow, Vertex] = {}
     for arrow in arrows:
         trunk = trunks[arrow.source, arrow.output]
-        ends[arrow] = trunk[min(layer[arrow.target] - layer[arrow.source], len(trunk)) - 1]
-    return Layers(rows, trunks, ends)
+        ends[arrow] = trunk[min(layer_of[arrow.target] - layer_of[arrow.source], len(trunk)) - 1]
+    return Layering(layers, trunks, ends)
 
 
-class Segments:
-    """The neighbours of every place in the layers above and below."""
-
-    def __init__(self, layers: Layers) -> None:
-        self.above: dict[Place, dict[Place, None]] = {place: {} for row in layers.rows for place in row}
-        self.below: dict[Place, dict[Place, None]] = {place: {} for row in layers.rows for place in row}
-        for upper, lower, _, _ in layers.parts():
-            self.below[upper][lower] = None
-            self.above[lower][upper] = None
-
-
-def _reduce_crossings(layers: Layers) -> None:
-    segments = Segments(layers)
-    best, fewest = [list(row) for row in layers.rows], _crossings(layers.rows, segments)
+def _reduce_crossings(layering: Layering) -> None:
+    above: dict[Vertex, dict[Vertex, None]] = {vertex: {} for layer in layering.layers for vertex in layer}
+    below: dict[Vertex, dict[Vertex, None]] = {vertex: {} for layer in layering.layers for vertex in layer}
+    for upper, lower, _, _ in layering.parts():
+        below[upper][lower] = None
+        above[lower][upper] = None
+    best, fewest = [list(layer) for layer in layering.layers], _crossings(layering.layers, below)
     for sweep in range(_SWEEPS):
         if fewest == 0:
             break
         down = sweep % 2 == 0
-        neighbours = segments.above if down else segments.below
-        order = range(1, len(layers.rows)) if down else range(len(layers.rows) - 2, -1, -1)
-        index = layers.index()
-        for number in order:
-            _sort_row(layers.rows[number], neighbours, index)
-        crossings = _crossings(layers.rows, segments)
+        index = {vertex: position for layer in layering.layers for position, vertex in enumerate(layer)}
+        for layer in layering.layers[1:] if down else layering.layers[-2::-1]:
+            _sort_layer(layer, above if down else below, index)
+        crossings = _crossings(layering.layers, below)
         if crossings < fewest:
-            best, fewest = [list(row) for row in layers.rows], crossings
-    layers.rows = best
+            best, fewest = [list(layer) for layer in layering.layers], crossings
+    layering.layers = best
 
 
-def _sort_row(row: list[Place], neighbours: Mapping[Place, Iterable[Place]], index: dict[Place, int]) -> None:
-    """Order a row by the mean position of its neighbours; a place without any keeps its own."""
+def _sort_layer(layer: list[Vertex], neighbours: Mapping[Vertex, Iterable[Vertex]], index: dict[Vertex, int]) -> None:
+    """Order a layer by the mean position of each vertex's neighbours; a vertex without any keeps its position."""
 
-    def barycentre(place: Place) -> float:
-        positions = [index[other] for other in neighbours[place]]
-        return sum(positions) / len(positions) if positions else index[place]
+    def barycentre(vertex: Vertex) -> float:
+        positions = [index[other] for other in neighbours[vertex]]
+        return sum(positions) / len(positions) if positions else index[vertex]
 
-    row.sort(key=barycentre)
-    index.update((place, position) for position, place in enumerate(row))
+    layer.sort(key=barycentre)
+    index.update((vertex, position) for position, vertex in enumerate(layer))
 
 
-def _crossings(rows: list[list[Place]], segments: Segments) -> int:
-    """How many pairs of links cross between neighbouring rows."""
+def _crossings(layers: list[list[Vertex]], below: Mapping[Vertex, Iterable[Vertex]]) -> int:
+    """The number of pairs of links that cross between neighbouring layers."""
     total = 0
-    for upper, lower in zip(rows, rows[1:], strict=False):
-        index = {place: position for position, place in enumerate(lower)}
+    for upper, lower in zip(layers, layers[1:], strict=False):
+        index = {vertex: position for position, vertex in enumerate(lower)}
         seen: list[int] = []
-        for place in upper:
-            ends = sorted(index[other] for other in segments.below[place] if other in index)
+        for vertex in upper:
+            ends = sorted(index[other] for other in below[vertex] if other in index)
             total += sum(len(seen) - bisect_right(seen, end) for end in ends)
             for end in ends:
                 insort(seen, end)

@@ -1,14 +1,13 @@
-"""A picture as text that other programs lay out: Mermaid and Graphviz DOT."""
+"""A picture as text for programs that do the layout: Mermaid and Graphviz DOT."""
 
 from __future__ import annotations
 
 import re
 
-from fopru_graph.drawing.palette import LIGHT, accent, fill
 from fopru_graph.drawing.picture import Arrow, Picture, Shape
-from fopru_graph.drawing.text import fit
+from fopru_graph.drawing.style import LIGHT, accent, fill, fit
 
-_WIDTH, _SIZE = 320, 12  # of the longest line of a label, about
+_WIDTH, _SIZE = 320, 12  # of the longest line of a label, approximately
 _HARMLESS = re.compile(r"[A-Za-z0-9 _.,=/()+-]")
 
 
@@ -36,8 +35,8 @@ def _mermaid_class(name: str, style: str, members: list[str]) -> list[str]:
 
 
 def _mermaid_text(text: str) -> str:
-    """Every character that could mean something to Mermaid, to HTML or to Markdown as a numeric entity."""
-    return "".join(one if _HARMLESS.match(one) or one.isalpha() else f"#{ord(one)};" for one in text)
+    """The text with a numeric entity for every character that Mermaid, HTML or Markdown may interpret."""
+    return "".join(char if _HARMLESS.match(char) or char.isalpha() else f"#{ord(char)};" for char in text)
 
 
 def dot(picture: Picture) -> str:
@@ -80,6 +79,6 @@ def _label_lines(shape: Shape) -> list[str]:
 
 
 def _arrow_label(arrow: Arrow) -> str:
-    """The input's name, after the output's where the node has several."""
+    """The input's name, preceded by the output's name if the node has several outputs."""
     names = [fit(name, _SIZE, _WIDTH) for name in (arrow.output, arrow.path) if name]
     return " → ".join(names)

@@ -1,4 +1,4 @@
-"""What a picture of a pipeline shows, whatever its format: shapes and the arrows between them."""
+"""The content of a picture of a pipeline, in whatever format: shapes and the arrows between them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from fopru_graph.drawing.palette import NEUTRAL, colour_index
-from fopru_graph.drawing.text import clean, value_text
+from fopru_graph.drawing.style import NEUTRAL, clean, colour_index, value_text
 from fopru_graph.graph.check.expand import is_block
-from fopru_graph.graph.graph import Graph
-from fopru_graph.graph.model import GraphNode
+from fopru_graph.graph.model import GraphNode, Model
 from fopru_graph.graph.sockets import MISSING
 from fopru_graph.graph.values import INPUTS, Ref, Value, refs_in
 
@@ -20,10 +18,10 @@ _WORST_FIRST = ("failed", "done", "cached")
 
 @dataclass(frozen=True)
 class Shape:
-    """A node, or one of the pipeline's own inputs and outputs; every text is on one line.
+    """A node, a pipeline input or a pipeline output; every text is on one line.
 
-    ``id`` is safe in every format. ``details`` are lines such as ``ratio: 0.5``. A shape is ``missing`` when something
-    refers to it that the pipeline does not have.
+    ``id`` is safe in every format. ``details`` are lines such as ``ratio: 0.5``. A shape is ``missing`` if the pipeline
+    refers to it but does not define it.
     """
 
     id: str
@@ -39,7 +37,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Arrow:
-    """A link between two shapes' ids. ``output`` is empty for a sole output, ``path`` is the place in the input."""
+    """A link between two ids. ``output`` is empty for a single output; ``path`` is e.g. ``pruners[0]``."""
 
     source: str
     target: str
@@ -57,13 +55,13 @@ class Picture:
     arrows: tuple[Arrow, ...]
 
 
-def picture_of(graph: Graph, states: Mapping[str, str] | None = None) -> Picture:
-    """The shapes and arrows of a graph, sound or not; ``states`` maps names of nodes to their run state."""
+def picture_of(graph: Model, states: Mapping[str, str] | None = None) -> Picture:
+    """The shapes and arrows of a graph, valid or not; ``states`` maps names of nodes to their run state."""
     return _Painter(graph, states or {}).picture()
 
 
 class _Painter:
-    def __init__(self, graph: Graph, states: Mapping[str, str]) -> None:
+    def __init__(self, graph: Model, states: Mapping[str, str]) -> None:
         self.graph = graph
         self.states = states
         self.nodes = graph.nodes
@@ -90,7 +88,7 @@ class _Painter:
         return Picture(clean(self.graph.name), self.shapes, tuple(self.arrows))
 
     def _new_id(self, kind: Kind, name: str) -> str:
-        """A short name of its own for a shape: those that users give could not be written in every format."""
+        """A short id for a shape: not every format can hold the names that users give."""
         return self._ids.setdefault((kind, name), f"{kind[0]}{len(self._ids)}")
 
     def _put(self, shape: Shape) -> None:
@@ -111,7 +109,7 @@ class _Painter:
         )  # fmt: skip
 
     def _state(self, name: str) -> str:
-        """The state of a node; of a sub-graph, that of its nodes: the worst that any of them has."""
+        """The state of a node; for a sub-graph the worst state of its nodes."""
         if name in self.states:
             return clean(self.states[name])
         inside = {state for inner, state in self.states.items() if inner.startswith(f"{name}/")}
@@ -123,7 +121,7 @@ class _Painter:
             self.arrows.append(Arrow(source, target, clean(key), clean(output), clean(path)))
 
     def _source(self, ref: Ref) -> tuple[str, str]:
-        """The shape that a reference means, made up where there is none, and the output's name if it tells anything."""
+        """The id of the shape that a reference means, made up if there is none, and its output if that needs a name."""
         kind: Kind = "input" if ref.node == INPUTS else "node"
         name = (ref.output or "") if kind == "input" else ref.node
         if (kind, name) not in self._ids:
@@ -135,6 +133,6 @@ class _Painter:
 
 
 def _is_literal(value: Value) -> bool:
-    """Whether the value says more than which outputs are linked; a list of references alone does not."""
+    """Whether the value holds more than references."""
     items = value if isinstance(value, list) and value else [value]
     return not all(isinstance(item, Ref) for item in items)

@@ -1,17 +1,16 @@
-"""The graph engine: node declarations, graphs, YAML, validation, plans, execution, caches and run records.
+"""The graph engine: node types, pipelines in YAML or Python, validation, plans, runs, caches and run records.
 
-It knows nothing of models and imports no torch.
+It knows nothing of models and does not import torch. Its layers, each of which imports only those below it:
+``graph`` (the façade), ``run``, ``plan``, ``check``, ``yaml``, ``model``, ``declare``, ``sockets``, and the rest.
 """
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph.cache import Codec, CorruptEntry, DiskCache, JsonCodec, MemoryCache
 from fopru_graph.graph.check.expand import expand
-from fopru_graph.graph.check.pipeline_inputs import INPUT_TYPES
 from fopru_graph.graph.check.validate import validate, validate_file
 from fopru_graph.graph.context import CancelToken, Context
 from fopru_graph.graph.declare.node import Lazy, Node, NodeSpec, Outputs, node
 from fopru_graph.graph.declare.registry import PackFailure, Registry
-from fopru_graph.graph.describe import describe
 from fopru_graph.graph.errors import Cancelled, NodeError, PipelineError, Problem
 from fopru_graph.graph.events import (
     CacheWarning,
@@ -24,63 +23,25 @@ from fopru_graph.graph.events import (
     RunFinished,
     RunStarted,
 )
-from fopru_graph.graph.graph import Graph
-from fopru_graph.graph.handle import Handle
-from fopru_graph.graph.model import GraphNode, PipelineInput, PipelineOutput
+from fopru_graph.graph.graph import Graph, Handle
+from fopru_graph.graph.model import INPUT_TYPES, GraphNode, PipelineInput, PipelineOutput
 from fopru_graph.graph.plan import Plan, Step, plan
 from fopru_graph.graph.run.executor import Executor
 from fopru_graph.graph.run.record import RunRecord, RunResult
 from fopru_graph.graph.sockets import MISSING, Socket
-from fopru_graph.graph.values import Ref
+from fopru_graph.graph.values import Ref, describe
 from fopru_graph.graph.yaml.read import parse_value
 
+# fmt: off
 __all__ = [
-    "INPUT_TYPES",
-    "MISSING",
-    "CacheWarning",
-    "CancelToken",
-    "Cancelled",
-    "Codec",
-    "Context",
-    "CorruptEntry",
-    "DiskCache",
-    "Event",
-    "Executor",
-    "Graph",
-    "GraphNode",
-    "Handle",
-    "JsonCodec",
-    "Lazy",
-    "MemoryCache",
-    "Node",
-    "NodeError",
-    "NodeFailed",
-    "NodeFinished",
-    "NodeProgress",
-    "NodeSpec",
-    "NodeStarted",
-    "NodeText",
-    "Outputs",
-    "PackFailure",
-    "PipelineError",
-    "PipelineInput",
-    "PipelineOutput",
-    "Plan",
-    "Problem",
-    "Ref",
-    "Registry",
-    "RunFinished",
-    "RunRecord",
-    "RunResult",
+    "Context", "Lazy", "Node", "NodeSpec", "Outputs", "Socket", "node",
+    "PackFailure", "Registry",
+    "INPUT_TYPES", "MISSING", "Graph", "GraphNode", "Handle", "PipelineInput", "PipelineOutput", "Ref", "parse_value",
+    "Cancelled", "NodeError", "PipelineError", "Problem", "UserError",
+    "expand", "validate", "validate_file",
+    "CancelToken", "Executor", "Plan", "RunRecord", "RunResult", "Step", "describe", "plan",
+    "Codec", "CorruptEntry", "DiskCache", "JsonCodec", "MemoryCache",
+    "CacheWarning", "Event", "NodeFailed", "NodeFinished", "NodeProgress", "NodeStarted", "NodeText", "RunFinished",
     "RunStarted",
-    "Socket",
-    "Step",
-    "UserError",
-    "describe",
-    "expand",
-    "node",
-    "parse_value",
-    "plan",
-    "validate",
-    "validate_file",
 ]
+# fmt: on

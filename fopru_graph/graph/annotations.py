@@ -1,4 +1,4 @@
-"""Types on sockets: their readable names, which output fits which input, and which of them a literal can have."""
+"""The types of sockets: their names, which output fits which input, and which literals a type accepts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def strip(annotation: Any) -> Any:
 
 
 def members(annotation: Any) -> tuple[Any, ...]:
-    """The alternatives of a union; a single one for any other type."""
+    """The alternatives of a union; for any other type only the type itself."""
     annotation = strip(annotation)
     if get_origin(annotation) in (Union, types.UnionType):
         return tuple(inner for member in get_args(annotation) for inner in members(member))
@@ -48,13 +48,14 @@ def type_name(annotation: Any) -> str:
 
 
 def compatible(source: Any, target: Any) -> bool:
-    """Whether every value of type ``source`` may be given where ``target`` is expected.
+    """Whether every value of type ``source`` is accepted where ``target`` is expected.
 
-    Any fits both ways, a subclass fits its base, an int fits a float; a float fits no int and a bool no number.
+    Any fits both ways, a subclass fits its base class, and an int fits a float. A float does not fit an int, and a bool
+    does not fit a number.
     """
     if strip(source) is Any or strip(target) is Any:
         return True
-    return all(any(_fits(one, other) for other in members(target)) for one in members(source))
+    return all(any(_fits(given, wanted) for wanted in members(target)) for given in members(source))
 
 
 def _fits(source: Any, target: Any) -> bool:
@@ -82,7 +83,7 @@ def _literal_fits(source: Any, target: Any) -> bool:
 
 
 def _arguments_fit(source: tuple[Any, ...], target: tuple[Any, ...]) -> bool:
-    """Containers are read-only on edges, so their element types may narrow; an unknown element type fits any."""
+    """Nodes do not change the containers they get, so element types may narrow; an unknown element type fits any."""
     if not source or not target:
         return True
     if Ellipsis in target:
@@ -91,21 +92,21 @@ def _arguments_fit(source: tuple[Any, ...], target: tuple[Any, ...]) -> bool:
 
 
 def item_type(annotation: Any, container: type) -> Any | None:
-    """What a list (or the values of a dict) given for this type must hold; None when it may not be one."""
-    found: list[Any] = []
+    """The type of the elements of a list (or of the values of a dict) given for this type; None if it is refused."""
+    items: list[Any] = []
     for member in members(annotation):
         if member is Any or member is container:
-            found.append(Any)
+            items.append(Any)
         elif get_origin(member) in ((container, tuple) if container is list else (container,)):
             arguments = [item for item in get_args(member) if item is not Ellipsis]
-            found += arguments if container is list else arguments[1:]
-    if not found:
+            items += arguments if container is list else arguments[1:]
+    if not items:
         return None
-    return Any if Any in found else Union[tuple(found)]  # noqa: UP007 - built at run time
+    return Any if Any in items else Union[tuple(items)]  # noqa: UP007 - built at run time
 
 
 def choices_of(annotation: Any) -> list[Any]:
-    """The values that a literal may have when the type names them, otherwise nothing."""
+    """The values that a literal may have if the type lists them (Literal, Enum), otherwise none."""
     choices: list[Any] = []
     for member in members(annotation):
         if get_origin(member) is Literal:
@@ -116,7 +117,7 @@ def choices_of(annotation: Any) -> list[Any]:
 
 
 class LinkOnly:
-    """Stands for a type that no literal can have when literals are validated: only a reference can."""
+    """Replaces, for the validation of literals, a type that has no literals: only a reference can be given for it."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -131,12 +132,12 @@ class LinkOnly:
     def __get_pydantic_json_schema__(
         cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """References are the strings that begin with one dollar."""
+        """References are strings that begin with one dollar."""
         return {"type": "string", "pattern": r"^\$[A-Za-z_]"}
 
 
 def literal_type(annotation: Any) -> Any:
-    """The annotation with every class that has no literal form replaced by `LinkOnly`; bounds and choices stay."""
+    """The annotation with `LinkOnly` in place of every class that has no literals; bounds and choices stay."""
     if get_origin(annotation) is Annotated:
         inner, *extra = get_args(annotation)
         return Annotated[(literal_type(inner), *extra)]
@@ -154,7 +155,7 @@ def literal_type(annotation: Any) -> Any:
 
 
 def is_link_only(annotation: Any) -> bool:
-    """Whether no literal but None or an empty list can be given for this type."""
+    """Whether this type accepts no literal but None or an empty list."""
     inner = strip(annotation)
     if inner is LinkOnly:
         return True

@@ -1,4 +1,4 @@
-"""Keeping the outputs of nodes: in memory for a session, on disk across processes."""
+"""Caches of node outputs: in memory for a session, on disk across processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ _MANIFEST = "manifest.json"
 
 
 class MemoryCache:
-    """The outputs of the most recently used nodes, at most ``max_entries`` of them; safe to share between threads."""
+    """The outputs of the ``max_entries`` most recently used nodes; threads may share it.
+
+    Lists, dicts, tuples and sets are copied on the way in and on the way out, so that nobody can change a cached value
+    through them. Tensors, data classes and other objects are shared: nodes never change an input.
+    """
 
     def __init__(self, max_entries: int = 64) -> None:
         self.max_entries = max_entries
@@ -30,18 +34,20 @@ class MemoryCache:
             if key not in self._entries:
                 return None
             self._entries.move_to_end(key)
-            return self._entries[key]
+            values = self._entries[key]
+        return {name: _copied(value) for name, value in values.items()}
 
     def put(self, key: str, values: Values) -> None:
-        """Keep outputs, dropping those that were not used for longest."""
+        """Keep outputs; the least recently used ones make room."""
+        copied = _copied(values)
         with self._lock:
-            self._entries[key] = values
+            self._entries[key] = copied
             self._entries.move_to_end(key)
             while len(self._entries) > self.max_entries:
                 self._entries.popitem(last=False)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove every entry."""
         with self._lock:
             self._entries.clear()
 
@@ -52,8 +58,17 @@ class MemoryCache:
         return len(self._entries)
 
 
+def _copied(value: Any) -> Any:
+    kind = type(value)
+    if kind is dict:
+        return {key: _copied(item) for key, item in value.items()}
+    if kind in (list, tuple, set):
+        return kind([_copied(item) for item in value])
+    return value
+
+
 class Codec(Protocol):
-    """How one output is written to and read from an empty folder of its own."""
+    """How one output is written to, and read from, an empty folder."""
 
     def dump(self, value: Any, folder: Path) -> None:
         """Write files that `load` can read; raise TypeError for a value that cannot be written."""
@@ -63,7 +78,7 @@ class Codec(Protocol):
 
 
 class JsonCodec:
-    """Values that are JSON, and come back as exactly what they were."""
+    """Values that JSON gives back exactly as they were."""
 
     def dump(self, value: Any, folder: Path) -> None:
         """Write ``value.json``; raises TypeError for a value that JSON would change, such as a tuple."""
@@ -85,20 +100,20 @@ def _is_json(value: Any) -> bool:
 
 
 class CorruptEntry(Exception):
-    """A cache entry on disk that is not what was written."""
+    """A cache entry on disk that differs from what was written."""
 
 
 class DiskCache:
-    """The outputs of nodes in a private folder, one sub-folder a key.
+    """The outputs of nodes in a private folder, with one sub-folder for each key.
 
-    An entry appears at once or not at all, and every byte of it is checked when it is read. Several processes may use
+    An entry appears at once or not at all, and every byte of it is verified when it is read. Several processes may use
     the folder at the same time.
     """
 
     def __init__(self, folder: str | Path, codec: Codec | None = None) -> None:
         self.folder = Path(folder)
         self.codec = codec or JsonCodec()
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # a folder that is there keeps its own mode
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # an existing folder keeps its mode
 
     def get(self, key: str) -> Values | None:
         """The outputs kept under a key, or None; raises `CorruptEntry` when the entry is damaged."""
@@ -112,9 +127,9 @@ class DiskCache:
             raise CorruptEntry(f"the cache entry {entry} is damaged ({error}); it is computed again") from error
 
     def put(self, key: str, values: Values) -> None:
-        """Keep outputs, also in place of a damaged entry.
+        """Keep outputs; a damaged entry is replaced.
 
-        Raises TypeError for values that the codec cannot write, and OSError.
+        Raises TypeError for a value that the codec cannot write, and OSError.
         """
         entry = self._entry(key)
         entry.parent.mkdir(exist_ok=True, mode=0o700)
@@ -142,7 +157,7 @@ class DiskCache:
 
 
 def _verify(entry: Path, key: str) -> list[str]:
-    """The names of the entry's outputs, after every file has been compared with the manifest."""
+    """The names of the entry's outputs, after every file was compared with the manifest."""
     manifest = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))
     body = manifest["body"]
     if manifest["sum"] != _sum(body) or set(manifest) != {"body", "sum"}:
@@ -168,7 +183,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _replace(work: Path, entry: Path, key: str) -> None:
-    """Give the finished entry its name; a sound entry that another process wrote meanwhile stays."""
+    """Move the complete entry to its name; a sound entry that another process wrote in the meantime stays."""
     try:
         os.rename(work, entry)
         return

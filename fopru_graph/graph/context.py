@@ -1,4 +1,4 @@
-"""What a running node may ask of the engine: report progress, stream text, notice cancellation."""
+"""The engine's services to a running node: progress, streamed text, cancellation, the output folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fopru_graph.graph.events import Event, NodeProgress, NodeText
 
 
 class CancelToken:
-    """Asks a run to stop; may be set from any thread or a signal handler, and cleared for the next run."""
+    """Asks a run to stop. Any thread or signal handler may set it; clear it before the next run."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -30,7 +30,10 @@ class CancelToken:
 
 
 class Context:
-    """Injected into a ``run`` parameter that is annotated with this class; the default one does nothing."""
+    """Given to a node's ``run`` for the parameter annotated with this class; without a run its methods do nothing.
+
+    ``key`` is the node's cache key: equal keys mean equal inputs, across runs and processes.
+    """
 
     def __init__(
         self,
@@ -42,7 +45,7 @@ class Context:
         key: str = "",
     ) -> None:
         self.node = node
-        self.key = key  # equal keys mean equal inputs, across runs and processes
+        self.key = key
         self.out = out
         self._emit = emit
         self._cancelled = cancelled
@@ -67,7 +70,7 @@ class Context:
             raise Cancelled
 
     def output_path(self, file: str) -> Path:
-        """Where to write ``file``: in the run's output folder, which is made if need be, or else in the current one."""
+        """The path to write ``file`` to: in the run's output folder, made if needed, else in the working directory."""
         folder = self.out or Path()
         folder.mkdir(parents=True, exist_ok=True)
         return folder / file

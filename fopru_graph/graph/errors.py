@@ -1,4 +1,4 @@
-"""What can go wrong, as data: problems of a pipeline, failures of a node, cancellation."""
+"""Errors as data: the problems of a pipeline, the failure of a node, a cancelled run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake in a pipeline: a stable code, where it is, one sentence and, where possible, what to do.
+    """One mistake in a pipeline: a stable code, where it is, one sentence and, if possible, a hint what to do.
 
     ``node`` is ``inputs`` for a pipeline input and ``outputs`` for a pipeline output; ``line`` counts from 1.
     """
@@ -33,13 +33,13 @@ class Problem:
         return {key: fields[key] for key in ("code", "severity", "node", "input", "line", "message", "hint")}
 
     def text(self, file: str | None = None) -> str:
-        """One printable line: ``file:line: node.input: message (hint)``, without the parts that are unknown."""
-        place = ".".join(part for part in (self.node, self.input) if part)
+        """One printable line, ``file:line: node.input: message (hint)``, without the parts that are unknown."""
+        subject = ".".join(part for part in (self.node, self.input) if part)
         parts = []
         if file or self.line:
             parts.append(":".join(str(part) for part in (file or "line", self.line) if part))
-        if place and not self.message.startswith(place):
-            parts.append(place)
+        if subject and not self.message.startswith(subject):
+            parts.append(subject)
         parts.append(self.message)
         if self.severity == "warning":
             parts.insert(-1, "warning")
@@ -72,22 +72,23 @@ class UnknownAttribute(PipelineError, AttributeError):
 class NodeError(Exception):
     """A node failed while it ran.
 
-    ``cause`` is the node's own exception, ``inputs`` describes what it was given (shapes, never tensors), ``done``
-    lists the nodes that had finished and ``record`` is the `RunRecord` of the failed run.
+    ``cause`` is the exception that the node raised, ``location`` is ``file:line`` of the node in the pipeline file.
+    ``inputs`` describes the node's inputs (shapes, never tensors), ``done`` lists the nodes that had finished, and
+    ``record`` is the `RunRecord` of the failed run.
     """
 
     def __init__(
         self,
         node: str,
         type_name: str,
-        place: str | None,
+        location: str | None,
         cause: BaseException,
         inputs: Mapping[str, str],
         done: Sequence[str],
     ) -> None:
         self.node = node
         self.type = type_name
-        self.place = place
+        self.location = location
         self.cause = cause
         self.inputs = dict(inputs)
         self.done = list(done)
@@ -96,7 +97,7 @@ class NodeError(Exception):
         super().__init__(self._text())
 
     def _text(self) -> str:
-        where = ", ".join(part for part in (self.type, self.place) if part)
+        where = ", ".join(part for part in (self.type, self.location) if part)
         head = f"{self.node} ({where})"
         if isinstance(self.cause, UserError):
             return f"{head}: {self.cause}" + (f" ({self.hint})" if self.hint else "")
@@ -109,7 +110,7 @@ class NodeError(Exception):
 
 
 class Cancelled(Exception):
-    """The run was stopped on request; ``record`` is the `RunRecord` of what had been done."""
+    """The run was stopped on request; ``record`` is the `RunRecord` of the nodes that had finished."""
 
     def __init__(self, message: str = "the run was cancelled") -> None:
         self.record: Any = None
@@ -117,10 +118,10 @@ class Cancelled(Exception):
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str | None:
-    """A hint that names the closest choice, or None when nothing is close."""
+    """A hint with the closest choice, or None when nothing is close."""
     names = list(choices)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if not close:  # a wrong case is further away for difflib than for a reader
+    if not close:  # difflib takes a wrong case for a larger difference than a reader does
         close = [choice for choice in names if choice.lower() == name.lower()][:1]
     return f"did you mean {close[0]!r}?" if close else None
 

@@ -1,4 +1,4 @@
-"""What happens during a run, as frozen data classes handed to ``on_event``."""
+"""The events of a run, which are frozen data classes that ``on_event`` is called with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 @dataclass(frozen=True)
 class RunStarted:
-    """A run begins; ``nodes`` are those that may run, in an order in which they could."""
+    """A run begins; ``nodes`` are the nodes that may run, in an order in which they could run."""
 
     nodes: tuple[str, ...]
 
@@ -42,7 +42,7 @@ class NodeText:
 
 @dataclass(frozen=True)
 class NodeFinished:
-    """A node has its outputs, after ``ms`` milliseconds or from a cache; ``report`` holds the figures they carry."""
+    """A node has its outputs, after ``ms`` milliseconds or from a cache; ``report`` holds their figures."""
 
     node: str
     ms: float

@@ -1,17 +1,29 @@
-"""What a graph is made of, as its text has it; nothing here is checked."""
+"""A pipeline as data: its nodes, inputs and outputs, exactly as its text has them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
 
-from fopru_graph.graph.errors import Problem
+import networkx as nx
+
+from fopru_graph.graph.declare.registry import Registry
+from fopru_graph.graph.errors import PipelineError, Problem, Severity, hint_choices
 from fopru_graph.graph.sockets import MISSING
-from fopru_graph.graph.values import INPUTS, Value
+from fopru_graph.graph.values import INPUTS, Value, plain, refs_in, tagged
+
+# The types that a pipeline input can be declared with, beside the types of sockets.
+INPUT_TYPES: dict[str, Any] = {
+    "str": str, "path": str, "int": int, "float": float, "bool": bool,
+    "list[str]": list[str], "list[int]": list[int], "list[float]": list[float], "json": Any,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a node of an expanded sub-graph comes from: the outer node, and the file and line of its own text."""
+    """The source of a node that comes from a sub-graph: the outer node and its line, the sub-graph's file and line."""
 
     outer: str
     line: int | None
@@ -21,7 +33,7 @@ class Origin:
 
 @dataclass
 class GraphNode:
-    """One node as the pipeline's text has it; nothing here is checked. Lines are those of the YAML file, if any."""
+    """One node of a pipeline. Lines are those of the YAML file, if there is one."""
 
     name: str
     type: str
@@ -31,6 +43,19 @@ class GraphNode:
     line: int | None = None
     input_lines: dict[str, int] = field(default_factory=dict)
     origin: Origin | None = None
+
+    def problem(
+        self, code: str, message: str, key: str | None = None, hint: str | None = None, severity: Severity = "error"
+    ) -> Problem:
+        """A problem of this node, or of its input ``key``, with the line.
+
+        For a node of a sub-graph it names the outer node; the message says where in the sub-graph's file it is.
+        """
+        origin = self.origin
+        if origin is None:
+            return Problem(code, message, severity, self.name, key, self.input_lines.get(key or "", self.line), hint)
+        inner = f"{origin.file}:{origin.inner_line}" if origin.inner_line else origin.file
+        return Problem(code, f"{inner}: {message}", severity, origin.outer, None, origin.line, hint)
 
 
 @dataclass
@@ -50,8 +75,126 @@ class PipelineOutput:
     line: int | None = None
 
 
+class Model:
+    """The content of a pipeline and the registry that its node types come from. Nothing in it is checked.
+
+    Two models are equal when their canonical forms are. ``blocks`` holds the texts of sub-graph files that are not
+    read from disk, ``document_problems`` what the reader refused.
+    """
+
+    def __init__(self, name: str = "", description: str = "", registry: Registry | None = None) -> None:
+        self.name = name
+        self.description = description
+        self.nodes: dict[str, GraphNode] = {}
+        self.inputs: dict[str, PipelineInput] = {}
+        self.outputs: dict[str, PipelineOutput] = {}
+        self.ui: Value = None
+        self.file: str | None = None
+        self.folder: Path | None = None
+        self.blocks: dict[str, str] = {}
+        self.document_problems: list[Problem] = []
+        self._registry = registry
+
+    @property
+    def registry(self) -> Registry:
+        """The node types of this pipeline; the default registry if none was given."""
+        if self._registry is None:
+            self._registry = Registry.default()
+        return self._registry
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.nodes
+
+    def node(self, name: str) -> GraphNode:
+        """The node of this name; raises KeyError when there is none."""
+        return self.nodes[name]
+
+    def copy(self, registry: Registry | None = None) -> Self:
+        """An independent copy with the same registry, or another one."""
+        return copy.deepcopy(self, {id(self.registry): registry or self.registry})  # the memo: what stands for what
+
+    def put(self, entry: GraphNode) -> None:
+        """Store a node without any check; it replaces a node of the same name."""
+        self.nodes[entry.name] = entry
+
+    def links(self) -> nx.MultiDiGraph[str]:
+        """The links between nodes, read from their inputs: an edge holds the path of the ``input`` and the ``output``.
+
+        A reference to a node that does not exist is a link too.
+        """
+        links: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        links.add_nodes_from(self.nodes)
+        for name, entry in self.nodes.items():
+            for key, value in entry.inputs.items():
+                for path, ref in refs_in(value, key):
+                    if ref.node != INPUTS:
+                        links.add_edge(ref.node, name, input=path, output=ref.output)
+        return links
+
+    def set(self, target: str, value: Any) -> None:
+        """Set a node's input (``"prune.ratio"``) or replace a pipeline input's default (``"image"``).
+
+        Raises `PipelineError` when there is no such input; validation judges the value.
+        """
+        node_name, dot, key = target.rpartition(".")
+        if not dot:
+            self._set_pipeline_input(target, value)
+            return
+        if node_name not in self.nodes:
+            hint = hint_choices(node_name, self.nodes)
+            raise PipelineError(
+                [Problem("unknown-node", f"cannot set {target}: no node {node_name!r}", hint=hint)], self.file
+            )
+        entry = self.nodes[node_name]
+        spec = self.registry.find(entry.type)
+        if spec is not None and (unknown := spec.unknown_inputs([key])):
+            raise PipelineError([replace(unknown[0], node=node_name, line=entry.line)], self.file)
+        entry.inputs[key] = plain_input(value, node_name, key)
+
+    def _set_pipeline_input(self, name: str, value: Any) -> None:
+        if name not in self.inputs:
+            hint = hint_choices(name, self.inputs) or "write NODE.INPUT for a node's input"
+            message = f"cannot set {name}: the pipeline has no such input"
+            raise PipelineError([Problem("unknown-pipeline-input", message, input=name, hint=hint)], self.file)
+        self.inputs[name].default = plain_input(value, INPUTS, name)
+
+    def canonical(self) -> dict[str, Any]:
+        """Everything that is written to a file, as JSON in which values of different types differ."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "inputs": {
+                name: [entry.type, None if entry.default is MISSING else tagged(entry.default)]
+                for name, entry in self.inputs.items()
+            },
+            "nodes": {
+                node.name: [node.type, {k: tagged(v) for k, v in node.inputs.items()}, node.cache, node.comment]
+                for node in self.nodes.values()
+            },
+            "outputs": {name: tagged(entry.ref) for name, entry in self.outputs.items()},
+            "ui": tagged(self.ui),
+        }
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Model) and self.canonical() == other.canonical()
+
+    __hash__ = None  # type: ignore[assignment]  # a model can be changed
+
+    def __repr__(self) -> str:
+        nodes = ", ".join(f"{node.name} ({node.type})" for node in self.nodes.values())
+        return f"<{type(self).__name__} {self.name!r}: {nodes}>"
+
+
+def plain_input(value: Any, node_name: str, key: str) -> Value:
+    """A copy of the value that a file can hold; raises `PipelineError` naming the node and the input."""
+    try:
+        return plain(value)
+    except ValueError as error:
+        raise PipelineError([Problem("bad-value", str(error), node=node_name, input=key)]) from None
+
+
 def bad_name(what: str, name: str, node: str | None = None, line: int | None = None) -> Problem:
-    """The problem of a name that is reserved or cannot be written in a reference."""
+    """The problem of a name that is reserved or that no reference can hold."""
     if name == INPUTS:
         return Problem("bad-name", f"{what} {name!r} is reserved for the pipeline's inputs", node=node, line=line)
     hint = "letters, digits, _ and - are possible, with a letter or _ first"

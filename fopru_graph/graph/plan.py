@@ -1,28 +1,32 @@
-"""Which nodes a run needs, in which order, and under which cache keys."""
+"""The plan of a run: the nodes it needs, an order for them, and their cache keys."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import networkx as nx
 
-from fopru_graph.graph.check.validate import Checked, check, upstream
-from fopru_graph.graph.declare.node import CachePolicy, NodeSpec
+from fopru_graph.graph.cache import DiskCache, MemoryCache
+from fopru_graph.graph.check.binding import Checked
+from fopru_graph.graph.check.validate import check, upstream
+from fopru_graph.graph.declare.node import CachePolicy, NodeSpec, accepts, settle
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, errors_of, hint_choices
-from fopru_graph.graph.graph import Graph
-from fopru_graph.graph.keys import digest, ingredients
-from fopru_graph.graph.values import INPUTS, Ref, parse_reference, refs_in
-
-if TYPE_CHECKING:
-    from fopru_graph.graph.cache import DiskCache, MemoryCache
+from fopru_graph.graph.model import Model
+from fopru_graph.graph.values import INPUTS, Ref, has_refs, parse_reference, refs_in, tagged
 
 
 @dataclass(frozen=True)
 class Step:
-    """One node of a plan: its complete inputs with references naming their output, its key and what that is made of."""
+    """One node of a plan.
+
+    ``inputs`` are complete, with `Ref` for links; ``key`` is the digest of ``made_of``; ``location`` is ``file:line``.
+    """
 
     name: str
     spec: NodeSpec
@@ -32,51 +36,48 @@ class Step:
     cache: CachePolicy
     parents: frozenset[str]
     lazy_parents: frozenset[str]
-    place: str | None
+    location: str | None
 
     @property
     def eager_parents(self) -> frozenset[str]:
-        """The nodes whose outputs are needed in any case."""
+        """The nodes whose outputs are needed whatever the lazy inputs."""
         return self.parents - self.lazy_parents
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps in an order in which they can run, and the wanted outputs by name.
+    """The steps in an order in which they can run, and the wanted outputs.
 
-    ``wanted`` maps a result's name to the output it is; ``roots`` are the nodes that the run starts from.
+    ``wanted`` maps the name of a result to an output of a node, ``literals`` to a value that is known already. The run
+    starts from the nodes ``roots``. ``flat`` is ``graph`` without sub-graphs.
     """
 
-    graph: Graph
-    flat: Graph
+    graph: Model
+    flat: Model
     steps: Mapping[str, Step]
     wanted: Mapping[str, Ref]
     roots: tuple[str, ...]
     literals: Mapping[str, Any] = field(default_factory=dict)
 
     def explain(self, cache: MemoryCache | None = None, disk: DiskCache | None = None) -> dict[str, dict[str, Any]]:
-        """For every node: ``action`` (run, reuse or skip), ``why``, ``key``, and what the key is ``made_of``."""
+        """For every node its ``action`` (run, reuse or skip), ``why``, its ``key``, and what the key is ``made_of``."""
         actions = _actions(self, cache, disk)
         report: dict[str, dict[str, Any]] = {}
         for name in self.flat.nodes:
             step = self.steps.get(name)
             action, why = actions.get(name, ("skip", "no wanted output needs it"))
-            report[name] = {
-                "action": action,
-                "why": why,
-                "key": step.key if step else None,
-                "made_of": dict(step.made_of) if step else None,
-            }
+            made_of = dict(step.made_of) if step else None
+            report[name] = {"action": action, "why": why, "key": step.key if step else None, "made_of": made_of}
         return report
 
 
 def plan(
-    graph: Graph, registry: Registry | None = None, targets: Iterable[str] | None = None, *, to: str | None = None
+    graph: Model, registry: Registry | None = None, targets: Iterable[str] | None = None, *, to: str | None = None
 ) -> Plan:
     """Plan a run of the declared outputs and the output nodes, of some ``targets``, or only up to ``to``.
 
-    A target is a declared output, or else a node or ``node.output``, which is what ``to`` is. Raises `PipelineError`
-    with all errors of the pipeline.
+    A target is the name of a declared output, or else ``node`` or ``node.output``; ``to`` is one of the latter. Raises
+    `PipelineError` with all errors of the pipeline.
     """
     registry = registry or graph.registry
     partial = targets is not None or to is not None
@@ -85,64 +86,63 @@ def plan(
         raise PipelineError(errors, graph.file)
     chosen = None if targets is None else list(targets)
     wanted, literals, roots = _targets(checked, chosen, to)
-    needed = upstream(checked.flat, roots)
+    needed = nx.DiGraph(checked.links.subgraph(upstream(checked.links, roots)))
     order = {name: index for index, name in enumerate(checked.flat.nodes)}
     steps: dict[str, Step] = {}
     keys: dict[str, str] = {}
-    needed_graph = nx.DiGraph(checked.flat.store.subgraph(needed))
-    for name in nx.lexicographical_topological_sort(needed_graph, key=order.__getitem__):
+    for name in nx.lexicographical_topological_sort(needed, key=order.__getitem__):
         steps[name] = _step(checked, name, keys)
         keys[name] = steps[name].key
     return Plan(graph, checked.flat, steps, wanted, tuple(roots), literals)
 
 
 def _step(checked: Checked, name: str, keys: Mapping[str, str]) -> Step:
-    entry, spec, inputs = checked.flat.node(name), checked.specs[name], checked.bound[name]
+    entry, spec, inputs = checked.flat.nodes[name], checked.specs[name], checked.bound[name]
     made_of = ingredients(spec, inputs, keys)
     lazy = set(spec.lazy_inputs())
     eager = {ref.node for key, value in inputs.items() if key not in lazy for _, ref in refs_in(value)}
     parents = {ref.node for value in inputs.values() for _, ref in refs_in(value)}
     line = entry.origin.line if entry.origin else entry.line
-    place = f"{checked.flat.file or 'line'}:{line}" if line else None
+    location = f"{checked.flat.file or 'line'}:{line}" if line else None
     policy = cast(CachePolicy, entry.cache or spec.cache)
-    if spec.output and policy != "never":  # an effect is only kept where somebody can tell that it is still there
+    if spec.output and policy != "never":  # only `done` can say that an effect is still there
         policy = "memory" if hasattr(spec.cls, "done") else "never"
     return Step(
-        name, spec, inputs, digest(made_of), made_of, policy, frozenset(parents), frozenset(parents - eager), place
+        name, spec, inputs, digest(made_of), made_of, policy, frozenset(parents), frozenset(parents - eager), location
     )
 
 
 def _targets(
     checked: Checked, chosen: list[str] | None, to: str | None
 ) -> tuple[dict[str, Ref], dict[str, Any], list[str]]:
-    """The wanted outputs, those that are values known already, and the nodes to start from."""
-    outputs = {name: output.ref for name, output in checked.flat.outputs.items()}
-    found: dict[str, Any] = {}
+    """The wanted outputs of nodes, the wanted values that are known already, and the nodes to start from."""
+    declared = {name: output.ref for name, output in checked.flat.outputs.items()}
+    results: dict[str, Any] = {}
     roots: list[str] = []
     if to is not None:
         node, names = _target_node(checked, to)
         roots.append(node)
-        found = {name: Ref(node, name) for name in names}
+        results = {name: Ref(node, name) for name in names}
     elif chosen is None:
-        found = outputs
+        results = declared
         roots = [name for name, spec in checked.specs.items() if spec.output]
     for target in chosen or ():
-        if target in outputs:
-            found[target] = outputs[target]
+        if target in declared:
+            results[target] = declared[target]
         else:
             node, names = _target_node(checked, target)
             roots.append(node)
-            for name in names:  # two nodes may call their outputs the same
-                found[f"{node}.{name}" if name in found else name] = Ref(node, name)
-    if not found and not roots:
+            for name in names:  # outputs of two nodes may have the same name
+                results[f"{node}.{name}" if name in results else name] = Ref(node, name)
+    if not results and not roots:
         raise PipelineError([Problem("no-outputs", "nothing was asked for, so nothing would run")], checked.flat.file)
     wanted: dict[str, Ref] = {}
     literals: dict[str, Any] = {}
-    for name, value in found.items():
+    for name, value in results.items():
         if isinstance(value, Ref) and value.node != INPUTS:
             wanted[name] = Ref(value.node, value.output or next(iter(checked.specs[value.node].outputs)))
             roots.append(value.node)
-        else:  # a pipeline input, or a value that a block hands through
+        else:  # a pipeline input, or a value that a sub-graph passes through
             literals[name] = checked.flat.inputs[value.output or ""].default if isinstance(value, Ref) else value
     return wanted, literals, list(dict.fromkeys(roots))
 
@@ -182,3 +182,45 @@ def _actions(plan: Plan, cache: MemoryCache | None, disk: DiskCache | None) -> d
         why = "evaluated only if a lazy input asks for it" if lazily else "what needs it is reused or not evaluated"
         actions.setdefault(name, ("skip", why))
     return actions
+
+
+# -- cache keys --------------------------------------------------------------------------------------------------------
+
+
+def fingerprint(spec: NodeSpec, inputs: Mapping[str, Any]) -> Any:
+    """What the node's ``fingerprint`` method adds to its key, as JSON.
+
+    If the method fails (e.g. a file is missing) or needs a linked input, the fingerprint is a fresh random value: a
+    cached result must not be reused for a state that is unknown.
+    """
+    hook = getattr(spec.cls(), "fingerprint", None)
+    if hook is None:
+        return None
+    given = accepts(hook, {name: value for name, value in inputs.items() if not has_refs(value)})
+    if given is None:
+        return {"unknown": uuid.uuid4().hex}
+    try:
+        return json.loads(json.dumps(settle(hook(**given)), sort_keys=True))
+    except Exception:
+        return {"unknown": uuid.uuid4().hex}
+
+
+def ingredients(spec: NodeSpec, inputs: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
+    """What a node's key is made of. ``keys`` are the keys of earlier nodes, which stand for their names."""
+
+    def parent(ref: Ref) -> list[str]:
+        return [keys[ref.node], ref.output or "output"]
+
+    return {
+        "type": spec.type,
+        "version": spec.version,
+        "source": spec.source_hash,
+        "inputs": {name: tagged(value, parent) for name, value in inputs.items()},
+        "fingerprint": fingerprint(spec, inputs),
+    }
+
+
+def digest(parts: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON text, the same in every process."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""One input or output of a node type, and the validation of literals given for it."""
+"""One input or output of a node type, and the validation of the literals given for it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ class Missing:
     def __repr__(self) -> str:
         return "MISSING"
 
+    def __reduce__(self) -> str:
+        return "MISSING"  # copies and pickles are the same object
+
 
 MISSING = Missing()
 
@@ -36,7 +39,11 @@ class BadLiteral(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Socket:
-    """A named, typed input or output; ``annotation`` keeps pydantic bounds, ``default`` is `MISSING` when required."""
+    """A named, typed input or output.
+
+    ``annotation`` keeps pydantic bounds; ``default`` is `MISSING` for a required input; a ``lazy`` input is evaluated
+    only when the node asks for it.
+    """
 
     name: str
     annotation: Any
@@ -51,7 +58,7 @@ class Socket:
 
     @cached_property
     def type_name(self) -> str:
-        """The type as a reader would write it."""
+        """The type as a reader would write it, e.g. ``float`` or ``list[InLLMPruner]``."""
         return type_name(self.annotation)
 
     @cached_property
@@ -61,11 +68,16 @@ class Socket:
 
     @cached_property
     def choices(self) -> list[Any]:
-        """The values a literal may have when the type names them, otherwise nothing."""
+        """The values that a literal may have if the type lists them, otherwise none."""
         return choices_of(self.annotation)
 
+    @cached_property
+    def adapter(self) -> TypeAdapter[Any]:
+        """The validator of this socket's literals."""
+        return literal_adapter(self.annotation)
+
     def json_schema(self) -> dict[str, Any]:
-        """JSON Schema of the literals, with default and description; link-only types are reference strings."""
+        """JSON Schema of the literals, with default and description; a link-only type is a reference string."""
         schema = dict(self.adapter.json_schema())
         if self.doc:
             schema["description"] = self.doc
@@ -80,25 +92,20 @@ class Socket:
     def read(self, value: Any) -> Any:
         """The JSON value ``value`` as the node's ``run`` gets it (an int becomes a float where one is expected).
 
-        Raises `BadLiteral` with the problem's code when the value has the wrong type, is out of range or no choice.
+        Raises `BadLiteral` for a wrong type, a value out of range, or a value that is no choice.
         """
-        return read_literal(self.adapter, self.annotation, value)
-
-    @cached_property
-    def adapter(self) -> TypeAdapter[Any]:
-        """The validator of this socket's literals."""
-        return literal_adapter(self.annotation)
+        return read_literal(self.annotation, value, self.adapter)
 
 
 def literal_adapter(annotation: Any) -> TypeAdapter[Any]:
-    """A validator for the literals that a type can have."""
+    """A validator of the literals that a type accepts."""
     return TypeAdapter(literal_type(annotation))
 
 
-def read_literal(adapter: TypeAdapter[Any], annotation: Any, value: Any) -> Any:
-    """The value as the type means it, by pydantic's strict JSON rules; raises `BadLiteral`."""
+def read_literal(annotation: Any, value: Any, adapter: TypeAdapter[Any] | None = None) -> Any:
+    """The JSON value as the annotation's type, by pydantic's strict rules; raises `BadLiteral`."""
     try:
-        return adapter.validate_json(json.dumps(value), strict=True)
+        return (adapter or literal_adapter(annotation)).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         raise _bad_literal(error, annotation, value) from None
 
@@ -109,17 +116,19 @@ def _bad_literal(error: ValidationError, annotation: Any, value: Any) -> BadLite
     name = type_name(annotation)
     for detail in details:
         if any(part in detail["type"] for part in _RANGE):
-            place = "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
-            item = f"element {place} " if place else ""
-            return BadLiteral("out-of-range", f"{item}{_lower(detail['msg'])}, but is {show(detail['input'])}")
+            indices = "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
+            element = f"element {indices} " if indices else ""
+            return BadLiteral("out-of-range", f"{element}{_lower(detail['msg'])}, but is {_show(detail['input'])}")
     choices = choices_of(annotation)
     if choices and any(detail["type"] in ("literal_error", "enum") for detail in details):
         hint = did_you_mean(value, [str(choice) for choice in choices]) if isinstance(value, str) else None
-        return BadLiteral("not-a-choice", f"must be one of {', '.join(map(repr, choices))}, but is {show(value)}", hint)
+        return BadLiteral(
+            "not-a-choice", f"must be one of {', '.join(map(repr, choices))}, but is {_show(value)}", hint
+        )
     if literal_type(annotation) is LinkOnly or all(detail["type"] == "link_only" for detail in details):
-        message = f"expects {name} from another node, but is the value {show(value)}"
+        message = f"expects {name} from another node, but is the value {_show(value)}"
         return BadLiteral("bad-value", message, "write $node")
-    return BadLiteral("bad-value", f"expects {name}, but is {show(value)}", _type_hint(name, value))
+    return BadLiteral("bad-value", f"expects {name}, but is {_show(value)}", _type_hint(name, value))
 
 
 def _lower(text: str) -> str:
@@ -138,8 +147,8 @@ def _type_hint(name: str, value: Any) -> str | None:
     return None
 
 
-def show(value: Any) -> str:
-    """A literal for a message: short, with its type where the text alone would not tell."""
+def _show(value: Any) -> str:
+    """A literal for a message: short, with its type where the text alone is ambiguous."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     if len(text) > 60:
         text = text[:57] + "…"

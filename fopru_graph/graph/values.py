@@ -1,25 +1,29 @@
-"""The values of a node's inputs: JSON trees that may hold references to other nodes' outputs."""
+"""The values of node inputs: JSON trees that may hold references to the outputs of other nodes."""
 
 from __future__ import annotations
 
 import enum
 import math
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
-MAX_DEPTH = 64  # of a file
-MAX_VALUE_DEPTH = 56  # of one input, which stands some levels below the top of its file
+MAX_DEPTH = 64  # levels of nesting in a file
+MAX_VALUE_DEPTH = 56  # levels of nesting in one input, which itself is some levels deep in its file
 MAX_INTEGER = 2**63 - 1
-INPUTS = "inputs"  # the reserved name that stands for the pipeline's own inputs
+INPUTS = "inputs"  # the reserved name that stands for the pipeline's inputs: $inputs.ratio
 
 # None, bool, int, float, str, Ref, and lists and string-keyed dicts of these
 Value: TypeAlias = Any
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _REFERENCE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_/-]*)(?:\.([A-Za-z_][A-Za-z0-9_-]*))?")
+_LONGEST_TEXT, _MOST_FIELDS = 60, 6  # in a description
+
+
+# -- references -------------------------------------------------------------------------------------------------------
 
 
 class Link:
@@ -31,7 +35,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Ref(Link):
-    """A reference to an output of a node, or to the sole output when ``output`` is None; written ``$node.output``."""
+    """A reference to an output of a node, written ``$node.output``, or ``$node`` for a node with a single output."""
 
     node: str
     output: str | None = None
@@ -44,10 +48,13 @@ class Ref(Link):
 
 
 class Invalid:
-    """Stands in a loaded graph for a value that was already reported as a problem."""
+    """The type of `INVALID`, which replaces a value that was already reported as a problem."""
 
     def __repr__(self) -> str:
         return "INVALID"
+
+    def __reduce__(self) -> str:
+        return "INVALID"  # copies and pickles are the same object
 
 
 INVALID = Invalid()
@@ -61,10 +68,23 @@ def parse_reference(text: str) -> Ref | None:
     return Ref(match[1], match[2])
 
 
-def plain(value: Any, depth: int = 0) -> Value:
-    """A deep copy of ``value`` as a JSON tree with references; handles become `Ref`, tuples lists.
+def escape_dollars(value: Value) -> Value:
+    """The value as a file holds it: a text that begins with a dollar gets a second one, so that it is no reference."""
+    if isinstance(value, dict):
+        return {key: escape_dollars(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [escape_dollars(item) for item in value]
+    return "$" + value if isinstance(value, str) and value.startswith("$") else value
 
-    Raises ValueError for what a pipeline file cannot hold: other objects, nan and inf, huge integers, deep nesting.
+
+# -- trees ------------------------------------------------------------------------------------------------------------
+
+
+def plain(value: Any, depth: int = 0) -> Value:
+    """A deep copy of ``value`` as a JSON tree with references; handles become `Ref`, tuples become lists.
+
+    Raises ValueError for a value that a pipeline file cannot hold: another object, nan or inf, an integer of more than
+    64 bits, or nesting deeper than `MAX_VALUE_DEPTH`.
     """
     if depth > MAX_VALUE_DEPTH:
         raise ValueError(f"nested deeper than {MAX_VALUE_DEPTH} levels")
@@ -104,7 +124,7 @@ def _text(text: str) -> str:
 
 
 def refs_in(value: Value, path: str = "") -> Iterator[tuple[str, Ref]]:
-    """Every reference in a value with its path: an empty one for the value itself, ``[0]`` or ``.key`` below."""
+    """Every reference in a value with its path, which is ``path`` followed by ``[0]`` or ``.key`` for every level."""
     stack = [(path, value)]
     while stack:
         where, item = stack.pop()
@@ -122,7 +142,7 @@ def has_refs(value: Value) -> bool:
 
 
 def has_invalid(value: Value) -> bool:
-    """Whether the value is or holds something that the loader has already refused."""
+    """Whether the value is or holds `INVALID`."""
     if isinstance(value, (list, dict)):
         return any(has_invalid(item) for item in (value.values() if isinstance(value, dict) else value))
     return isinstance(value, Invalid)
@@ -140,7 +160,7 @@ def replace_refs(value: Value, replacement: Callable[[Ref], Any]) -> Any:
 
 
 def tagged(value: Any, reference: Callable[[Ref], Any] = str) -> Any:
-    """A JSON form in which values of different type differ (1, 1.0, "1" and True), independent of the order of keys."""
+    """A JSON form in which values of different types differ (1, 1.0, "1", True); the order of keys does not matter."""
     if isinstance(value, Ref):
         return ["ref", reference(value)]
     if isinstance(value, enum.Enum):
@@ -152,3 +172,37 @@ def tagged(value: Any, reference: Callable[[Ref], Any] = str) -> Any:
     if value is None or isinstance(value, (bool, str)):
         return [type(value).__name__, value]
     return [type(value).__name__ if not isinstance(value, Path) else "Path", repr(value)]
+
+
+# -- descriptions -----------------------------------------------------------------------------------------------------
+
+
+def describe(value: Any, depth: int = 2) -> str:
+    """A value in a few words, for errors and run records: shapes instead of numbers.
+
+    For example ``Tensor (576, 1024) float16``; a data class by its name and fields, a collection by its length.
+    """
+    name = type(value).__name__
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)
+    if isinstance(value, str):
+        return repr(value) if len(value) <= _LONGEST_TEXT else f"{value[:_LONGEST_TEXT]!r}… ({len(value)} characters)"
+    if (shape := getattr(value, "shape", None)) is not None and not is_dataclass(value):
+        dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
+        return f"{name} {tuple(shape)} {dtype}".rstrip()
+    if is_dataclass(value) and not isinstance(value, type):
+        return f"{name}({_described_fields(value, depth)})" if depth else name
+    if isinstance(value, Mapping):
+        keys = ", ".join(map(str, list(value)[:_MOST_FIELDS]))
+        return f"{name} of {len(value)}: {keys}" if value else f"empty {name}"
+    if isinstance(value, (Sequence, set, frozenset)):
+        if not value or not depth:
+            return f"{name} of {len(value)}"
+        return f"{name} of {len(value)}: {describe(next(iter(value)), depth - 1)}" + (", …" if len(value) > 1 else "")
+    return name
+
+
+def _described_fields(value: Any, depth: int) -> str:
+    shown = [field.name for field in fields(value) if field.repr]
+    text = ", ".join(f"{name}={describe(getattr(value, name), depth - 1)}" for name in shown[:_MOST_FIELDS])
+    return text + (", …" if len(shown) > _MOST_FIELDS else "")

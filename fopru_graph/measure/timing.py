@@ -53,7 +53,7 @@ def time_to_first_token(result: RunResult, generate: str, constant: Container[st
     ``constant`` nodes do not depend on the question, so that they may come from a cache.
     """
     steps, nodes = result.plan.steps, result.record.nodes
-    before = [name for name in nx.ancestors(result.plan.flat.store, generate) if name in nodes]
+    before = [name for name in nx.ancestors(result.plan.flat.links(), generate) if name in nodes]
     timed = [name for name in before if steps[name].spec.category != NOT_TIMED]
     if any(nodes[name]["cached"] for name in [*timed, generate] if name not in constant):
         return None

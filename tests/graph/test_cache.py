@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fopru_graph.graph import CacheWarning, Context, DiskCache, Executor, Graph, MemoryCache, Node, Registry, node, plan
-from fopru_graph.graph.keys import digest, ingredients
+from fopru_graph.graph.plan import digest, ingredients
 from tests.graph import toys
 from tests.graph.toys import fresh
 

@@ -35,8 +35,6 @@ from fopru_graph.graph import (
 from tests.graph import toys
 from tests.graph.toys import fresh
 
-JOBS = pytest.mark.parametrize("jobs", [1, 3])
-
 
 def chain(graph: Graph, length: int) -> Ref:
     last = graph.Add(a=0, id="n0")
@@ -48,38 +46,34 @@ def chain(graph: Graph, length: int) -> Ref:
 # -- shapes -----------------------------------------------------------------------------------------------------------
 
 
-@JOBS
-def test_linear(graph, jobs):
+def test_linear(graph):
     graph.output("sum", chain(graph, 5))
-    assert fresh(graph, jobs=jobs) == {"sum": 5.0}
+    assert fresh(graph) == {"sum": 5.0}
 
 
-@JOBS
-def test_a_chain_of_two_thousand_nodes(graph, jobs):
+def test_a_chain_of_two_thousand_nodes(graph):
     graph.output("sum", chain(graph, 2000))
     cache = MemoryCache(5000)
-    assert graph.run(cache=cache, jobs=jobs)["sum"] == 2000.0
+    assert graph.run(cache=cache)["sum"] == 2000.0
     assert graph.run(cache=cache)["sum"] == 2000.0
     assert Graph.loads(graph.dumps(), graph.registry) == graph
     assert len(graph.copy().nodes) == 2000
 
 
-@JOBS
-def test_branches_that_merge(graph, jobs, calls):
+def test_branches_that_merge(graph, calls):
     load = graph.Load(size=4)
     left, right = graph.Score(picture=load), graph.Score(picture=load, scale=2)
     long = graph.Keep(scores=right, ratio=1.0)
     graph.output("sum", graph.Add(a=graph.Total(values=graph.Keep(scores=left, ratio=1.0)), b=graph.Total(values=long)))
-    assert fresh(graph, jobs=jobs)["sum"] == 18.0
+    assert fresh(graph)["sum"] == 18.0
     assert calls.count("Load") == 1
 
 
-@JOBS
-def test_branches_that_do_not_merge(graph, jobs):
+def test_branches_that_do_not_merge(graph):
     load = graph.Load(size=2)
     for index in range(3):
         graph.output(f"out{index}", graph.Score(picture=load, scale=float(index)))
-    assert {name: scores.values for name, scores in fresh(graph, jobs=jobs).items()} == {
+    assert {name: scores.values for name, scores in fresh(graph).items()} == {
         "out0": (0.0, 0.0), "out1": (0.0, 1.0), "out2": (0.0, 2.0),
     }  # fmt: skip
 
@@ -202,18 +196,16 @@ def test_an_invalid_pipeline_runs_nothing_and_lists_every_error(graph, calls):
 # -- lazy inputs ------------------------------------------------------------------------------------------------------
 
 
-@JOBS
-def test_a_lazy_input_is_not_evaluated_unless_needed(graph, calls, jobs):
+def test_a_lazy_input_is_not_evaluated_unless_needed(graph, calls):
     graph.output("x", graph.Choose(which=True, yes=graph.Load(size=1), no=graph.Score(picture=graph.Load(size=2))))
-    assert fresh(graph, jobs=jobs)["x"].pixels == (0,)
+    assert fresh(graph)["x"].pixels == (0,)
     assert calls == ["Load"]
 
 
-@JOBS
-def test_a_lazy_input_pulls_its_ancestors_when_needed(graph, calls, jobs):
+def test_a_lazy_input_pulls_its_ancestors_when_needed(graph, calls):
     flag = graph.Flag(value=False)
     graph.output("x", graph.Choose(which=flag, yes=graph.Boom(), no=graph.Score(picture=graph.Load(size=2))))
-    assert fresh(graph, jobs=jobs)["x"].values == (0.0, 1.0)
+    assert fresh(graph)["x"].values == (0.0, 1.0)
     assert calls == ["Flag", "Load", "Score"]
 
 
@@ -282,15 +274,14 @@ def test_needs_that_asks_for_an_unknown_input_fails_with_the_node(graph):
 # -- errors and cancellation ------------------------------------------------------------------------------------------
 
 
-@JOBS
-def test_a_failing_node_is_named_with_type_line_cause_inputs_and_finished_nodes(registry, jobs):
+def test_a_failing_node_is_named_with_type_line_cause_inputs_and_finished_nodes(registry):
     text = (
         "format: 1\nnodes:\n  load: {type: Load}\n  boom: {type: Boom, inputs: {value: $load}}\noutputs: {x: $boom}\n"
     )
     with pytest.raises(NodeError) as caught:
-        fresh(Graph.loads(text, registry, "some.yaml"), jobs=jobs)
+        fresh(Graph.loads(text, registry, "some.yaml"))
     error = caught.value
-    assert (error.node, error.type, error.place, error.done) == ("boom", "Boom", "some.yaml:4", ["load"])
+    assert (error.node, error.type, error.location, error.done) == ("boom", "Boom", "some.yaml:4", ["load"])
     assert isinstance(error.cause, RuntimeError)
     assert error.__cause__ is error.cause
     assert error.inputs == {"value": "Picture(pixels=tuple of 4: 0, …)", "expected": "False"}
@@ -319,37 +310,21 @@ def test_nothing_after_a_failure_runs_and_the_executor_can_be_used_again(graph, 
     assert executor.run(good).cached == {"load"}
 
 
-def test_other_branches_may_finish_when_one_fails_in_parallel(graph, registry, calls):
-    """What a sibling computed is kept, so that a second run goes on from there."""
-    cache = MemoryCache()
-    graph.output("x", graph.Boom(value=graph.Load(size=1)))
-    graph.output("y", graph.Load(size=2))
-    with pytest.raises(NodeError):
-        graph.run(jobs=2, cache=cache)
-    graph.remove("boom")
-    graph.outputs.pop("x")
-    assert graph.run(cache=cache).cached == {"load_2"}
-
-
 @node(category="toy")
 class Waits(Node):
     """Waits until it is cancelled."""
 
     started = threading.Event()
-    noticed = threading.Event()
 
     def run(self, ctx: Context, turn: int = 0) -> int:
         self.started.set()
         for _ in range(5_000):
-            if ctx.cancelled():
-                self.noticed.set()
             ctx.check_cancelled()
             threading.Event().wait(0.001)
         raise AssertionError("nobody cancelled")
 
 
-@JOBS
-def test_cancel_within_a_node_caches_nothing_of_it(graph, jobs):
+def test_cancel_within_a_node_caches_nothing_of_it(graph):
     graph.registry.add(Waits)
     cache, token = MemoryCache(), CancelToken()
     graph.output("x", graph.Waits(turn=1))
@@ -358,15 +333,14 @@ def test_cancel_within_a_node_caches_nothing_of_it(graph, jobs):
     canceller.start()
     events: list[Any] = []
     with pytest.raises(Cancelled) as caught:
-        graph.run(jobs=jobs, cache=cache, cancel=token, on_event=events.append)
+        graph.run(cache=cache, cancel=token, on_event=events.append)
     canceller.join()
     assert len(cache) == 0
     assert events[-1].status == "cancelled"
     assert caught.value.record.status == "cancelled"
 
 
-@JOBS
-def test_cancel_between_nodes(graph, calls, jobs):
+def test_cancel_between_nodes(graph, calls):
     token = CancelToken()
     graph.output("x", chain(graph, 5))
 
@@ -375,34 +349,13 @@ def test_cancel_between_nodes(graph, calls, jobs):
             token.cancel()
 
     with pytest.raises(Cancelled):
-        fresh(graph, cancel=token, on_event=listen, jobs=jobs)
+        fresh(graph, cancel=token, on_event=listen)
     assert calls == ["Add", "Add"]
     token.clear()
     assert fresh(graph, cancel=token)["x"] == 5.0
 
 
-@node(category="toy")
-class BoomsLate(Node):
-    """Fails once the other node is running."""
-
-    def run(self) -> int:
-        assert Waits.started.wait(5)
-        raise RuntimeError("late")
-
-
-def test_a_failure_tells_parallel_nodes_to_stop(graph):
-    graph.registry.add(Waits, BoomsLate)
-    Waits.started.clear()
-    Waits.noticed.clear()
-    graph.output("x", graph.Waits(turn=2))
-    graph.output("y", graph.BoomsLate())
-    with pytest.raises(NodeError, match="late"):
-        fresh(graph, jobs=2)
-    assert Waits.noticed.is_set()
-
-
-@JOBS
-def test_an_exception_of_the_listener_ends_the_run_as_it_is(graph, jobs):
+def test_an_exception_of_the_listener_ends_the_run_as_it_is(graph):
     graph.output("x", graph.Steps())
 
     def listen(event: Any) -> None:
@@ -410,7 +363,7 @@ def test_an_exception_of_the_listener_ends_the_run_as_it_is(graph, jobs):
             raise KeyError("listener")
 
     with pytest.raises(KeyError, match="listener"):
-        fresh(graph, on_event=listen, jobs=jobs)
+        fresh(graph, on_event=listen)
 
 
 def test_a_node_that_returns_the_wrong_outputs_is_an_error_of_that_node(graph, monkeypatch):
@@ -435,106 +388,6 @@ def test_bounds_hold_for_linked_numbers_and_ints_become_floats(graph):
     graph.set("whole.value", 2)
     with pytest.raises(NodeError, match="ratio must be less than or equal to 1, but is 2"):
         fresh(graph)
-
-
-# -- threads ----------------------------------------------------------------------------------------------------------
-
-
-@node(category="toy")
-class Meets(Node):
-    """Returns only when as many of them run at the same time as the barrier wants."""
-
-    barrier = threading.Barrier(3)
-
-    def run(self, turn: int = 0) -> int:
-        self.barrier.wait(timeout=20)
-        return turn
-
-
-@node(category="toy")
-class AsyncMeets(Node):
-    """The same as a coroutine."""
-
-    async def run(self, turn: int = 0) -> int:
-        Meets.barrier.wait(timeout=20)
-        return turn
-
-
-@pytest.mark.parametrize("cls", [Meets, AsyncMeets])
-def test_independent_nodes_run_at_the_same_time(graph, cls):
-    graph.registry.add(cls)
-    for index in range(3):
-        graph.output(f"x{index}", graph.add(cls.__name__, turn=index))
-    assert dict(fresh(graph, jobs=3)) == {"x0": 0, "x1": 1, "x2": 2}
-
-
-class Busy:
-    """Counts how many are inside at a time."""
-
-    now = 0
-    most = 0
-    lock = threading.Lock()
-
-    @classmethod
-    def enter(cls) -> None:
-        with cls.lock:
-            cls.now += 1
-            cls.most = max(cls.most, cls.now)
-        threading.Event().wait(0.005)
-        with cls.lock:
-            cls.now -= 1
-
-
-@node(category="toy", device="model")
-class OnModel(Node):
-    """Uses the model."""
-
-    def run(self, turn: int = 0) -> int:
-        Busy.enter()
-        return turn
-
-
-def test_nodes_on_the_model_never_overlap_even_in_two_runs(graph):
-    graph.registry.add(OnModel)
-    Busy.most = 0
-    for index in range(4):
-        graph.output(f"x{index}", graph.OnModel(turn=index))
-    executor = Executor(jobs=4)
-    threads = [threading.Thread(target=executor.run, args=(graph,)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert Busy.most == 1
-
-
-@node(category="toy", device="model")
-class ModelWaitsForCpu(Node):
-    """Ends when a node of the CPU has run."""
-
-    ran = threading.Event()
-
-    def run(self, turn: int = 0) -> bool:
-        return self.ran.wait(5)
-
-
-@node(category="toy")
-class FreesModel(Node):
-    """What the others wait for."""
-
-    def run(self) -> bool:
-        ModelWaitsForCpu.ran.set()
-        return True
-
-
-def test_a_model_node_that_must_wait_does_not_take_a_thread_from_others(graph):
-    """Of two jobs the first model node has one; the second model node must leave the other to the node of the CPU."""
-    graph.registry.add(ModelWaitsForCpu, FreesModel)
-    ModelWaitsForCpu.ran.clear()
-    graph.output("m0", graph.ModelWaitsForCpu(turn=0))
-    graph.output("m1", graph.ModelWaitsForCpu(turn=1))
-    graph.output("c", graph.FreesModel())
-    assert dict(fresh(graph, jobs=2)) == {"m0": True, "m1": True, "c": True}
 
 
 def test_coroutines_run_alone_mixed_with_others_and_inside_a_running_loop(graph):
@@ -573,13 +426,12 @@ def watched(graph):
     return graph
 
 
-@JOBS
-def test_a_value_is_released_after_its_last_reader(watched, jobs):
+def test_a_value_is_released_after_its_last_reader(watched):
     last = watched.Watch(turn=0)
     for turn in range(1, 6):
         last = watched.Watch(picture=last, turn=turn)
     watched.output("x", last)
-    result = fresh(watched, jobs=jobs)
+    result = fresh(watched)
     assert Watch.alive == [0, 1, 1, 1, 1, 1]
     assert [ref() is not None for ref in Watch.made] == [False] * 5 + [True]
     assert result["x"] is Watch.made[-1]()
@@ -680,11 +532,6 @@ def test_the_output_folder_reaches_nodes(graph, tmp_path):
     assert fresh(graph, out=tmp_path)["x"] == f"where {tmp_path}"
 
 
-def test_jobs_must_be_positive():
-    with pytest.raises(ValueError, match="at least 1"):
-        Executor(jobs=0)
-
-
 # -- coroutines -------------------------------------------------------------------------------------------------------
 
 
@@ -716,7 +563,6 @@ class Coroutine(Node):
         return end
 
 
-@JOBS
 @pytest.mark.parametrize(
     ("end", "error", "message"),
     [
@@ -726,15 +572,15 @@ class Coroutine(Node):
         ("", PipelineError, "end must not be empty"),
     ],
 )
-def test_a_coroutine_that_fails_times_out_or_is_cancelled(graph, jobs, end, error, message):
+def test_a_coroutine_that_fails_times_out_or_is_cancelled(graph, end, error, message):
     graph.registry.add(Coroutine)
     Coroutine.cleaned.clear()
     graph.output("x", graph.Coroutine(end=end))
     with pytest.raises(error, match=message):
-        fresh(graph, jobs=jobs)
+        fresh(graph)
     assert Coroutine.cleaned == ([end] if end else [])
     graph.set("coroutine.end", "fine")
-    assert fresh(graph, jobs=jobs)["x"] == "fine"
+    assert fresh(graph)["x"] == "fine"
 
 
 def test_coroutines_are_cached_like_other_nodes(graph):
@@ -746,10 +592,9 @@ def test_coroutines_are_cached_like_other_nodes(graph):
     assert Coroutine.cleaned == ["value"]
 
 
-@JOBS
-def test_a_failure_of_one_branch_while_another_is_a_coroutine(graph, jobs):
+def test_a_failure_of_one_branch_while_another_is_a_coroutine(graph):
     graph.registry.add(Coroutine)
     graph.output("x", graph.Coroutine())
     graph.output("y", graph.Boom())
     with pytest.raises(NodeError, match="it went boom"):
-        fresh(graph, jobs=jobs)
+        fresh(graph)

@@ -96,7 +96,7 @@ def test_set_moves_the_link(graph):
     first, second = graph.add("Load", "first"), graph.add("Load", "second")
     graph.add("Score", "score", picture=first)
     graph.set("score.picture", second)
-    assert set(graph.store.edges()) == {("second", "score")}
+    assert set(graph.links().edges()) == {("second", "score")}
 
 
 def test_delete_node_leaves_a_reported_dangling_reference(graph):
@@ -119,7 +119,7 @@ def test_networkx_view_has_paths_and_outputs_on_its_edges(graph):
     split = graph.Split(picture=graph.Load(), id="split")
     graph.Gather(pictures=[split.low, split.high], id="gather")
     edges = sorted(
-        (source, reader, data["input"], data["output"]) for source, reader, data in graph.store.edges(data=True)
+        (source, reader, data["input"], data["output"]) for source, reader, data in graph.links().edges(data=True)
     )
     assert edges == [
         ("load", "split", "picture", None),

@@ -134,8 +134,8 @@ def test_a_new_registry_sees_the_present_text_of_a_file(tmp_path):
 
 
 def test_suggestions_and_unknown_types(registry):
-    assert registry.suggest("Scoer") == "did you mean 'Score'?"
-    assert registry.suggest("load") == "did you mean 'Load'?"
+    assert registry.unknown("Scoer").hint == "did you mean 'Score'?"
+    assert registry.unknown("load").hint == "did you mean 'Load'?"
     with pytest.raises(PipelineError, match="no node type 'Nope'"):
         registry.get("Nope")
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fopru_graph.graph import Graph, Problem, Registry
-from fopru_graph.graph.check import expand
+from fopru_graph.graph import Graph, Problem, Registry, expand
 
 BLOCK = """\
 format: 1
@@ -201,7 +200,7 @@ def test_a_record_with_blocks_is_replayed_without_the_files(tmp_path, registry):
     result = graph.run()
     for path in tmp_path.iterdir():
         path.unlink()
-    again = result.record.graph(registry).run()
+    again = Graph.from_record(result.record, registry).run()
     assert again["total"] == result["total"]
     assert {name: node["key"] for name, node in again.record.nodes.items()} == {
         name: node["key"] for name, node in result.record.nodes.items()

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from fopru_graph.graph import Graph, PipelineError, Problem, Ref, Registry
-from fopru_graph.graph.check import validate
+from fopru_graph.graph import Graph, PipelineError, Problem, Ref, Registry, validate
 from tests.graph import toys
 
 TEN_MISTAKES = """\

@@ -89,7 +89,7 @@ class LoadToy(Node):
         return Handle(name, Family())  # type: ignore[arg-type]
 
 
-@node(category="encode", device="model")
+@node(category="encode")
 class EncodeToy(Node):
     """Two milliseconds of preparing, eight of encoding."""
 
@@ -153,7 +153,7 @@ class Answered:
         }
 
 
-@node(category="generate", device="model")
+@node(category="generate")
 class GenerateToy(Node):
     """Keeps the product of all ratios."""
 

@@ -1,1 +1,1 @@
-"""Everything that can be known to be wrong with a pipeline before it runs."""
+"""Checking a pipeline before it runs: sub-graphs, bindings of inputs, validation."""

@@ -1,43 +1,60 @@
-"""The inputs of one node against its sockets: literals by value, links by type."""
+"""The inputs of nodes against their sockets (literals by value, links by type), and the types of pipeline inputs."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import networkx as nx
 from pydantic import TypeAdapter
 
 from fopru_graph.graph.annotations import compatible, item_type, type_name
-from fopru_graph.graph.check.expand import locate
-from fopru_graph.graph.check.pipeline_inputs import declared_annotation
 from fopru_graph.graph.declare.node import NodeSpec
 from fopru_graph.graph.declare.registry import Registry
-from fopru_graph.graph.errors import Problem, hint_choices
-from fopru_graph.graph.graph import Graph
-from fopru_graph.graph.model import GraphNode
-from fopru_graph.graph.sockets import MISSING, BadLiteral, Socket, literal_adapter, read_literal
+from fopru_graph.graph.errors import Problem, did_you_mean, hint_choices
+from fopru_graph.graph.model import INPUT_TYPES, GraphNode, Model
+from fopru_graph.graph.sockets import MISSING, BadLiteral, Socket, read_literal
 from fopru_graph.graph.values import INPUTS, INVALID, Ref, Value, has_invalid, has_refs, refs_in
 
 
-class InputChecker:
-    """Checks and binds the inputs of one node, adding to ``problems`` what is wrong."""
+@dataclass
+class Checked:
+    """A pipeline after validation.
 
-    def __init__(
-        self, flat: Graph, specs: dict[str, NodeSpec], registry: Registry, entry: GraphNode, problems: list[Problem]
-    ) -> None:
-        self.flat = flat
-        self.specs = specs
-        self.registry = registry
-        self.entry = entry
-        self.problems = problems
+    ``flat`` has no sub-graphs; ``specs`` holds the type of every node whose type is known, ``bound`` its complete
+    inputs as ``run`` wants them, with `Ref` for links.
+    """
+
+    flat: Model
+    registry: Registry
+    problems: list[Problem]
+    specs: dict[str, NodeSpec] = field(default_factory=dict)
+    bound: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def links(self) -> nx.MultiDiGraph[str]:
+        """The links of the flat pipeline."""
+        return self.flat.links()
+
+
+@dataclass
+class InputChecker:
+    """Checks and binds the inputs of one node, and adds what is wrong to the problems of ``checked``."""
+
+    checked: Checked
+    entry: GraphNode
+
+    def __post_init__(self) -> None:
+        self.flat, self.specs, self.registry = self.checked.flat, self.checked.specs, self.checked.registry
 
     def bind(self, spec: NodeSpec) -> dict[str, Any]:
-        """The complete inputs with defaults filled in and references naming their output; bad ones are `INVALID`."""
+        """The complete inputs, with defaults filled in and outputs named in references; wrong ones are `INVALID`."""
         for key in self.entry.inputs:
             if key not in spec.inputs:
                 message = f"{self.entry.name} ({spec.type}) has no input {key!r}"
                 self._add("unknown-input", key, message, hint_choices(key, spec.inputs))
-                self._references(key)
+                self.references(key)
         bound: dict[str, Any] = {}
         for key, socket in spec.inputs.items():
             if key in self.entry.inputs:
@@ -50,34 +67,23 @@ class InputChecker:
                 bound[key] = socket.default_value()
         return bound
 
-    def references_only(self) -> None:
-        """Check that what the inputs refer to exists, for a node whose own type is unknown."""
-        for key in self.entry.inputs:
-            self._references(key)
-
     def resolve(self, ref: Ref, key: str) -> tuple[Ref, Any] | None:
         """The reference with its output named, and that output's type; None, with a problem, when it leads nowhere.
 
-        The type is Any when the node referred to has problems of its own.
+        The type is Any if the type of the node referred to is unknown.
         """
         if ref.node == INPUTS:
             return self._resolve_input(ref, key)
         if ref.node not in self.flat:
-            self._add(
-                "unknown-node",
-                key,
-                f"{ref} refers to a node that does not exist",
-                hint_choices(ref.node, self.flat.nodes),
-            )
+            hint = hint_choices(ref.node, self.flat.nodes)
+            self._add("unknown-node", key, f"{ref} refers to a node that does not exist", hint)
             return None
         spec = self.specs.get(ref.node)
         if spec is None:
             return ref, Any
         if ref.output is None and len(spec.outputs) > 1:
-            message = f"{ref} could be several outputs of {spec.type}"
-            self._add(
-                "ambiguous-output", key, message, "write one of " + ", ".join(f"{ref}.{name}" for name in spec.outputs)
-            )
+            hint = "write one of " + ", ".join(f"{ref}.{name}" for name in spec.outputs)
+            self._add("ambiguous-output", key, f"{ref} could be several outputs of {spec.type}", hint)
             return None
         name = ref.output or next(iter(spec.outputs))
         if name not in spec.outputs:
@@ -89,20 +95,20 @@ class InputChecker:
     def _resolve_input(self, ref: Ref, key: str) -> tuple[Ref, Any] | None:
         declared = self.flat.inputs.get(ref.output or "")
         if declared is None:
-            message = f"{ref} is no input of the pipeline"
             hint = hint_choices(ref.output or "", self.flat.inputs) or "declare it under inputs:"
-            self._add("unknown-pipeline-input", key, message, hint)
+            self._add("unknown-pipeline-input", key, f"{ref} is no input of the pipeline", hint)
             return None
         annotation = declared_annotation(declared.type, self.registry)
         return ref, Any if annotation is None else annotation
 
-    def _references(self, key: str) -> None:
+    def references(self, key: str) -> None:
+        """Check only that the references of an input lead somewhere."""
         for _, ref in refs_in(self.entry.inputs[key]):
             self.resolve(ref, key)
 
     def _value(self, value: Value, socket: Socket) -> Any:
         if has_invalid(value):
-            self._references(socket.name)
+            self.references(socket.name)
             return INVALID
         if not has_refs(value):
             return self._literal(value, socket.annotation, socket.name, adapter=socket.adapter)
@@ -112,7 +118,7 @@ class InputChecker:
         self, value: Value, annotation: Any, key: str, shown: str = "", adapter: TypeAdapter[Any] | None = None
     ) -> Any:
         try:
-            return read_literal(adapter or literal_adapter(annotation), annotation, value)
+            return read_literal(annotation, value, adapter)
         except BadLiteral as error:
             hint = error.hint
             if "from another node" in error.message:
@@ -122,7 +128,7 @@ class InputChecker:
             return INVALID
 
     def _mixed(self, value: Value, annotation: Any, key: str, path: str) -> Any:
-        """A value that is or holds a reference: every element is checked against the type of its place."""
+        """A value that is or holds a reference: every element is checked against the type of elements."""
         if isinstance(value, Ref):
             return self._link(value, annotation, key, path)
         if not has_refs(value):
@@ -157,25 +163,50 @@ class InputChecker:
 
     def _producer_hint(self, annotation: Any) -> str | None:
         """An output in this pipeline that would fit, or else the node types that make such a value."""
-        later = nx.descendants(self.flat.store, self.entry.name) if self.entry.name in self.flat.store else set()
-        for name, spec in self.specs.items():
-            if name == self.entry.name or name in later:
-                continue
-            for output in spec.outputs.values():
+        links, name = self.checked.links, self.entry.name
+        excluded = {name} | (nx.descendants(links, name) if name in links else set())
+        for other, spec in self.specs.items():
+            for output in spec.outputs.values() if other not in excluded else ():
                 if _makes(output.annotation, annotation):
-                    return f"use ${name}" + (f".{output.name}" if len(spec.outputs) > 1 else "")
+                    return f"use ${other}" + (f".{output.name}" if len(spec.outputs) > 1 else "")
         types = self.registry.types().values()
-        makers = [
-            spec.type for spec in types if any(_makes(out.annotation, annotation) for out in spec.outputs.values())
-        ]
+        makers = [spec.type for spec in types if any(_makes(o.annotation, annotation) for o in spec.outputs.values())]
         return f"{type_name(annotation)} comes from {', '.join(makers[:3])}" if makers else None
 
     def _add(self, code: str, key: str, message: str, hint: str | None = None) -> None:
-        self.problems.append(locate(Problem(code, message, node=self.entry.name, input=key, hint=hint), self.entry))
+        self.checked.problems.append(self.entry.problem(code, message, key, hint))
 
 
 def _makes(source: Any, target: Any) -> bool:
-    """Whether an output is a good suggestion: it fits, and not only because it could be anything."""
+    """Whether an output is a good suggestion: it fits, and not only because its type is Any."""
     inner = item_type(target, list)
     fits = compatible(source, target) or (inner is not None and compatible(source, inner))
     return source is not Any and fits
+
+
+# -- the types of pipeline inputs -------------------------------------------------------------------------------------
+
+
+def declared_annotation(name: str, registry: Registry) -> Any | None:
+    """The annotation of a declared type: one of `INPUT_TYPES` or the type of some node's socket; None if unknown."""
+    return INPUT_TYPES[name] if name in INPUT_TYPES else registry.annotation(name)
+
+
+def unknown_type_problem(name: str) -> Problem:
+    """The problem of a declared type that does not exist."""
+    hint = did_you_mean(name, INPUT_TYPES) or "write one of " + ", ".join(INPUT_TYPES)
+    return Problem("bad-value", f"is declared with the unknown type {name!r}", hint=hint)
+
+
+def declared_problem(name: str, value: Any, registry: Registry) -> Problem | None:
+    """Why a literal does not fit its declared type, or None. The value None always fits: the sockets judge it."""
+    annotation = declared_annotation(name, registry)
+    if annotation is None:
+        return unknown_type_problem(name)
+    if value is None:
+        return None
+    try:
+        read_literal(annotation, value)
+    except BadLiteral as error:
+        return Problem(error.code, error.message, hint=error.hint)
+    return None

@@ -1,58 +1,60 @@
-"""Sub-graphs: a node whose type is a YAML file is replaced by that file's nodes, named ``outer/inner``."""
+"""Sub-graphs: the nodes of a YAML file, named ``outer/inner``, replace the node whose type names that file."""
 
 from __future__ import annotations
 
 import posixpath
 from dataclasses import replace
+from typing import TypeVar
 
-from fopru_graph.graph.check.pipeline_inputs import declared_problem
+from fopru_graph.graph.check.binding import declared_problem
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
-from fopru_graph.graph.graph import Graph
-from fopru_graph.graph.model import GraphNode, Origin
+from fopru_graph.graph.model import GraphNode, Model, Origin
 from fopru_graph.graph.sockets import MISSING
 from fopru_graph.graph.values import INPUTS, INVALID, Ref, Value, has_invalid, has_refs, refs_in, replace_refs
-from fopru_graph.graph.yaml.read import load_text, read_bytes
+from fopru_graph.graph.yaml.read import read_bytes, read_text
 
 MAX_NESTING = 8
 MAX_BLOCKS = 1000
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 def is_block(type_name: str) -> bool:
-    """Whether a node's type names a file rather than a node type."""
+    """Whether a node's type names a sub-graph's file rather than a node type."""
     return type_name.endswith((".yaml", ".yml")) or "/" in type_name
 
 
-def expand(graph: Graph, registry: Registry | None = None) -> tuple[Graph, list[Problem]]:
-    """A flat copy of the graph and the problems of its sub-graphs; ``blocks`` of the copy holds the files' texts.
+def expand(model: AnyModel, registry: Registry | None = None) -> tuple[AnyModel, list[Problem]]:
+    """A flat copy of the pipeline and the problems of its sub-graphs (``blocks``), or the pipeline if it has none.
 
-    Nested at most eight deep; a block's problems carry the outer node and its line, and name ``block.yaml:LINE``.
+    The copy's ``blocks`` holds the texts of the files. A problem in a sub-graph carries the outer node and its line,
+    and its message names ``block.yaml:LINE``. Sub-graphs may be nested `MAX_NESTING` levels deep.
     """
-    if not any(is_block(entry.type) for entry in graph.nodes.values()):
-        return graph, []
-    expansion = _Expansion(graph, registry or graph.registry)
-    return expansion.flat, expansion.problems
+    if not any(is_block(entry.type) for entry in model.nodes.values()):
+        return model, []
+    flat = type(model)(model.name, model.description, registry or model.registry)
+    return flat, _Expansion(model, flat).problems
 
 
 class _Expansion:
-    def __init__(self, graph: Graph, registry: Registry) -> None:
-        self.root = graph
-        self.registry = registry
+    def __init__(self, root: Model, flat: Model) -> None:
+        self.root = root
+        self.flat = flat
         self.problems: list[Problem] = []
-        self.flat = Graph(graph.name, graph.description, registry)
-        self.flat.file, self.flat.folder, self.flat.inputs = graph.file, graph.folder, graph.inputs
-        self._outputs: dict[str, dict[str, Value]] = {}  # what each block's outputs stand for
-        for entry in graph.nodes.values():
+        flat.file, flat.folder, flat.inputs = root.file, root.folder, root.inputs
+        self._outputs: dict[str, dict[str, Value]] = {}  # for each block, the value behind each of its outputs
+        for entry in root.nodes.values():
             if is_block(entry.type):
                 self._block(entry, "", ())
             else:
-                self.flat.put(replace(entry, inputs=dict(entry.inputs)))
-        self._resolve_block_outputs()
-        for name, output in graph.outputs.items():
-            self.flat.outputs[name] = replace(output, ref=self._resolve(output.ref))
+                flat.put(replace(entry, inputs=dict(entry.inputs)))
+        for entry in flat.nodes.values():
+            entry.inputs = {key: self._resolve(value, entry, key) for key, value in entry.inputs.items()}
+        for name, output in root.outputs.items():
+            flat.outputs[name] = replace(output, ref=self._resolve(output.ref, GraphNode("outputs", "")))
 
     def _block(self, outer: GraphNode, folder: str, above: tuple[str, ...]) -> None:
-        """Put the nodes of the block that ``outer`` names; ``folder`` is that of the including file."""
+        """Add the nodes of the block that ``outer`` names; ``folder`` is the folder of the including file."""
         self._outputs[outer.name] = {}
         if len(self._outputs) > MAX_BLOCKS:
             if len(self._outputs) == MAX_BLOCKS + 1:
@@ -76,23 +78,25 @@ class _Expansion:
         line = outer.origin.line if outer.origin else outer.line
         for entry in block.nodes.values():
             origin = Origin(root, line, path, entry.line)
-            placed = replace(entry, name=prefix + entry.name, line=line, input_lines={}, origin=origin)
-            for ref in _unknown_inputs(entry, block):
+            expanded = replace(entry, name=prefix + entry.name, line=line, input_lines={}, origin=origin)
+            unknown = (r for _, r in refs_in(entry.inputs) if r.node == INPUTS and r.output not in block.inputs)
+            for ref in dict.fromkeys(unknown):
                 hint = hint_choices(ref.output or "", block.inputs)
-                self._add(placed, "unknown-pipeline-input", f"{ref} is no input of this block", hint)
-            placed.inputs = {key: replace_refs(value, inner) for key, value in entry.inputs.items()}
-            if is_block(placed.type):
-                self._block(placed, posixpath.dirname(path), (*above, path))
+                self._add(expanded, "unknown-pipeline-input", f"{ref} is no input of this block", hint)
+            expanded.inputs = {key: replace_refs(value, inner) for key, value in entry.inputs.items()}
+            if is_block(expanded.type):
+                self._block(expanded, posixpath.dirname(path), (*above, path))
             else:
-                self.flat.put(placed)
+                self.flat.put(expanded)
 
-    def _load(self, outer: GraphNode, path: str, above: tuple[str, ...]) -> Graph | None:
+    def _load(self, outer: GraphNode, path: str, above: tuple[str, ...]) -> Model | None:
         reason, hint = self._refusal(outer, path, above)
         if reason:
             self._add(outer, "bad-subgraph", reason, hint)
             return None
+        block = Model(registry=self.flat.registry)
         try:
-            block = load_text(self._text(path), self.registry, path)
+            read_text(block, self._text(path), path)
         except PipelineError as error:
             self._block_problems(outer, path, error.problems)
             return None
@@ -118,13 +122,13 @@ class _Expansion:
         if path in self.root.blocks:
             text = self.root.blocks[path]
         else:
-            assert self.root.folder is not None  # _refusal has seen to it
+            assert self.root.folder is not None  # otherwise _refusal has refused the block
             text = read_bytes(self.root.folder / path)
         self.flat.blocks[path] = text if isinstance(text, str) else text.decode("utf-8", "replace")
         return text
 
-    def _given(self, outer: GraphNode, block: Graph) -> dict[str, Value]:
-        """The value of each of the block's inputs: what the outer node gives, or the default."""
+    def _given(self, outer: GraphNode, block: Model) -> dict[str, Value]:
+        """The value of each of the block's inputs: the outer node's, or the default."""
         for name in outer.inputs:
             if name not in block.inputs:
                 hint = hint_choices(name, block.inputs)
@@ -136,24 +140,16 @@ class _Expansion:
                 hint = f"it is a {declared.type}"
                 self._add(outer, "missing-input", f"{outer.type} needs a value for {name!r}", hint, name)
                 value = INVALID
-            elif problem := self._misfit(declared.type, value):
+            elif has_refs(value) or has_invalid(value):
+                pass  # the socket that a link leads to judges it
+            elif problem := declared_problem(declared.type, value, self.flat.registry):
                 self._add(outer, problem.code, f"{outer.name}.{name} {problem.message}", problem.hint, name)
                 value = INVALID
             values[name] = value
         return values
 
-    def _misfit(self, kind: str, value: Value) -> Problem | None:
-        """Why a literal does not fit the type that the block declares; links are judged where they end."""
-        return None if has_refs(value) or has_invalid(value) else declared_problem(kind, value, self.registry)
-
-    def _resolve_block_outputs(self) -> None:
-        """Replace references to blocks' outputs by what they stand for, in every node."""
-        for entry in self.flat.nodes.values():
-            entry.inputs = {key: self._resolve(value, entry, key) for key, value in entry.inputs.items()}
-            self.flat.connect(entry.name)
-
-    def _resolve(self, value: Value, entry: GraphNode | None = None, key: str | None = None, steps: int = 0) -> Value:
-        """Follow references through blocks; a block's output may itself be an inner block's or a value given to it."""
+    def _resolve(self, value: Value, entry: GraphNode, key: str | None = None, steps: int = 0) -> Value:
+        """Follow references through blocks: a block's output may be that of an inner block, or a value given to it."""
         while isinstance(value, Ref) and value.node in self._outputs:
             outputs = self._outputs[value.node]
             name = value.output or (next(iter(outputs)) if len(outputs) == 1 else None)
@@ -162,44 +158,27 @@ class _Expansion:
                 self._bad_output(value, outputs, entry, key)
                 return INVALID
             if steps > len(self._outputs):
-                self._add(entry or GraphNode("outputs", ""), "cycle", f"{value} leads back to itself", key=key)
+                self._add(entry, "cycle", f"{value} leads back to itself", key=key)
                 return INVALID
             value = outputs[name]
         if isinstance(value, (list, dict)):
             return replace_refs(value, lambda ref: self._resolve(ref, entry, key, steps))
         return value
 
-    def _bad_output(self, ref: Ref, outputs: dict[str, Value], entry: GraphNode | None, key: str | None) -> None:
+    def _bad_output(self, ref: Ref, outputs: dict[str, Value], entry: GraphNode, key: str | None) -> None:
         if not outputs:
-            return  # the block itself could not be read, which was reported
-        place = entry or GraphNode("outputs", "")
+            return  # the block could not be read, which is reported already
         code = "ambiguous-output" if ref.output is None else "unknown-output"
         what = "has several outputs" if ref.output is None else f"has no output {ref.output!r}"
-        self._add(place, code, f"${ref.node} {what}", hint_choices(ref.output or "", outputs), key)
+        self._add(entry, code, f"${ref.node} {what}", hint_choices(ref.output or "", outputs), key)
 
     def _block_problems(self, outer: GraphNode, path: str, problems: list[Problem]) -> None:
         for problem in problems:
             inner = ".".join(part for part in (problem.node, problem.input) if part)
-            place = f"{path}:{problem.line}" if problem.line else path
-            text = f"{place}: {inner + ': ' if inner else ''}{problem.message}"
+            location = f"{path}:{problem.line}" if problem.line else path
+            text = f"{location}: {inner + ': ' if inner else ''}{problem.message}"
             root, line = (outer.origin.outer, outer.origin.line) if outer.origin else (outer.name, outer.line)
             self.problems.append(replace(problem, node=root, input=None, line=line, message=text))
 
     def _add(self, entry: GraphNode, code: str, message: str, hint: str | None = None, key: str | None = None) -> None:
-        self.problems.append(locate(Problem(code, message, node=entry.name, input=key, hint=hint), entry))
-
-
-def locate(problem: Problem, entry: GraphNode) -> Problem:
-    """The problem with its line; inside a block it gets the outer node, and the message the block's file and line."""
-    origin = entry.origin
-    if origin is None:
-        line = entry.input_lines.get(problem.input or "", entry.line)
-        return replace(problem, line=line)
-    place = f"{origin.file}:{origin.inner_line}" if origin.inner_line else origin.file
-    return replace(problem, node=origin.outer, input=None, line=origin.line, message=f"{place}: {problem.message}")
-
-
-def _unknown_inputs(entry: GraphNode, block: Graph) -> list[Ref]:
-    """The references of a node to inputs that its block does not declare, each once."""
-    refs = [ref for _, ref in refs_in(entry.inputs) if ref.node == INPUTS and ref.output not in block.inputs]
-    return list(dict.fromkeys(refs))
+        self.problems.append(entry.problem(code, message, key, hint))

@@ -1,97 +1,92 @@
-"""Everything that can be known to be wrong with a pipeline before it runs, all of it at once."""
+"""Validation: all problems of a pipeline at once, before anything runs."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
 
-from fopru_graph.graph.check.binding import InputChecker
-from fopru_graph.graph.check.expand import expand, locate
-from fopru_graph.graph.check.pipeline_inputs import declared_annotation, declared_problem, unknown_type_problem
-from fopru_graph.graph.declare.hooks import accepts, settle
-from fopru_graph.graph.declare.node import CACHE_POLICIES, NodeSpec
+from fopru_graph.graph.check.binding import (
+    Checked,
+    InputChecker,
+    declared_annotation,
+    declared_problem,
+    unknown_type_problem,
+)
+from fopru_graph.graph.check.expand import expand
+from fopru_graph.graph.declare.node import CACHE_POLICIES, accepts, settle
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, did_you_mean, sort_problems
-from fopru_graph.graph.graph import Graph
-from fopru_graph.graph.model import GraphNode
+from fopru_graph.graph.model import GraphNode, Model
 from fopru_graph.graph.sockets import MISSING
 from fopru_graph.graph.values import INPUTS, Ref, has_invalid, has_refs, refs_in
+from fopru_graph.graph.yaml.read import read_file
 
 
-@dataclass
-class Checked:
-    """A pipeline after validation: flat, with every node's type, and its inputs complete and as ``run`` wants them."""
-
-    flat: Graph
-    specs: dict[str, NodeSpec] = field(default_factory=dict)
-    bound: dict[str, dict[str, Any]] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-
-
-def validate(graph: Graph, registry: Registry | None = None) -> list[Problem]:
-    """Every problem of a pipeline in the order of lines, warnings included; nothing is raised for a user's mistake."""
-    return check(graph, registry or graph.registry).problems
+def validate(model: Model, registry: Registry | None = None) -> list[Problem]:
+    """Every problem of a pipeline in the order of lines, warnings included; a user's mistake raises nothing."""
+    return check(model, registry or model.registry).problems
 
 
 def validate_file(path: str | Path, registry: Registry | None = None) -> list[Problem]:
-    """The problems of a YAML file, also when it is no YAML at all."""
+    """The problems of a YAML file, even if it is not YAML."""
+    model = Model(registry=registry)
     try:
-        return Graph.load(path, registry).problems()
+        read_file(model, Path(path))
     except PipelineError as error:
         return sort_problems(error.problems)
+    return validate(model)
 
 
-def check(graph: Graph, registry: Registry, *, to_run: bool = False, partial: bool = False) -> Checked:
+def check(model: Model, registry: Registry, *, to_run: bool = False, partial: bool = False) -> Checked:
     """Validate and bind a pipeline.
 
-    ``to_run`` also wants a value for every pipeline input, ``partial`` allows that there are no outputs.
+    ``to_run`` also requires a value for every pipeline input; ``partial`` accepts a pipeline without outputs.
     """
-    flat, problems = expand(graph, registry)
-    checked = Checked(flat, problems=[*graph.document_problems, *problems])
-    validator = _Validator(graph, checked, registry)
-    validator.pipeline_inputs(to_run)
-    validator.nodes()
-    validator.outputs(partial)
-    validator.cycles()
-    validator.check_hooks()
-    validator.unused()
+    flat, problems = expand(model, registry)
+    checked = Checked(flat, registry, [*model.document_problems, *problems])
+    validator = _Validator(model, checked)
+    validator.check_pipeline_inputs(to_run)
+    validator.check_nodes()
+    validator.check_outputs(partial)
+    validator.check_cycles()
+    validator.call_check_methods()
+    validator.warn_of_unused()
     checked.problems = sort_problems(checked.problems)
     return checked
 
 
-def upstream(flat: Graph, roots: Iterable[str]) -> set[str]:
-    """The nodes among ``roots`` and everything that they depend on; references to nodes that do not exist end there."""
-    entries, store = flat.nodes, flat.store
-    stack = list(roots)
-    found: set[str] = set()
+def upstream(links: nx.MultiDiGraph[str], roots: Iterable[str]) -> set[str]:
+    """The nodes ``roots`` and everything that they depend on."""
+    reached: set[str] = set()
+    stack = [root for root in roots if root in links]
     while stack:
         name = stack.pop()
-        if name not in found and name in entries:
-            found.add(name)
-            stack.extend(store.predecessors(name))
-    return found
+        if name not in reached:
+            reached.add(name)
+            stack.extend(links.predecessors(name))
+    return reached
 
 
 class _Validator:
-    def __init__(self, graph: Graph, checked: Checked, registry: Registry) -> None:
-        self.graph = graph
+    def __init__(self, model: Model, checked: Checked) -> None:
+        self.model = model
         self.checked = checked
         self.flat = checked.flat
-        self.entries = checked.flat.nodes
-        self.registry = registry
+        self.specs = checked.specs
+        self.nodes = checked.flat.nodes
+        self.registry = checked.registry
 
-    def add(self, problem: Problem, entry: GraphNode | None = None) -> None:
-        self.checked.problems.append(locate(problem, entry) if entry else problem)
+    def add(self, entry: GraphNode, code: str, message: str, *args: Any, **details: Any) -> None:
+        """Report a problem; see `GraphNode.problem`."""
+        self.checked.problems.append(entry.problem(code, message, *args, **details))
 
-    # -- the pipeline's own inputs and outputs ------------------------------------------------------------------------
+    # -- pipeline inputs and outputs ----------------------------------------------------------------------------------
 
-    def pipeline_inputs(self, to_run: bool) -> None:
-        for name, declared in self.graph.inputs.items():
+    def check_pipeline_inputs(self, to_run: bool) -> None:
+        for name, declared in self.model.inputs.items():
             problem = None
             if declared_annotation(declared.type, self.registry) is None:
                 problem = unknown_type_problem(declared.type)
@@ -105,130 +100,106 @@ class _Validator:
             elif not has_invalid(declared.default):
                 problem = declared_problem(declared.type, declared.default, self.registry)
             if problem:
-                message = f"inputs.{name} {problem.message}"
-                self.add(Problem(problem.code, message, node=INPUTS, input=name, line=declared.line, hint=problem.hint))
+                section = GraphNode(INPUTS, "", line=declared.line)
+                self.add(section, problem.code, f"inputs.{name} {problem.message}", name, problem.hint)
 
-    def outputs(self, partial: bool) -> None:
+    def check_outputs(self, partial: bool) -> None:
         for name, output in self.flat.outputs.items():
+            section = GraphNode("outputs", "", line=output.line)
             if isinstance(output.ref, Ref):
-                entry = GraphNode("outputs", "", line=output.line)
-                self._checker(entry).resolve(output.ref, name)
+                InputChecker(self.checked, section).resolve(output.ref, name)
             elif has_refs(output.ref):
                 message = f"the output {name!r} is a list of references that a sub-graph hands through"
-                hint = "make every element an output of its own"
-                self.add(Problem("bad-reference", message, node="outputs", input=name, line=output.line, hint=hint))
-        runs = any(spec.output for spec in self.checked.specs.values())
-        if not partial and not self.graph.outputs and not runs:
+                self.add(section, "bad-reference", message, name, "make every element an output of its own")
+        if not partial and not self._has_results():
             hint = "add outputs: {name: $node}"
-            self.add(Problem("no-outputs", "the pipeline has no outputs, so nothing would run", hint=hint))
+            message = "the pipeline has no outputs, so nothing would run"
+            self.checked.problems.append(Problem("no-outputs", message, hint=hint))
+
+    def _has_results(self) -> bool:
+        return bool(self.model.outputs) or any(spec.output for spec in self.specs.values())
 
     # -- nodes and their inputs ---------------------------------------------------------------------------------------
 
-    def nodes(self) -> None:
+    def check_nodes(self) -> None:
         reported: set[str] = set()
-        for name, entry in self.entries.items():
+        for name, entry in self.nodes.items():
             spec = self.registry.find(entry.type) if entry.type else None
             if spec is not None:
-                self.checked.specs[name] = spec
+                self.specs[name] = spec
             elif entry.type:
                 self._unknown_type(entry, reported)
             if entry.cache is not None and entry.cache not in CACHE_POLICIES:
-                hint = did_you_mean(entry.cache, CACHE_POLICIES)
                 message = f"cache must be one of {', '.join(CACHE_POLICIES)}, but is {entry.cache!r}"
-                self.add(Problem("not-a-choice", message, node=name, hint=hint), entry)
-        for name, entry in self.entries.items():
-            checker = self._checker(entry)
-            if name in self.checked.specs:
-                self.checked.bound[name] = checker.bind(self.checked.specs[name])
+                self.add(entry, "not-a-choice", message, hint=did_you_mean(entry.cache, CACHE_POLICIES))
+        for name, entry in self.nodes.items():
+            checker = InputChecker(self.checked, entry)
+            if name in self.specs:
+                self.checked.bound[name] = checker.bind(self.specs[name])
             else:
-                checker.references_only()
-
-    def _checker(self, entry: GraphNode) -> InputChecker:
-        return InputChecker(self.flat, self.checked.specs, self.registry, entry, self.checked.problems)
+                for key in entry.inputs:
+                    checker.references(key)
 
     def _unknown_type(self, entry: GraphNode, reported: set[str]) -> None:
-        """The full text of a pack's error is given once, at the first node that needs it."""
+        """Report the type; only the first node of a type gets the full text of an error in the type's file."""
         problem = self.registry.unknown(entry.type)
         message = problem.message.partition("\n")[0] if entry.type in reported else problem.message
         reported.add(entry.type)
-        self.add(Problem(problem.code, message, node=entry.name, hint=problem.hint), entry)
+        self.add(entry, problem.code, message, hint=problem.hint)
 
-    def check_hooks(self) -> None:
-        """Ask the own ``check`` of every node whose inputs are sound in themselves."""
-        for name, spec in self.checked.specs.items():
+    def call_check_methods(self) -> None:
+        """Call the ``check`` method of every node whose inputs have no problem so far."""
+        for name, spec in self.specs.items():
             hook = getattr(spec.cls(), "check", None)
             bound = self.checked.bound[name]
             if hook is None or has_invalid(bound):
                 continue
             literals = {key: value for key, value in bound.items() if not has_refs(value)}
             for message in _messages(hook, accepts(hook, literals)):
-                self.add(Problem("check", message, node=name), self.entries[name])
+                self.add(self.nodes[name], "check", message)
 
     # -- the graph as a whole -----------------------------------------------------------------------------------------
 
-    def cycles(self) -> None:
-        store = self.flat.store
-        order = {name: index for index, name in enumerate(self.entries)}
-        for component in nx.strongly_connected_components(store):
+    def check_cycles(self) -> None:
+        links = self.checked.links
+        order = {name: index for index, name in enumerate(self.nodes)}
+        for component in nx.strongly_connected_components(links):
             first = min(component, key=lambda name: order.get(name, len(order)))
-            if len(component) == 1 and not store.has_edge(first, first):
-                continue
-            path = " -> ".join(_shortest_cycle(store, first, component))
-            message = f"the nodes wait for each other: {path}"
-            self.add(Problem("cycle", message, node=first, hint="remove one of these links"), self.entries[first])
+            if len(component) > 1 or links.has_edge(first, first):
+                message = f"the nodes wait for each other: {' -> '.join(_shortest_cycle(links, first))}"
+                self.add(self.nodes[first], "cycle", message, hint="remove one of these links")
 
-    def unused(self) -> None:
-        if not self.graph.outputs and not any(spec.output for spec in self.checked.specs.values()):
+    def warn_of_unused(self) -> None:
+        """Warn of nodes and pipeline inputs that no result needs. A node of unknown type may run for its effect."""
+        if not self._has_results():
             return
-        used = self._needed()
-        blocks = {name.split("/")[0] for name in used}
-        for name, entry in self.entries.items():
-            if name not in used and (entry.origin is None or entry.origin.outer not in blocks):
-                message = "no output of the pipeline needs this node"
-                self.add(Problem("unused-node", message, "warning", node=name), entry)
-        read = self._inputs_read()
-        for name, declared in self.graph.inputs.items():
-            if name not in read:
-                message = f"no node uses the pipeline input {name!r}"
-                self.add(Problem("unused-input", message, "warning", INPUTS, name, declared.line))
-
-    def _needed(self) -> set[str]:
         roots = [ref.node for output in self.flat.outputs.values() for _, ref in refs_in(output.ref)]
-        roots += [name for name in self.entries if self._runs_anyway(name)]
-        return upstream(self.flat, roots)
-
-    def _runs_anyway(self, name: str) -> bool:
-        """Output nodes run; a node of unknown type may be one."""
-        return name not in self.checked.specs or self.checked.specs[name].output
-
-    def _inputs_read(self) -> set[str | None]:
-        values = [value for entry in self.graph.nodes.values() for value in entry.inputs.values()]
-        values += [output.ref for output in self.graph.outputs.values()]
-        return {ref.output for value in values for _, ref in refs_in(value) if ref.node == INPUTS}
+        roots += [name for name in self.nodes if name not in self.specs or self.specs[name].output]
+        used = upstream(self.checked.links, roots)
+        blocks = {name.split("/")[0] for name in used}
+        for name, entry in self.nodes.items():
+            if name not in used and (entry.origin is None or entry.origin.outer not in blocks):
+                self.add(entry, "unused-node", "no output of the pipeline needs this node", severity="warning")
+        values = [value for entry in self.model.nodes.values() for value in entry.inputs.values()]
+        values += [output.ref for output in self.model.outputs.values()]
+        read = {ref.output for value in values for _, ref in refs_in(value) if ref.node == INPUTS}
+        for name, declared in self.model.inputs.items():
+            if name not in read:
+                section = GraphNode(INPUTS, "", line=declared.line)
+                self.add(section, "unused-input", f"no node uses the pipeline input {name!r}", name, severity="warning")
 
 
 def _messages(hook: Any, given: Mapping[str, Any] | None) -> Iterable[str]:
     if given is None:
-        return []  # an input that it needs is linked, so there is nothing to check yet
+        return []  # an input that it needs is linked, so its value is not known yet
     try:
         return [str(message) for message in settle(hook(**given)) or ()]
     except Exception as error:
         return [f"check failed: {type(error).__name__}: {error}"]
 
 
-def _shortest_cycle(store: Any, start: str, component: set[str]) -> list[str]:
+def _shortest_cycle(links: nx.MultiDiGraph[str], start: str) -> list[str]:
     """The nodes of a shortest cycle through ``start``, in the direction of the data, with ``start`` at both ends."""
-    came_from: dict[str, str] = {}
-    queue = deque([start])
-    while queue:
-        name = queue.popleft()
-        for reader in sorted(set(store.successors(name)) & component):
-            if reader == start:
-                path = [name]
-                while path[-1] != start:
-                    path.append(came_from[path[-1]])
-                return [*reversed(path), start]
-            if reader not in came_from:
-                came_from[reader] = name
-                queue.append(reader)
-    return [start, start]
+    distances = nx.shortest_path_length(links, target=start)
+    nearest = min(sorted(set(links.successors(start)) & set(distances)), key=distances.__getitem__)
+    return [start, *nx.shortest_path(links, nearest, start)]

@@ -1,1 +1,1 @@
-"""Declaring node types, and the registry of those that exist."""
+"""Declaring node types, and the registry of node types."""

@@ -1,12 +1,15 @@
-"""Declaring node types: a class with a typed ``run`` is all there is to write."""
+"""Declaring node types: a class with a typed ``run``, from whose signature everything else is derived."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import inspect
+import operator
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
 from types import MappingProxyType
@@ -15,14 +18,12 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, datacl
 from pydantic.fields import FieldInfo
 
 from fopru_graph.graph.context import Context
-from fopru_graph.graph.declare.hooks import settle
-from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
+from fopru_graph.graph.errors import Cancelled, PipelineError, Problem, hint_choices
 from fopru_graph.graph.sockets import MISSING, BadLiteral, Socket
 from fopru_graph.graph.values import plain
 
 CachePolicy = Literal["memory", "disk", "never"]
-Device = Literal["cpu", "model"]
-CACHE_POLICIES = ("memory", "disk", "never")
+CACHE_POLICIES = get_args(CachePolicy)
 _RESERVED = {"self", "id"}
 NodeClass = TypeVar("NodeClass", bound="type[Node]")
 
@@ -33,7 +34,7 @@ class Lazy:
 
 @dataclass_transform(frozen_default=True)
 class Outputs:
-    """Base of a node's several outputs: every field of a subclass is one; subclasses become frozen dataclasses."""
+    """Base class for several outputs: every field of a subclass is one output. Subclasses become frozen dataclasses."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -41,22 +42,25 @@ class Outputs:
 
 
 class Node:
-    """Base of all node types; see `node`.
+    """Base class of all node types; see `node`.
 
-    Optional methods: ``fingerprint`` (JSON-able extra state for the cache key), ``needs`` (names of the lazy inputs
-    that are wanted now), ``check`` (messages about wrong literals) and, for nodes that run for their effect, ``done``
-    (whether the effect of an earlier run with the same inputs is still there; without it they run every time). Each is
-    called with the inputs that it names: literals for ``fingerprint`` and ``check``, what is ready for ``needs``,
-    literals, the earlier outputs and ``ctx`` for ``done``.
+    Optional methods, each called with the inputs that it names as parameters:
+
+    * ``fingerprint(literals)`` returns JSON-able outside state for the cache key, e.g. the content of a file.
+    * ``check(literals)`` returns messages about wrong literals.
+    * ``needs(inputs that are ready)`` returns the names of the lazy inputs that are wanted now.
+    * ``done(literals, earlier outputs, ctx)`` of a node that runs for its effect says whether the effect of an earlier
+      run with the same inputs is still there. Without it such a node runs every time.
     """
 
     spec: ClassVar[NodeSpec]
     run: Callable[..., Any]
 
     def __call__(self, **inputs: Any) -> Any:
-        """Run the node at once on these inputs; literals are validated as in a pipeline, defaults are filled in.
+        """Run the node now, e.g. ``RankPrune()(significance=scores, ratio=0.5)``.
 
-        Raises `PipelineError` for unknown, missing and bad inputs.
+        Literals are validated as in a pipeline and defaults are filled in. Raises `PipelineError` for unknown, missing
+        and bad inputs.
         """
         spec = type(self).spec
         problems = spec.unknown_inputs(inputs)
@@ -72,7 +76,7 @@ class Node:
         return self.call(bound, Context(spec.type))
 
     def call(self, inputs: Mapping[str, Any], context: Context) -> Any:
-        """Call ``run`` with complete inputs and the context where it asks for one; a coroutine is run to its end."""
+        """Call ``run`` with complete inputs, and the context if it asks for it; a coroutine is run to its end."""
         injected = {name: context for name in type(self).spec.context_names}
         return settle(self.run(**inputs, **injected))
 
@@ -85,7 +89,7 @@ def _bind(socket: Socket, value: Any) -> Any:
     try:
         literal = plain(value)
     except ValueError:
-        return value  # an object such as a tensor: there is no literal to validate
+        return value  # an object such as a tensor, which is no literal
     return socket.read(literal)
 
 
@@ -104,11 +108,13 @@ class NodeSpec:
     version: str
     cache: CachePolicy
     output: bool
-    device: Device
     inputs: Mapping[str, Socket]
     outputs: Mapping[str, Socket]
     context_names: tuple[str, ...] = ()
     result: _AnyOutputs | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return operator.attrgetter("spec"), (self.cls,)  # copies and pickles are the spec of the class
 
     @property
     def summary(self) -> str:
@@ -117,12 +123,12 @@ class NodeSpec:
 
     @property
     def source(self) -> str:
-        """Where the class is defined: its module's file, or the module's name."""
+        """The file that defines the class, or the name of its module."""
         return str(getattr(inspect.getmodule(self.cls), "__file__", None) or self.cls.__module__)
 
     @cached_property
     def source_hash(self) -> str:
-        """SHA-256 of the class's source text, or of its byte code where there is no source (an interactive session)."""
+        """SHA-256 of the class's source text, or of its byte code if there is no source (an interactive session)."""
         try:
             text = inspect.getsource(self.cls).encode()
         except (OSError, TypeError):
@@ -130,10 +136,10 @@ class NodeSpec:
         return hashlib.sha256(text).hexdigest()
 
     def lazy_inputs(self) -> list[str]:
-        """Names of the inputs that are evaluated on demand."""
+        """The names of the inputs that are evaluated on demand."""
         return [name for name, socket in self.inputs.items() if socket.lazy]
 
-    def unknown_inputs(self, names: Mapping[str, Any]) -> list[Problem]:
+    def unknown_inputs(self, names: Iterable[str]) -> list[Problem]:
         """A problem for every name that is no input of this type."""
         return [
             Problem(
@@ -145,7 +151,7 @@ class NodeSpec:
         ]  # fmt: skip
 
     def pack(self, value: Any) -> dict[str, Any]:
-        """What ``run`` returned, as a mapping of output names to values; raises TypeError when it is something else."""
+        """What ``run`` returned, by output name; raises TypeError if it is not what ``run`` declares."""
         if self.result is None:
             return {"output": value}
         if not isinstance(value, self.result):
@@ -158,34 +164,31 @@ def _bytecode(member: Any) -> bytes:
     return code.co_code + repr(code.co_names).encode() + repr(code.co_consts).encode() if code else b""
 
 
+# -- the decorator ----------------------------------------------------------------------------------------------------
+
+
 def node(
-    *,
-    category: str,
-    version: str = "1",
-    cache: CachePolicy = "memory",
-    output: bool = False,
-    device: Device = "cpu",
+    *, category: str, version: str = "1", cache: CachePolicy = "memory", output: bool = False
 ) -> Callable[[NodeClass], NodeClass]:
     """Make a `Node` subclass a node type named like the class; its ``spec`` is derived from ``run``.
 
-    ``output=True`` marks a node that runs for its effect, ``cache`` says where its outputs may be kept and ``device``
-    whether it uses the model's device. Raises TypeError for a class whose ``run`` does not declare everything.
+    ``cache`` says where the outputs may be kept; ``output=True`` marks a node that runs for its effect, e.g. to write
+    a file. Raises TypeError for a class whose ``run`` does not declare everything.
     """
 
     def declare(cls: NodeClass) -> NodeClass:
         name = cls.__name__
         if not issubclass(cls, Node):
             raise TypeError(f"{name} must inherit from Node")
-        if cache not in CACHE_POLICIES or device not in ("cpu", "model"):
-            raise TypeError(f"{name}: cache must be one of {CACHE_POLICIES}, device 'cpu' or 'model'")
+        if cache not in CACHE_POLICIES:
+            raise TypeError(f"{name}: cache must be one of {CACHE_POLICIES}")
         inputs, returned, context_names = _signature(cls)
         several = isinstance(returned, type) and issubclass(returned, Outputs)
         outputs = _fields(name, returned) if several else {"output": Socket("output", returned)}
         doc = inspect.cleandoc(vars(cls).get("__doc__") or "")
         cls.spec = NodeSpec(
-            name, cls, category, doc, version, cache, output, device,
-            MappingProxyType(inputs), MappingProxyType(outputs), context_names,
-            returned if several else None,
+            name, cls, category, doc, version, cache, output, MappingProxyType(inputs), MappingProxyType(outputs),
+            context_names, returned if several else None,
         )  # fmt: skip
         return cls
 
@@ -193,7 +196,7 @@ def node(
 
 
 def _signature(cls: type[Node]) -> tuple[dict[str, Socket], Any, tuple[str, ...]]:
-    """The inputs, the return annotation and the names of injected contexts."""
+    """The inputs, the return annotation and the names of the parameters for the context."""
     run = getattr(cls, "run", None)
     if run is None:
         raise TypeError(f"{cls.__name__} has no run method")
@@ -247,3 +250,39 @@ def _fields(owner: str, outputs: type[Any]) -> dict[str, Socket]:
 def snake_case(name: str) -> str:
     """``LLMGenerate`` as ``llm_generate``: the default name of a node."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+# -- calling a node's methods -----------------------------------------------------------------------------------------
+
+
+def settle(value: Any) -> Any:
+    """The value itself, or the result of an awaitable."""
+    if not inspect.isawaitable(value):
+        return value
+
+    async def wait() -> Any:
+        try:
+            return await value
+        except asyncio.CancelledError as error:  # a BaseException, which no handler of the run would catch
+            raise Cancelled from error
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(wait())
+    # A notebook already runs an event loop in this thread, and a second one cannot be started there.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(asyncio.run, wait()).result()
+
+
+def accepts(hook: Callable[..., Any], inputs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The inputs that the hook has parameters for (all of them with ``**``); None if a required one is missing."""
+    chosen: dict[str, Any] = {}
+    for name, parameter in inspect.signature(hook).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            return {**inputs}
+        if name in inputs:
+            chosen[name] = inputs[name]
+        elif parameter.default is parameter.empty:
+            return None
+    return chosen

@@ -1,12 +1,16 @@
-"""Which node types exist: the built-in ones, installed ones, and those of folders named by the user."""
+"""The set of node types: the built-in ones, installed ones, and those of folders named by the user."""
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
 import pkgutil
+import re
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +19,6 @@ from types import ModuleType
 from typing import Any
 
 from fopru_graph.graph.declare.node import Node, NodeSpec
-from fopru_graph.graph.declare.packs import classes_in_source, import_file, pack_files
 from fopru_graph.graph.errors import PipelineError, Problem, did_you_mean, hint_choices
 
 BUILT_IN = "fopru_graph.nodes"
@@ -24,7 +27,7 @@ ENTRY_POINTS = "fopru_graph.nodes"
 
 @dataclass(frozen=True)
 class PackFailure:
-    """A source of node types that could not be loaded: where, the error's text, and the types it would define."""
+    """A file or entry point that could not be loaded: its name, the error's text, and the types it would define."""
 
     source: str
     error: str
@@ -37,7 +40,7 @@ class PackFailure:
 
 
 class Registry:
-    """A set of node types by name. Registries are independent: none is global."""
+    """A set of node types by name. Registries are independent of each other; there is no global one."""
 
     def __init__(self) -> None:
         self._specs: dict[str, NodeSpec] = {}
@@ -48,13 +51,13 @@ class Registry:
 
     @classmethod
     def default(cls) -> Registry:
-        """A registry of the built-in nodes and of installed packages' nodes, imported when first looked up."""
+        """A registry of the built-in nodes and those of installed packages, imported at the first look-up."""
         registry = cls()
         registry._pending = [registry._load_built_in, registry._load_entry_points]
         return registry
 
     def add(self, *classes: type[Node]) -> None:
-        """Add node classes; raises `PipelineError` for a type name that another class already has."""
+        """Add node classes; raises `PipelineError` for a type name that another class has already."""
         self._load_pending()
         for cls in classes:
             if clash := self._register(cls):
@@ -68,9 +71,9 @@ class Registry:
     def load_folder(self, path: str | Path) -> list[PackFailure]:
         """Import every Python file and package in a folder, or a single file, and add the nodes defined there.
 
-        Nothing is raised for a file that fails: the failures are returned, kept in `failures`, and reported as
-        ``pack-failed`` by the validation of a pipeline that uses a type of that file. Raises `PipelineError` when the
-        path does not exist.
+        A file that fails raises nothing: the failures are returned and kept in `failures`, and the validation of a
+        pipeline that uses a type of that file reports ``pack-failed``. Raises `PipelineError` when the path does not
+        exist.
         """
         self._load_pending()
         path = Path(path)
@@ -89,16 +92,18 @@ class Registry:
         return spec
 
     def find(self, type_name: str) -> NodeSpec | None:
-        """The node type of this name, or None when there is none that can be used."""
+        """The node type of this name, or None if there is none or it cannot be used."""
         self._load_pending()
         return None if type_name in self._failed else self._specs.get(type_name)
 
     def unknown(self, type_name: str) -> Problem:
-        """The problem that says why a type cannot be used."""
+        """The problem that says why there is no usable type of this name."""
         if failure := self._failed.get(type_name):
             message = f"{type_name} cannot be used, {failure.source} failed to load:\n{failure.error.rstrip()}"
             return Problem("pack-failed", message)
-        hint = self.suggest(type_name) or (None if self.types() else "no node types are loaded")
+        known = [*self.types(), *self._failed]
+        hint = did_you_mean(type_name, known) or (hint_choices(type_name, known) if len(known) <= 12 else None)
+        hint = hint or (None if self.types() else "no node types are loaded")
         return Problem("unknown-type", f"there is no node type {type_name!r}", hint=hint)
 
     def types(self) -> dict[str, NodeSpec]:
@@ -108,17 +113,12 @@ class Registry:
 
     @property
     def failures(self) -> list[PackFailure]:
-        """What could not be loaded."""
+        """The files and entry points that could not be loaded."""
         self._load_pending()
         return list(self._failures)
 
-    def suggest(self, type_name: str) -> str | None:
-        """A hint with the closest type name."""
-        known = [*self.types(), *self._failed]
-        return did_you_mean(type_name, known) or (hint_choices(type_name, known) if len(known) <= 12 else None)
-
     def annotation(self, name: str) -> Any | None:
-        """The annotation of this name on any socket, e.g. for a block's input of type ``Significance``."""
+        """The annotation that is written like ``name`` on any socket, e.g. ``Significance`` of a sub-graph's input."""
         for spec in self.types().values():
             for socket in (*spec.outputs.values(), *spec.inputs.values()):
                 if socket.type_name == name:
@@ -181,13 +181,13 @@ class Registry:
             self._add_or_fail(cls)
 
     def _add_or_fail(self, cls: type[Node]) -> None:
-        if clash := self._register(cls):  # nobody can know which of the two a pipeline means, so neither can be used
+        if clash := self._register(cls):  # a pipeline could mean either class, so neither can be used
             failure = PackFailure(cls.spec.source, clash, (cls.spec.type,))
             self._failures.append(failure)
             self._failed[cls.spec.type] = failure
 
     def _register(self, cls: type[Node]) -> str | None:
-        """Add one class, or say which other class has its type name."""
+        """Add a class; if another class has its type name, return a sentence that says so."""
         known = self._specs.setdefault(cls.spec.type, cls.spec)
         if known.cls is cls:
             return None
@@ -203,6 +203,54 @@ class Registry:
 
 def _node_classes(module: ModuleType) -> Iterator[type[Node]]:
     for _, cls in inspect.getmembers(module, inspect.isclass):
-        own = cls.__module__ == module.__name__ or cls.__module__.startswith(module.__name__ + ".")
-        if own and issubclass(cls, Node) and "spec" in vars(cls):
+        defined_here = cls.__module__ == module.__name__ or cls.__module__.startswith(module.__name__ + ".")
+        if defined_here and issubclass(cls, Node) and "spec" in vars(cls):
             yield cls
+
+
+# -- importing the Python files of a folder of nodes ------------------------------------------------------------------
+
+
+def pack_files(path: Path) -> list[Path]:
+    """The Python files and packages in a folder; for a file or a package only the path itself."""
+    if path.is_file() or (path / "__init__.py").is_file():
+        return [path]
+    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith(("_", ".")))
+    return [entry for entry in entries if entry.suffix == ".py" or (entry / "__init__.py").is_file()]
+
+
+def import_file(file: Path) -> ModuleType:
+    """Import a file (or a package's ``__init__.py``) under a module name that depends only on its path.
+
+    A file that was imported before is executed again, so that a new registry sees its current text. Exceptions of the
+    file are not caught.
+    """
+    package = file.name == "__init__.py"
+    stem = re.sub(r"\W", "_", file.parent.name if package else file.stem)
+    name = f"fopru_pack_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}_{stem}"
+    locations = [str(file.parent)] if package else None
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=locations)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is no Python file")
+    for stale in [key for key in sys.modules if key == name or key.startswith(name + ".")]:
+        del sys.modules[stale]
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where annotations given as strings are looked up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def classes_in_source(file: Path) -> tuple[str, ...]:
+    """The names of the classes at the top level of a file, even if the file does not compile."""
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ()
+    try:
+        return tuple(item.name for item in ast.parse(text).body if isinstance(item, ast.ClassDef))
+    except (SyntaxError, ValueError):
+        return tuple(re.findall(r"^class\s+(\w+)", text, flags=re.MULTILINE))

@@ -1,1 +1,1 @@
-"""Running a plan: the executor, one run, its schedule and its record."""
+"""Running a plan: executor, runner, schedule, and the record of a run."""

@@ -1,10 +1,10 @@
-"""Running pipelines: one node after the other, or several at a time in threads."""
+"""Running pipelines, one node after the other."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +13,30 @@ from fopru_graph.graph.context import CancelToken
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import Cancelled, NodeError
 from fopru_graph.graph.events import Event, RunFinished, RunStarted
-from fopru_graph.graph.graph import Graph
+from fopru_graph.graph.model import Model
 from fopru_graph.graph.plan import Plan, plan
-from fopru_graph.graph.run.record import RunRecord, RunResult, timestamp
+from fopru_graph.graph.run.record import RunRecord, RunResult, installed_versions, timestamp, to_json
 from fopru_graph.graph.run.runner import Runner
+from fopru_graph.graph.sockets import MISSING
+from fopru_graph.graph.yaml.write import dump
 
 
+@dataclass(eq=False)
 class Executor:
-    """Runs pipelines with one set of node types and caches; can be used again however a run ended.
+    """Runs pipelines with one set of node types and caches; it can be used again however a run ended.
 
-    ``jobs`` nodes may run at a time; those with ``device="model"`` never overlap, whichever run they belong to.
+    Without ``registry`` that of each pipeline is used. ``versions`` are written to run records in place of the versions
+    of installed packages.
     """
 
-    def __init__(
-        self,
-        registry: Registry | None = None,
-        cache: MemoryCache | None = None,
-        disk: DiskCache | None = None,
-        jobs: int = 1,
-        versions: Mapping[str, str] | None = None,
-    ) -> None:
-        if jobs < 1:
-            raise ValueError(f"jobs must be at least 1, but is {jobs}")
-        self.registry = registry
-        self.cache = cache
-        self.disk = disk
-        self.jobs = jobs
-        self.versions = versions
-        self._model_lock = threading.RLock()
+    registry: Registry | None = None
+    cache: MemoryCache | None = None
+    disk: DiskCache | None = None
+    versions: Mapping[str, str] | None = None
 
     def run(
         self,
-        graph: Graph,
+        graph: Model,
         targets: Iterable[str] | None = None,
         *,
         to: str | None = None,
@@ -55,19 +47,31 @@ class Executor:
     ) -> RunResult:
         """Run the declared outputs and output nodes, only some ``targets``, or only up to the node ``to``.
 
-        ``sets`` are values as for `Graph.set`; ``graph`` itself is not changed. ``out`` is the folder in which nodes
-        may write. Raises `PipelineError` before anything runs when the pipeline has errors, `NodeError` when a node
-        fails and `Cancelled` when the token asks for it; an exception of ``on_event`` ends the run and is raised.
+        ``sets`` are values for `Graph.set`, e.g. ``{"prune.ratio": 0.25}``; ``graph`` is not changed. Nodes write files
+        to the folder ``out``. Raises `PipelineError` before anything runs if the pipeline has errors, `NodeError` if a
+        node fails and `Cancelled` if ``cancel`` is set; an exception of ``on_event`` ends the run and is raised.
         """
         chosen = self.plan(graph, targets, to=to, sets=sets)
-        runner = Runner(chosen, self.cache, self.disk, self.jobs, self._model_lock, on_event, cancel, out)
+        runner = Runner(chosen, self.cache, self.disk, on_event, cancel or CancelToken(), out)
         started, begin = timestamp(), time.perf_counter()
 
         def finish(error: Exception | None, outputs: Mapping[str, Any]) -> RunRecord:
             total = (time.perf_counter() - begin) * 1000
             if runner.listener_error is None:
                 runner.emit(RunFinished(runner.status, total))
-            return RunRecord.of(chosen, runner.facts, runner.status, error, started, total, self.versions, outputs)
+            inputs = chosen.graph.inputs.items()
+            return RunRecord(
+                status=runner.status,
+                pipeline=dump(chosen.graph),
+                inputs={name: entry.default for name, entry in inputs if entry.default is not MISSING},
+                outputs={name: to_json(value) for name, value in outputs.items()},
+                nodes={name: fact.to_json(chosen.steps[name]) for name, fact in runner.facts.items()},
+                versions=dict(installed_versions() if self.versions is None else self.versions),
+                started=started,
+                total_ms=round(total, 3),
+                error=str(error) if error else None,
+                blocks=dict(chosen.flat.blocks),
+            )
 
         runner.emit(RunStarted(tuple(chosen.steps)))
         try:
@@ -82,13 +86,13 @@ class Executor:
 
     def plan(
         self,
-        graph: Graph,
+        graph: Model,
         targets: Iterable[str] | None = None,
         *,
         to: str | None = None,
         sets: Mapping[str, Any] | None = None,
     ) -> Plan:
-        """What `run` would do; raises `PipelineError` as it does."""
+        """The plan that `run` would follow; raises `PipelineError` like it."""
         if sets:
             graph = graph.copy()
             for target, value in sets.items():
@@ -97,20 +101,20 @@ class Executor:
 
     def explain(
         self,
-        graph: Graph,
+        graph: Model,
         targets: Iterable[str] | None = None,
         *,
         to: str | None = None,
         sets: Mapping[str, Any] | None = None,
     ) -> dict[str, dict[str, Any]]:
-        """For every node whether it would run, be reused or skipped, why, and what its key is made of."""
+        """For every node whether it would run, be reused or be skipped, why, and what its key is made of."""
         return self.plan(graph, targets, to=to, sets=sets).explain(self.cache, self.disk)
 
 
 def _outputs(chosen: Plan, runner: Runner) -> dict[str, Any]:
     """The wanted outputs in the order of their declaration."""
     values = runner.values
-    found = dict(chosen.literals)
-    found |= {name: values[ref.node][ref.output or "output"] for name, ref in chosen.wanted.items()}
-    names = dict.fromkeys([*(name for name in chosen.graph.outputs if name in found), *found])
-    return {name: found[name] for name in names}
+    outputs = dict(chosen.literals)
+    outputs |= {name: values[ref.node][ref.output or "output"] for name, ref in chosen.wanted.items()}
+    names = dict.fromkeys([*(name for name in chosen.graph.outputs if name in outputs), *outputs])
+    return {name: outputs[name] for name in names}

@@ -1,4 +1,4 @@
-"""The result of a run, and its record: everything needed to understand the run and to repeat it."""
+"""The result of a run, and its record: everything that is needed to understand the run and to repeat it."""
 
 from __future__ import annotations
 
@@ -11,28 +11,53 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fopru_graph.graph.declare.registry import Registry
-from fopru_graph.graph.describe import describe
+from fopru_graph.graph.cache import Values
 from fopru_graph.graph.files import write_atomically
-from fopru_graph.graph.graph import Graph
-from fopru_graph.graph.sockets import MISSING
-
-if TYPE_CHECKING:
-    from fopru_graph.graph.plan import Plan
-    from fopru_graph.graph.run.runner import Fact
+from fopru_graph.graph.plan import Plan, Step
+from fopru_graph.graph.values import describe
 
 FORMAT = 1
 _PACKAGES = ("fopru-graph", "torch", "transformers", "pydantic", "networkx", "PyYAML")
 
 
 @dataclass(frozen=True)
-class RunRecord:
-    """A run as JSON. ``pipeline`` is the YAML text with the set values applied, ``blocks`` its sub-graph files' texts.
+class Fact:
+    """What is recorded of a finished node: its values may be released before the run ends."""
 
-    ``nodes`` holds type, version, key, ms, cached, described outputs and report of every node that finished. Nothing of
-    the environment is in it but the versions of Python and of a few packages.
+    ms: float
+    cached: bool
+    outputs: Mapping[str, str]
+    report: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, values: Values, ms: float, *, cached: bool) -> Fact:
+        """Describe the outputs and collect the figures of those that have a ``report()`` method."""
+        reports = [value.report() for value in values.values() if callable(getattr(value, "report", None))]
+        figures = {key: figure for report in reports for key, figure in report.items()} if reports else None
+        return cls(ms, cached, {name: describe(value) for name, value in values.items()}, figures)
+
+    def to_json(self, step: Step) -> dict[str, Any]:
+        """The entry of a run record for this node."""
+        return {
+            "type": step.spec.type,
+            "version": step.spec.version,
+            "key": step.key,
+            "ms": round(self.ms, 3),
+            "cached": self.cached,
+            "outputs": dict(self.outputs),
+            "report": to_json(self.report),
+        }
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as JSON.
+
+    ``pipeline`` is the YAML text with the set values applied, ``blocks`` the texts of its sub-graph files. ``nodes``
+    holds type, version, key, ms, cached, described outputs and report of every finished node. Of the environment, only
+    the versions of Python and a few packages are recorded.
     """
 
     status: str
@@ -47,45 +72,6 @@ class RunRecord:
     blocks: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
-    @classmethod
-    def of(
-        cls,
-        plan: Plan,
-        facts: Mapping[str, Fact],
-        status: str,
-        error: Exception | None,
-        started: str,
-        total_ms: float,
-        versions: Mapping[str, str] | None = None,
-        outputs: Mapping[str, Any] | None = None,
-    ) -> RunRecord:
-        """The record of a run that has ended in whatever way; ``outputs`` are the values of the wanted outputs."""
-        nodes = {}
-        for name, fact in facts.items():
-            step = plan.steps[name]
-            nodes[name] = {
-                "type": step.spec.type,
-                "version": step.spec.version,
-                "key": step.key,
-                "ms": round(fact.ms, 3),
-                "cached": fact.cached,
-                "outputs": dict(fact.outputs),
-                "report": to_json(fact.report),
-            }
-        inputs = {name: entry.default for name, entry in plan.graph.inputs.items() if entry.default is not MISSING}
-        return cls(
-            status=status,
-            pipeline=plan.graph.dumps(),
-            inputs=inputs,
-            outputs={name: to_json(value) for name, value in (outputs or {}).items()},
-            nodes=nodes,
-            versions=dict(versions if versions is not None else _versions()),
-            started=started,
-            total_ms=round(total_ms, 3),
-            error=str(error) if error else None,
-            blocks=dict(plan.flat.blocks),
-        )
-
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON object."""
         return asdict(self)
@@ -96,7 +82,7 @@ class RunRecord:
 
     @classmethod
     def load(cls, path: str | Path) -> RunRecord:
-        """Read a record; raises ValueError for a file that is none."""
+        """Read a record; raises ValueError for a file that is not a record of this format."""
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
             if data["format"] != FORMAT:
@@ -105,18 +91,13 @@ class RunRecord:
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is no run record of format {FORMAT}: {error}") from error
 
-    def graph(self, registry: Registry | None = None) -> Graph:
-        """The pipeline as it was run: running it again gives the same keys and outputs."""
-        graph = Graph.loads(self.pipeline, registry)
-        graph.blocks = dict(self.blocks)
-        return graph
-
 
 @dataclass(frozen=True, eq=False)
 class RunResult(Mapping[str, Any]):
-    """The wanted outputs by name; also ``timings`` (node to ms), the ``cached`` nodes, the ``record`` and ``by_node``.
+    """A mapping of the wanted outputs by name.
 
-    ``by_node`` holds all outputs of the wanted nodes; those of the others were released. ``plan`` is what was run.
+    ``timings`` holds the milliseconds of every node, ``cached`` the nodes that were found in a cache, and ``by_node``
+    all outputs of the wanted nodes; the outputs of other nodes were released. ``plan`` is the plan that was run.
     """
 
     outputs: Mapping[str, Any]
@@ -137,12 +118,12 @@ class RunResult(Mapping[str, Any]):
 
 
 def timestamp() -> str:
-    """The present time in UTC, ISO 8601."""
+    """The current time in UTC, in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def to_json(value: Any) -> Any:
-    """The value itself where it is JSON, a description of whatever is not."""
+    """The value with a description in place of everything that is not JSON."""
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -153,11 +134,12 @@ def to_json(value: Any) -> Any:
 
 
 @functools.cache
-def _versions() -> Mapping[str, str]:
-    found = {"python": platform.python_version()}
+def installed_versions() -> Mapping[str, str]:
+    """The versions of Python and of the packages that a run depends on, by name."""
+    versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

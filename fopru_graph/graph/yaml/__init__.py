@@ -1,1 +1,1 @@
-"""Pipeline files: reading them with line numbers, writing them byte-stable, their JSON Schema."""
+"""Pipeline files: read with line numbers, written byte-stable, and their JSON Schema."""

@@ -1,4 +1,4 @@
-"""A pipeline's YAML document to a `Graph`: the structure of the document is judged here, its meaning in `validate`."""
+"""Reading YAML into a `Model`. The structure of the document is checked here, its meaning in `check`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
-from fopru_graph.graph.graph import Graph
-from fopru_graph.graph.model import GraphNode, PipelineInput, PipelineOutput, bad_name
+from fopru_graph.graph.model import GraphNode, Model, PipelineInput, PipelineOutput, bad_name
 from fopru_graph.graph.sockets import MISSING
 from fopru_graph.graph.values import INPUTS, INVALID, NAME, Ref, Value, parse_reference
-from fopru_graph.graph.yaml.tree import MAX_BYTES, Located, Mapping, Scalar, Sequence, compose
+from fopru_graph.graph.yaml.tree import MAX_BYTES, Located, Mapping, Scalar, Sequence, compose, to_value
 
 FORMAT = 1
 TOP_KEYS = ("format", "name", "description", "inputs", "nodes", "outputs", "ui")
@@ -21,7 +19,7 @@ INPUT_KEYS = ("type", "default")
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a pipeline file, at most one byte more than allowed; raises `PipelineError` when unreadable."""
+    """The content of a pipeline file, cut one byte after the limit; raises `PipelineError` if it cannot be read."""
     try:
         with path.open("rb") as stream:
             return stream.read(MAX_BYTES + 1)
@@ -29,32 +27,29 @@ def read_bytes(path: Path) -> bytes:
         raise PipelineError([Problem("syntax", f"cannot read {path}: {error.strerror}")]) from None
 
 
-def load_file(path: Path, registry: Registry | None = None) -> Graph:
-    """The graph of a YAML file; see `load_text`. Sub-graphs are looked for beside the file."""
-    graph = load_text(read_bytes(path), registry, str(path))
-    graph.folder = path.resolve().parent
-    return graph
+def read_file(model: Model, path: Path) -> None:
+    """Fill a new model from a YAML file, as `read_text` does; its sub-graphs are looked up in the file's folder."""
+    read_text(model, read_bytes(path), str(path))
+    model.folder = path.resolve().parent
 
 
-def load_text(text: str | bytes, registry: Registry | None = None, file: str | None = None) -> Graph:
-    """The graph of a YAML text, with the document's problems in ``document_problems``.
+def read_text(model: Model, text: str | bytes, file: str | None = None) -> None:
+    """Fill a new model from YAML text; ``file`` names the text in messages.
 
-    Raises `PipelineError` when the text is no YAML mapping, so that there is nothing to go on with.
+    The problems of the document's structure go to ``model.document_problems``. Raises `PipelineError` if the text is no
+    YAML mapping, so that there is nothing to read.
     """
     root, problems = compose(text, file)
     if not isinstance(root, Mapping):
         line = root.line if root else 1
         message = "a pipeline is a mapping with the keys " + ", ".join(TOP_KEYS)
         raise PipelineError([*problems, Problem("bad-structure", message, line=line)], file)
-    reader = _Reader(Graph(registry=registry), problems)
-    reader.read(root)
-    reader.graph.file = file
-    reader.graph.document_problems = problems
-    return reader.graph
+    model.file, model.document_problems = file, problems
+    _Reader(model).read(root)
 
 
 def value_of(located: Located, problems: list[Problem], node: str | None = None, key: str | None = None) -> Value:
-    """The located tree as a value: strings that begin with one dollar become references, ``$$`` one dollar."""
+    """The tree as a value: strings that begin with one dollar become references, and ``$$`` becomes one dollar."""
     if isinstance(located, Sequence):
         return [value_of(item, problems, node, key) for item in located.items]
     if isinstance(located, Mapping):
@@ -74,37 +69,35 @@ def value_of(located: Located, problems: list[Problem], node: str | None = None,
 
 
 def parse_value(text: str) -> Any:
-    """A value written as YAML, e.g. ``0.5`` or ``[1, 2]`` of ``--set``; raises `PipelineError` when it is not valid."""
+    """A value written as YAML, e.g. ``0.5`` or ``[1, 2]`` after ``--set``; raises `PipelineError` if it is wrong."""
     root, problems = compose(text)
-    if problems:
-        raise PipelineError(problems)
-    value = value_of(root, problems) if root else None
+    value = value_of(root, problems) if root and not problems else None
     if problems:
         raise PipelineError(problems)
     return value
 
 
 class _Reader:
-    def __init__(self, graph: Graph, problems: list[Problem]) -> None:
-        self.graph = graph
-        self.problems = problems
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.problems = model.document_problems
 
     def read(self, root: Mapping) -> None:
         self._known_keys(root, TOP_KEYS, "the pipeline")
         self._format(root)
-        self.graph.name = self._text(root, "name") or ""
-        self.graph.description = self._text(root, "description") or ""
+        self.model.name = self._text(root, "name") or ""
+        self.model.description = self._text(root, "description") or ""
         for name, key, entry in self._entries(root, "inputs"):
-            self._check_name(f"pipeline input {name!r}", name, INPUTS, key.line)
+            self._check_name("pipeline input", name, INPUTS, key.line)
             self._input(name, key, entry)
         for name, key, entry in self._entries(root, "nodes"):
-            self._check_name(f"node {name!r}", name, name, key.line)
+            self._check_name("node", name, name, key.line)
             self._node(name, key, entry)
         for name, key, entry in self._entries(root, "outputs"):
-            self._check_name(f"pipeline output {name!r}", name, "outputs", key.line)
+            self._check_name("pipeline output", name, "outputs", key.line)
             self._output(name, key, entry)
         if "ui" in root.items:
-            self.graph.ui = _verbatim(root.items["ui"][1])
+            self.model.ui = to_value(root.items["ui"][1])
 
     def _add(self, code: str, message: str, line: int, node: str | None = None, **more: str | None) -> None:
         self.problems.append(Problem(code, message, line=line, node=node, **more))  # type: ignore[arg-type]
@@ -147,11 +140,11 @@ class _Reader:
 
     def _check_name(self, what: str, name: str, node: str, line: int) -> None:
         if not NAME.fullmatch(name) or (node == name == INPUTS):
-            self.problems.append(bad_name(what.partition(" '")[0].partition(' "')[0] + " name", name, node, line))
+            self.problems.append(bad_name(f"{what} name", name, node, line))
 
     def _input(self, name: str, key: Scalar, entry: Located) -> None:
         declared = PipelineInput("json", MISSING, key.line)
-        self.graph.inputs[name] = declared
+        self.model.inputs[name] = declared
         if not isinstance(entry, Mapping):
             message = f"the pipeline input {name!r} must be a mapping such as {{type: str, default: text}}"
             self._add("bad-structure", message, entry.line, INPUTS, input=name)
@@ -183,7 +176,7 @@ class _Reader:
         else:
             message = f"node {name!r} must be a mapping such as {{type: …, inputs: {{…}}}}"
             self._add("bad-structure", message, entry.line, name)
-        self.graph.put(node)
+        self.model.put(node)
 
     def _output(self, name: str, key: Scalar, entry: Located) -> None:
         value = value_of(entry, self.problems, "outputs", name)
@@ -193,12 +186,4 @@ class _Reader:
                 "bad-reference", f"output {name!r} must be a reference", entry.line, "outputs", input=name, hint=hint
             )
             value = INVALID
-        self.graph.outputs[name] = PipelineOutput(value, key.line)
-
-
-def _verbatim(located: Located) -> Any:
-    if isinstance(located, Sequence):
-        return [_verbatim(item) for item in located.items]
-    if isinstance(located, Mapping):
-        return {key: _verbatim(value) for key, (_, value) in located.items.items()}
-    return located.value
+        self.model.outputs[name] = PipelineOutput(value, key.line)

@@ -8,17 +8,16 @@ from typing import Any
 from urllib.parse import quote
 
 from fopru_graph.graph.annotations import LinkOnly
-from fopru_graph.graph.check.pipeline_inputs import INPUT_TYPES
 from fopru_graph.graph.declare.node import CACHE_POLICIES, NodeSpec
 from fopru_graph.graph.declare.registry import Registry
+from fopru_graph.graph.model import INPUT_TYPES
 from fopru_graph.graph.sockets import Socket, literal_adapter
-from fopru_graph.graph.values import INPUTS
+from fopru_graph.graph.values import INPUTS, NAME, escape_dollars
 from fopru_graph.graph.yaml.read import FORMAT
 
 Schema = dict[str, Any]
 
-# Spelt out in ASCII: ``\w`` means other letters to Python than to JavaScript.
-_NAME = "[A-Za-z_][A-Za-z0-9_-]*"
+_NAME = NAME.pattern  # in ASCII: ``\w`` means other letters to JavaScript than to Python
 _REFERENCE = rf"^\$(?!{INPUTS}$){_NAME}(\.{_NAME})?$"
 _ONE_DOLLAR = r"^\$([^$]|$)"
 _BLOCK = r"^(?![/~]|[A-Za-z]:)[^\\]*\.ya?ml$"
@@ -33,7 +32,7 @@ _LINK = literal_adapter(LinkOnly).json_schema()
 def pipeline_schema(registry: Registry) -> Schema:
     """The schema (draft-07, which editors' YAML servers read) of pipelines that use the registry's node types.
 
-    It accepts every valid file and refuses what can be told without following references: wrong keys, types, literals.
+    It accepts every valid file and refuses wrong keys, types and literals; it does not follow references.
     """
     types = registry.types()
     definitions: Schema = {
@@ -83,7 +82,7 @@ def _section(description: str, entry: str, names: Schema) -> Schema:
     }
 
 
-# -- the pipeline's own inputs ----------------------------------------------------------------------------------------
+# -- pipeline inputs --------------------------------------------------------------------------------------------------
 
 
 def _pipeline_input(types: Mapping[str, NodeSpec]) -> Schema:
@@ -158,28 +157,28 @@ def _node_inputs(spec: NodeSpec, definitions: Schema) -> Schema:
 
 
 def _node_text(spec: NodeSpec) -> str:
-    """The documentation and the outputs, of which a sole one needs no name."""
+    """The documentation and the outputs; a single output is listed without its name."""
     outputs = [f"{name} ({socket.type_name})" for name, socket in spec.outputs.items() if name != "output"]
     outputs = outputs or [socket.type_name for socket in spec.outputs.values()]
     return "\n\n".join(part for part in (spec.doc, f"Gives {', '.join(outputs)}.") if part)
 
 
-# -- inputs of nodes: pydantic's schema of the literals, references wherever a value can stand ------------------------
+# -- inputs of nodes: pydantic's schema of the literals, with a reference as an alternative everywhere -----------------
 
 
-def _input(socket: Socket, place: str, definitions: Schema) -> Schema:
+def _input(socket: Socket, owner: str, definitions: Schema) -> Schema:
     schema = socket.json_schema()
     default = schema.pop("default", None)
     schema.pop("description", None)
     description = _input_text(socket, schema, default)
     for name, definition in schema.pop("$defs", {}).items():
-        definitions[f"{place}.{name}"] = _draft_07(definition, place)
-    converted = {"description": description, **_value(schema, place)}
-    return converted if default is None else {**converted, "default": _escaped(default)}
+        definitions[f"{owner}.{name}"] = _draft_07(definition, owner)
+    converted = {"description": description, **_value(schema, owner)}
+    return converted if default is None else {**converted, "default": escape_dollars(default)}
 
 
 def _input_text(socket: Socket, schema: Schema, default: Any) -> str:
-    """What a reader hovers over: the documentation, then type, bounds and default."""
+    """The text that an editor shows for an input: the documentation, then type, bounds and default."""
     facts = [socket.type_name + (" from another node" if socket.is_link_only else ""), *_bounds(schema)]
     if not socket.required and not socket.is_link_only:
         facts.append(f"default {json.dumps(default, ensure_ascii=False)}")
@@ -188,47 +187,47 @@ def _input_text(socket: Socket, schema: Schema, default: Any) -> str:
 
 
 def _bounds(schema: Schema) -> Iterable[str]:
-    """Bounds stand beside the type, or in the alternatives of a union."""
+    """The bounds, which pydantic writes beside the type or in the alternatives of a union."""
     for part in (schema, *schema.get("anyOf", ())) if schema != _LINK else ():
         yield from (text.format(_shown(part[key])) for key, text in _BOUNDS.items() if key in part)
 
 
-def _value(schema: Schema, place: str) -> Schema:
-    """A place where the literal that ``schema`` describes can stand, or a reference."""
+def _value(schema: Schema, owner: str) -> Schema:
+    """Either a literal that ``schema`` describes or a reference."""
     reference = {"$ref": "#/definitions/reference"}
     if schema == _LINK:
         return {"allOf": [reference]}
     alternatives = schema["anyOf"] if set(schema) == {"anyOf"} else [schema]
-    return {"anyOf": [*(_literal(part, place) for part in alternatives), reference]}
+    return {"anyOf": [*(_literal(part, owner) for part in alternatives), reference]}
 
 
-def _literal(schema: Schema, place: str) -> Schema:
-    """One alternative of a literal; a text that may be anything must not look like a reference."""
-    converted = _draft_07(schema, place)
+def _literal(schema: Schema, owner: str) -> Schema:
+    """One alternative of a literal; free text must not look like a reference."""
+    converted = _draft_07(schema, owner)
     if schema.get("type", "string") != "string" or schema.keys() & {"enum", "const", "$ref", "anyOf", "oneOf"}:
         return converted
     return {**converted, "allOf": [*converted.get("allOf", ()), {"$ref": "#/definitions/literal"}]}
 
 
-def _draft_07(schema: Schema, place: str) -> Schema:
-    """Pydantic's schema (draft 2020-12) in the older dialect; inside lists and mappings references are allowed."""
+def _draft_07(schema: Schema, owner: str) -> Schema:
+    """Pydantic's schema (draft 2020-12) as draft-07, with references allowed inside lists and mappings."""
     converted: Schema = {}
     for key, content in schema.items():
         if key in ("anyOf", "oneOf", "allOf"):
-            converted[key] = [_literal(part, place) for part in content]
+            converted[key] = [_literal(part, owner) for part in content]
         elif key == "prefixItems":
-            converted["items"] = [_value(part, place) for part in content]
+            converted["items"] = [_value(part, owner) for part in content]
         elif key == "items" and "prefixItems" in schema:
-            converted["additionalItems"] = content if isinstance(content, bool) else _value(content, place)
+            converted["additionalItems"] = content if isinstance(content, bool) else _value(content, owner)
         elif key in ("items", "additionalProperties") and isinstance(content, dict):
-            converted[key] = _value(content, place)
+            converted[key] = _value(content, owner)
         elif key in ("enum", "const"):
-            converted[key] = _escaped(content)
+            converted[key] = escape_dollars(content)
         elif key != "$ref":
             converted[key] = content
-    if "$ref" in schema:  # draft-07 ignores what stands beside a reference
+    if "$ref" in schema:  # draft-07 ignores the other keys beside a $ref
         name = schema["$ref"].removeprefix("#/$defs/")
-        converted["allOf"] = [*converted.get("allOf", ()), {"$ref": _pointer(f"{place}.{name}")}]
+        converted["allOf"] = [*converted.get("allOf", ()), {"$ref": _pointer(f"{owner}.{name}")}]
     return converted
 
 
@@ -236,15 +235,6 @@ def _pointer(name: str) -> str:
     return "#/definitions/" + quote(name.replace("~", "~0").replace("/", "~1"))
 
 
-def _escaped(value: Any) -> Any:
-    """A literal as it stands in a file, where a text's first dollar is doubled."""
-    if isinstance(value, str) and value.startswith("$"):
-        return "$" + value
-    if isinstance(value, list):
-        return [_escaped(item) for item in value]
-    return {key: _escaped(item) for key, item in value.items()} if isinstance(value, dict) else value
-
-
 def _shown(bound: Any) -> Any:
-    """A bound as a person writes it; pydantic's versions differ in whether a whole one is ``1`` or ``1.0``."""
+    """A bound as a person writes it; versions of pydantic differ in writing ``1`` or ``1.0``."""
     return int(bound) if isinstance(bound, float) and bound.is_integer() else bound

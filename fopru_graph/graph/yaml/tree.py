@@ -1,11 +1,13 @@
-"""YAML text to a tree of located values: one pass over libyaml's events that constructs no Python objects by tag.
+"""YAML text to a tree of values with line numbers: one pass over libyaml's events that makes no objects from tags.
 
-Own code because PyYAML's loaders keep the last of duplicate keys, read YAML 1.1 scalars, recurse, and follow aliases
-without limit.
+PyYAML's loaders will not do: they keep the last of duplicate keys, read YAML 1.1 scalars (``no`` is False), recurse,
+and expand aliases without limit. Here, plain scalars follow the core schema of YAML 1.2: ``no`` is a string and
+``1e-3`` a float.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -13,34 +15,39 @@ from typing import Any, TypeAlias
 import yaml
 
 from fopru_graph.graph.errors import PipelineError, Problem
-from fopru_graph.graph.values import INVALID, MAX_DEPTH
-from fopru_graph.graph.yaml.scalars import resolve
+from fopru_graph.graph.values import INVALID, MAX_DEPTH, MAX_INTEGER, Value
 
 MAX_BYTES = 2**20
 MAX_VALUES = 20_000
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
+_NULL = {"", "~", "null", "Null", "NULL"}
+_BOOL = {
+    text: value for value, word in ((True, "true"), (False, "false")) for text in (word, word.title(), word.upper())
+}
+_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_LONGEST_NUMBER = 400
 
 
 @dataclass
 class Scalar:
-    """One scalar; ``value`` is what it means, ``text`` what stands there."""
+    """A scalar: its ``value`` and its ``text`` in the file; ``plain`` if it is not quoted."""
 
     value: Any
     text: str
     line: int
-    column: int
-    plain: bool = False  # not quoted
+    plain: bool = False
     size: int = 1
     height: int = 0
 
 
 @dataclass
 class Sequence:
-    """A list; ``size`` counts its values (not its keys) with aliases expanded, ``height`` the levels below it."""
+    """A list; ``size`` counts its values (not keys) with aliases expanded, ``height`` the levels of nesting in it."""
 
     line: int
-    column: int
     items: list[Located] = field(default_factory=list)
     size: int = 1
     height: int = 1
@@ -51,7 +58,6 @@ class Mapping:
     """A mapping in the order of its keys."""
 
     line: int
-    column: int
     items: dict[str, tuple[Scalar, Located]] = field(default_factory=dict)
     size: int = 1
     height: int = 1
@@ -62,18 +68,18 @@ Located: TypeAlias = Scalar | Sequence | Mapping
 
 @dataclass
 class _Open:
-    """A collection whose end has not been seen yet, and the key that waits for its value."""
+    """A collection whose end the parser has not reached, and the key whose value comes next."""
 
     node: Sequence | Mapping
     anchor: str | None
     key: Scalar | None = None
-    keep: bool = True  # False while the value belongs to a key that was refused
+    keep: bool = True  # False if the key was refused, so that its value is dropped
 
 
 def compose(data: str | bytes, file: str | None = None) -> tuple[Located | None, list[Problem]]:
-    """The document's tree (None for an empty one) and the problems found on the way.
+    """The tree of a document (None if it is empty) and the problems that do not prevent reading it.
 
-    Raises `PipelineError` when there is no tree: not UTF-8, not YAML, too large, too deep, too many values.
+    Raises `PipelineError` if there is no tree: the text is not UTF-8 or not YAML, or too large or too deep.
     """
     composer = _Composer()
     text = _decode(data, file)
@@ -129,7 +135,7 @@ def _syntax_problem(error: yaml.YAMLError, text: str) -> Problem:
 
 
 class _TooMuch(Exception):
-    """Raised to stop reading at once."""
+    """A limit is exceeded, and reading stops."""
 
     def __init__(self, code: str, message: str, line: int) -> None:
         self.problem = Problem(code, message, line=line)
@@ -147,7 +153,7 @@ class _Composer:
     def read(self, text: str) -> None:
         for event in yaml.parse(text, Loader=_LOADER):
             mark: Any = event.start_mark
-            line, column = mark.line + 1, mark.column + 1
+            line = mark.line + 1
             if isinstance(event, yaml.DocumentStartEvent):
                 self._documents += 1
                 if self._documents > 1:
@@ -155,15 +161,15 @@ class _Composer:
                     return
             elif isinstance(event, yaml.ScalarEvent):
                 self._tag(event, line)
-                self._place(self._scalar(event, line, column), event.anchor)
+                self._attach(self._scalar(event, line), event.anchor)
             elif isinstance(event, yaml.AliasEvent):
-                self._place(self._alias(str(event.anchor), line, column), None)
+                self._attach(self._alias(str(event.anchor), line), None)
             elif isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
                 self._tag(event, line)
-                self._open(event, line, column)
+                self._open(event, line)
             elif isinstance(event, yaml.CollectionEndEvent):
                 done = self._stack.pop()
-                self._place(done.node, done.anchor)
+                self._attach(done.node, done.anchor)
 
     def _add(self, code: str, message: str, line: int, hint: str | None = None) -> None:
         self.problems.append(Problem(code, message, line=line, hint=hint))
@@ -172,39 +178,39 @@ class _Composer:
         if tag := getattr(event, "tag", None):
             self._add("yaml-tag", f"the tag {tag} is not allowed", line, "remove it: values have no tags")
 
-    def _scalar(self, event: yaml.ScalarEvent, line: int, column: int) -> Scalar:
+    def _scalar(self, event: yaml.ScalarEvent, line: int) -> Scalar:
         if event.style:  # quoted or a block of text
-            return Scalar(event.value, event.value, line, column)
+            return Scalar(event.value, event.value, line)
         try:
-            return Scalar(resolve(event.value), event.value, line, column, plain=True)
+            return Scalar(resolve(event.value), event.value, line, plain=True)
         except ValueError as error:
             self._add("bad-value", str(error), line)
-            return Scalar(INVALID, event.value, line, column)
+            return Scalar(INVALID, event.value, line)
 
-    def _alias(self, anchor: str, line: int, column: int) -> Located:
+    def _alias(self, anchor: str, line: int) -> Located:
         if anchor not in self._anchors:
             self._add("bad-reference", f"the alias *{anchor} has no anchor &{anchor} before it", line)
-            return Scalar(INVALID, f"*{anchor}", line, column)
+            return Scalar(INVALID, f"*{anchor}", line)
         target = self._anchors[anchor]
         if target is None:
             self._add("bad-structure", f"the alias *{anchor} contains itself", line)
-            return Scalar(INVALID, f"*{anchor}", line, column)
+            return Scalar(INVALID, f"*{anchor}", line)
         if len(self._stack) + target.height > MAX_DEPTH:
             raise _TooMuch("too-deep", f"values are nested deeper than {MAX_DEPTH} levels", line)
         if isinstance(target, Scalar):
-            return Scalar(target.value, target.text, line, column)
+            return Scalar(target.value, target.text, line)
         return target
 
-    def _open(self, event: yaml.SequenceStartEvent | yaml.MappingStartEvent, line: int, column: int) -> None:
+    def _open(self, event: yaml.SequenceStartEvent | yaml.MappingStartEvent, line: int) -> None:
         if len(self._stack) >= MAX_DEPTH:
             raise _TooMuch("too-deep", f"values are nested deeper than {MAX_DEPTH} levels", line)
         if event.anchor:
             self._anchors[event.anchor] = None
         kind = Sequence if isinstance(event, yaml.SequenceStartEvent) else Mapping
-        self._stack.append(_Open(kind(line, column), event.anchor))
+        self._stack.append(_Open(kind(line), event.anchor))
 
-    def _place(self, value: Located, anchor: str | None) -> None:
-        """Put a complete value where it belongs: under the waiting key, as the next key, at the end of a list."""
+    def _attach(self, value: Located, anchor: str | None) -> None:
+        """Add a complete value to the innermost open collection: as a key, as a key's value, or to a list."""
         if anchor:
             self._anchors[anchor] = value
         if not self._stack:
@@ -220,7 +226,7 @@ class _Composer:
             top.node.items.append(value)
         elif top.key is None:
             top.keep = self._is_key(top.node, value)
-            top.key = value if isinstance(value, Scalar) else Scalar(INVALID, "", value.line, value.column)
+            top.key = value if isinstance(value, Scalar) else Scalar(INVALID, "", value.line)
         else:
             if top.keep:
                 top.node.items[top.key.value] = (top.key, value)
@@ -243,9 +249,35 @@ class _Composer:
 
 
 def to_value(located: Located) -> Any:
-    """The located tree as plain Python values; strings stay as they are written."""
+    """The tree as plain Python values; strings that begin with a dollar are not read as references."""
     if isinstance(located, Scalar):
         return located.value
     if isinstance(located, Sequence):
         return [to_value(item) for item in located.items]
     return {key: to_value(value) for key, (_, value) in located.items.items()}
+
+
+def resolve(text: str) -> Value:
+    """The value of a plain (unquoted) scalar; raises ValueError for a number that is not finite or too large."""
+    if text in _NULL:
+        return None
+    if text in _BOOL:
+        return _BOOL[text]
+    if _NOT_FINITE.fullmatch(text):
+        raise ValueError(f"{text} is not a finite number")
+    if _INTEGER.fullmatch(text):
+        return _integer(text)
+    if _FLOAT.fullmatch(text):
+        number = float(text) if len(text) <= _LONGEST_NUMBER else math.inf
+        if not math.isfinite(number):
+            raise ValueError(f"the number {text[:40]} is too large")
+        return number
+    return text
+
+
+def _integer(text: str) -> int:
+    base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+    number = int(text, base) if len(text) <= _LONGEST_NUMBER else MAX_INTEGER + 1
+    if abs(number) > MAX_INTEGER:
+        raise ValueError(f"the integer {text[:24]}{'…' if len(text) > 24 else ''} does not fit in 64 bits")
+    return number

@@ -1,4 +1,4 @@
-"""A graph as YAML text, byte-stable: the same graph always gives the same bytes, and reading them gives the graph."""
+"""Writing a `Model` as YAML text: equal models give equal bytes, and reading these gives an equal model."""
 
 from __future__ import annotations
 
@@ -7,63 +7,53 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from fopru_graph.graph.graph import Graph
-from fopru_graph.graph.model import GraphNode
+from fopru_graph.graph.model import GraphNode, Model
 from fopru_graph.graph.sockets import MISSING
-from fopru_graph.graph.values import Ref, Value
+from fopru_graph.graph.values import Ref, escape_dollars
 from fopru_graph.graph.yaml.read import FORMAT
-from fopru_graph.graph.yaml.scalars import resolve
+from fopru_graph.graph.yaml.tree import resolve
 
 WIDTH = 120
-_WIDEST_COLUMN = 28  # a longer name is not aligned with, so that it cannot push the others over the edge
+_WIDEST_COLUMN = 28  # longer names do not count for the alignment, else one would indent all others too far
 _LONGEST_SIMPLE_KEY = 120  # YAML allows 1024 bytes; longer keys get the explicit form ``? key : value``
-# No question mark between braces: PyYAML's own parser, unlike libyaml, takes it for the mark of a key there.
+# No question mark between braces: PyYAML's parser in Python, unlike libyaml, reads it as the mark of a key there.
 _PLAIN_FLOW = re.compile(r"[\w$./][\w $./;()!'=+*%<>|~^&@:-]*")
 _PLAIN_BLOCK = re.compile(r"[\w$./][\w $./;()?!'=+*%<>|~^&@:,\[\]{}-]*")
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
-def dump(graph: Graph) -> str:
-    """The graph as the text of a pipeline file."""
+def dump(model: Model) -> str:
+    """The model as the text of a pipeline file."""
     lines = [f"format: {FORMAT}"]
-    for key, text in (("name", graph.name), ("description", graph.description)):
+    for key, text in (("name", model.name), ("description", model.description)):
         if text:
             lines.append(f"{key}: {_scalar(text, _PLAIN_BLOCK)}")
     inputs: dict[str, Any] = {}
-    for name, declared in graph.inputs.items():
+    for name, declared in model.inputs.items():
         inputs[name] = {"type": declared.type}
         if declared.default is not MISSING:
-            inputs[name]["default"] = _escaped(declared.default)
+            inputs[name]["default"] = escape_dollars(declared.default)
     lines += _section("inputs", inputs)
-    lines += _section("nodes", {name: _node(entry) for name, entry in graph.nodes.items()})
-    if graph.outputs:
-        lines += _entry("outputs", {name: output.ref for name, output in graph.outputs.items()})
-    if graph.ui is not None:
-        lines += _entry("ui", graph.ui)
+    lines += _section("nodes", {name: _node(entry) for name, entry in model.nodes.items()})
+    if model.outputs:
+        lines += _entry("outputs", {name: output.ref for name, output in model.outputs.items()})
+    if model.ui is not None:
+        lines += _entry("ui", model.ui)
     return "\n".join(lines) + "\n"
 
 
 def _node(entry: GraphNode) -> dict[str, Any]:
     fields: dict[str, Any] = {"type": entry.type}
     if entry.inputs:
-        fields["inputs"] = _escaped(entry.inputs)
+        fields["inputs"] = escape_dollars(entry.inputs)
     for key, text in (("cache", entry.cache), ("comment", entry.comment)):
         if text is not None:
             fields[key] = text
     return fields
 
 
-def _escaped(value: Value) -> Value:
-    """The value with another dollar before every text that would otherwise be read as a reference."""
-    if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_escaped(item) for item in value]
-    return "$" + value if isinstance(value, str) and value.startswith("$") else value
-
-
 def _section(name: str, entries: Mapping[str, Any]) -> list[str]:
-    """A block with one entry a line and the entries' values in one column."""
+    """A block with one entry on each line and their values aligned in one column."""
     if not entries:
         return []
     widths = [len(_key(key)) for key in entries]
@@ -72,9 +62,9 @@ def _section(name: str, entries: Mapping[str, Any]) -> list[str]:
 
 
 def _entry(key: str, value: Any, indent: str = "", column: int = 0, split: bool = False) -> list[str]:
-    """A key and its value: on one line when it fits, otherwise a mapping or list with one item a line.
+    """A key and its value on one line if they fit, otherwise a mapping or list with one item on each line.
 
-    ``split`` asks for the long form: a node that does not fit on one line has one input a line.
+    ``split`` asks for the long form: a node that does not fit on one line gets one line for each input.
     """
     head = f"{indent}{_key(key)}:"
     flow = _flow(value)
@@ -84,7 +74,7 @@ def _entry(key: str, value: Any, indent: str = "", column: int = 0, split: bool 
         return [line]
     if splittable:
         inside = [_entry(inner, item, indent + "  ", 0, column > 0) for inner, item in value.items()]
-        return [head, *(row for rows in inside for row in rows)]
+        return [head, *(text for lines in inside for text in lines)]
     if isinstance(value, list):
         return [head, *(f"{indent}  - {_flow(item)}" for item in value)]
     return [line]
@@ -112,7 +102,7 @@ def _key(key: str) -> str:
 
 
 def _scalar(text: str, safe: re.Pattern[str]) -> str:
-    """The text without quotes where it reads back as the same text, otherwise in double quotes."""
+    """The text without quotes if it reads back as the same text, otherwise in double quotes."""
     if safe.fullmatch(text) and not text.endswith((" ", ":")) and ": " not in text and text != "..." and _is_text(text):
         return text
     quoted = json.dumps(text, ensure_ascii=False)

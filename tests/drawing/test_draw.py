@@ -18,9 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ImageFont
 
-from fopru_graph.drawing.draw import FORMATS, draw
-from fopru_graph.drawing.palette import DARK, LIGHT, NEUTRAL, Ground, accent, fill
-from fopru_graph.drawing.text import text_width
+from fopru_graph.drawing import FORMATS, draw
+from fopru_graph.drawing.style import DARK, LIGHT, NEUTRAL, Ground, accent, fill, text_width
 from fopru_graph.graph import Graph, Node, Outputs, Registry, node
 from fopru_graph.graph.model import GraphNode, PipelineInput, PipelineOutput
 from fopru_graph.graph.values import Ref
@@ -543,7 +542,7 @@ def test_dot_holds_hostile_texts_as_text(attack: str, hostile: Graph) -> None:
 
 def test_the_same_text_in_every_process() -> None:
     code = (
-        "import sys; from fopru_graph.graph import Graph; from fopru_graph.drawing.draw import FORMATS, draw\n"
+        "import sys; from fopru_graph.graph import Graph; from fopru_graph.drawing import FORMATS, draw\n"
         "graph = Graph.load(sys.argv[1]); sys.stdout.write(''.join(draw(graph, form) for form in FORMATS))\n"
         "assert 'torch' not in sys.modules"
     )
