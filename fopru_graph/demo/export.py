@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from fopru_graph.demo import architecture
 from fopru_graph.demo.evaluate import evaluate
+from fopru_graph.demo.objectives import STAGES
 from fopru_graph.demo.questions import KINDS
-from fopru_graph.demo.train import STAGES
 from fopru_graph.lvlm.loading.load import load_model
 
 OUT = Path(__file__).resolve().parent / "model"

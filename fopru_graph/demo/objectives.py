@@ -12,6 +12,7 @@ from fopru_graph.demo.architecture import GRID
 from fopru_graph.demo.batches import IGNORED, Batch
 from fopru_graph.demo.scenes import COLOURS, SHAPES, WORDS
 
+STAGES = ("language", "tower", "align", "joint")  # of the training, in this order
 DENSE_CLASSES = {
     "shape": 1 + len(SHAPES),
     "colour": 1 + len(COLOURS),

@@ -32,9 +32,8 @@ from torch.nn import functional as F
 from fopru_graph.demo import architecture
 from fopru_graph.demo.architecture import GRID
 from fopru_graph.demo.batches import IGNORED, Batch, Packer, accuracy_by_kind
-from fopru_graph.demo.objectives import Heads, Symbols, presence_loss
+from fopru_graph.demo.objectives import STAGES, Heads, Symbols, presence_loss
 
-STAGES = ("language", "tower", "align", "joint")
 VALIDATION_SCENES = 192
 
 
