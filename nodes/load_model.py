@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -35,8 +35,17 @@ class LoadModel(Node):
 
         return load_model(name, device, dtype, attention, device_map, revision, quantization)
 
-    def fingerprint(self, name: str = "demo") -> list[str]:
-        """The checkpoint's files, so that a retrained folder is loaded again."""
-        from fopru_graph.lvlm.loading.checkpoint import fingerprint
+    def fingerprint(
+        self,
+        name: str = "demo",
+        device: str = "auto",
+        dtype: str = "auto",
+        attention: str = "sdpa",
+        device_map: str | None = None,
+        revision: str | None = None,
+        quantization: str | None = None,
+    ) -> dict[str, Any]:
+        """The checkpoint by content, and the device and dtype that ``auto`` means here."""
+        from fopru_graph.lvlm.loading.load import model_identity
 
-        return fingerprint(name)
+        return model_identity(name, device, dtype, attention, device_map, revision, quantization)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import uuid
 from collections.abc import Iterable, Mapping
@@ -19,6 +19,7 @@ from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, errors_of, hint_choices
 from fopru_graph.graph.model import Model
 from fopru_graph.graph.values import INPUTS, Ref, has_refs, parse_reference, refs_in, tagged
+from fopru_graph.identity import digest, source_of, versions
 
 
 @dataclass(frozen=True)
@@ -187,40 +188,37 @@ def _actions(plan: Plan, cache: MemoryCache | None, disk: DiskCache | None) -> d
 # -- cache keys --------------------------------------------------------------------------------------------------------
 
 
-def fingerprint(spec: NodeSpec, inputs: Mapping[str, Any]) -> Any:
-    """What the node's ``fingerprint`` method adds to its key, as JSON.
+def fingerprint(spec: NodeSpec, inputs: Mapping[str, Any]) -> tuple[Any, frozenset[str]]:
+    """What the node's ``fingerprint`` method says, as JSON, and the names of the inputs that it stands for.
 
     If the method fails (e.g. a file is missing) or needs a linked input, the fingerprint is a fresh random value: a
     cached result must not be reused for a state that is unknown.
     """
     hook = getattr(spec.cls(), "fingerprint", None)
     if hook is None:
-        return None
+        return None, frozenset()
     given = accepts(hook, {name: value for name, value in inputs.items() if not has_refs(value)})
-    if given is None:
-        return {"unknown": uuid.uuid4().hex}
-    try:
-        return json.loads(json.dumps(settle(hook(**given)), sort_keys=True))
-    except Exception:
-        return {"unknown": uuid.uuid4().hex}
+    if given is not None:
+        with contextlib.suppress(Exception):
+            return json.loads(json.dumps(settle(hook(**given)), sort_keys=True)), frozenset(given)
+    return {"unknown": uuid.uuid4().hex}, frozenset()
 
 
 def ingredients(spec: NodeSpec, inputs: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
-    """What a node's key is made of. ``keys`` are the keys of earlier nodes, which stand for their names."""
+    """What a node's key is made of (see `fopru_graph.identity`). ``keys`` of earlier nodes stand for their names.
+
+    Inputs that ``fingerprint`` takes are in the key only through what it returns: the content of a file, not its path.
+    """
 
     def parent(ref: Ref) -> list[str]:
         return [keys[ref.node], ref.output or "output"]
 
+    state, covered = fingerprint(spec, inputs)
     return {
         "type": spec.type,
         "version": spec.version,
-        "source": spec.source_hash,
-        "inputs": {name: tagged(value, parent) for name, value in inputs.items()},
-        "fingerprint": fingerprint(spec, inputs),
+        "source": source_of(spec.cls).key(),
+        "versions": versions(),
+        "inputs": {name: tagged(value, parent) for name, value in inputs.items() if name not in covered},
+        "fingerprint": state,
     }
-
-
-def digest(parts: Mapping[str, Any]) -> str:
-    """SHA-256 of the canonical JSON text, the same in every process."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -29,8 +29,9 @@ class Source(NamedTuple):
 
     ``files`` maps each source file it comes from to a digest: its own module, those of its base classes, and what
     these import from their own pack, also inside of functions. A pack is the top-level package, or the folder of a
-    file that belongs to none. ``code`` has the byte code of functions that are in no file (a notebook's, or replaced
-    ones), ``globals`` the plain values of module globals that its functions name: they may have been set since.
+    file that belongs to none. ``code`` has digests of the byte code of the class, and of functions that are in no file
+    (a notebook's, or replaced ones). ``globals`` are the plain values of module globals that its functions name, which
+    may have been set since; a list, set or dict counts as it was when first seen, for nodes keep notes in them.
     """
 
     files: Mapping[str, str]
@@ -71,15 +72,17 @@ def source_of(member: type | FunctionType) -> Source:
     values: dict[str, Any] = {}
     for label, (space, name) in known.names.items():
         with contextlib.suppress(TypeError):
-            values[label] = _plain(space.get(name))
+            values[label] = _constant_value(space, name)
     return Source(known.files, known.files_digest, known.code, values)
 
 
 def _learn(member: type | FunctionType) -> _Known:
-    parts = [base for base in member.__mro__ if base is not object] if isinstance(member, type) else [member]
+    every: tuple[type | FunctionType, ...] = member.__mro__ if isinstance(member, type) else (member,)
+    parts = [part for part in every if not _is_engine(part.__module__) and part is not object]
     modules = _modules_of({part.__module__ for part in parts})
     files = {_label(name): module.digest for name, module in modules.items()}
-    code: dict[str, str] = {}
+    # One file may define a class twice, so its own byte code counts beside the file.
+    code = {part.__qualname__: digest([_code_digest(item.__code__) for item in _functions(part)]) for part in parts}
     functions: dict[CodeType, tuple[dict[str, Any], str, CodeType]] = {}
     names: dict[str, tuple[dict[str, Any], str]] = {}  # by a label that says the module
     waiting = [function for part in parts for function in _functions(part)]
@@ -128,6 +131,20 @@ def _constant(value: Any) -> Any:
     return sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value)
 
 
+_containers: dict[tuple[int, str], tuple[Any, Any]] = {}  # what a name of a module held, and its value then
+
+
+def _constant_value(space: dict[str, Any], name: str) -> Any:
+    """A module global as JSON. Raises TypeError if it is not plain."""
+    value = space.get(name)
+    if not isinstance(value, (list, set, dict)):
+        return _plain(value)
+    known = _containers.get((id(space), name))
+    if known is None or known[0] is not value:
+        known = _containers[id(space), name] = value, _plain(value)
+    return known[1]
+
+
 def _plain(value: Any) -> Any:
     """A plain value as JSON that tells types apart. Raises TypeError for anything else."""
     if value is None or isinstance(value, (bool, int, float, str, bytes)):
@@ -160,12 +177,14 @@ def _modules_of(names: Iterable[str]) -> dict[str, _Module]:
     waiting = sorted(names)
     while waiting:
         name = waiting.pop()
-        if name in reached or f"{name}.".startswith(f"{_ENGINE}."):
-            continue
-        if (module := _scan(name)) is not None:
+        if name not in reached and not _is_engine(name) and (module := _scan(name)) is not None:
             reached[name] = module
             waiting += module.imports
     return dict(sorted(reached.items()))
+
+
+def _is_engine(module: str) -> bool:
+    return f"{module}.".startswith(f"{_ENGINE}.")
 
 
 def _is_current(name: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import inspect
 import operator
 import re
@@ -11,7 +10,6 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform, get_args, get_origin
 
@@ -46,7 +44,8 @@ class Node:
 
     Optional methods, each called with the inputs that it names as parameters:
 
-    * ``fingerprint(literals)`` returns JSON-able outside state for the cache key, e.g. the content of a file.
+    * ``fingerprint(literals)`` returns, as JSON, all that matters about the inputs that it takes, e.g. the content of a
+      file. It stands in the cache key in their place, so that the same content at another path is the same.
     * ``check(literals)`` returns messages about wrong literals.
     * ``needs(inputs that are ready)`` returns the names of the lazy inputs that are wanted now.
     * ``done(literals, earlier outputs, ctx)`` of a node that runs for its effect says whether the effect of an earlier
@@ -126,15 +125,6 @@ class NodeSpec:
         """The file that defines the class, or the name of its module."""
         return str(getattr(inspect.getmodule(self.cls), "__file__", None) or self.cls.__module__)
 
-    @cached_property
-    def source_hash(self) -> str:
-        """SHA-256 of the class's source text, or of its byte code if there is no source (an interactive session)."""
-        try:
-            text = inspect.getsource(self.cls).encode()
-        except (OSError, TypeError):
-            text = b"".join(_bytecode(member) for member in vars(self.cls).values())
-        return hashlib.sha256(text).hexdigest()
-
     def lazy_inputs(self) -> list[str]:
         """The names of the inputs that are evaluated on demand."""
         return [name for name, socket in self.inputs.items() if socket.lazy]
@@ -157,14 +147,6 @@ class NodeSpec:
         if not isinstance(value, self.result):
             raise TypeError(f"run must return {self.result.__name__}, but returned {type(value).__name__}")
         return {name: getattr(value, name) for name in self.outputs}
-
-
-def _bytecode(member: Any) -> bytes:
-    code = getattr(getattr(member, "__func__", member), "__code__", None)
-    return code.co_code + repr(code.co_names).encode() + repr(code.co_consts).encode() if code else b""
-
-
-# -- the decorator ----------------------------------------------------------------------------------------------------
 
 
 def node(

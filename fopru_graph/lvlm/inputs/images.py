@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import hashlib
 import io
 import math
 import os
@@ -25,6 +24,7 @@ from PIL import ImageOps, UnidentifiedImageError
 
 from fopru_graph import values
 from fopru_graph.errors import UserError
+from fopru_graph.identity import file_digest
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 ANIMATED = ("GIF", "WEBP", "PNG")
@@ -128,8 +128,7 @@ def fingerprint(path: str) -> str:
         file = _locate(path)
         if not stat.S_ISREG(file.stat().st_mode):
             return "missing"
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_digest(file)
     except (OSError, ValueError, UserError):
         return "missing"
 

@@ -5,30 +5,46 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fopru_graph.errors import UserError
+from fopru_graph.identity import files_digest
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "model"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
+_READ = {".json", ".safetensors", ".jinja", ".model", ".txt", ".tiktoken"}  # of a folder, by transformers
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
-def open_config(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
-    """The folder or hub name that ``name`` stands for, and its raw config.json.
+class Checkpoint(NamedTuple):
+    """Where a checkpoint is: a folder, or a hub name at a ``commit``; ``config`` is its raw config.json."""
+
+    source: str
+    config: dict[str, Any]
+    commit: str | None = None
+
+    def digest(self) -> str:
+        """The commit, or a digest of the folder's files: weights, tokenizer, processor, chat template, generation."""
+        if self.commit is not None:
+            return f"{self.source}@{self.commit}"
+        folder = Path(self.source)
+        files = [*folder.iterdir(), *folder.glob("additional_chat_templates/*")]
+        return files_digest((file for file in files if file.suffix in _READ and file.is_file()), folder)
+
+
+def open_checkpoint(name: str, revision: str | None) -> Checkpoint:
+    """The checkpoint that ``name`` stands for: ``demo``, a folder or a hub name.
 
     Raises:
         UserError: there is no such checkpoint, it is damaged or incomplete, has no safetensors, or needs remote code.
     """
-    if name == "demo":
-        return str(DEMO), _folder_config(name, DEMO)
-    folder = Path(name).expanduser()
+    folder = DEMO if name == "demo" else Path(name).expanduser()
     if name.strip() and folder.is_dir():
-        return str(folder), _folder_config(name, folder)
+        return Checkpoint(str(folder), _folder_config(name, folder))
     if folder.exists() or not _HUB_NAME.fullmatch(name):
         raise UserError(f"model {name!r} is neither a folder nor a hub name", "use demo, a folder, or owner/name")
-    return name, _check_config(name, _hub_config(name, revision))
+    return _hub_checkpoint(name, revision)
 
 
 def _folder_config(name: str, folder: Path) -> dict[str, Any]:
@@ -44,17 +60,18 @@ def _folder_config(name: str, folder: Path) -> dict[str, Any]:
     return config
 
 
-def _hub_config(name: str, revision: str | None) -> dict[str, Any]:
+def _hub_checkpoint(name: str, revision: str | None) -> Checkpoint:
     from huggingface_hub import hf_hub_download
 
     try:
-        path = hf_hub_download(name, "config.json", revision=revision)
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        path = Path(hf_hub_download(name, "config.json", revision=revision))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except Exception as error:
         raise UserError(
             f"{name}: cannot be fetched from the hub: {first_line(error)}",
             "check the name, the network and your access, or give a local folder",
         ) from error
+    return Checkpoint(name, _check_config(name, config), path.parent.name)  # …/snapshots/COMMIT/config.json
 
 
 def _check_config(name: str, config: Any) -> dict[str, Any]:
@@ -96,12 +113,3 @@ def first_line(error: BaseException) -> str:
     """The first line of an exception's message, or its type if it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__
-
-
-def fingerprint(name: str) -> list[str]:
-    """Names, sizes and times of a local checkpoint's files, which change when it does; [] for a hub name."""
-    folder = DEMO if name == "demo" else Path(name).expanduser()
-    if not folder.is_dir():
-        return []
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
-    return [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]

@@ -9,9 +9,10 @@ import torch
 import transformers
 
 from fopru_graph.errors import UserError
+from fopru_graph.identity import source_of
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.registry import served_family
-from fopru_graph.lvlm.loading.checkpoint import first_line, open_config
+from fopru_graph.lvlm.loading.checkpoint import first_line, open_checkpoint
 from fopru_graph.lvlm.loading.compat import missing_capabilities
 from fopru_graph.lvlm.loading.device import check_memory, choose_device
 from fopru_graph.lvlm.loading.presets import PREFIX, find_preset, preset_config, preset_processor, random_model
@@ -53,10 +54,11 @@ def load_model(
     target = choose_device(device)
     if name.startswith(PREFIX):
         return _random(name, target, dtype, attention)
-    source, config = open_config(name, revision)
+    source, config, commit = open_checkpoint(name, revision)
     family = served_family(config.get("model_type"), name)
-    weight_type = "float32" if dtype == "auto" and target.type == "cpu" and device_map is None else dtype
-    options: dict[str, Any] = {"revision": revision} if revision else {}
+    weight_type = _weight_type(dtype, target, device_map)
+    # The commit, so that no file comes from a branch that moves meanwhile.
+    options: dict[str, Any] = {"revision": commit} if commit else {}
     try:
         if device_map is None and quantization is None and "quantization_config" not in config:
             _check_fits(name, transformers.AutoConfig.from_pretrained(source, **options), family, weight_type, target)
@@ -86,6 +88,50 @@ def load_model(
     return ModelHandle(name, family(model.eval().requires_grad_(False), processor))
 
 
+def model_identity(
+    name: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: str = "sdpa",
+    device_map: str | None = None,
+    revision: str | None = None,
+    quantization: str | None = None,
+) -> dict[str, Any]:
+    """What `load_model` would load with the same arguments, as JSON: content, resolved device and dtype, the family.
+
+    Raises:
+        UserError: there is no such checkpoint or device.
+    """
+    target = choose_device(device)
+    if name.startswith(PREFIX):
+        config, weights = preset_config(find_preset(name)).to_dict(), name
+        weight_type = _random_type(dtype, target)
+    else:
+        checkpoint = open_checkpoint(name, revision)
+        config, weights = checkpoint.config, checkpoint.digest()
+        weight_type = _weight_type(dtype, target, device_map)
+        if weight_type == "auto":
+            weight_type = str(config.get("dtype") or config.get("torch_dtype") or "auto")
+    return {
+        "weights": weights,
+        "device": target.type if not target.index else str(target),
+        "dtype": weight_type,
+        "attention": attention,
+        "device_map": device_map,
+        "quantization": quantization,
+        "family": source_of(served_family(config.get("model_type"), name)).files_digest,
+    }
+
+
+def _weight_type(dtype: str, device: torch.device, device_map: str | None) -> str:
+    """``auto`` stands for float32 on the CPU, and for the checkpoint's type elsewhere."""
+    return "float32" if dtype == "auto" and device.type == "cpu" and device_map is None else dtype
+
+
+def _random_type(dtype: str, device: torch.device) -> str:
+    return dtype if dtype != "auto" else ("float32" if device.type == "cpu" else "bfloat16")
+
+
 def _quantised(quantization: Quantization | None) -> dict[str, Any]:
     """The arguments of transformers' quantisation."""
     if quantization is None:
@@ -98,7 +144,7 @@ def _random(name: str, device: torch.device, dtype: str, attention: str) -> Mode
     preset = find_preset(name)
     config = preset_config(preset)
     family = served_family(config.model_type, name)
-    weight_type = dtype if dtype != "auto" else ("float32" if device.type == "cpu" else "bfloat16")
+    weight_type = _random_type(dtype, device)
     _check_fits(name, config, family, weight_type, device)
     model = random_model(config, family.auto_class, device, getattr(torch, weight_type), attention)
     model.generation_config.eos_token_id = None  # a stop token of random weights would mean nothing
