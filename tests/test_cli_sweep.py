@@ -103,8 +103,8 @@ def test_what_failed_is_run_again_only_on_demand(tmp_path):
 
 def planned(tmp_path, files, ratio=None, sets=(), zipped=False):
     options = SweepOptions("scenes", ratio, sets, zipped, (), None, tmp_path, None, "local", (), False, False)
-    jobs = plan_cells([PIPELINES / f"{name}.yaml" for name in files], None, options, ModelOptions(dtype="float32"))
-    return [(job.facts["pipeline"], job.facts["ratio"], job.facts["settings"]) for job in jobs]
+    cells = plan_cells([PIPELINES / f"{name}.yaml" for name in files], None, options, ModelOptions(dtype="float32"))
+    return [(cell.facts["pipeline"], cell.facts["ratio"], cell.facts["settings"]) for cell in cells]
 
 
 def test_a_setting_applies_where_it_has_a_place(tmp_path):
@@ -132,9 +132,9 @@ def test_a_value_with_a_comma_is_quoted(tmp_path):
 
 def test_cells_take_over_what_is_said_of_the_model(tmp_path):
     options = SweepOptions("scenes", None, (), False, (), 5, tmp_path, None, "local", (), True, False)
-    (job,) = plan_cells([PIPELINES / "baseline.yaml"], None, options, ModelOptions("cpu", "float32", "eager"))
-    assert job.argv[1:4] == ("-m", "fopru_graph", "eval")
-    text = " ".join(job.argv[4:])
+    (cell,) = plan_cells([PIPELINES / "baseline.yaml"], None, options, ModelOptions("cpu", "float32", "eager"))
+    assert cell.argv[1:4] == ("-m", "fopru_graph", "eval")
+    text = " ".join(cell.argv[4:])
     assert "--limit 5 --retry --device cpu --dtype float32 --attn eager" in text and text.endswith("--json")
 
 

@@ -147,8 +147,8 @@ def _takes_text(graph: Graph, target: str) -> bool:
     return spec is not None and key in spec.inputs and "str" in spec.inputs[key].type_name.split(" | ")
 
 
-def parse_ratios(text: str) -> tuple[float, ...]:
-    """Numbers between commas; ends the program with exit code 2 where one is no ratio."""
+def parse_ratios(text: str, distinct: bool = True) -> tuple[float, ...]:
+    """Numbers between commas, ``distinct``: each once; ends the program with exit code 2 where one is no ratio."""
     from fopru_graph.errors import UserError
     from fopru_graph.measure.pipelines import check_ratios
 
@@ -159,7 +159,7 @@ def parse_ratios(text: str) -> tuple[float, ...]:
         fail(2, f"--ratio {text}: that is no list of numbers", "write e.g. --ratio 1,0.5,0.25")
     except UserError as error:
         fail(2, f"--ratio {text}: {error.message}", error.hint)
-    return tuple(dict.fromkeys(ratios))
+    return tuple(dict.fromkeys(ratios)) if distinct else ratios
 
 
 def show(problems: list[Problem], file: Path) -> None:

@@ -9,14 +9,14 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.variants import Variant
 from fopru_graph.graph import Executor, PipelineError, parse_value
-from fopru_graph.results.cell import SUMMARY
-from fopru_graph.sweep.jobs import Job
+from fopru_graph.sweep.cells import Cell
 
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"\\]|\\.)*\"""")
 
@@ -110,23 +110,29 @@ def _in_step(axes: Mapping[str, list[Any]]) -> list[list[Any]]:
     return [values * count if len(values) == 1 else values for values in axes.values()]
 
 
-def data_places(tasks: Sequence[str], options: Sequence[str]) -> dict[str, str]:
-    """Where the records of a task are, by the task's name, from ``TASK=PATH`` or a path for all others.
+def data_paths(tasks: Sequence[str], options: Sequence[str]) -> dict[str, str]:
+    """The path of each task's records, from ``TASK=PATH``, or from a path for all tasks that have none.
 
     Raises:
         UserError: a path does not exist.
     """
-    own = [option.partition("=") for option in options if option.partition("=")[0] in tasks and "=" in option]
-    common = [option for option in options if "=" not in option or option.partition("=")[0] not in tasks]
-    places = {task: path for path in common for task in tasks} | {task: path for task, _, path in own}
-    for path in places.values():
+    paths: dict[str, str] = {}
+    for_one: dict[str, str] = {}
+    for option in options:
+        task, equals, path = option.partition("=")
+        if equals and task in tasks:
+            for_one[task] = path
+        else:
+            paths = dict.fromkeys(tasks, option)
+    paths |= for_one
+    for path in paths.values():
         if not Path(path).exists():
             raise UserError(f"--data {path}: there is no such file or folder", f"tasks here: {', '.join(tasks)}")
-    return places
+    return paths
 
 
 @dataclass(frozen=True)
-class CellOptions:
+class CommonOptions:
     """What all cells of a sweep have in common; ``extra`` are further options of ``fopru-graph eval``."""
 
     out: Path
@@ -135,68 +141,64 @@ class CellOptions:
     extra: tuple[str, ...] = ()
 
 
-def job_of(variant: Variant, file: Path, sets: Sequence[str], task: str, data: str | None, options: CellOptions) -> Job:
-    """The cell of a pipeline with its settings on a task; its hash is of what is computed, not of how or where."""
-    label = variant.folder(task)
+def cell_of(
+    variant: Variant, file: Path, sets: Sequence[str], task: str, data: str | None, common: CommonOptions
+) -> Cell:
+    """The cell of a pipeline on a task. ``sets`` are the values of ``--set`` that ``variant`` has, for its command."""
+    argv = [sys.executable, "-m", "fopru_graph", "eval", str(file), "--task", task]
+    argv += ["--ratio", repr(variant.ratio)] if variant.ratio is not None else []
+    argv += [part for option in sets for part in ("--set", option)]
+    argv += ["--data", f"{task}={data}"] if data is not None else []
+    argv += ["--limit", str(common.limit)] if common.limit is not None else []
+    argv += ["--retry"] if common.retry else []
+    argv += [*common.extra, "--out", str(common.out), "--json"]
+    targets = {option.partition("=")[0] for option in sets}
+    settings = {key: value for key, value in variant.settings.items() if key in targets}
+    return Cell(
+        variant.folder(task),
+        tuple(argv),
+        request_of(variant, task, data, common.limit),
+        partial(expected_identity, variant, task, data, common.limit),
+        {"pipeline": variant.pipeline, "task": task, "ratio": variant.ratio, "settings": settings},
+    )
+
+
+def request_of(variant: Variant, task: str, data: str | None, limit: int | None) -> str:
+    """Digest of what is asked for: pipeline, ratio, task, data by path, limit. Unlike an identity it loads no torch."""
     content = {
-        "label": label,
+        "label": variant.folder(task),
         "graph": variant.graph.canonical(),
         "blocks": dict(Executor(variant.graph.registry).plan(variant.graph).flat.blocks),
         "ratio": variant.ratio,
         "task": task,
         "data": None if data is None else str(Path(data).resolve()),
-        "limit": options.limit,
+        "limit": limit,
     }
-    argv = [sys.executable, "-m", "fopru_graph", "eval", str(file), "--task", task]
-    argv += ["--ratio", repr(variant.ratio)] if variant.ratio is not None else []
-    argv += [part for option in sets for part in ("--set", option)]
-    argv += ["--data", f"{task}={data}"] if data is not None else []
-    argv += ["--limit", str(options.limit)] if options.limit is not None else []
-    argv += ["--retry"] if options.retry else []
-    argv += [*options.extra, "--out", str(options.out), "--json"]
-    settings = {key: value for key, value in variant.settings.items() if key in {one.partition("=")[0] for one in sets}}
-    facts = {"pipeline": variant.pipeline, "task": task, "ratio": variant.ratio, "settings": settings}
-    text = json.dumps(content, sort_keys=True).encode()
-    return Job(hashlib.sha256(text).hexdigest(), label, tuple(argv), facts)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def distinct(jobs: Sequence[Job]) -> list[Job]:
+def expected_identity(variant: Variant, task: str, data: str | None, limit: int | None) -> str:
+    """The identity that the cell's summary must have. May load torch, and read weights and data."""
+    return request_of(variant, task, data, limit)
+
+
+def distinct(cells: Sequence[Cell]) -> list[Cell]:
     """Every cell once, in order.
 
     Raises:
         UserError: two different cells would share a results folder.
     """
-    by_label: dict[str, Job] = {}
-    for job in jobs:
-        other = by_label.setdefault(job.label, job)
-        if other.hash != job.hash:
+    by_label: dict[str, Cell] = {}
+    for cell in cells:
+        other = by_label.setdefault(cell.label, cell)
+        if other.request != cell.request:
             raise UserError(
-                f"two cells have the results folder {job.label}: {_command(other)} and {_command(job)}",
+                f"two cells have the results folder {cell.label}: {_options(other)} and {_options(cell)}",
                 "give each pipeline a name of its own (name: …); set ratios by --ratio or by --set, not by both",
             )
     return list(by_label.values())
 
 
-def _command(job: Job) -> str:
+def _options(cell: Cell) -> str:
     """The part of a cell's command that a user has written."""
-    return " ".join(job.argv[4 : job.argv.index("--out")])
-
-
-def row_of(job: Job, out: Path) -> dict[str, Any]:
-    """One cell for people and for ``--json``: where it stands, and the accuracy that its summary has."""
-    folder = out / job.label
-    summary: dict[str, Any] = {}
-    if job.state == "done":
-        try:
-            summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            summary = {}
-    return {
-        "label": job.label,
-        **job.facts,
-        "state": job.state,
-        "rc": job.rc,
-        "attempts": job.attempts,
-        **{name: summary.get(name) for name in ("accuracy", "n", "errors")},
-        "folder": str(folder),
-    }
+    return " ".join(cell.argv[4 : cell.argv.index("--out")])

@@ -16,7 +16,7 @@ from typing import Any
 
 from fopru_graph.errors import UserError
 from fopru_graph.sweep import guard
-from fopru_graph.sweep.jobs import Job
+from fopru_graph.sweep.cells import Claim
 
 _TAIL_BYTES, _TAIL_LINES = 4096, 5
 
@@ -25,7 +25,7 @@ class CellProcess:
     """One running cell. Nothing of it outlives this process, however this process ends.
 
     Args:
-        job: what to run.
+        claim: the cell to run. Its processes share the claim's lock, so that it is held until the last of them ends.
         log: file that its output is appended to.
         environment: what is added to this process's environment.
 
@@ -33,27 +33,29 @@ class CellProcess:
         UserError: the log cannot be written, or no process can be started.
     """
 
-    def __init__(self, job: Job, log: Path, environment: Mapping[str, str]) -> None:
-        self.job, self.log = job, log
+    def __init__(self, claim: Claim, log: Path, environment: Mapping[str, str]) -> None:
+        self.log = log
+        argv = claim.cell.argv
         self._code: int | None = None
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as stream:
-                head = f"--- {time.strftime('%F %T')}, attempt {job.attempts}: {shlex.join(job.argv)}\n"
+                head = f"--- {time.strftime('%F %T')}, attempt {claim.record.attempts}: {shlex.join(argv)}\n"
                 stream.write(head.encode(errors="surrogateescape"))
                 stream.flush()
                 self._offset = stream.tell()
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", guard.__file__, *job.argv],
+                    [sys.executable, "-I", "-S", guard.__file__, *argv],
                     stdin=subprocess.PIPE,
                     stdout=stream,
                     stderr=subprocess.STDOUT,
                     env=os.environ | dict(environment),
                     process_group=0,
+                    pass_fds=[claim.lock],
                 )
         except OSError as error:
             raise UserError(
-                f"{job.label} cannot be started with its log {log}: {error.strerror or error}",
+                f"{claim.cell.label} cannot be started with its log {log}: {error.strerror or error}",
                 "finished cells are kept; make room or choose another folder with --out, and run the command again",
             ) from error
 
@@ -132,7 +134,7 @@ def visible_gpus() -> list[str]:
     return [str(number) for number in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
 
 
-def places_for(jobs: int | None, device: str | None) -> list[dict[str, str]]:
+def slots_for(jobs: int | None, device: str | None) -> list[dict[str, str]]:
     """What to add to the environment of each of the cells that run at the same time.
 
     Each has a GPU of its own as far as there are enough; on a CPU, or with others beside it, a cell has one thread.
