@@ -101,6 +101,18 @@ def test_what_failed_is_run_again_only_on_demand(tmp_path):
     assert (result.exit_code, cell["state"], cell["attempts"], cell["n"]) == (0, "done", 2, 6)
 
 
+def test_results_of_something_else_are_refused_with_the_sentence_of_eval(tmp_path):
+    arguments = (BASELINE, *FEW, "--json")
+    (cell,) = cells(sweep(tmp_path, *arguments)).values()
+    for name, key in (("cell.json", "dtype"), ("summary.json", "identity")):
+        path = tmp_path / cell["label"] / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | {key: "another"}))
+    result = sweep(tmp_path, *arguments)
+    (cell,) = cells(result).values()
+    assert (result.exit_code, cell["state"], cell["accuracy"]) == (3, "failed", None)
+    assert "holds results of another configuration: dtype differ" in cell["error"]
+
+
 def planned(tmp_path, files, ratio=None, sets=(), zipped=False):
     options = SweepOptions("scenes", ratio, sets, zipped, (), None, tmp_path, None, "local", (), False, False)
     cells = plan_cells([PIPELINES / f"{name}.yaml" for name in files], None, options, ModelOptions(dtype="float32"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from fopru_graph.evaluation.tasks import get_task
 from fopru_graph.evaluation.variants import Variant, variants_of
 from fopru_graph.graph import Graph, PipelineError, Problem, parse_value
 from fopru_graph.sweep.cells import LOGS, Cell, SweepFolder
-from fopru_graph.sweep.plan import CommonOptions, cell_of, combinations, data_paths, distinct
+from fopru_graph.sweep.plan import Combination, CommonOptions, cell_of, combinations, data_paths, distinct
 from fopru_graph.sweep.process import StopSignals, slots_for
 from fopru_graph.sweep.slurm import Array, submitter
 from fopru_graph.sweep.workers import Worker, at_most_every
@@ -86,25 +86,36 @@ def plan_cells(files: list[Path], nodes: list[Path] | None, options: SweepOption
     combined = combinations(options.sets, ratios, options.zipped)
     common = CommonOptions(options.out, options.limit, options.retry, _options_of(nodes, model))
     cells: list[Cell] = []
-    refused: list[dict[str, list[Problem]]] = []  # for each file, the problems of each --set that does not apply to it
+    refused: list[dict[str, list[Problem]]] = []
     for graph, file in zip(open_graphs(files, nodes, None, options.as_json, model), files, strict=True):
         refused.append({})
-        for sets, ratio in combined:
-            changed, applied = graph.copy(), []
-            for option in sets:
-                try:
-                    apply_set(changed, option)
-                    applied.append(option)
-                except PipelineError as error:
-                    refused[-1][option.partition("=")[0]] = error.problems
+        for ratio, changed, sets in _changed(graph, combined, refused[-1]):
             if errors := [problem for problem in changed.problems() if problem.severity == "error"]:
                 refuse(errors, file, options.as_json)
-            variant = _variant(changed, ratio, applied)
-            cells += [cell_of(variant, file, applied, task, data.get(task), common) for task in tasks]
+            variant = _variant(changed, ratio, sets)
+            cells += [cell_of(variant, file, sets, task, data.get(task), common) for task in tasks]
     for target, problems in refused[-1].items():
         if all(target in of_file for of_file in refused):
             refuse(problems, files[-1], options.as_json)
     return distinct(cells)
+
+
+def _changed(
+    graph: Graph, combined: Sequence[Combination], refused: dict[str, list[Problem]]
+) -> Iterator[tuple[float | None, Graph, list[str]]]:
+    """For each combination its ratio, the graph with the values of ``--set``, and those values that apply to it.
+
+    The problems of those that do not apply are added to ``refused``, by their target.
+    """
+    for sets, ratio in combined:
+        changed, applied = graph.copy(), []
+        for option in sets:
+            try:
+                apply_set(changed, option)
+                applied.append(option)
+            except PipelineError as error:
+                refused[option.partition("=")[0]] = error.problems
+        yield ratio, changed, applied
 
 
 def _variant(graph: Graph, ratio: float | None, sets: list[str]) -> Variant:

@@ -36,14 +36,14 @@ MAX_ATTEMPTS = 2
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell, as it is planned.
+    """A planned cell.
 
     Args:
         label: the name of its results folder.
         argv: its command.
-        request: digest of what the command asks for. A record with another digest is of another command.
-        identity: the identity that its results must have. It may take seconds, as it reads weights and data. None in a
-            task of a Slurm array, which never judges results of earlier runs.
+        request: digest of what the command asks for; records of another digest are not of this cell.
+        identity: the identity that its results must have. May take seconds, since it reads weights and data. None in
+            the tasks of a Slurm array, which never judge results of earlier runs.
         facts: pipeline, task, ratio and settings, for people.
     """
 
@@ -56,16 +56,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Record:
-    """How a cell was attempted. It is changed only by a process that holds the cell's lock.
+    """How a cell was attempted. Only a process that holds the cell's lock writes it.
 
     Args:
         state: ``pending``, ``running``, ``done`` or ``failed`` when it was written.
-        attempts: number of starts; those that were stopped on request are not counted.
+        attempts: how often the cell was started, without those starts that were stopped on request.
         identity: the identity that a summary must have to count.
-        rc: exit code of the last attempt, negative for the signal that killed it.
-        error: why the last attempt failed.
+        rc, error: exit code of the last attempt, negative for the signal that killed it, and why it failed.
         host, pid: the worker of the last attempt.
-        started, ended: seconds since 1970.
+        started, ended: of the last attempt, in seconds since 1970.
     """
 
     request: str
@@ -100,7 +99,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Claim:
-    """A cell that this process runs; ``lock`` is an open file descriptor, which the cell's processes inherit."""
+    """A cell that this process runs. ``lock`` is the file descriptor that holds its lock."""
 
     cell: Cell
     record: Record
@@ -110,12 +109,8 @@ class Claim:
 class SweepFolder:
     """The states of some cells in a sweep's folder. Several processes may work in one folder at the same time.
 
-    Args:
-        out: the folder. ``attempts`` is made in it.
-
-    Raises:
-        UserError: the folder cannot be made; all methods raise it if a file cannot be read, written or locked, or if a
-            record is none of this program. That file is then left as it is.
+    Every method raises UserError if a file cannot be read, written or locked, or if a record is not of this program.
+    The file is then left as it is.
     """
 
     def __init__(self, out: Path, cells: Sequence[Cell]) -> None:
@@ -126,11 +121,11 @@ class SweepFolder:
             (out / ATTEMPTS).mkdir(parents=True, exist_ok=True)
 
     def prepare(self, retry: bool) -> None:
-        """Compare the results that are there with the identities that are expected now. Begin a command with it.
+        """Compare the identities of results with those that are expected now. A command begins with this.
 
-        Results of another identity count no longer, so their cell is pending. The evaluation that then starts goes on
-        in the folder, or refuses it and says what differs. With ``retry``, cells that failed or were lost are pending,
-        and so are cells with samples that failed.
+        A cell with results of another identity becomes pending; the evaluation that then runs refuses its folder and
+        says what differs. With ``retry``, cells that failed or were lost become pending, and those in which samples
+        failed.
         """
         for cell in self.cells:
             if (lock := self._lock(cell)) is not None:
@@ -158,10 +153,16 @@ class SweepFolder:
 
     def status(self, cell: Cell) -> Status:
         """Where a cell stands."""
-        locked = self._is_locked(cell)
         record, summary = self._record(cell), self._summary(cell)
-        state = "running" if locked else state_of(record, summary)
-        return Status(cell, state, record, summary if state == "done" else {})
+        if record.state != "running":
+            state = state_of(record, summary)
+            return Status(cell, state, record, summary if state == "done" else {})
+        if (lock := self._lock(cell)) is None:
+            return Status(cell, "running", record, {})
+        _unlock(lock)
+        if self._record(cell) != record:  # it has ended between the two looks
+            return self.status(cell)
+        return Status(cell, state_of(record, summary), record, {})
 
     def claim(self) -> Claim | None:
         """Lock the next pending cell and count an attempt; None if there is none."""
@@ -182,13 +183,14 @@ class SweepFolder:
         return None
 
     def unfinished(self) -> bool:
-        """Whether cells are left that `claim` did not get because other processes run them."""
+        """Whether `claim` has left cells out because other processes hold their locks."""
         return bool(self._unfinished)
 
     def finish(self, claim: Claim, rc: int, error: str | None = None) -> None:
-        """Record the end of a cell, which has failed if there is an ``error``.
+        """Record the end of a cell; it has failed if there is an ``error``.
 
-        The command has compared the identity of its results itself, so that of its summary is the one to expect.
+        The identity in its summary is believed, since the evaluation has just computed it where it ran: the machine of
+        the sweep, e.g. the login node of a cluster, may resolve another device.
         """
         summary = self._summary(claim.cell)
         if error is None and not summary:
@@ -197,7 +199,7 @@ class SweepFolder:
         self._end(claim, record if error else replace(record, identity=summary.get("identity")))
 
     def release(self, claim: Claim, error: str | None = None) -> None:
-        """Give back a cell that was stopped. With an ``error`` that counts as an attempt, else it was on request."""
+        """Give back a cell that was stopped: on request, which costs no attempt, or because of an ``error``."""
         record = replace(claim.record, error=error, ended=time.time())
         if error is None:
             record = replace(record, state="pending", attempts=record.attempts - 1)
@@ -245,9 +247,9 @@ class SweepFolder:
             _unlock(claim.lock)
 
     def _lock(self, cell: Cell) -> int | None:
-        """An open file descriptor that holds the cell's lock; None if another process has it.
+        """The file descriptor that holds the cell's lock; None if another process has it.
 
-        By ``fcntl`` and not by filelock, because the cell's processes must inherit the descriptor.
+        Not by filelock, because the cell's processes must inherit the descriptor.
         """
         path = self._path(cell, ".lock")
         with _explained(path):
@@ -260,13 +262,6 @@ class SweepFolder:
                     return None
                 raise
             return lock
-
-    def _is_locked(self, cell: Cell) -> bool:
-        if not self._path(cell, ".lock").exists():
-            return False
-        if (lock := self._lock(cell)) is not None:
-            _unlock(lock)
-        return lock is None
 
 
 def state_of(record: Record, summary: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph.files import write_atomically
@@ -64,20 +64,7 @@ def run_share(folder: str, name: str) -> None:
         Worker(cells, slots_for(1, share["device"]), stop, on_look).run()
 
 
-class Handle(Protocol):
-    """One submitted task, see `submitit.Job`."""
-
-    def done(self) -> bool:
-        """Whether it has ended in whatever way."""
-
-    def cancel(self, check: bool) -> None:
-        """Take it out of the queue, or end it."""
-
-    def exception(self) -> BaseException | None:
-        """What it failed with."""
-
-
-Submit = Callable[[Path, Sequence[str]], Sequence[Handle]]  # from a sweep's folder and the names of its shares
+Submit = Callable[[Path, Sequence[str]], Sequence[Any]]  # from a sweep's folder and names of shares to `submitit.Job`s
 
 
 def submitter(kind: str, parameters: Mapping[str, Any]) -> Submit:
@@ -95,7 +82,7 @@ def submitter(kind: str, parameters: Mapping[str, Any]) -> Submit:
     if kind == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
         raise UserError("there is no Slurm here: sbatch and srun are not found", "run the sweep on a login node")
 
-    def submit(folder: Path, names: Sequence[str]) -> Sequence[Handle]:
+    def submit(folder: Path, names: Sequence[str]) -> Sequence[Any]:
         logs = folder / "submitit"
         executor = submitit.SlurmExecutor(logs) if kind == "slurm" else submitit.LocalExecutor(logs)
         try:
@@ -103,10 +90,10 @@ def submitter(kind: str, parameters: Mapping[str, Any]) -> Submit:
                 executor.update_parameters(**{"job_name": "fopru-sweep", "time": MINUTES} | dict(parameters))
             else:
                 executor.update_parameters(timeout_min=MINUTES)
-            handles: Sequence[Handle] = executor.map_array(run_share, [str(folder)] * len(names), list(names))
+            tasks: Sequence[Any] = executor.map_array(run_share, [str(folder)] * len(names), list(names))
         except (ValueError, RuntimeError, OSError) as error:
             raise UserError(f"the job array was not accepted: {error}", "see --slurm NAME=VALUE") from error
-        return handles
+        return tasks
 
     return submit
 
@@ -187,7 +174,7 @@ class Array:
             write_atomically(self._sweep / f"{names[-1]}.json", json.dumps(common | {"cells": share}).encode())
         return names
 
-    def _end_early(self, handles: Sequence[Handle]) -> None:
+    def _end_early(self, handles: Sequence[Any]) -> None:
         """Take the tasks out of the queue, and wait until those that run have stopped their cells."""
         on_request = _current(self._sweep) == self._sweep.name
         if on_request:
