@@ -20,13 +20,12 @@ from fopru_graph.sweep.cells import LOGS, Cell, SweepFolder
 from fopru_graph.sweep.plan import Combination, CommonOptions, cell_of, combinations, data_paths, distinct
 from fopru_graph.sweep.process import StopSignals, slots_for
 from fopru_graph.sweep.slurm import Array, submitter
-from fopru_graph.sweep.workers import Worker, at_most_every
+from fopru_graph.sweep.workers import Worker
 from fopru_graph.terminal.console import console, show_failure
 from fopru_graph.terminal.sweep import SweepProgress, show_sweep
 
 EXECUTORS = ("local", "slurm", "submitit-local")
 _TASKS = 4  # of an array, where --jobs does not say how many
-_LOOK = 0.5  # seconds between two looks at the records
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,15 @@ def sweep_files(files: list[Path], nodes: list[Path] | None, options: SweepOptio
     slots = slots_for(options.jobs, model.device)
     tasks = options.jobs or _TASKS
     with StopSignals() as stop, SweepProgress(len(slots) if submit is None else tasks) as progress:
-        on_look = at_most_every(_LOOK, lambda: progress.show(_rows(folder)))
+
+        def on_look() -> None:
+            progress.show(_rows(folder))
+
         if submit is None:
             Worker(folder, slots, stop, on_look).run()
         else:
             Array(folder, submit, tasks, stop, on_look, model.device).run()
-        progress.show(_rows(folder))
+        on_look()
     return _finish(_rows(folder), options, bool(stop.count))
 
 

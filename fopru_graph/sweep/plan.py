@@ -1,4 +1,4 @@
-"""From the lists of a sweep to its cells: values between commas, their combinations, and the command of every cell."""
+"""The plan of a sweep: values between commas, their combinations, and the cells that they make."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,16 @@ from fopru_graph.evaluation.variants import Variant
 from fopru_graph.graph import Executor, PipelineError, parse_value
 from fopru_graph.sweep.cells import Cell
 
-_QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"\\]|\\.)*\"""")
+_QUOTED = re.compile(r"""'(?:[^']|'')*+'|"(?:[^"\\]|\\.)*+\"""")
+_NESTED = re.compile(
+    r"""(?<=[\[{:,])\s*(?:'(?:[^']|'')*+(?:'|$)|"(?:[^"\\]|\\.)*+(?:"|$))"""
+)  # quoted, within brackets
 
 Combination = tuple[tuple[str, ...], float | None]  # the options of --set, and the ratio
 
 
 def split_values(text: str) -> list[str]:
-    """The values between commas. One in quotes or brackets may hold commas itself; the quotes are then taken off.
+    """The values between commas. A value in quotes or brackets may hold commas itself; its quotes are taken off.
 
     >>> split_values("0.5, [a, b], 'red, or blue?'")
     ['0.5', '[a, b]', 'red, or blue?']
@@ -32,42 +35,33 @@ def split_values(text: str) -> list[str]:
     Raises:
         UserError: a quote or bracket is not closed, or there is nothing between two commas.
     """
-    values = list(_pieces(text))
+    values = [""]
+    for piece in text.split(","):
+        values[-1] += piece
+        if _is_whole(values[-1].strip()):
+            values.append("")
+        else:
+            values[-1] += ","
+    if values.pop():
+        raise UserError(f"{text}: a quote or bracket is not closed", "put the whole value into (other) quotes")
+    values = [value.strip() for value in values]
     if len(values) > 1 and "" in values:
         raise UserError(f"{text}: there is nothing between two commas", "write '' for an empty text")
     return [_bare(value) for value in values]
 
 
-def _pieces(text: str) -> Iterator[str]:
-    begin = 0
-    while begin <= len(text):
-        end = _end_of_value(text, begin)
-        yield text[begin:end].strip()
-        begin = end + 1
-
-
-def _end_of_value(text: str, place: int) -> int:
-    """Where the value that begins here ends: at a comma outside of quotes and brackets, or with the text."""
-    depth, before = 0, ","
-    while place < len(text) and (depth or text[place] != ","):
-        char = text[place]
-        if char in "\"'" and (before == "," or (depth and before in "[{:")):
-            if not (quoted := _QUOTED.match(text, place)):
-                raise UserError(f"{text}: a quote is not closed", "put the whole value into the other kind of quotes")
-            place = quoted.end() - 1
-        elif char in "[{" and (depth or before == ","):
-            depth += 1
-        elif char in "]}" and depth:
-            depth -= 1
-        before = before if char.isspace() else char
-        place += 1
-    if depth:
-        raise UserError(f"{text}: a bracket is not closed", "put the value into quotes")
-    return place
+def _is_whole(value: str) -> bool:
+    """Whether the quote or bracket that a value begins with is closed in it."""
+    if value.startswith(("'", '"')):
+        return _QUOTED.match(value) is not None
+    if value.startswith(("[", "{")):
+        rest = _NESTED.sub("", value)
+        return rest.count("[") + rest.count("{") <= rest.count("]") + rest.count("}")
+    return True
 
 
 def _bare(value: str) -> str:
-    """A value without its quotes; as it stands where it has none, or where something follows them."""
+    """A value without its quotes; unchanged if it has none, or if something follows them."""
     if not _QUOTED.fullmatch(value):
         return value
     try:
@@ -77,12 +71,12 @@ def _bare(value: str) -> str:
 
 
 def combinations(sets: Sequence[str], ratios: Sequence[float] | None, zipped: bool = False) -> list[Combination]:
-    """All combinations of the values of every ``--set`` and of the ratios; ``zipped``: the lists in step instead.
+    """All combinations of the values of every ``--set`` and of the ratios.
 
-    In step, what has a single value keeps it.
+    ``zipped``: the first values together, then the second, and so on; a single value goes with each of them.
 
     Raises:
-        UserError: a ``--set`` is none or given twice, or lists that go in step differ in length.
+        UserError: a ``--set`` has no ``=`` or is given twice, or zipped lists differ in length.
     """
     axes: dict[str, list[Any]] = {}
     for option in sets:
@@ -93,11 +87,12 @@ def combinations(sets: Sequence[str], ratios: Sequence[float] | None, zipped: bo
             raise UserError(f"--set {target} is given twice", f"write one list: --set {target}=VALUE,VALUE")
         axes[target] = [f"{target}={value}" for value in split_values(text)]
     axes["--ratio"] = list(ratios) if ratios is not None else [None]
-    rows = zip(*_in_step(axes), strict=True) if zipped else itertools.product(*axes.values())
-    return [(tuple(row[:-1]), row[-1]) for row in rows]
+    combined = zip(*_zippable(axes), strict=True) if zipped else itertools.product(*axes.values())
+    return [(tuple(sets), ratio) for *sets, ratio in combined]
 
 
-def _in_step(axes: Mapping[str, list[Any]]) -> list[list[Any]]:
+def _zippable(axes: Mapping[str, list[Any]]) -> list[list[Any]]:
+    """The lists, each as long as the longest."""
     lists = {name: len(values) for name, values in axes.items() if len(values) > 1}
     if not lists:
         raise UserError("--zip: there are no lists to walk in step", "write e.g. --set NODE.INPUT=1,2 --ratio 1,0.5")

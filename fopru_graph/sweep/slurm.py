@@ -20,48 +20,35 @@ from typing import Any
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph.files import write_atomically
-from fopru_graph.sweep.cells import Cell, Claim, Status, SweepFolder
+from fopru_graph.sweep.cells import Cell, Status, SweepFolder
 from fopru_graph.sweep.process import StopSignals, slots_for
-from fopru_graph.sweep.workers import Worker, at_most_every
+from fopru_graph.sweep.workers import Worker
 
 FOLDER = "slurm"
 MINUTES = 240  # that a task of the array may take, where the user says nothing
 LEASE = 60.0  # seconds that a task has to notice that its sweep is not the current one, and to end
 _CURRENT = "current"  # the name of the current sweep; empty once it was stopped on request
-_LOOK, _LOOK_OF_TASK = 0.5, 5.0  # seconds between looks at the records, and between a task's looks at ``current``
-
-
-class Share(SweepFolder):
-    """The cells of one task. ``sweep`` is the folder of the sweep that the task is of."""
-
-    def __init__(self, out: Path, cells: Sequence[Cell], sweep: Path) -> None:
-        super().__init__(out, cells)
-        self._sweep = sweep
-
-    def release(self, claim: Claim, error: str | None = None) -> None:
-        """Give back a cell that was stopped. That counts as an attempt, unless the user has stopped the sweep.
-
-        Else a cell that takes longer than a task may would be tried for ever.
-        """
-        on_request = _current(self._sweep) == ""
-        super().release(claim, None if on_request else error or "its worker was stopped or ran out of time")
+_LOOK = 0.5  # seconds between looks at the records
 
 
 def run_share(folder: str, name: str) -> None:
-    """What a task of the array does: run the cells of one share. Its arguments are texts: nothing else is pickled."""
+    """What a task of the array does: run the cells of a share. Its arguments are texts: nothing else is pickled."""
     sweep = Path(folder)
     share = json.loads((sweep / f"{name}.json").read_text(encoding="utf-8"))
     os.chdir(share["cwd"])
     # Slurm's time limit announces itself by SIGUSR2, which submitit asks for.
     with StopSignals(signal.SIGINT, signal.SIGTERM, signal.SIGUSR2) as stop:
 
-        def end_if_superseded() -> None:
+        def stop_if_not_current() -> None:
             if _current(sweep) != sweep.name:
                 stop.count += 2
 
-        cells = Share(Path(share["out"]), [Cell(**cell) for cell in share["cells"]], sweep)
-        on_look = at_most_every(_LOOK_OF_TASK, end_if_superseded)
-        Worker(cells, slots_for(1, share["device"]), stop, on_look).run()
+        def why_stopped() -> str | None:
+            """If this were not an attempt, a cell that takes longer than a task may would be tried for ever."""
+            return "its worker was stopped or ran out of time" if _current(sweep) else None
+
+        cells = SweepFolder(Path(share["out"]), [Cell(**cell) for cell in share["cells"]])
+        Worker(cells, slots_for(1, share["device"]), stop, stop_if_not_current, why_stopped).run()
 
 
 Submit = Callable[[Path, Sequence[str]], Sequence[Any]]  # from a sweep's folder and names of shares to `submitit.Job`s
@@ -106,7 +93,7 @@ class Array:
         submit: see `submitter`.
         tasks: number of tasks of an array.
         stop: asks for an early end.
-        on_look: called again and again while cells run.
+        on_look: called every half second while cells run.
         device: what ``--device`` says.
     """
 
@@ -162,16 +149,14 @@ class Array:
             raise UserError(f"the tasks of the array began no cell: {why}", f"their logs are in {self._sweep}/submitit")
 
     def _write_shares(self, cells: Sequence[Cell]) -> list[str]:
-        """Deal out the cells to at most so many tasks as there may be; returns the names of the shares."""
+        """Deal out the cells to tasks; returns the names of their shares."""
         common = {"cwd": os.getcwd(), "out": str(self._folder.out.resolve()), "device": self._device}
-        before, names = len(list(self._sweep.glob("share-*"))), []
-        for first in range(min(self._tasks, len(cells))):
-            names.append(f"share-{before + first}")
-            share = [
-                {"label": cell.label, "argv": list(cell.argv), "request": cell.request}
-                for cell in cells[first :: self._tasks]
-            ]
-            write_atomically(self._sweep / f"{names[-1]}.json", json.dumps(common | {"cells": share}).encode())
+        before = len(list(self._sweep.glob("share-*")))
+        names = [f"share-{before + task}" for task in range(min(self._tasks, len(cells)))]
+        for task, name in enumerate(names):
+            share = [{"label": cell.label, "argv": cell.argv, "request": cell.request}
+                     for cell in cells[task :: self._tasks]]  # fmt: skip
+            write_atomically(self._sweep / f"{name}.json", json.dumps(common | {"cells": share}).encode())
         return names
 
     def _end_early(self, handles: Sequence[Any]) -> None:

@@ -11,7 +11,7 @@ from fopru_graph.sweep.cells import LOGS, Claim, SweepFolder
 from fopru_graph.sweep.process import CellProcess, StopSignals
 
 GRACE = 15.0  # seconds that a cell has to stop when it is asked to
-_LOOK = 0.1  # seconds between looks at the processes
+_POLL, _LOOK = 0.1, 0.5  # seconds between looks at the processes, and between calls of ``on_look``
 
 
 class Worker:
@@ -21,7 +21,8 @@ class Worker:
         folder: the cells, and where their results, records and logs go.
         slots: for each cell of those that run at the same time, what is added to its environment.
         stop: asks for an early end.
-        on_look: called again and again while cells run.
+        on_look: called every half second while cells run.
+        why_stopped: the error of cells that are stopped early; None if the user wanted it, which costs them no attempt.
     """
 
     def __init__(
@@ -30,8 +31,9 @@ class Worker:
         slots: Sequence[Mapping[str, str]],
         stop: StopSignals,
         on_look: Callable[[], None] = lambda: None,
+        why_stopped: Callable[[], str | None] = lambda: None,
     ) -> None:
-        self._folder, self._stop, self._on_look = folder, stop, on_look
+        self._folder, self._stop, self._on_look, self._why_stopped = folder, stop, on_look, why_stopped
         self._free = list(slots)
         self._running: list[tuple[Claim, CellProcess, Mapping[str, str]]] = []
 
@@ -41,14 +43,17 @@ class Worker:
         Raises:
             UserError: records or logs cannot be written.
         """
+        looked = float("-inf")
         try:
             while not self._stop.count:
                 self._collect()
                 self._begin()
-                self._on_look()
+                if time.monotonic() - looked > _LOOK:
+                    looked = time.monotonic()
+                    self._on_look()
                 if not self._running and not self._folder.unfinished():
                     return
-                time.sleep(_LOOK)
+                time.sleep(_POLL)
         finally:
             self._wind_down()
 
@@ -88,7 +93,7 @@ class Worker:
                 if (code := process.poll()) in (0, 3):
                     self._finish(claim, process, code)
                 else:
-                    self._folder.release(claim)
+                    self._folder.release(claim, self._why_stopped())
         self._running.clear()
 
 
@@ -96,16 +101,3 @@ def _wait_for(processes: Sequence[CellProcess], hurry: Callable[[], bool]) -> No
     until = time.monotonic() + GRACE
     while any(process.poll() is None for process in processes) and time.monotonic() < until and not hurry():
         time.sleep(0.02)
-
-
-def at_most_every(seconds: float, action: Callable[[], None]) -> Callable[[], None]:
-    """``action``, but calls that follow the last one within so many seconds do nothing."""
-    last = float("-inf")
-
-    def act() -> None:
-        nonlocal last
-        if time.monotonic() - last >= seconds:
-            last = time.monotonic()
-            action()
-
-    return act

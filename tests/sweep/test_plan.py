@@ -18,6 +18,8 @@ from fopru_graph.sweep.plan import CommonOptions, cell_of, combinations, distinc
         ("[a, b], c", ["[a, b]", "c"]),
         ("'red, or blue?', it's", ["red, or blue?", "it's"]),
         ('"a,b"', ["a,b"]),
+        ("'it''s red, or blue', x", ["it's red, or blue", "x"]),
+        ("['a], b' , c], d", ["['a], b' , c]", "d"]),
         ("{k: [1, 2]}, null", ["{k: [1, 2]}", "null"]),
         ("", [""]),
     ],
