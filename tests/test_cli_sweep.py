@@ -101,10 +101,22 @@ def test_what_failed_is_run_again_only_on_demand(tmp_path):
     assert (result.exit_code, cell["state"], cell["attempts"], cell["n"]) == (0, "done", 2, 6)
 
 
+def test_results_of_something_else_are_refused_with_the_sentence_of_eval(tmp_path):
+    arguments = (BASELINE, *FEW, "--json")
+    (cell,) = cells(sweep(tmp_path, *arguments)).values()
+    for name, key in (("cell.json", "dtype"), ("summary.json", "identity")):
+        path = tmp_path / cell["label"] / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | {key: "another"}))
+    result = sweep(tmp_path, *arguments)
+    (cell,) = cells(result).values()
+    assert (result.exit_code, cell["state"], cell["accuracy"]) == (3, "failed", None)
+    assert "holds results of another configuration: dtype differ" in cell["error"]
+
+
 def planned(tmp_path, files, ratio=None, sets=(), zipped=False):
     options = SweepOptions("scenes", ratio, sets, zipped, (), None, tmp_path, None, "local", (), False, False)
-    jobs = plan_cells([PIPELINES / f"{name}.yaml" for name in files], None, options, ModelOptions(dtype="float32"))
-    return [(job.facts["pipeline"], job.facts["ratio"], job.facts["settings"]) for job in jobs]
+    cells = plan_cells([PIPELINES / f"{name}.yaml" for name in files], None, options, ModelOptions(dtype="float32"))
+    return [(cell.facts["pipeline"], cell.facts["ratio"], cell.facts["settings"]) for cell in cells]
 
 
 def test_a_setting_applies_where_it_has_a_place(tmp_path):
@@ -132,9 +144,9 @@ def test_a_value_with_a_comma_is_quoted(tmp_path):
 
 def test_cells_take_over_what_is_said_of_the_model(tmp_path):
     options = SweepOptions("scenes", None, (), False, (), 5, tmp_path, None, "local", (), True, False)
-    (job,) = plan_cells([PIPELINES / "baseline.yaml"], None, options, ModelOptions("cpu", "float32", "eager"))
-    assert job.argv[1:4] == ("-m", "fopru_graph", "eval")
-    text = " ".join(job.argv[4:])
+    (cell,) = plan_cells([PIPELINES / "baseline.yaml"], None, options, ModelOptions("cpu", "float32", "eager"))
+    assert cell.argv[1:4] == ("-m", "fopru_graph", "eval")
+    text = " ".join(cell.argv[4:])
     assert "--limit 5 --retry --device cpu --dtype float32 --attn eager" in text and text.endswith("--json")
 
 

@@ -25,7 +25,7 @@ from fopru_graph.evaluation.tasks import get_task
 from fopru_graph.graph import Cancelled, CancelToken, Graph, NodeError, PipelineError
 from fopru_graph.pipeline_model import PipelineModel
 from fopru_graph.results.cell import SUMMARY
-from fopru_graph.sweep.plan import data_places
+from fopru_graph.sweep.plan import data_paths
 from fopru_graph.terminal.console import console
 from fopru_graph.terminal.tables import show_evaluation
 
@@ -72,7 +72,7 @@ def open_tasks(names: Sequence[str], data: Sequence[str], limit: int | None) -> 
     Raises:
         UserError: a task is unknown, or its data cannot be opened.
     """
-    paths = data_places(names, data)
+    paths = data_paths(names, data)
     if not names:
         raise UserError("there is no task", "write e.g. --task scenes; `fopru-graph tasks` lists them")
     tasks = [get_task(name) for name in names]

@@ -17,7 +17,7 @@ def main() -> int:
     """Run the command of the arguments; its exit code, or 128 and the number of the signal that ended it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # the whole group gets them; the command decides when it ends
-    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, close_fds=False)  # it shares the cell's lock
     threading.Thread(target=_end_with_parent, daemon=True).start()
     code = child.wait()
     return code if code >= 0 else 128 - code

@@ -1,4 +1,4 @@
-"""The process of one cell: its group, its log, its environment, and the signals that end a sweep."""
+"""The process of a cell, the signals that end a sweep, and the GPUs and threads that each cell gets."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 from fopru_graph.errors import UserError
 from fopru_graph.sweep import guard
-from fopru_graph.sweep.jobs import Job
+from fopru_graph.sweep.cells import Claim
 
 _TAIL_BYTES, _TAIL_LINES = 4096, 5
 
 
 class CellProcess:
-    """One running cell. Nothing of it outlives this process, however this process ends.
+    """The process of a running cell, in a process group of its own. It ends when this process does, by kill -9 too.
 
     Args:
-        job: what to run.
+        claim: the cell to run. Its processes share the claim's lock, so that it is held until the last of them ends.
         log: file that its output is appended to.
         environment: what is added to this process's environment.
 
@@ -33,27 +32,29 @@ class CellProcess:
         UserError: the log cannot be written, or no process can be started.
     """
 
-    def __init__(self, job: Job, log: Path, environment: Mapping[str, str]) -> None:
-        self.job, self.log = job, log
+    def __init__(self, claim: Claim, log: Path, environment: Mapping[str, str]) -> None:
+        self.log = log
+        argv = claim.cell.argv
         self._code: int | None = None
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as stream:
-                head = f"--- {time.strftime('%F %T')}, attempt {job.attempts}: {shlex.join(job.argv)}\n"
+                head = f"--- {time.strftime('%F %T')}, attempt {claim.record.attempts}: {shlex.join(argv)}\n"
                 stream.write(head.encode(errors="surrogateescape"))
                 stream.flush()
                 self._offset = stream.tell()
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", guard.__file__, *job.argv],
+                    [sys.executable, "-I", "-S", guard.__file__, *argv],
                     stdin=subprocess.PIPE,
                     stdout=stream,
                     stderr=subprocess.STDOUT,
                     env=os.environ | dict(environment),
                     process_group=0,
+                    pass_fds=[claim.lock],
                 )
         except OSError as error:
             raise UserError(
-                f"{job.label} cannot be started with its log {log}: {error.strerror or error}",
+                f"{claim.cell.label} cannot be started with its log {log}: {error.strerror or error}",
                 "finished cells are kept; make room or choose another folder with --out, and run the command again",
             ) from error
 
@@ -61,7 +62,7 @@ class CellProcess:
         """Its exit code, negative for the signal that ended it; None while it runs."""
         if self._code is None and (code := self._process.poll()) is not None:
             self._code = 128 - code if code > 128 else code
-            self._signal(signal.SIGKILL)  # whatever it left running
+            self._signal(signal.SIGKILL)  # its children may still run
             if self._process.stdin is not None:
                 self._process.stdin.close()
         return self._code
@@ -98,25 +99,26 @@ class CellProcess:
 
 
 class StopSignals:
-    """Counts the signals that ask for an end while it is entered: one asks to wind down, a second to do it at once."""
+    """Counts signals that ask for an end: after the first, cells are asked to stop, after the second they are killed.
+
+    Args:
+        numbers: of the signals; SIGINT and SIGTERM if there are none.
+    """
 
     def __init__(self, *numbers: int) -> None:
         self._numbers = numbers or (signal.SIGINT, signal.SIGTERM)
-        self._before: dict[int, Any] = {}
+        self._handlers: dict[int, Any] = {}  # those of before
         self.count = 0
 
     def __enter__(self) -> StopSignals:
-        for number in self._numbers:
-            self._before[number] = signal.signal(number, self._note)
+        self._handlers = {number: signal.signal(number, self._add) for number in self._numbers}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
+    def _add(self, *_: object) -> None:
         self.count += 1
 
 
@@ -132,15 +134,18 @@ def visible_gpus() -> list[str]:
     return [str(number) for number in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
 
 
-def places_for(jobs: int | None, device: str | None) -> list[dict[str, str]]:
-    """What to add to the environment of each of the cells that run at the same time.
+def slots_for(jobs: int | None, device: str | None) -> list[dict[str, str]]:
+    """For each cell of those that run at the same time, what to add to its environment.
 
-    Each has a GPU of its own as far as there are enough; on a CPU, or with others beside it, a cell has one thread.
-    Without ``jobs`` there are as many as GPUs, or two on a CPU of more than one core; ``device`` is that of --device.
+    Every cell gets another GPU, as long as there are enough. A cell gets one CPU thread, unless it alone uses a GPU.
+
+    Args:
+        jobs: how many cells run at the same time. None: one a GPU; without a GPU two, if there are two cores.
+        device: the value of ``--device``.
     """
     gpus = visible_gpus() if device in (None, "auto", "cuda") else []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    alone = device not in (None, "auto", "cpu", "cuda")  # one GPU was named
-    count = jobs or len(gpus) or (1 if alone else min(2, cores))
-    threads = {} if "OMP_NUM_THREADS" in os.environ or (count == 1 and (gpus or alone)) else {"OMP_NUM_THREADS": "1"}
+    named = device not in (None, "auto", "cpu", "cuda")  # e.g. cuda:1
+    count = jobs or len(gpus) or (1 if named else min(2, cores))
+    threads = {} if "OMP_NUM_THREADS" in os.environ or (count == 1 and (gpus or named)) else {"OMP_NUM_THREADS": "1"}
     return [threads | ({"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}) for number in range(count)]

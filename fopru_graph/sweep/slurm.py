@@ -1,9 +1,9 @@
-"""A sweep's workers on other machines: every task of a Slurm array gets a fixed share of the cells.
+"""A sweep's workers on other machines: every task of a Slurm array runs a fixed share of the cells.
 
-SQLite's locks cannot be trusted on the file systems of clusters. So the workers never open the job table: each writes
-the states of its cells as small files of its own, which appear whole, and the submitting process takes them over into
-the table. No cell is in two shares, so nothing needs to be claimed. A worker ends when its sweep is not the current one
-any more, and a sweep gives out no cell that a worker of an earlier one may still be running.
+Tasks keep the same records as workers on this machine, and hold the same locks. But on some network file systems a lock
+is seen only by the machine that holds it. So nothing here relies on it: no cell is in two shares, the end of a task is
+what Slurm says, and a new sweep first waits for the cells that tasks of an earlier one may still be running. Such a
+task ends when it sees that its sweep is not the current one any more.
 """
 
 from __future__ import annotations
@@ -14,101 +14,44 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph.files import write_atomically
-from fopru_graph.sweep.jobs import LEASE, Job, JobTable
-from fopru_graph.sweep.process import StopSignals, places_for
-from fopru_graph.sweep.workers import Crew
+from fopru_graph.sweep.cells import Cell, Status, SweepFolder
+from fopru_graph.sweep.process import StopSignals, slots_for
+from fopru_graph.sweep.workers import Worker
 
 FOLDER = "slurm"
 MINUTES = 240  # that a task of the array may take, where the user says nothing
-_CURRENT, _STATES = "current", "cells"
-_LOOK = 0.5  # seconds between looks at the workers' files
-
-
-class Share:
-    """The cells of one worker, as its `Crew` sees them. Files: ``<sweep>/<name>.json`` and ``<sweep>/cells/*.json``."""
-
-    def __init__(self, folder: Path, jobs: Sequence[Job]) -> None:
-        self._folder, self._todo = folder, list(jobs)
-        self._running: dict[str, Job] = {}
-
-    def claim(self) -> Job | None:
-        """The next cell of the share."""
-        if not self._todo:
-            return None
-        job, now = self._todo.pop(0), time.time()
-        job = replace(job, state="running", attempts=job.attempts + 1, started=now, heartbeat=now)
-        job = replace(job, host=socket.gethostname(), pid=os.getpid())
-        self._running[job.hash] = job
-        self._write(job)
-        return job
-
-    def beat(self, running: Collection[str]) -> set[str]:
-        """Say that these are still running. Once another sweep has begun, none of them is this one's."""
-        if _is_superseded(self._folder):
-            self._todo.clear()
-            for key in running:
-                self.release(self._running[key])
-            return set(running)
-        for key in running:
-            self._write(replace(self._running[key], heartbeat=time.time()))
-        return set()
-
-    def recover(self, running: Collection[str]) -> None:
-        """A share has no other workers."""
-
-    def unfinished(self) -> bool:
-        """Whether there are cells left."""
-        return bool(self._todo)
-
-    def finish(self, job: Job, state: str, rc: int, error: str | None) -> None:
-        """Note the end of a cell."""
-        self._write(replace(job, state=state, rc=rc, error=error, ended=time.time()))
-
-    def release(self, job: Job) -> None:
-        """A cell that was stopped because this worker's time is over; its finished samples are kept."""
-        self._write(replace(job, state="lost", error="its worker was stopped or ran out of time", ended=time.time()))
-
-    def _write(self, job: Job) -> None:
-        path = self._folder / _STATES / f"{job.hash}-{job.attempts}.json"
-        try:
-            write_atomically(path, json.dumps(job.to_json()).encode())
-        except OSError as error:
-            raise UserError(
-                f"{path} cannot be written: {error.strerror}", "make room, and run the sweep again"
-            ) from error
+LEASE = 60.0  # seconds that a task has to notice that its sweep is not the current one, and to end
+_CURRENT = "current"  # the name of the current sweep; empty once it was stopped on request
+_LOOK = 0.5  # seconds between looks at the records
 
 
 def run_share(folder: str, name: str) -> None:
-    """What a task of the array does: run the cells of one share. Its arguments are texts: nothing else is pickled."""
-    share = json.loads((Path(folder) / f"{name}.json").read_text(encoding="utf-8"))
+    """What a task of the array does: run the cells of a share. Its arguments are texts: nothing else is pickled."""
+    sweep = Path(folder)
+    share = json.loads((sweep / f"{name}.json").read_text(encoding="utf-8"))
     os.chdir(share["cwd"])
     # Slurm's time limit announces itself by SIGUSR2, which submitit asks for.
     with StopSignals(signal.SIGINT, signal.SIGTERM, signal.SIGUSR2) as stop:
-        jobs = Share(Path(folder), [Job.from_json(job) for job in share["jobs"]])
-        Crew(jobs, Path(share["out"]), places_for(1, share["device"]), stop).run()
+
+        def stop_if_not_current() -> None:
+            if _current(sweep) != sweep.name:
+                stop.count += 2
+
+        def why_stopped() -> str | None:
+            """If this were not an attempt, a cell that takes longer than a task may would be tried for ever."""
+            return "its worker was stopped or ran out of time" if _current(sweep) else None
+
+        cells = SweepFolder(Path(share["out"]), [Cell(**cell) for cell in share["cells"]])
+        Worker(cells, slots_for(1, share["device"]), stop, stop_if_not_current, why_stopped).run()
 
 
-class Handle(Protocol):
-    """One submitted task, see `submitit.Job`."""
-
-    def done(self) -> bool:
-        """Whether it has ended in whatever way."""
-
-    def cancel(self, check: bool) -> None:
-        """Take it out of the queue, or end it."""
-
-    def exception(self) -> BaseException | None:
-        """What it failed with."""
-
-
-Submit = Callable[[Path, Sequence[str]], Sequence[Handle]]  # a sweep's folder and names of shares
+Submit = Callable[[Path, Sequence[str]], Sequence[Any]]  # from a sweep's folder and names of shares to `submitit.Job`s
 
 
 def submitter(kind: str, parameters: Mapping[str, Any]) -> Submit:
@@ -126,18 +69,18 @@ def submitter(kind: str, parameters: Mapping[str, Any]) -> Submit:
     if kind == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
         raise UserError("there is no Slurm here: sbatch and srun are not found", "run the sweep on a login node")
 
-    def submit(folder: Path, names: Sequence[str]) -> Sequence[Handle]:
-        place = folder / "submitit"
-        executor = submitit.SlurmExecutor(place) if kind == "slurm" else submitit.LocalExecutor(place)
+    def submit(folder: Path, names: Sequence[str]) -> Sequence[Any]:
+        logs = folder / "submitit"
+        executor = submitit.SlurmExecutor(logs) if kind == "slurm" else submitit.LocalExecutor(logs)
         try:
             if kind == "slurm":
                 executor.update_parameters(**{"job_name": "fopru-sweep", "time": MINUTES} | dict(parameters))
             else:
                 executor.update_parameters(timeout_min=MINUTES)
-            handles: Sequence[Handle] = executor.map_array(run_share, [str(folder)] * len(names), list(names))
+            tasks: Sequence[Any] = executor.map_array(run_share, [str(folder)] * len(names), list(names))
         except (ValueError, RuntimeError, OSError) as error:
             raise UserError(f"the job array was not accepted: {error}", "see --slurm NAME=VALUE") from error
-        return handles
+        return tasks
 
     return submit
 
@@ -146,30 +89,26 @@ class Array:
     """A sweep whose cells are run by the tasks of arrays.
 
     Args:
-        table: the job table, opened by this process only.
-        out: the sweep's folder, on a file system that all machines share.
+        folder: the cells, in a folder on a file system that all machines share.
         submit: see `submitter`.
         tasks: number of tasks of an array.
-        device: what ``--device`` says.
         stop: asks for an early end.
-        on_look: called again and again while cells run.
+        on_look: called every half second while cells run.
+        device: what ``--device`` says.
     """
 
     def __init__(
         self,
-        table: JobTable,
-        out: Path,
+        folder: SweepFolder,
         submit: Submit,
         tasks: int,
         stop: StopSignals,
         on_look: Callable[[], None] = lambda: None,
         device: str | None = None,
     ) -> None:
-        self._table, self._out, self._submit, self._tasks, self._device = table, out, submit, tasks, device
+        self._folder, self._submit, self._tasks, self._device = folder, submit, tasks, device
         self._stop, self._on_look = stop, on_look
-        self._folder = out.resolve() / FOLDER / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-        self._seen: dict[Path, str] = {}
-        self._final: set[Path] = set()
+        self._sweep = folder.out.resolve() / FOLDER / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
     def run(self) -> None:
         """Submit arrays until no cell is pending or running.
@@ -177,101 +116,81 @@ class Array:
         Raises:
             UserError: files cannot be written, an array is not accepted or begins no cell, or another sweep took over.
         """
+        begin = time.monotonic()
         try:
-            self._folder.parent.mkdir(parents=True, exist_ok=True)
-            self._folder.mkdir(mode=0o700)  # submitit keeps pickles in it, and whoever can write those can run code
-            (self._folder / _STATES).mkdir()
-            write_atomically(self._folder.parent / _CURRENT, self._folder.name.encode())
-            self._look()
-            while self._table.unfinished() and not self._stop.count:
-                if self._running():  # by workers of an earlier sweep, which end now
+            self._sweep.parent.mkdir(parents=True, exist_ok=True)
+            self._sweep.mkdir(mode=0o700)  # submitit keeps pickles in it, and whoever can write those can run code
+            self._set_current(self._sweep.name)
+            while not self._stop.count:
+                statuses = self._folder.statuses()
+                waiting = time.monotonic() < begin + LEASE
+                if any(status.state == "running" or (waiting and _may_run_elsewhere(status)) for status in statuses):
                     self._pause()
+                elif pending := [status for status in statuses if status.state == "pending"]:
+                    self._round(pending)
                 else:
-                    self._round([job for job in self._table.jobs() if job.state == "pending"])
+                    return
         except OSError as error:
             raise UserError(
-                f"{self._folder} cannot be written: {error.strerror}", "choose another with --out"
+                f"{self._sweep} cannot be written: {error.strerror}", "choose another with --out"
             ) from error
 
-    def _round(self, pending: Sequence[Job]) -> None:
-        """One array over all pending cells."""
-        shares = [pending[first :: self._tasks] for first in range(min(self._tasks, len(pending)))]
-        names = [f"share-{len(list(self._folder.glob('share-*')))}-{number}" for number in range(len(shares))]
-        common = {"cwd": os.getcwd(), "out": str(self._out.resolve()), "device": self._device}
-        for name, share in zip(names, shares, strict=True):
-            text = json.dumps(common | {"jobs": [job.to_json() for job in share]})
-            write_atomically(self._folder / f"{name}.json", text.encode())
-        before = self._begun()
-        handles = self._submit(self._folder, names)
+    def _round(self, pending: Sequence[Status]) -> None:
+        """Run one array over all pending cells."""
+        handles = self._submit(self._sweep, self._write_shares([status.cell for status in pending]))
         while not all(handle.done() for handle in handles):
-            if self._stop.count or _is_superseded(self._folder):
+            if self._stop.count or _current(self._sweep) != self._sweep.name:
                 self._end_early(handles)
                 return
             self._pause()
-        errors = [str(error).strip() for handle in handles if (error := handle.exception()) is not None]
-        self._look()
-        for job in self._running():
-            self._table.lose(job, "its worker ended before it did")
-        self._look()
-        if self._begun() == before:
+        if all(self._folder.status(status.cell).record == status.record for status in pending):
+            errors = [str(error).strip() for handle in handles if (error := handle.exception()) is not None]
             why = errors[0].splitlines()[-1] if errors else "they ended at once"
-            raise UserError(
-                f"the tasks of the array began no cell: {why}", f"their logs are in {self._folder}/submitit"
-            )
+            raise UserError(f"the tasks of the array began no cell: {why}", f"their logs are in {self._sweep}/submitit")
 
-    def _end_early(self, handles: Sequence[Handle]) -> None:
-        """Take the tasks out of the queue and wait until those that ran have said what became of their cells."""
-        taken_over = _is_superseded(self._folder)
-        if not taken_over:
-            write_atomically(self._folder.parent / _CURRENT, b"")
+    def _write_shares(self, cells: Sequence[Cell]) -> list[str]:
+        """Deal out the cells to tasks; returns the names of their shares."""
+        common = {"cwd": os.getcwd(), "out": str(self._folder.out.resolve()), "device": self._device}
+        before = len(list(self._sweep.glob("share-*")))
+        names = [f"share-{before + task}" for task in range(min(self._tasks, len(cells)))]
+        for task, name in enumerate(names):
+            share = [{"label": cell.label, "argv": cell.argv, "request": cell.request}
+                     for cell in cells[task :: self._tasks]]  # fmt: skip
+            write_atomically(self._sweep / f"{name}.json", json.dumps(common | {"cells": share}).encode())
+        return names
+
+    def _end_early(self, handles: Sequence[Any]) -> None:
+        """Take the tasks out of the queue, and wait until those that run have stopped their cells."""
+        on_request = _current(self._sweep) == self._sweep.name
+        if on_request:
+            self._set_current("")
         for handle in handles:
             handle.cancel(check=False)
-        if taken_over:
-            raise UserError(f"another sweep has taken over {self._out}", "let one sweep at a time use a folder")
+        if not on_request:
+            raise UserError(f"another sweep has taken over {self._folder.out}", "let one sweep at a time use a folder")
         until = time.monotonic() + LEASE
-        while self._running() and time.monotonic() < until and self._stop.count < 2:
+        while time.monotonic() < until and self._stop.count < 2:
+            if not any(status.state == "running" for status in self._folder.statuses()):
+                return
             self._pause()
-        self._give_back()
 
-    def _give_back(self) -> None:
-        """What was stopped on request was not attempted, so the file that says so must not be found again."""
-        for job in self._table.jobs():
-            path = self._folder / _STATES / f"{job.hash}-{job.attempts}.json"
-            if job.state in ("pending", "lost") and path.exists():
-                path.unlink()
-                self._table.release(job)
+    def _set_current(self, name: str) -> None:
+        write_atomically(self._sweep.parent / _CURRENT, name.encode())
 
     def _pause(self) -> None:
         time.sleep(_LOOK)
-        self._look()
-
-    def _look(self) -> None:
-        """Take over what the workers of this and earlier sweeps have written."""
-        for path in sorted(self._folder.parent.glob(f"*/{_STATES}/*.json")):
-            if path in self._final:
-                continue
-            try:
-                text = path.read_text(encoding="utf-8")
-                job = Job.from_json(json.loads(text))
-            except (OSError, ValueError, TypeError, KeyError):
-                continue  # gone stale on a network file system; the next look has it
-            if self._seen.get(path) != text:  # machines' clocks differ, so a heartbeat is when a change was seen
-                self._seen[path] = text
-                self._table.absorb(replace(job, heartbeat=time.time()))
-            if job.state != "running":
-                self._final.add(path)
-        self._table.recover()
         self._on_look()
 
-    def _running(self) -> list[Job]:
-        return [job for job in self._table.jobs() if job.state == "running"]
 
-    def _begun(self) -> int:
-        return sum(1 for _ in (self._folder / _STATES).iterdir())
+def _may_run_elsewhere(status: Status) -> bool:
+    """Whether a cell was begun on another machine, whose lock may not be seen here, and is not known to have ended."""
+    record = status.record
+    return record.state == "running" and record.ended is None and record.host != socket.gethostname()
 
 
-def _is_superseded(folder: Path) -> bool:
+def _current(sweep: Path) -> str:
+    """The name of the current sweep; that of ``sweep`` if it cannot be read just now."""
     try:
-        return (folder.parent / _CURRENT).read_text(encoding="utf-8") != folder.name
+        return (sweep.parent / _CURRENT).read_text(encoding="utf-8")
     except OSError:
-        return False  # not to be read just now
+        return sweep.name

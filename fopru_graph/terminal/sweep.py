@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 from rich.console import Group
@@ -18,22 +17,23 @@ from fopru_graph.terminal.console import console, simple_table, stdout_console
 from fopru_graph.terminal.format import percent
 
 _COLOURS = {"done": "green", "running": "cyan", "pending": "dim", "failed": "red", "lost": "yellow"}
-_SHOWN = 12  # cells in the live table: the running ones, then those that ended last
+_ENDED = ("done", "failed", "lost")
+_SHOWN = 12  # cells in the live table: those that run, then those that ended last
 
-Row = Mapping[str, Any]  # label, pipeline, task, ratio, settings, state, accuracy, n, errors, started, ended, error
+Cell = Mapping[str, Any]  # label, pipeline, task, ratio, settings, state, accuracy, n, errors, started, ended, error
 
 
 class SweepProgress:
     """Shows the cells on stderr: a live table on a terminal, elsewhere a line for every cell that ends.
 
     Args:
-        places: how many cells run at the same time, for the time that is left.
+        slots: how many cells run at the same time, for the time that is left.
     """
 
-    def __init__(self, places: int) -> None:
-        self._places = places
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
         self._begin = time.time()
-        self._said: dict[str, str] | None = None
+        self._shown: dict[str, str] | None = None  # the states when they were last shown
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> SweepProgress:
@@ -41,86 +41,83 @@ class SweepProgress:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, rows: Sequence[Row]) -> None:
-        """Take the present states of all cells."""
+    def show(self, cells: Sequence[Cell]) -> None:
+        """Show the present states of all cells."""
         if self._live is not None:
-            self._live.update(Group(Text.from_markup(self._head(rows)), _table(_interesting(rows))))
+            self._live.update(Group(Text.from_markup(self._heading(cells)), _table(_most_recent(cells))))
             return
-        before, self._said = self._said, {row["label"]: row["state"] for row in rows}
+        before, self._shown = self._shown, {cell["label"]: cell["state"] for cell in cells}
         if before is None:
-            console.print(self._head(rows), soft_wrap=True)
+            console.print(self._heading(cells), soft_wrap=True)
             return
-        for row in rows:
-            if row["state"] in ("done", "failed", "lost") and before.get(row["label"]) != row["state"]:
-                ended = sum(state in ("done", "failed", "lost") for state in self._said.values())
-                line = f"{ended}/{len(rows)} {escape(row['label'])}: {row['state']}"
-                line += f", accuracy {100 * row['accuracy']:.1f} % of {row['n']}" if row["accuracy"] is not None else ""
-                console.print(line + self._left(rows), soft_wrap=True)
+        for cell in cells:
+            if cell["state"] in _ENDED and before.get(cell["label"]) != cell["state"]:
+                ended = sum(state in _ENDED for state in self._shown.values())
+                line = f"{ended}/{len(cells)} {escape(cell['label'])}: {cell['state']}"
+                if cell["accuracy"] is not None:
+                    line += f", accuracy {100 * cell['accuracy']:.1f} % of {cell['n']}"
+                console.print(line + self._time_left(cells), soft_wrap=True)
 
-    def _head(self, rows: Sequence[Row]) -> str:
-        count = Counter(row["state"] for row in rows)
+    def _heading(self, cells: Sequence[Cell]) -> str:
+        count = Counter(cell["state"] for cell in cells)
         parts = [f"[{colour}]{count[state]} {state}[/]" for state, colour in _COLOURS.items() if count[state]]
-        return f"{len(rows)} cells: {', '.join(parts)}{self._left(rows)}"
+        return f"{len(cells)} cells: {', '.join(parts)}{self._time_left(cells)}"
 
-    def _left(self, rows: Sequence[Row]) -> str:
-        """The time that is left, from the mean time of the cells that have ended since the start."""
-        ended = [row["ended"] - row["started"] for row in rows if row["ended"] and (row["started"] or 0) > self._begin]
-        running = [time.time() - row["started"] for row in rows if row["state"] == "running"]
-        waiting = sum(row["state"] == "pending" for row in rows)
-        if not ended or not (running or waiting):
+    def _time_left(self, cells: Sequence[Cell]) -> str:
+        """An estimate from the mean time of the cells that have ended since the start."""
+        ended = [cell["ended"] - cell["started"] for cell in cells
+                 if cell["ended"] and (cell["started"] or 0) > self._begin]  # fmt: skip
+        running = [time.time() - cell["started"] for cell in cells if cell["state"] == "running"]
+        pending = sum(cell["state"] == "pending" for cell in cells)
+        if not ended or not (running or pending):
             return ""
         mean = sum(ended) / len(ended)
-        seconds = (mean * waiting + sum(max(0.0, mean - spent) for spent in running)) / self._places
+        seconds = (mean * pending + sum(max(0.0, mean - spent) for spent in running)) / self._slots
         return f", about {_duration(seconds)} left"
 
 
-def show_sweep(rows: Sequence[Row]) -> None:
-    """One row a cell on stdout, and on stderr why cells failed."""
-    stdout_console().print(_table(rows))
-    for row in rows:
-        if row["state"] in ("failed", "lost"):
-            console.print(
-                f"[red]{escape(row['label'])} {row['state']}:[/] {escape(row['error'] or '')}", soft_wrap=True
-            )
+def show_sweep(cells: Sequence[Cell]) -> None:
+    """A table of all cells on stdout, and on stderr why cells failed."""
+    stdout_console().print(_table(cells))
+    for cell in cells:
+        if cell["state"] in ("failed", "lost"):
+            reason = escape(cell["error"] or "")
+            console.print(f"[red]{escape(cell['label'])} {cell['state']}:[/] {reason}", soft_wrap=True)
 
 
-def _interesting(rows: Sequence[Row]) -> list[Row]:
-    running = [row for row in rows if row["state"] == "running"]
-    ended = sorted(
-        (row for row in rows if row["state"] in ("done", "failed", "lost")), key=lambda row: row["ended"] or 0
-    )
-    return running[:_SHOWN] + ended[::-1][: max(0, _SHOWN - len(running))]
+def _most_recent(cells: Sequence[Cell]) -> list[Cell]:
+    running = [cell for cell in cells if cell["state"] == "running"]
+    ended = sorted((cell for cell in cells if cell["state"] in _ENDED), key=lambda cell: -(cell["ended"] or 0))
+    return [*running, *ended][:_SHOWN]
 
 
-def _table(rows: Sequence[Row]) -> Table:
-    settings = any(row["settings"] for row in rows)
+def _table(cells: Sequence[Cell]) -> Table:
+    settings = any(cell["settings"] for cell in cells)
     table = simple_table("pipeline", "task", ">ratio", *(["settings"] if settings else []), "state", ">accuracy", ">n",
                          ">errors", ">time")  # fmt: skip
-    for row in rows:
+    for cell in cells:
         table.add_row(
-            escape(row["pipeline"]),
-            escape(row["task"]),
-            "as written" if row["ratio"] is None else percent(row["ratio"]),
-            *([escape(" ".join(f"{key}={value}" for key, value in row["settings"].items()))] if settings else []),
-            f"[{_COLOURS[row['state']]}]{row['state']}[/]",
-            "–" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f}",
-            "–" if row["n"] is None else str(row["n"]),
-            f"[red]{row['errors']}[/]" if row["errors"] else "–" if row["errors"] is None else "0",
-            _spent(row),
+            escape(cell["pipeline"]),
+            escape(cell["task"]),
+            "as written" if cell["ratio"] is None else percent(cell["ratio"]),
+            *([escape(" ".join(f"{key}={value}" for key, value in cell["settings"].items()))] if settings else []),
+            f"[{_COLOURS[cell['state']]}]{cell['state']}[/]",
+            "–" if cell["accuracy"] is None else f"{100 * cell['accuracy']:.1f}",
+            "–" if cell["n"] is None else str(cell["n"]),
+            f"[red]{cell['errors']}[/]" if cell["errors"] else "–" if cell["errors"] is None else "0",
+            _time_spent(cell),
         )
     return table
 
 
-def _spent(row: Row) -> str:
-    if row["started"] is None or row["state"] == "pending":
+def _time_spent(cell: Cell) -> str:
+    if cell["started"] is None or cell["state"] == "pending":
         return "–"
-    return _duration((row["ended"] or time.time()) - row["started"])
+    return _duration((cell["ended"] or time.time()) - cell["started"])
 
 
 def _duration(seconds: float) -> str:

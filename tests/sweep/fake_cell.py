@@ -1,15 +1,18 @@
 """A cell of a sweep that evaluates nothing: ``fake_cell.py OUT LABEL SECONDS CODE``. Tells that it began and ended,
-and of a clash where another process is at the same cell.
+and of a clash where another process is at the same cell. Its summary has the identity of `IDENTITY`.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sys
 import time
 from pathlib import Path
 from typing import TextIO
+
+IDENTITY = "made by a fake cell"
 
 
 def tell(out: Path, word: str, label: str) -> None:
@@ -32,7 +35,9 @@ def work(folder: Path, label: str, seconds: float, code: str, lock: TextIO) -> i
     time.sleep(seconds)
     (folder / label).mkdir(exist_ok=True)
     if code in ("0", "3"):
-        (folder / label / "summary.json").write_text('{"accuracy": 0.5, "n": 2, "errors": 0}')
+        (folder / label / "summary.json").write_text(
+            json.dumps({"accuracy": 0.5, "n": 2, "errors": 0, "identity": IDENTITY})
+        )
     print(f"{label} says goodbye with {code}")
     tell(folder, "end", label)
     return int(code)

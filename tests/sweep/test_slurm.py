@@ -1,4 +1,4 @@
-"""A sweep on a cluster: shares of cells, states by files, and what happens when one end of it goes away."""
+"""A sweep on a cluster: shares of cells, and what happens when one end of it goes away."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import time
 import pytest
 
 from fopru_graph.errors import UserError
-from fopru_graph.sweep.jobs import JobTable
+from fopru_graph.sweep.cells import SweepFolder
 from fopru_graph.sweep.process import StopSignals
-from fopru_graph.sweep.slurm import Array, Share, submitter
-from tests.sweep.test_jobs import fake, fakes, states, trace
+from fopru_graph.sweep.slurm import Array, submitter
+from tests.sweep.test_workers import fake, fakes, opened, records, run, states, trace, wait_until
 
 # What submitit needs of Slurm: tasks in the background, each with the variables that tell it which one it is.
 SBATCH = """#!/bin/bash
@@ -35,15 +35,13 @@ exec "$@"
 SUBMITTER = """
 import sys
 from pathlib import Path
-from fopru_graph.sweep.jobs import JobTable
+from fopru_graph.sweep.cells import SweepFolder
 from fopru_graph.sweep.process import StopSignals
 from fopru_graph.sweep.slurm import Array, submitter
-from tests.sweep.test_jobs import fakes
+from tests.sweep.test_workers import fakes
 out = Path(sys.argv[1])
-table = JobTable(out / "sweep.sqlite")
-table.add(fakes(out, 4, float(sys.argv[2])))
 with StopSignals() as stop:
-    Array(table, out, submitter("slurm", {}), 2, stop).run()
+    Array(SweepFolder(out, fakes(out, 4, float(sys.argv[2]))), submitter("slurm", {}), 2, stop).run()
 """
 
 
@@ -69,12 +67,6 @@ def out(tmp_path):
     return folder
 
 
-def opened(out, jobs):
-    table = JobTable(out / "sweep.sqlite")
-    table.add(jobs)
-    return table
-
-
 @pytest.fixture
 def started(out):
     """Submitting processes; those that a failed test leaves behind are stopped, and their tasks with them."""
@@ -98,14 +90,14 @@ def begun(started, out, seconds, cells):
 
 
 def test_an_array_of_slurm_runs_every_cell_once(slurm, out):
-    table = opened(out, [*fakes(out, 4), fake(out, 4, code=1)])
+    folder = opened(out, [*fakes(out, 4), fake(out, 4, code=1)])
     with StopSignals() as stop:
-        Array(table, out, submitter("slurm", {"partition": "gpu", "time": 7}), 2, stop).run()
-    assert states(table) == ["done"] * 4 + ["failed"]
+        Array(folder, submitter("slurm", {"partition": "gpu", "time": 7}), 2, stop).run()
+    assert states(folder) == ["done"] * 4 + ["failed"]
     assert sorted(trace(out)) == [f"cell{number:03d}" for number in range(5)]
     assert (slurm / "asked").read_text() == "#SBATCH --partition=gpu\n#SBATCH --time=7\n"
-    (folder,) = (path for path in (out / "slurm").iterdir() if path.is_dir())
-    assert folder.stat().st_mode & 0o077 == 0  # there are pickles in it
+    (sweep,) = (path for path in (out / "slurm").iterdir() if path.is_dir())
+    assert sweep.stat().st_mode & 0o077 == 0  # there are pickles in it
 
 
 def test_a_new_sweep_takes_over_from_one_whose_submitter_was_killed(slurm, out, started):
@@ -113,12 +105,11 @@ def test_a_new_sweep_takes_over_from_one_whose_submitter_was_killed(slurm, out, 
     first = begun(started, out, 60, cells=2)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    table = opened(out, fakes(out, 4, 0.05))
-    table.recover()
+    folder = opened(out, fakes(out, 4, 0.05))
     with StopSignals() as stop:
-        Array(table, out, submitter("slurm", {}), 2, stop).run()
-    assert states(table) == ["done"] * 4
-    assert [job.attempts for job in table.jobs()] == [2, 2, 1, 1]
+        Array(folder, submitter("slurm", {}), 2, stop).run()
+    assert states(folder) == ["done"] * 4
+    assert [record.attempts for record in records(folder)] == [2, 2, 1, 1]
     assert trace(out, "clash") == [] and len(trace(out, "end")) == 4
 
 
@@ -128,8 +119,8 @@ def test_a_stop_ends_the_tasks_and_does_not_count_as_an_attempt(slurm, out, star
         process = begun(started, out, 60, cells=before + 2)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
-        table = opened(out, fakes(out, 4))
-        assert states(table) == ["pending"] * 4 and {job.attempts for job in table.jobs()} == {0}
+        folder = opened(out, fakes(out, 4))
+        assert states(folder) == ["pending"] * 4 and {record.attempts for record in records(folder)} == {0}
     assert trace(out, "end") == []
 
 
@@ -141,24 +132,52 @@ def test_an_array_that_begins_nothing_is_an_error_with_its_reason(out):
         def exception(self):
             return RuntimeError("Traceback …\nModuleNotFoundError: No module named 'fopru_graph'")
 
-    table = opened(out, fakes(out, 2))
+    folder = opened(out, fakes(out, 2))
     with StopSignals() as stop, pytest.raises(UserError, match="No module named 'fopru_graph'") as caught:
-        Array(table, out, lambda _folder, names: [Broken() for _ in names], 2, stop).run()
+        Array(folder, lambda _folder, names: [Broken() for _ in names], 2, stop).run()
     assert "submitit" in caught.value.hint
-    assert states(table) == ["pending", "pending"]
+    assert states(folder) == ["pending", "pending"]
 
 
-def test_a_worker_leaves_its_cells_to_a_later_sweep(tmp_path):
-    folder = tmp_path / "slurm" / "first"
-    (folder / "cells").mkdir(parents=True)
-    (tmp_path / "slurm" / "current").write_text("first")
-    share = Share(folder, fakes(tmp_path, 3))
-    job = share.claim()
-    assert share.beat([job.hash]) == set() and share.unfinished()
-    (tmp_path / "slurm" / "current").write_text("second")
-    assert share.beat([job.hash]) == {job.hash}
-    assert not share.unfinished() and share.claim() is None
-    assert json.loads((folder / "cells" / f"{job.hash}-1.json").read_text())["state"] == "lost"
+@pytest.mark.parametrize(("current", "attempts"), [("second", 1), ("", 0)])
+def test_a_task_leaves_its_cells_when_its_sweep_is_not_the_current_one(tmp_path, current, attempts):
+    """A sweep that is superseded has attempted its cells; one that the user has stopped has not."""
+    sweep = tmp_path / "slurm" / "first"
+    sweep.mkdir(parents=True)
+    (sweep.parent / "current").write_text("first")
+    cells = fakes(tmp_path, 3, 60)
+    share = [{"label": cell.label, "argv": cell.argv, "request": cell.request} for cell in cells]
+    about = {"cwd": str(tmp_path), "out": str(tmp_path), "device": "cpu", "cells": share}
+    (sweep / "share.json").write_text(json.dumps(about))
+    command = f"from fopru_graph.sweep.slurm import run_share; run_share({str(sweep)!r}, 'share')"
+    process = subprocess.Popen([sys.executable, "-c", command])
+    wait_until(lambda: trace(tmp_path))
+    (sweep.parent / "current").write_text(current)
+    assert process.wait(30) == 0
+    folder = SweepFolder(tmp_path, cells)
+    assert states(folder) == ["pending"] * 3
+    assert [record.attempts for record in records(folder)] == [attempts, 0, 0]
+    assert trace(tmp_path) == ["cell000"] and trace(tmp_path, "end") == []
+
+
+def test_a_cell_that_a_task_elsewhere_may_still_run_is_waited_for(out, monkeypatch):
+    """Its lock may not be seen on this machine."""
+    monkeypatch.setattr("fopru_graph.sweep.cells.socket.gethostname", lambda: "far")
+    claim = SweepFolder(out, fakes(out, 1)).claim()
+    os.close(claim.lock)
+    monkeypatch.undo()
+    monkeypatch.setattr("fopru_graph.sweep.slurm.LEASE", 1.5)
+    submitted = []
+
+    def submit(folder, names):
+        submitted.append(time.monotonic())
+        run(SweepFolder(out, fakes(out, 1)))
+        return []
+
+    begin = time.monotonic()
+    with StopSignals() as stop:
+        Array(SweepFolder(out, fakes(out, 1)), submit, 1, stop).run()
+    assert len(submitted) == 1 and submitted[0] - begin > 1.5
 
 
 def test_a_parameter_that_sbatch_does_not_have_is_named(slurm, out):

@@ -7,7 +7,7 @@ import pytest
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import configurations_of
 from fopru_graph.graph import Graph
-from fopru_graph.sweep.plan import CellOptions, combinations, distinct, job_of, split_values
+from fopru_graph.sweep.plan import CommonOptions, cell_of, combinations, distinct, split_values
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,8 @@ from fopru_graph.sweep.plan import CellOptions, combinations, distinct, job_of, 
         ("[a, b], c", ["[a, b]", "c"]),
         ("'red, or blue?', it's", ["red, or blue?", "it's"]),
         ('"a,b"', ["a,b"]),
+        ("'it''s red, or blue', x", ["it's red, or blue", "x"]),
+        ("['a], b' , c], d", ["['a], b' , c]", "d"]),
         ("{k: [1, 2]}, null", ["{k: [1, 2]}", "null"]),
         ("", [""]),
     ],
@@ -56,26 +58,26 @@ def test_what_cannot_be_combined_is_refused(sets, ratios, zipped, said):
         combinations(sets, ratios, zipped)
 
 
-def job(file, ratio, sets=(), limit=None, name=None):
+def cell(file, ratio, sets=(), limit=None, name=None):
     graph = Graph.load(file)
     graph.name = name or graph.name
     (variant,) = configurations_of(graph, (ratio,), {})
-    return job_of(variant, file, sets, "scenes", None, CellOptions(out=file, limit=limit))
+    return cell_of(variant, file, sets, "scenes", None, CommonOptions(out=file, limit=limit))
 
 
-def test_a_cells_identity_is_what_is_computed():
+def test_a_cells_request_is_what_is_computed():
     rank, row = "pipelines/fopru_rank.yaml", "pipelines/fopru_row.yaml"
-    hashes = [job(rank, 0.5).hash, job(rank, 0.25).hash, job(row, 0.5).hash, job(rank, 0.5, limit=3).hash]
-    assert len(set(hashes)) == 4 and job(rank, 0.5).hash == hashes[0]
-    assert job(rank, 0.5).label == "fopru_rank--scenes--r0.5"
-    assert job("pipelines/baseline.yaml", 1.0).label == "baseline--scenes--r1"
+    requests = [it.request for it in (cell(rank, 0.5), cell(rank, 0.25), cell(row, 0.5), cell(rank, 0.5, limit=3))]
+    assert len(set(requests)) == 4 and cell(rank, 0.5).request == requests[0]
+    assert cell(rank, 0.5).label == "fopru_rank--scenes--r0.5"
+    assert cell("pipelines/baseline.yaml", 1.0).label == "baseline--scenes--r1"
 
 
 def test_two_cells_never_share_a_folder():
-    rank = job("pipelines/fopru_rank.yaml", 0.5)
+    rank = cell("pipelines/fopru_rank.yaml", 0.5)
     assert distinct([rank, rank]) == [rank]
     with pytest.raises(UserError, match="two cells have the results folder"):
-        distinct([rank, job("pipelines/fopru_row.yaml", 0.5, name="fopru_rank")])
+        distinct([rank, cell("pipelines/fopru_row.yaml", 0.5, name="fopru_rank")])
 
 
 def test_a_folders_name_tells_settings_apart_that_no_ratio_set():
