@@ -14,7 +14,6 @@ import typer
 
 from fopru_graph.commands.arguments import (
     check_graph,
-    errors_in,
     fail,
     make_registry,
     open_graph,
@@ -146,6 +145,8 @@ def validate(
     file: FileArgument, as_json: JsonOption = False, nodes: NodesOption = None, sets: SetOption = None
 ) -> None:
     """Report every problem of a pipeline at once, with its line and a hint; runs nothing."""
+    from fopru_graph.graph.errors import errors_of
+
     _, problems = check_graph(file, nodes, sets)
     if as_json:
         _print_json({"problems": [problem.to_json() for problem in problems]})
@@ -153,7 +154,7 @@ def validate(
         show(problems, file)
         if not problems:
             print(f"{file}: valid")
-    if errors_in(problems):
+    if errors_of(problems):
         raise typer.Exit(2)
 
 

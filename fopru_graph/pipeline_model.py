@@ -12,7 +12,19 @@ import networkx as nx
 
 from fopru_graph import values
 from fopru_graph.errors import UserError
-from fopru_graph.graph import CancelToken, Executor, Graph, GraphNode, MemoryCache, Node, Ref, Registry, RunResult, node
+from fopru_graph.graph import (
+    CancelToken,
+    Executor,
+    Graph,
+    GraphNode,
+    MemoryCache,
+    Node,
+    Plan,
+    Ref,
+    Registry,
+    RunResult,
+    node,
+)
 from fopru_graph.graph.values import INPUTS
 from fopru_graph.measure.pipelines import generating_node, load_models, name_of
 from fopru_graph.measure.timing import NOT_TIMED, time_to_first_token
@@ -71,10 +83,9 @@ class PipelineModel:
     ) -> None:
         self._cancel = cancel
         self._pictures: dict[str, values.Image] = {}
-        registry = _with_given_pictures(graph.registry, self._pictures)
-        self._graph = graph.copy(registry)
-        self._source = _picture_node(self._graph)
-        self._graph.put(GraphNode(self._source, _GIVEN, {"keys": []}, line=self._graph.node(self._source).line))
+        self._source = _picture_node(graph)
+        self._graph = _with_given_pictures(graph, self._source, self._pictures)
+        registry = self._graph.registry
         plan = Executor(registry).plan(self._graph)
         self._target = generating_node(graph, plan)
         self._graph.node(self._target).cache = "never"  # so that a repeated question has figures too
@@ -171,8 +182,24 @@ def _picture_node(graph: Graph) -> str:
     return names[0]
 
 
-def _with_given_pictures(registry: Registry, pictures: dict[str, values.Image]) -> Registry:
-    """The node types, and a type whose nodes give the pictures in ``pictures``, by their keys."""
+def answering_plan(graph: Graph) -> tuple[Plan, str]:
+    """The plan by which a `PipelineModel` of ``graph`` answers, and its generating node; no model is loaded.
+
+    A model on ``cuda:3`` answers as one on ``cuda``, so the number of the device is left out.
+
+    Raises:
+        UserError: see `PipelineModel`.
+    """
+    answering = _with_given_pictures(graph, _picture_node(graph), {})
+    for entry in answering.nodes.values():
+        if entry.type == "LoadModel" and isinstance(device := entry.inputs.get("device"), str):
+            answering.set(f"{entry.name}.device", device.partition(":")[0])
+    plan = Executor(answering.registry).plan(answering)
+    return plan, generating_node(graph, plan)
+
+
+def _with_given_pictures(graph: Graph, source: str, pictures: dict[str, values.Image]) -> Graph:
+    """A copy of the graph in which the node ``source`` gives pictures out of ``pictures``, by their keys."""
 
     @node(category=NOT_TIMED, cache="never")
     class GivenPictures(Node):
@@ -182,6 +209,8 @@ def _with_given_pictures(registry: Registry, pictures: dict[str, values.Image]) 
             images = [pictures[key] for key in keys]
             return images[0] if len(images) == 1 else images
 
-    extended = Registry()
-    extended.add(*(spec.cls for spec in registry.types().values()), GivenPictures)
-    return extended
+    registry = Registry()
+    registry.add(*(spec.cls for spec in graph.registry.types().values()), GivenPictures)
+    copy = graph.copy(registry)
+    copy.put(GraphNode(source, _GIVEN, {"keys": []}, line=graph.node(source).line))
+    return copy

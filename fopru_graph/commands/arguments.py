@@ -76,8 +76,10 @@ def open_graph(
     options: ModelOptions | None = None,
 ) -> Graph:
     """A graph that can run; otherwise shows its problems and ends the program with exit code 2."""
+    from fopru_graph.graph.errors import errors_of
+
     graph, problems = check_graph(file, folders, sets, options)
-    if graph is None or errors_in(problems):
+    if graph is None or errors_of(problems):
         refuse(problems, file, as_json)
     show(problems, file)
     return graph
@@ -87,20 +89,17 @@ def open_graphs(
     files: list[Path], folders: list[Path] | None, sets: list[str] | None, as_json: bool, options: ModelOptions
 ) -> list[Graph]:
     """Several graphs that can run. A ``--set`` applies to the graphs that have its target; one of them must."""
+    from fopru_graph.graph.errors import errors_of
+
     graphs = [open_graph(file, folders, None, as_json, options) for file in files]
     for option in sets or []:
         problems = [try_set(graph, option) for graph in graphs]
         if all(problems):
             refuse(problems[-1], files[-1], as_json)
     for graph, file in zip(graphs, files, strict=True):
-        if errors := errors_in(graph.problems()):
+        if errors := errors_of(graph.problems()):
             refuse(errors, file, as_json)
     return graphs
-
-
-def errors_in(problems: Iterable[Problem]) -> list[Problem]:
-    """The problems without the warnings."""
-    return [problem for problem in problems if problem.severity == "error"]
 
 
 def refuse(problems: list[Problem], file: Path, as_json: bool) -> NoReturn:

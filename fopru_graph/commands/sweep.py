@@ -11,7 +11,6 @@ from typing import Any
 from rich.markup import escape
 
 from fopru_graph.commands.arguments import (
-    errors_in,
     fail,
     open_graphs,
     parse_ratios,
@@ -25,6 +24,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import Configuration, configurations_of
 from fopru_graph.evaluation.tasks import get_task
 from fopru_graph.graph import Graph, PipelineError, Problem, parse_value
+from fopru_graph.graph.errors import errors_of
 from fopru_graph.sweep.cells import LOGS, Cell, SweepFolder
 from fopru_graph.sweep.plan import Combination, CommonOptions, cell_of, combinations, data_paths, distinct
 from fopru_graph.sweep.process import StopSignals, slots_for
@@ -82,7 +82,7 @@ def plan_cells(files: list[Path], nodes: list[Path] | None, options: SweepOption
     for graph, file in zip(open_graphs(files, nodes, None, options.as_json, model), files, strict=True):
         refused.append({})
         for ratio, changed, sets in _changed(graph, combined, refused[-1]):
-            if errors := errors_in(changed.problems()):
+            if errors := errors_of(changed.problems()):
                 refuse(errors, file, options.as_json)
             configuration = _configuration(changed, ratio, sets)
             cells += [cell_of(configuration, file, sets, task, data.get(task), common) for task in tasks]

@@ -15,10 +15,11 @@ from fopru_graph.evaluation.configurations import Configuration
 from fopru_graph.evaluation.pictures import draw_gallery
 from fopru_graph.evaluation.ranks import Ranks
 from fopru_graph.evaluation.task import RecordError, Records, Task
-from fopru_graph.graph import NodeError
+from fopru_graph.graph import Graph, NodeError
 from fopru_graph.graph.run.record import timestamp
-from fopru_graph.pipeline_model import Answer, PipelineModel
+from fopru_graph.pipeline_model import Answer, PipelineModel, answering_plan
 from fopru_graph.results.cell import Cell
+from fopru_graph.results.identity import cell_identity, summary_identity
 from fopru_graph.results.schema import FORMAT, Row, Summary
 from fopru_graph.results.summary import figures_of
 
@@ -74,18 +75,19 @@ class CellRun:
             UserError: the folder holds results of another configuration, or cannot be written.
             Cancelled: the run was cancelled; the rows made until then are kept.
         """
-        cell = Cell(self.folder, self.identity(), len(self.records))
+        identity = self.identity()
+        cell = Cell(self.folder, identity, len(self.records), self.records.picture_files)
         if self.ranks.first:
             cell.claim()
         self.ranks.barrier()
         cell.scan()
         self._run_missing(cell, on_progress)
         self.ranks.barrier()
-        summary = self._finish(cell) if self.ranks.first else None
+        summary = self._finish(cell, identity["identity"]) if self.ranks.first else None
         self.ranks.barrier()  # from here on every rank can read the merged file
         return summary
 
-    def _finish(self, cell: Cell) -> dict[str, Any]:
+    def _finish(self, cell: Cell, identity: dict[str, Any]) -> dict[str, Any]:
         cell.scan()
         if cell.done != len(self.records):
             raise UserError(
@@ -94,7 +96,8 @@ class CellRun:
         cell.merge()
         figures = figures_of(cell.rows(), self.task.metrics)
         not_drawn = draw_gallery(self, self.folder)
-        summary = Summary(**self._heading(), limit=self.limit, **figures, not_drawn=not_drawn).model_dump(mode="json")
+        about = {"limit": self.limit, "not_drawn": not_drawn, "identity": finished_identity(identity, self.records)}
+        summary = Summary(**self._heading(), **figures, **about).model_dump(mode="json")
         cell.write_summary(summary)  # last: where it is, all of the cell is
         return summary
 
@@ -119,7 +122,8 @@ class CellRun:
             Cancelled: the run was cancelled.
         """
         begin = time.perf_counter()
-        head = {"index": index, "id": self.records.key(index)}
+        files = self.records.picture_files(index)
+        head: dict[str, Any] = {"index": index, "id": self.records.key(index), "picture_files": files}
         try:
             record = self.records.read(index)
             pictures = self.records.images(index, record)
@@ -143,18 +147,18 @@ class CellRun:
         )
 
     def identity(self) -> dict[str, Any]:
-        """What the rows are results of, and how they were made. Only the first part must stay the same in a folder."""
+        """What the rows are results of, and how they were made. Only ``identity`` must stay the same in a folder."""
         from fopru_graph.measure.machine import machine_facts
 
         handle = self.model.handle
         machine = machine_facts(handle.device, handle.dtype)
         return self._heading() | {
             "format": FORMAT,
+            "identity": identity_of(self.configuration.graph, self.task, self.records),
             "file": self.configuration.graph.file,
             "graph": self.configuration.graph.canonical(),
             "settings": dict(self.configuration.settings),
             "data": {"source": self.records.source, "fingerprint": self.records.fingerprint},
-            "weights": _weights(handle.name),
             "dtype": handle.dtype,
             "versions": _versions(machine),
             "machine": machine,
@@ -171,6 +175,23 @@ class CellRun:
             "scorer": self.task.scorer,
             "prunes": self.configuration.prunes,
         }
+
+
+def identity_of(graph: Graph, task: Task, records: Records) -> dict[str, Any]:
+    """What the rows of a pipeline on a task follow from (`results.identity`). Loads torch, but no model.
+
+    Raises:
+        UserError: the pipeline cannot be evaluated.
+    """
+    plan, target = answering_plan(graph)
+    facts = {"name": task.name, "scorer": task.scorer, "max_new_tokens": task.max_new_tokens}
+    functions = (task.prompt, task.score, task.kind, task.metrics)
+    return cell_identity(plan, target, task=facts, functions=functions, data=records.fingerprint)
+
+
+def finished_identity(identity: dict[str, Any], records: Records) -> str:
+    """The digest in the summary of a finished cell: of its identity, and of the picture files of all its samples."""
+    return summary_identity(identity, map(records.picture_files, range(len(records))))
 
 
 def _counts(answer: Answer) -> dict[str, float]:
@@ -191,13 +212,6 @@ def _timing(answer: Answer, total_ms: float, rank: int) -> dict[str, float | Non
         "total_ms": round(total_ms, 3),
         "rank": rank,
     }
-
-
-def _weights(name: str) -> list[str]:
-    """Names and sizes of a local checkpoint's files, without their times, which copying changes."""
-    from fopru_graph.lvlm.loading.checkpoint import fingerprint
-
-    return [entry.rpartition(" ")[0] for entry in fingerprint(name)]
 
 
 def _versions(machine: dict[str, Any]) -> dict[str, str]:

@@ -46,6 +46,9 @@ class Records(Protocol):
             RecordError: it is cut short or lacks a column.
         """
 
+    def picture_files(self, index: int) -> list[str]:
+        """Digests of the picture files that a record names; empty if its pictures are in the data, or it is torn."""
+
     def images(self, index: int, record: Record) -> list[tuple[str, PIL.Image.Image]]:
         """The decoded RGB pictures of a record, each with an identity of its content.
 

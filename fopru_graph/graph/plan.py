@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, cast
 
 import networkx as nx
@@ -22,27 +23,54 @@ from fopru_graph.graph.values import INPUTS, Ref, has_refs, parse_reference, ref
 from fopru_graph.identity import digest, source_of, versions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """One node of a plan.
 
-    ``inputs`` are complete, with `Ref` for links; ``key`` is the digest of ``made_of``; ``location`` is ``file:line``.
+    ``inputs`` are complete, with `Ref` for links; ``location`` is ``file:line``.
     """
 
     name: str
     spec: NodeSpec
     inputs: Mapping[str, Any]
-    key: str
-    made_of: Mapping[str, Any]
     cache: CachePolicy
     parents: frozenset[str]
     lazy_parents: frozenset[str]
     location: str | None
+    keys: _Keys = field(repr=False)
+
+    @property
+    def made_of(self) -> Mapping[str, Any]:
+        """What the cache key is made of (`ingredients`)."""
+        return self.keys.made[self.name][1]
+
+    @property
+    def key(self) -> str:
+        """The cache key: the digest of `made_of`."""
+        return self.keys.made[self.name][0]
 
     @property
     def eager_parents(self) -> frozenset[str]:
         """The nodes whose outputs are needed whatever the lazy inputs."""
         return self.parents - self.lazy_parents
+
+
+class _Keys:
+    """The keys of all steps of a plan, made when the first is asked for: fingerprints may read files and load torch."""
+
+    def __init__(self, steps: Mapping[str, Step]) -> None:
+        self._steps = steps
+
+    @cached_property
+    def made(self) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+        """For each step its key, and what the key is made of."""
+        keys: dict[str, str] = {}
+        made: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        for name, step in self._steps.items():  # parents come first
+            parts = ingredients(step.spec, step.inputs, keys)
+            keys[name] = digest(parts)
+            made[name] = keys[name], parts
+        return made
 
 
 @dataclass(frozen=True)
@@ -90,16 +118,14 @@ def plan(
     needed = nx.DiGraph(checked.links.subgraph(upstream(checked.links, roots)))
     order = {name: index for index, name in enumerate(checked.flat.nodes)}
     steps: dict[str, Step] = {}
-    keys: dict[str, str] = {}
+    keys = _Keys(steps)
     for name in nx.lexicographical_topological_sort(needed, key=order.__getitem__):
         steps[name] = _step(checked, name, keys)
-        keys[name] = steps[name].key
     return Plan(graph, checked.flat, steps, wanted, tuple(roots), literals)
 
 
-def _step(checked: Checked, name: str, keys: Mapping[str, str]) -> Step:
+def _step(checked: Checked, name: str, keys: _Keys) -> Step:
     entry, spec, inputs = checked.flat.nodes[name], checked.specs[name], checked.bound[name]
-    made_of = ingredients(spec, inputs, keys)
     lazy = set(spec.lazy_inputs())
     eager = {ref.node for key, value in inputs.items() if key not in lazy for _, ref in refs_in(value)}
     parents = {ref.node for value in inputs.values() for _, ref in refs_in(value)}
@@ -108,9 +134,7 @@ def _step(checked: Checked, name: str, keys: Mapping[str, str]) -> Step:
     policy = cast(CachePolicy, entry.cache or spec.cache)
     if spec.output and policy != "never":  # only `done` can say that an effect is still there
         policy = "memory" if hasattr(spec.cls, "done") else "never"
-    return Step(
-        name, spec, inputs, digest(made_of), made_of, policy, frozenset(parents), frozenset(parents - eager), location
-    )
+    return Step(name, spec, inputs, policy, frozenset(parents), frozenset(parents - eager), location, keys)
 
 
 def _targets(

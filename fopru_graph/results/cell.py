@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,21 +20,9 @@ from filelock import FileLock, Timeout
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph.files import write_atomically
+from fopru_graph.results.identity import difference
 from fopru_graph.results.schema import IDENTITY, RESULTS, SHARDS, SUMMARY
 
-_IDENTIFYING = (
-    "format",
-    "pipeline",
-    "graph",
-    "task",
-    "scorer",
-    "ratio",
-    "data",
-    "model",
-    "weights",
-    "dtype",
-    "versions",
-)
 _ELSEWHERE = "choose another folder with --out; nothing in this one was changed"
 
 
@@ -53,10 +41,18 @@ class Cell:
         folder: made by `claim`.
         identity: what the rows are of: an object of `schema.Identity`.
         count: number of samples.
+        picture_files: the digests of a sample's picture files; a row of other pictures does not count.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any], count: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        identity: Mapping[str, Any],
+        count: int,
+        picture_files: Callable[[int], Sequence[str]] = lambda _index: (),
+    ) -> None:
         self.folder, self._identity, self._count = folder, identity, count
+        self._picture_files = picture_files
         self._positions: dict[int, _Position] = {}
         self._shards: list[Path] = []
         self.torn = 0  # lines that are no row
@@ -76,19 +72,16 @@ class Cell:
                 write_atomically(path, (json.dumps(self._identity, indent=1, ensure_ascii=False) + "\n").encode())
                 return
         try:
-            written = json.loads(path.read_text(encoding="utf-8"))
-            before, now = _identifying(written), _identifying(_plain(self._identity))
-            different = [key for key in _IDENTIFYING if before[key] != now[key]]
-        except (ValueError, AttributeError, OSError) as error:
-            raise UserError(f"{path} cannot be read: {error}", _ELSEWHERE) from error
-        if different:
-            key = different[0]
-            was, is_now = _first_difference(before[key], now[key])
+            before = json.loads(path.read_text(encoding="utf-8"))["identity"]
+        except KeyError as error:
             raise UserError(
-                f"{self.folder} holds results of another configuration: {', '.join(different)} differ; "
-                f"{key} was {_short(was)}, now it is {_short(is_now)}",
+                f"{self.folder} holds results of an earlier version, which did not record all that they follow from",
                 _ELSEWHERE,
-            )
+            ) from error
+        except (ValueError, TypeError, OSError) as error:
+            raise UserError(f"{path} cannot be read: {error}", _ELSEWHERE) from error
+        if different := difference(before, self._identity["identity"]):
+            raise UserError(f"{self.folder} holds results of another configuration: {different}", _ELSEWHERE)
 
     def scan(self) -> None:
         """Read which samples are done, from the shards of all ranks; a successful row goes before an error row."""
@@ -110,7 +103,9 @@ class Cell:
             self.torn += bool(line.strip())
             return
         known = self._positions.get(index)
-        if 0 <= index < self._count and (known is None or (ok and not known.ok)):
+        if not 0 <= index < self._count or (known is not None and (known.ok or not ok)):
+            return
+        if row.get("picture_files", []) == list(self._picture_files(index)):
             self._positions[index] = _Position(shard, offset, ok)
 
     def missing(self, rank: int, world: int, retry: bool) -> array[int]:
@@ -219,30 +214,3 @@ def _writing(folder: Path) -> Iterator[None]:
             f"results cannot be written to {folder}: {error.strerror or error}",
             "what was written until now is kept; make room or choose another folder with --out, and run it again",
         ) from error
-
-
-def _plain(value: Any) -> Any:
-    """A value as it comes back from JSON."""
-    return json.loads(json.dumps(value))
-
-
-def _identifying(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that must not change; of the data only the fingerprint, since the same data may lie elsewhere."""
-    data = identity.get("data")
-    fingerprint = data.get("fingerprint") if isinstance(data, dict) else data
-    return {key: identity.get(key) for key in _IDENTIFYING} | {"data": fingerprint}
-
-
-def _first_difference(before: Any, now: Any) -> tuple[Any, Any]:
-    """The first key at which two JSON values differ, with both values, nested as they are."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted({*before, *now}):
-            if before.get(key) != now.get(key):
-                old, new = _first_difference(before.get(key), now.get(key))
-                return {key: old}, {key: new}
-    return before, now
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 120 else text[:117] + "…"

@@ -8,7 +8,7 @@ another identity, and a sweep takes a cell as done only where its summary has th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -19,17 +19,16 @@ from fopru_graph.identity import digest, source_of, versions
 
 
 def cell_identity(
-    plan: Plan, target: str, *, task: str, scorer: str, functions: Iterable[Any], data: str
+    plan: Plan, target: str, *, task: Mapping[str, Any], functions: Iterable[Any], data: str
 ) -> dict[str, Any]:
     """What the rows of a cell are of, as JSON; ``key`` stands for all of it.
 
     Args:
         plan: of the pipeline as it answers the samples.
         target: the node that answers.
-        task: name of the benchmark.
-        scorer: name and version of the rule that judges answers.
-        functions: the task's own, whose source counts.
-        data: identity of the records.
+        task: the benchmark: its name, scorer and further values that answers and scores follow from.
+        functions: the task's functions, whose source counts.
+        data: digest of the records; that of their picture files stands in the rows and in `summary_identity`.
     """
     graph = nx.DiGraph((parent, name) for name, step in plan.steps.items() for parent in step.parents)
     needed = nx.ancestors(graph, target) | {target} if target in graph else {target}
@@ -40,29 +39,28 @@ def cell_identity(
         files |= source_of(step.spec.cls).files
     parts = {
         "versions": dict(versions()),
-        "task": {"name": task, "scorer": scorer, "code": [source.key() for source in sources]},
+        "task": {**task, "code": [source.key() for source in sources]},
         "data": data,
-        "files": dict(sorted(files.items())),
-        "nodes": {name: dict(step.made_of) for name, step in steps.items()},
+        "source": dict(sorted(files.items())),
+        "pipeline": {name: dict(step.made_of) for name, step in steps.items()},
     }
     plain: dict[str, Any] = json.loads(json.dumps(parts))
     return {"key": digest(plain)} | plain
 
 
-def summary_identity(identity: Mapping[str, Any], pictures: Iterable[str]) -> str:
-    """What a whole cell is of: its identity, and the pictures of its samples by content, in their order."""
-    return digest([identity["key"], list(pictures)])
+def summary_identity(identity: Mapping[str, Any], picture_files: Iterable[Sequence[str]]) -> str:
+    """What a finished cell is of: its identity, and the digests of each sample's picture files, in their order."""
+    return digest([identity["key"], [list(files) for files in picture_files]])
 
 
-def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """What differs between two identities, as the end of a sentence; None where nothing does."""
+def difference(before: Any, now: Mapping[str, Any]) -> str | None:
+    """What differs between two identities, as a part of a sentence; None if nothing does."""
+    before = before if isinstance(before, dict) else {}
     if before.get("key") == now["key"]:
         return None
-    for part in (name for name in now if name != "key"):
-        if before.get(part) != now[part]:
-            path, was, is_now = _first(before.get(part), now[part], (part,))
-            return f"{'.'.join(path)} was {_short(was)}, now it is {_short(is_now)}"
-    return "their keys differ"
+    parts = [part for part in now if part != "key" and before.get(part) != now[part]]
+    path, was, is_now = _first(before.get(parts[0]), now[parts[0]], (parts[0],)) if parts else (("key",), "", "")
+    return f"{', '.join(parts)} differ; {'.'.join(path)} was {_short(was)}, now it is {_short(is_now)}"
 
 
 def _first(before: Any, now: Any, path: tuple[str, ...]) -> tuple[tuple[str, ...], Any, Any]:

@@ -50,14 +50,18 @@ class Data(JsonObject):
 
 
 class Identity(Heading):
-    """What a cell's rows are of, and how they were made."""
+    """What a cell's rows are of, and how they were made.
+
+    ``identity`` is what they follow from (`fopru_graph.results.identity`); it must not change between two runs into
+    one folder. Folders of earlier versions lack it.
+    """
 
     format: int
+    identity: dict[str, Any] = {}
     file: str | None = None
     graph: Any = None
     settings: dict[str, Any] = {}
     data: Data = Data()
-    weights: Any = None
     dtype: str = ""
     versions: dict[str, Any] = {}
     machine: dict[str, Any] = {}
@@ -68,7 +72,8 @@ class Identity(Heading):
 class Row(JsonObject):
     """One sample; of an error row all but ``index``, ``id``, ``status`` and ``error`` is empty.
 
-    ``type`` is the type of question, ``picture`` a digest of the first picture. ``encoded``, ``kept`` (those that enter
+    ``type`` is the type of question, ``picture`` a digest of the first picture, ``picture_files`` those of the files
+    that the data names instead of holding the pictures. ``encoded``, ``kept`` (those that enter
     the language model), ``final`` (in its last layer) and ``layer_average`` count visual tokens. ``timing`` holds
     ``ttft_ms`` (None where a part came from a cache), ``prefill_ms``, ``total_ms`` and the ``rank`` of the process.
     """
@@ -77,6 +82,7 @@ class Row(JsonObject):
     id: str
     type: str | None = None
     picture: str | None = None
+    picture_files: list[str] = []
     status: Literal["ok", "error"]
     answer: str | None = None
     score: Share | None = None
@@ -125,7 +131,8 @@ class Summary(Heading):
     ``limit`` is the number of samples that was asked for, None for all; ``ci`` the accuracy's 95 % interval.
     ``retention`` holds mean shares of the encoded visual tokens: ``kept``, ``final``, ``layer_average``, and the
     percentiles ``p10`` and ``p90`` of the final share. ``ttft_ms`` is over the samples whose picture was encoded anew.
-    ``not_drawn`` says why pictures of the kept tokens are missing.
+    ``not_drawn`` says why pictures of the kept tokens are missing. ``identity`` is a digest of what the figures are of;
+    summaries of earlier versions lack it.
     """
 
     limit: int | None = None
@@ -142,3 +149,4 @@ class Summary(Heading):
     ttft_ms: Timing | None = None
     samples_per_s: NonNegative | None = None
     not_drawn: str | None = None
+    identity: str | None = None

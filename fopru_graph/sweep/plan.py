@@ -15,7 +15,8 @@ from typing import Any
 
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import Configuration
-from fopru_graph.graph import Executor, PipelineError, parse_value
+from fopru_graph.evaluation.tasks import get_task
+from fopru_graph.graph import PipelineError, expand, parse_value
 from fopru_graph.sweep.cells import Cell
 
 _QUOTED = re.compile(r"""'(?:[^']|'')*+'|"(?:[^"\\]|\\.)*+\"""")
@@ -139,7 +140,7 @@ class CommonOptions:
 def cell_of(
     configuration: Configuration, file: Path, sets: Sequence[str], task: str, data: str | None, common: CommonOptions
 ) -> Cell:
-    """The cell of a pipeline on a task. ``sets`` are the values of ``--set`` that ``configuration`` has, for its command."""
+    """The cell of a pipeline on a task. ``sets`` are the values of ``--set`` that it has, for its command."""
     argv = [sys.executable, "-m", "fopru_graph", "eval", str(file), "--task", task]
     argv += ["--ratio", repr(configuration.ratio)] if configuration.ratio is not None else []
     argv += [part for option in sets for part in ("--set", option)]
@@ -163,7 +164,7 @@ def request_of(configuration: Configuration, task: str, data: str | None, limit:
     content = {
         "label": configuration.folder(task),
         "graph": configuration.graph.canonical(),
-        "blocks": dict(Executor(configuration.graph.registry).plan(configuration.graph).flat.blocks),
+        "blocks": dict(expand(configuration.graph)[0].blocks),
         "ratio": configuration.ratio,
         "task": task,
         "data": None if data is None else str(Path(data).resolve()),
@@ -173,8 +174,12 @@ def request_of(configuration: Configuration, task: str, data: str | None, limit:
 
 
 def expected_identity(configuration: Configuration, task: str, data: str | None, limit: int | None) -> str:
-    """The identity that the cell's summary must have. May load torch, and read weights and data."""
-    return request_of(configuration, task, data, limit)
+    """The identity that the cell's summary must have. Loads torch, and reads weights, data and pictures once."""
+    from fopru_graph.evaluation.runner import finished_identity, identity_of
+
+    opened = get_task(task)
+    records = opened.open(data, limit)
+    return finished_identity(identity_of(configuration.graph, opened, records), records)
 
 
 def distinct(cells: Sequence[Cell]) -> list[Cell]:

@@ -34,6 +34,9 @@ class ToyRecords:
             raise RecordError(f"toy.jsonl row {index + 1}: broken")
         return {"number": index}
 
+    def picture_files(self, index):
+        return []
+
     def images(self, index, record):
         return [(f"picture {index // 3}", PIL.Image.new("RGB", (4, 4)))]
 

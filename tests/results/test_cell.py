@@ -14,7 +14,8 @@ import pytest
 from fopru_graph.errors import UserError
 from fopru_graph.results.cell import Cell
 
-IDENTITY = {"format": 1, "pipeline": "a", "ratio": 0.25, "versions": {"torch": "2"}, "data": {"fingerprint": "x"}}
+PARTS = {"versions": {"torch": "2"}, "data": "x", "pipeline": {"prune": {"inputs": {"ratio": 0.25}}}}
+IDENTITY = {"format": 1, "pipeline": "a", "identity": {"key": "k", **PARTS}}
 
 
 def row(index, status="ok", **more):
@@ -76,11 +77,15 @@ def test_the_same_configuration_goes_on_and_another_is_refused_untouched(cell):
     before = {path: path.read_bytes() for path in cell.folder.rglob("*") if path.is_file()}
     Cell(cell.folder, IDENTITY | {"started": "later", "command": ["x"]}, 6).claim()
     for key, value, shown in (
-        ("ratio", 0.5, "ratio was 0.25, now it is 0.5"),
-        ("versions", {"torch": "3"}, 'versions was {"torch": "2"}, now it is {"torch": "3"}'),
+        (
+            "pipeline",
+            {"prune": {"inputs": {"ratio": 0.5}}},
+            "pipeline differ; pipeline.prune.inputs.ratio was 0.25, now it is 0.5",
+        ),
+        ("versions", {"torch": "3"}, 'versions differ; versions.torch was "2", now it is "3"'),
     ):
         with pytest.raises(UserError, match=r"another configuration") as caught:
-            Cell(cell.folder, IDENTITY | {key: value}, 6).claim()
+            Cell(cell.folder, IDENTITY | {"identity": {"key": "other", **PARTS, key: value}}, 6).claim()
         assert shown in caught.value.message
     assert {path: path.read_bytes() for path in cell.folder.rglob("*") if path.is_file()} == before
 
@@ -95,6 +100,25 @@ def test_a_folder_that_nobody_knows_is_refused(cell, text):
     fill(cell, 0, [row(0)])
     with pytest.raises(UserError, match="nobody knows"):
         Cell(cell.folder, IDENTITY, 6).claim()
+
+
+def test_a_folder_of_an_earlier_version_is_refused_untouched(cell):
+    earlier = {"format": 1, "pipeline": "a", "weights": ["model.safetensors 14"], "versions": {"torch": "2"}}
+    (cell.folder / "cell.json").write_text(json.dumps(earlier))
+    with pytest.raises(UserError, match="results of an earlier version"):
+        Cell(cell.folder, IDENTITY, 6).claim()
+    assert json.loads((cell.folder / "cell.json").read_text()) == earlier
+
+
+def test_a_row_of_other_picture_files_does_not_count(cell):
+    fill(cell, 0, [row(0, picture_files=["a"]), row(1, picture_files=["b"]), row(2)])
+    now = {0: ["a"], 1: ["c"], 2: []}
+    again = Cell(cell.folder, IDENTITY, 3, now.__getitem__)
+    again.scan()
+    assert list(again.missing(0, 1, retry=False)) == [1]
+    fill(again, 0, [row(1, picture_files=["c"])])
+    again.scan()
+    assert [found.get("picture_files") for found in again.rows()] == [["a"], ["c"], None]
 
 
 def test_two_processes_do_not_write_one_shard(cell):

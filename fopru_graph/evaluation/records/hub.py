@@ -36,6 +36,10 @@ class HubRows:
         """Columns of the data set."""
         return set(self._columns)
 
+    def holds(self, _pictures: Sequence[str]) -> bool:
+        """Yes: no picture of a data set is named by path."""
+        return True
+
     def row(self, index: int) -> Row:
         """One row; raises `RecordError` if the copy in the cache is damaged."""
         try:

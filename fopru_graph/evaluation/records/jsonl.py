@@ -64,6 +64,10 @@ class JsonLines:
                 break
         return columns
 
+    def holds(self, _pictures: Sequence[str]) -> bool:
+        """No: any row may name its pictures by path."""
+        return False
+
     def row(self, index: int) -> Row:
         """One row; raises `RecordError` if the line is no JSON object."""
         size = self._ends[index] - self._starts[index]

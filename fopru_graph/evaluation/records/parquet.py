@@ -52,6 +52,12 @@ class Parquet:
         """Columns of the files."""
         return set(self._columns)
 
+    def holds(self, pictures: Sequence[str]) -> bool:
+        """Whether the files hold the bytes of all ``pictures``, by their statistics; else some may be named by path."""
+        return all(
+            _holds(_open(file).metadata, pictures) for file in dict.fromkeys(group.file for group in self._groups)
+        )
+
     def row(self, index: int) -> Row:
         """One row; raises `RecordError` if its row group is damaged."""
         number, group, offset = self._find(index)
@@ -97,6 +103,16 @@ class Parquet:
             rows = metadata.row_group(number).num_rows
             self._groups.append(_Group(file, number, before, rows))
             before += rows
+
+
+def _holds(metadata: Any, pictures: Sequence[str]) -> bool:
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            column, _, part = chunk.path_in_schema.partition(".")
+            without_null = chunk.statistics is not None and chunk.statistics.null_count == 0
+            if column in pictures and part != "path" and not (part == "bytes" and without_null):
+                return False
+    return True
 
 
 def _open(file: Path) -> Any:

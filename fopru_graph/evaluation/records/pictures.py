@@ -47,6 +47,17 @@ def read_picture(value: Any, column: str, folder: Path | None, where: str) -> tu
         raise RecordError(f"{where}: {subject} {error.message}{hint}") from error
 
 
+def picture_file_digest(value: Any, folder: Path | None) -> str | None:
+    """SHA-256 of the file that a picture's value names, ``missing`` if it cannot be read; None if it names none."""
+    from fopru_graph.lvlm.inputs.images import fingerprint
+
+    try:
+        content = _content(value)
+        return fingerprint(_contained(content, folder)) if isinstance(content, str) else None
+    except _PictureError:
+        return None
+
+
 class _PictureError(Exception):
     """What is wrong with a picture, as the end of a sentence."""
 

@@ -11,9 +11,9 @@ from fopru_graph.errors import UserError
 from fopru_graph.evaluation.records.columns import ColumnError
 from fopru_graph.evaluation.records.hub import HubRows
 from fopru_graph.evaluation.records.jsonl import JsonLines
-from fopru_graph.evaluation.records.layout import Hub, Join, Layout
+from fopru_graph.evaluation.records.layout import Hub, Layout
 from fopru_graph.evaluation.records.parquet import Parquet
-from fopru_graph.evaluation.records.pictures import read_picture
+from fopru_graph.evaluation.records.pictures import picture_file_digest, read_picture
 from fopru_graph.evaluation.task import Record, RecordError
 from fopru_graph.graph.errors import did_you_mean
 
@@ -35,6 +35,7 @@ class TableRecords:
         self._length = len(rows) if limit is None else min(limit, len(rows))
         keys = [] if pictures is None else pictures.column(_KEY)
         self._picture_rows = {key: index for index, key in enumerate(keys)}
+        self._names_files = rows.folder is not None and not rows.holds(layout.picture_columns)
         self.source = rows.name
         self.fingerprint = rows.fingerprint + (f" {pictures.fingerprint}" if pictures else "")
 
@@ -58,19 +59,30 @@ class TableRecords:
         key = {join.key: row.get(join.key)} if (join := self._layout.join) else {}
         return record | pictures | key
 
+    def picture_files(self, index: int) -> list[str]:
+        """See `Records.picture_files`. The data's own digest covers what lies in it."""
+        if not self._names_files:
+            return []
+        try:
+            record = self.read(index)
+            values = [self._picture(column, record, "") for column in self._layout.pictures(record)]
+        except RecordError:
+            return []
+        return [digest for value in values if (digest := picture_file_digest(value, self._rows.folder)) is not None]
+
     def images(self, index: int, record: Record) -> list[tuple[str, PIL.Image.Image]]:
         """See `Records.images`; a picture's identity is the SHA-256 of its content."""
         where = self._rows.where(index)
         pictures = []
         for column in self._layout.pictures(record):
-            value = record[column]
-            if value is None and self._layout.join is not None:
-                value = self._joined(self._layout.join, record, where)
-            pictures.append(read_picture(value, column, self._rows.folder, where))
+            pictures.append(read_picture(self._picture(column, record, where), column, self._rows.folder, where))
         return pictures
 
-    def _joined(self, join: Join, record: Record, where: str) -> Any:
-        """The picture of a record in the table of pictures, or the name of its file."""
+    def _picture(self, column: str, record: Record, where: str) -> Any:
+        """The undecoded picture of a record: its own, that in the table of pictures, or the name of a file."""
+        join = self._layout.join
+        if record[column] is not None or join is None:
+            return record[column]
         key = record[join.key]
         if key is None:
             raise RecordError(f"{where}: picture 'image' is missing, and so is '{join.key}'")

@@ -50,6 +50,10 @@ class SceneRecords:
         scene, _, question = self._asked[index]
         return {"scene": scene, "kind": question.kind, "question": question.text, "answer": question.answer}
 
+    def picture_files(self, _index: int) -> list[str]:
+        """See `Records.picture_files`: the scenes are drawn from what the fingerprint covers."""
+        return []
+
     def images(self, index: int, record: Record) -> list[tuple[str, PIL.Image.Image]]:
         """The painted scene; consecutive questions share its identity."""
         scene = record["scene"]
