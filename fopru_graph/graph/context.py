@@ -10,23 +10,16 @@ from fopru_graph.graph.errors import Cancelled
 from fopru_graph.graph.events import Event, NodeProgress, NodeText
 
 
-class CancelToken:
-    """Asks a run to stop. Any thread or signal handler may set it; clear it before the next run."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
+class CancelToken(threading.Event):
+    """Asks every run that holds it to stop. Any thread or signal handler may set it; ``clear`` it for the next run."""
 
     def cancel(self) -> None:
-        """Ask every run that holds this token to stop."""
-        self._event.set()
-
-    def clear(self) -> None:
-        """Forget the request."""
-        self._event.clear()
+        """Ask the runs to stop."""
+        self.set()
 
     def is_cancelled(self) -> bool:
-        """Whether stopping was asked for."""
-        return self._event.is_set()
+        """Whether the runs were asked to stop."""
+        return self.is_set()
 
 
 class Context:

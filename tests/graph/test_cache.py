@@ -519,3 +519,45 @@ def test_effects_without_a_judge_are_made_every_time(registry, tmp_path):
     for _ in range(2):
         graph.run(cache=cache, out=tmp_path)
     assert toys.CALLS.count("Show:show") - before == 2
+
+
+# -- values that nobody can change in the cache ------------------------------------------------------------------------
+
+
+@node(category="toy")
+class Nested(Node):
+    """Containers in containers."""
+
+    kept: list[Any] = []
+
+    def run(self) -> Any:
+        value = {"list": [1, [2]], "tuple": ([3],), "set": {4}}
+        self.kept.append(value)
+        return value
+
+
+def spoil(value: Any) -> None:
+    value["list"][1].append(9)
+    value["tuple"][0].append(9)
+    value["set"].add(9)
+    value["more"] = 9
+
+
+def test_a_cached_value_cannot_be_changed_by_its_maker_or_its_readers(graph):
+    graph.registry.add(Nested)
+    graph.output("x", graph.Nested())
+    expected = {"list": [1, [2]], "tuple": ([3],), "set": {4}}
+    cache = MemoryCache()
+    spoil(graph.run(cache=cache)["x"])  # the node's own value
+    spoil(Nested.kept[-1])
+    for _ in range(2):
+        result = graph.run(cache=cache)
+        assert result.cached == {"nested"}
+        assert result["x"] == expected
+        spoil(result["x"])
+
+
+def test_a_cache_shares_what_is_no_plain_container():
+    picture, cache = toys.Picture((1,)), MemoryCache()
+    cache.put("key", {"output": [picture]})
+    assert cache.get("key")["output"][0] is picture

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 
-from fopru_graph.graph import Graph, PipelineError, Ref, Registry
+from fopru_graph.graph import MISSING, Graph, PipelineError, Ref, Registry
+from fopru_graph.graph.values import INVALID
 from tests.graph import toys
 
 
@@ -200,3 +204,52 @@ def test_the_deepest_value_that_can_be_built_can_be_read_again(graph):
 
 def test_a_sub_graph_is_named_after_its_file(graph):
     assert [str(graph.add(kind)) for kind in ("./score-block.yaml", "parts/2 x.yml")] == ["$score-block", "$_2_x"]
+
+
+# -- copies and pickles -----------------------------------------------------------------------------------------------
+
+
+def test_a_deep_copy_is_independent_and_runs(graph):
+    chain(graph)
+    assert len(graph.run()["scores"].values) == 4  # the memory of outputs, with its lock, is not copied
+    other = copy.deepcopy(graph)
+    assert other == graph
+    other.set("size", 2)
+    other.remove("score")
+    assert len(graph.run()["scores"].values) == 4
+    assert other.inputs["size"].default == 2
+
+
+def test_a_pickled_graph_comes_back_equal_and_runs(graph):
+    chain(graph)
+    graph.input("free")
+    graph.run(sets={"free": "x"})
+    other = pickle.loads(pickle.dumps(graph))
+    assert other == graph
+    assert other.inputs["free"].default is MISSING
+    assert other.registry is not graph.registry
+    assert other.registry.find("Score") is toys.Score.spec
+    assert len(other.run(sets={"free": "x"})["scores"].values) == 4
+
+
+def test_a_graph_of_the_default_registry_can_be_pickled(tmp_path):
+    graph = Graph.loads("format: 1\nnodes:\n  a: {type: SaveText, inputs: {text: hello}}\noutputs: {a: $a}\n")
+    other = pickle.loads(pickle.dumps(graph))
+    assert [problem.code for problem in other.problems()] == [problem.code for problem in graph.problems()]
+    assert pickle.loads(pickle.dumps(graph)) == graph
+
+
+def test_a_copy_shares_the_registry_or_gets_another(graph):
+    chain(graph)
+    other = Registry()
+    assert graph.copy().registry is graph.registry
+    assert graph.copy(other).registry is other
+
+
+def test_what_was_refused_stays_refused_in_a_copy(registry):
+    graph = Graph.loads(
+        "format: 1\nnodes:\n  a: {type: Echo, inputs: {value: $$$}}\n  b: {type: Echo, inputs: {value: $-}}\n", registry
+    )
+    for other in (copy.deepcopy(graph), pickle.loads(pickle.dumps(graph)), graph.copy()):
+        assert other.nodes["b"].inputs["value"] is INVALID
+        assert other.problems() == graph.problems()

@@ -99,16 +99,9 @@ class Executor:
                 graph.set(target, value)
         return plan(graph, self.registry or graph.registry, targets, to=to)
 
-    def explain(
-        self,
-        graph: Model,
-        targets: Iterable[str] | None = None,
-        *,
-        to: str | None = None,
-        sets: Mapping[str, Any] | None = None,
-    ) -> dict[str, dict[str, Any]]:
+    def explain(self, graph: Model, *, to: str | None = None) -> dict[str, dict[str, Any]]:
         """For every node whether it would run, be reused or be skipped, why, and what its key is made of."""
-        return self.plan(graph, targets, to=to, sets=sets).explain(self.cache, self.disk)
+        return self.plan(graph, to=to).explain(self.cache, self.disk)
 
 
 def _outputs(chosen: Plan, runner: Runner) -> dict[str, Any]:

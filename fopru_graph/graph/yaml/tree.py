@@ -82,41 +82,40 @@ def compose(data: str | bytes, file: str | None = None) -> tuple[Located | None,
     Raises `PipelineError` if there is no tree: the text is not UTF-8 or not YAML, or too large or too deep.
     """
     composer = _Composer()
-    text = _decode(data, file)
+    text = ""
     try:
+        text = _decode(data)
         composer.read(text)
     except yaml.YAMLError as error:
         composer.problems.append(_syntax_problem(error, text))
-    except _TooMuch as error:
-        composer.problems.append(error.problem)
+    except PipelineError as error:
+        composer.problems += error.problems
     else:
         return composer.root, composer.problems
     raise PipelineError(composer.problems, file)
 
 
-def _decode(data: str | bytes, file: str | None) -> str:
+def _decode(data: str | bytes) -> str:
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-    problem = None
-    text = ""
     if len(raw) > MAX_BYTES:
-        problem = Problem("too-large", f"the file has more than {MAX_BYTES} bytes", line=1)
-    elif raw.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
-        problem = Problem(
-            "encoding", "the file begins with a byte-order mark", line=1, hint="save it as UTF-8 without BOM"
-        )
-    else:
-        try:
-            text = raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            line = raw.count(b"\n", 0, error.start) + 1
-            problem = Problem("encoding", "the file is not UTF-8", line=line, hint="save it as UTF-8")
-        if match := _FORBIDDEN.search(text):
-            line = text.count("\n", 0, match.start()) + 1
-            message = f"the character U+{ord(match[0]):04X} is not allowed"
-            problem = Problem("encoding", message, line=line, hint='write it as an escape such as "\\x00" in quotes')
-    if problem:
-        raise PipelineError([problem], file)
+        raise _stop("too-large", f"the file has more than {MAX_BYTES} bytes", 1)
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
+        raise _stop("encoding", "the file begins with a byte-order mark", 1, "save it as UTF-8 without BOM")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise _stop("encoding", "the file is not UTF-8", line, "save it as UTF-8") from None
+    if match := _FORBIDDEN.search(text):
+        line = text.count("\n", 0, match.start()) + 1
+        message = f"the character U+{ord(match[0]):04X} is not allowed"
+        raise _stop("encoding", message, line, 'write it as an escape such as "\\x00" in quotes')
     return text
+
+
+def _stop(code: str, message: str, line: int, hint: str | None = None) -> PipelineError:
+    """A problem that ends the reading."""
+    return PipelineError([Problem(code, message, line=line, hint=hint)])
 
 
 def _syntax_problem(error: yaml.YAMLError, text: str) -> Problem:
@@ -132,14 +131,6 @@ def _syntax_problem(error: yaml.YAMLError, text: str) -> Problem:
     if context := getattr(error, "context", None):
         message = f"{context}: {message}"
     return Problem("syntax", message, line=line, hint=hint)
-
-
-class _TooMuch(Exception):
-    """A limit is exceeded, and reading stops."""
-
-    def __init__(self, code: str, message: str, line: int) -> None:
-        self.problem = Problem(code, message, line=line)
-        super().__init__(message)
 
 
 class _Composer:
@@ -196,14 +187,14 @@ class _Composer:
             self._add("bad-structure", f"the alias *{anchor} contains itself", line)
             return Scalar(INVALID, f"*{anchor}", line)
         if len(self._stack) + target.height > MAX_DEPTH:
-            raise _TooMuch("too-deep", f"values are nested deeper than {MAX_DEPTH} levels", line)
+            raise _stop("too-deep", f"values are nested deeper than {MAX_DEPTH} levels", line)
         if isinstance(target, Scalar):
             return Scalar(target.value, target.text, line)
         return target
 
     def _open(self, event: yaml.SequenceStartEvent | yaml.MappingStartEvent, line: int) -> None:
         if len(self._stack) >= MAX_DEPTH:
-            raise _TooMuch("too-deep", f"values are nested deeper than {MAX_DEPTH} levels", line)
+            raise _stop("too-deep", f"values are nested deeper than {MAX_DEPTH} levels", line)
         if event.anchor:
             self._anchors[event.anchor] = None
         kind = Sequence if isinstance(event, yaml.SequenceStartEvent) else Mapping
@@ -221,7 +212,7 @@ class _Composer:
         top.node.size += 0 if is_key and isinstance(value, Scalar) else value.size
         top.node.height = max(top.node.height, value.height + 1)
         if top.node.size > MAX_VALUES:
-            raise _TooMuch("too-many-values", f"the file holds more than {MAX_VALUES} values", value.line)
+            raise _stop("too-many-values", f"the file holds more than {MAX_VALUES} values", value.line)
         if isinstance(top.node, Sequence):
             top.node.items.append(value)
         elif top.key is None:
