@@ -52,6 +52,13 @@ def test_package_list_equals_the_folders() -> None:
     assert [name for name, folder in folders() if not (folder / "__init__.py").is_file()] == []
 
 
+def test_the_rooms_of_the_architecture_page_are_the_folders() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("## The rooms")[2].partition("## ")[0]
+    rooms = [line.split("`")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert sorted(rooms) == sorted(f"{folder.relative_to(ROOT).as_posix()}/" for _, folder in folders())
+
+
 def test_mapped_folders_are_flat() -> None:
     for name, target in MAPPED.items():
         assert CONFIG["tool"]["setuptools"]["package-dir"][target] == name
