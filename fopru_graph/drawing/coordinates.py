@@ -18,14 +18,6 @@ _ROUNDS = 3
 
 
 @dataclass(frozen=True)
-class Link:
-    """A part of a link, seen from one end: the vertex at the other end, and the offset to it of a straight link."""
-
-    other: Vertex
-    offset: float
-
-
-@dataclass(frozen=True)
 class Coordinates:
     """The x of the middle of every vertex, the upper and lower edge of every layer, and the size of the picture."""
 
@@ -71,15 +63,14 @@ class _Columns:
             for vertex, left, right in zip(layer, [None, *layer], [*layer[1:], None], strict=False):
                 self.neighbours[vertex] = left, right
             self._settle(layer, dict.fromkeys(layer, 0.0), {})
-        above: dict[Vertex, dict[Link, None]] = {vertex: {} for vertex in vertices}
-        below: dict[Vertex, dict[Link, None]] = {vertex: {} for vertex in vertices}
+        # The ends of the links of each vertex: the vertex there, and the offset to it of a straight link.
+        self.above: dict[Vertex, dict[tuple[Vertex, float], None]] = {vertex: {} for vertex in vertices}
+        self.below: dict[Vertex, dict[tuple[Vertex, float], None]] = {vertex: {} for vertex in vertices}
         for upper, lower, output, name in layering.parts():
             leaves = boxes[upper].outputs[output] if isinstance(upper, str) else 0.0
             enters = boxes[lower].inputs[name] if isinstance(lower, str) else 0.0
-            above[lower][Link(upper, leaves - enters)] = None
-            below[upper][Link(lower, enters - leaves)] = None
-        self.above = {vertex: list(links) for vertex, links in above.items()}
-        self.below = {vertex: list(links) for vertex, links in below.items()}
+            self.above[lower][upper, leaves - enters] = None
+            self.below[upper][lower, enters - leaves] = None
 
     def relax(self) -> None:
         """Move the vertices of each layer towards the mean of their links, downwards and upwards in turn."""
@@ -92,8 +83,8 @@ class _Columns:
                 for vertex in layer:
                     both = [*self.above[vertex], *self.below[vertex]]
                     links = both if last else (self.above if down else self.below)[vertex]
-                    mean = sum(x[link.other] + link.offset for link in links) / len(links) if links else x[vertex]
-                    wanted[vertex] = mean
+                    places = [x[other] + offset for other, offset in links]
+                    wanted[vertex] = sum(places) / len(places) if places else x[vertex]
                     weights[vertex] = _BEND_WEIGHT if isinstance(vertex, Bend) else float(len(links)) or 0.1
                 self._settle(layer, wanted, weights)
 
@@ -129,7 +120,7 @@ class _Columns:
     def snap(self) -> None:
         """Move each box under the vertex above it that it is almost in line with."""
         for vertex in (vertex for layer in self.layers for vertex in layer if isinstance(vertex, str)):
-            moves = [self.x[link.other] + link.offset - self.x[vertex] for link in self.above[vertex]]
+            moves = [self.x[other] + offset - self.x[vertex] for other, offset in self.above[vertex]]
             low, high = self._range(vertex)
             for move in sorted((move for move in moves if abs(move) <= _ALMOST), key=abs)[:1]:
                 if low <= self.x[vertex] + move <= high:

@@ -8,7 +8,7 @@ import unicodedata
 import zlib
 from dataclasses import dataclass
 
-from fopru_graph.graph.values import Invalid, Ref, Value, replace_refs
+from fopru_graph.graph.values import INVALID, Ref, Value, replace_refs
 from fopru_graph.graph.yaml.tree import resolve
 
 # -- colours: one hue for each category, in a light and a dark form, distinct for colour-blind readers too -------------
@@ -135,4 +135,4 @@ def value_text(value: Value) -> str:
 
 
 def _unreadable(value: object) -> str:
-    return "?" if isinstance(value, Invalid) else str(value)
+    return "?" if value is INVALID else str(value)

@@ -20,8 +20,7 @@ from fopru_graph.graph.declare.node import CACHE_POLICIES, accepts, settle
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, did_you_mean, sort_problems
 from fopru_graph.graph.model import GraphNode, Model
-from fopru_graph.graph.sockets import MISSING
-from fopru_graph.graph.values import INPUTS, Ref, has_invalid, has_refs, refs_in
+from fopru_graph.graph.values import INPUTS, MISSING, Ref, has_invalid, has_refs, refs_in
 from fopru_graph.graph.yaml.read import read_file
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
 from fopru_graph.graph.model import GraphNode, Model, PipelineInput, PipelineOutput, bad_name
-from fopru_graph.graph.sockets import MISSING
-from fopru_graph.graph.values import INPUTS, INVALID, NAME, Ref, Value, parse_reference
+from fopru_graph.graph.values import INPUTS, INVALID, MISSING, NAME, Ref, Value, parse_reference
 from fopru_graph.graph.yaml.tree import MAX_BYTES, Located, Mapping, Scalar, Sequence, compose, to_value
 
 FORMAT = 1
