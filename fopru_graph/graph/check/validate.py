@@ -59,14 +59,8 @@ def check(model: Model, registry: Registry, *, to_run: bool = False, partial: bo
 
 def upstream(links: nx.MultiDiGraph[str], roots: Iterable[str]) -> set[str]:
     """The nodes ``roots`` and everything that they depend on."""
-    reached: set[str] = set()
-    stack = [root for root in roots if root in links]
-    while stack:
-        name = stack.pop()
-        if name not in reached:
-            reached.add(name)
-            stack.extend(links.predecessors(name))
-    return reached
+    layers = nx.bfs_layers(links.reverse(copy=False), [root for root in roots if root in links])
+    return {name for layer in layers for name in layer}
 
 
 class _Validator:
