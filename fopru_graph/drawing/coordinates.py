@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 from fopru_graph.drawing.boxes import Box
 from fopru_graph.drawing.layers import Bend, Layering, Vertex
@@ -45,11 +46,6 @@ def coordinates_of(layering: Layering, boxes: Mapping[str, Box]) -> Coordinates:
     return Coordinates(x, tuple(edges), right + MARGIN, max(top - GAP, MARGIN) + MARGIN)
 
 
-def _distance(left: Vertex, right: Vertex) -> float:
-    """The least distance between two neighbours in a layer."""
-    return _BETWEEN_BOXES if isinstance(left, str) and isinstance(right, str) else _BETWEEN_LINKS
-
-
 class _Columns:
     """The x of every vertex, moved step by step towards straight links."""
 
@@ -88,14 +84,14 @@ class _Columns:
                     weights[vertex] = _BEND_WEIGHT if isinstance(vertex, Bend) else float(len(links)) or 0.1
                 self._settle(layer, wanted, weights)
 
+    def _distance(self, left: Vertex, right: Vertex) -> float:
+        """The least distance between the middles of two neighbours in a layer."""
+        boxes = isinstance(left, str) and isinstance(right, str)
+        return self.half[left] + self.half[right] + (_BETWEEN_BOXES if boxes else _BETWEEN_LINKS)
+
     def _settle(self, layer: list[Vertex], wanted: Mapping[Vertex, float], weights: Mapping[Vertex, float]) -> None:
         """Move a layer's vertices as near to ``wanted`` as their order and distances allow (isotonic regression)."""
-        shift, shifts = 0.0, []
-        for number, vertex in enumerate(layer):
-            if number:
-                previous = layer[number - 1]
-                shift += self.half[previous] + self.half[vertex] + _distance(previous, vertex)
-            shifts.append(shift)
+        shifts = list(accumulate(map(self._distance, layer, layer[1:]), initial=0.0))[: len(layer)]
         pools: list[tuple[float, float, int]] = []  # mean, weight and number of vertices that touch each other
         for vertex, shift in zip(layer, shifts, strict=True):
             mean, weight, count = wanted[vertex] - shift, weights.get(vertex, 1.0), 1
@@ -110,11 +106,8 @@ class _Columns:
     def _range(self, vertex: Vertex) -> tuple[float, float]:
         """The least and the greatest x that a vertex can have without coming too near to a neighbour."""
         left, right = self.neighbours[vertex]
-        low, high = float("-inf"), float("inf")
-        if left is not None:
-            low = self.x[left] + self.half[left] + _distance(left, vertex) + self.half[vertex]
-        if right is not None:
-            high = self.x[right] - self.half[right] - _distance(vertex, right) - self.half[vertex]
+        low = float("-inf") if left is None else self.x[left] + self._distance(left, vertex)
+        high = float("inf") if right is None else self.x[right] - self._distance(vertex, right)
         return low, high
 
     def snap(self) -> None:
