@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 from fopru_graph.drawing.boxes import Box
 from fopru_graph.drawing.layers import Bend, Layering, Vertex
@@ -15,14 +16,6 @@ _PASSES = 24
 _BEND_WEIGHT = 6.0  # a long link is kept straight rather than a short one
 _ALMOST = 30.0  # a link that is off by at most this much is made straight
 _ROUNDS = 3
-
-
-@dataclass(frozen=True)
-class Link:
-    """A part of a link, seen from one end: the vertex at the other end, and the offset to it of a straight link."""
-
-    other: Vertex
-    offset: float
 
 
 @dataclass(frozen=True)
@@ -53,11 +46,6 @@ def coordinates_of(layering: Layering, boxes: Mapping[str, Box]) -> Coordinates:
     return Coordinates(x, tuple(edges), right + MARGIN, max(top - GAP, MARGIN) + MARGIN)
 
 
-def _distance(left: Vertex, right: Vertex) -> float:
-    """The least distance between two neighbours in a layer."""
-    return _BETWEEN_BOXES if isinstance(left, str) and isinstance(right, str) else _BETWEEN_LINKS
-
-
 class _Columns:
     """The x of every vertex, moved step by step towards straight links."""
 
@@ -71,15 +59,14 @@ class _Columns:
             for vertex, left, right in zip(layer, [None, *layer], [*layer[1:], None], strict=False):
                 self.neighbours[vertex] = left, right
             self._settle(layer, dict.fromkeys(layer, 0.0), {})
-        above: dict[Vertex, dict[Link, None]] = {vertex: {} for vertex in vertices}
-        below: dict[Vertex, dict[Link, None]] = {vertex: {} for vertex in vertices}
+        # The ends of the links of each vertex: the vertex there, and the offset to it of a straight link.
+        self.above: dict[Vertex, dict[tuple[Vertex, float], None]] = {vertex: {} for vertex in vertices}
+        self.below: dict[Vertex, dict[tuple[Vertex, float], None]] = {vertex: {} for vertex in vertices}
         for upper, lower, output, name in layering.parts():
             leaves = boxes[upper].outputs[output] if isinstance(upper, str) else 0.0
             enters = boxes[lower].inputs[name] if isinstance(lower, str) else 0.0
-            above[lower][Link(upper, leaves - enters)] = None
-            below[upper][Link(lower, enters - leaves)] = None
-        self.above = {vertex: list(links) for vertex, links in above.items()}
-        self.below = {vertex: list(links) for vertex, links in below.items()}
+            self.above[lower][upper, leaves - enters] = None
+            self.below[upper][lower, enters - leaves] = None
 
     def relax(self) -> None:
         """Move the vertices of each layer towards the mean of their links, downwards and upwards in turn."""
@@ -92,19 +79,19 @@ class _Columns:
                 for vertex in layer:
                     both = [*self.above[vertex], *self.below[vertex]]
                     links = both if last else (self.above if down else self.below)[vertex]
-                    mean = sum(x[link.other] + link.offset for link in links) / len(links) if links else x[vertex]
-                    wanted[vertex] = mean
+                    places = [x[other] + offset for other, offset in links]
+                    wanted[vertex] = sum(places) / len(places) if places else x[vertex]
                     weights[vertex] = _BEND_WEIGHT if isinstance(vertex, Bend) else float(len(links)) or 0.1
                 self._settle(layer, wanted, weights)
 
+    def _distance(self, left: Vertex, right: Vertex) -> float:
+        """The least distance between the middles of two neighbours in a layer."""
+        boxes = isinstance(left, str) and isinstance(right, str)
+        return self.half[left] + self.half[right] + (_BETWEEN_BOXES if boxes else _BETWEEN_LINKS)
+
     def _settle(self, layer: list[Vertex], wanted: Mapping[Vertex, float], weights: Mapping[Vertex, float]) -> None:
         """Move a layer's vertices as near to ``wanted`` as their order and distances allow (isotonic regression)."""
-        shift, shifts = 0.0, []
-        for number, vertex in enumerate(layer):
-            if number:
-                previous = layer[number - 1]
-                shift += self.half[previous] + self.half[vertex] + _distance(previous, vertex)
-            shifts.append(shift)
+        shifts = list(accumulate(map(self._distance, layer, layer[1:]), initial=0.0))[: len(layer)]
         pools: list[tuple[float, float, int]] = []  # mean, weight and number of vertices that touch each other
         for vertex, shift in zip(layer, shifts, strict=True):
             mean, weight, count = wanted[vertex] - shift, weights.get(vertex, 1.0), 1
@@ -119,17 +106,14 @@ class _Columns:
     def _range(self, vertex: Vertex) -> tuple[float, float]:
         """The least and the greatest x that a vertex can have without coming too near to a neighbour."""
         left, right = self.neighbours[vertex]
-        low, high = float("-inf"), float("inf")
-        if left is not None:
-            low = self.x[left] + self.half[left] + _distance(left, vertex) + self.half[vertex]
-        if right is not None:
-            high = self.x[right] - self.half[right] - _distance(vertex, right) - self.half[vertex]
+        low = float("-inf") if left is None else self.x[left] + self._distance(left, vertex)
+        high = float("inf") if right is None else self.x[right] - self._distance(vertex, right)
         return low, high
 
     def snap(self) -> None:
         """Move each box under the vertex above it that it is almost in line with."""
         for vertex in (vertex for layer in self.layers for vertex in layer if isinstance(vertex, str)):
-            moves = [self.x[link.other] + link.offset - self.x[vertex] for link in self.above[vertex]]
+            moves = [self.x[other] + offset - self.x[vertex] for other, offset in self.above[vertex]]
             low, high = self._range(vertex)
             for move in sorted((move for move in moves if abs(move) <= _ALMOST), key=abs)[:1]:
                 if low <= self.x[vertex] + move <= high:

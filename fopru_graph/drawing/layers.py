@@ -112,11 +112,10 @@ def _with_bends(names: Iterable[str], layer_of: Mapping[str, int], arrows: Seque
 
 
 def _reduce_crossings(layering: Layering) -> None:
-    above: dict[Vertex, dict[Vertex, None]] = {vertex: {} for layer in layering.layers for vertex in layer}
-    below: dict[Vertex, dict[Vertex, None]] = {vertex: {} for layer in layering.layers for vertex in layer}
-    for upper, lower, _, _ in layering.parts():
-        below[upper][lower] = None
-        above[lower][upper] = None
+    links: nx.DiGraph[Vertex] = nx.DiGraph()
+    links.add_nodes_from(vertex for layer in layering.layers for vertex in layer)
+    links.add_edges_from((upper, lower) for upper, lower, _, _ in layering.parts())
+    above, below = links.pred, links.succ
     best, fewest = [list(layer) for layer in layering.layers], _crossings(layering.layers, below)
     for sweep in range(_SWEEPS):
         if fewest == 0:

@@ -9,8 +9,7 @@ from typing import Literal
 from fopru_graph.drawing.style import NEUTRAL, clean, colour_index, value_text
 from fopru_graph.graph.check.expand import is_block
 from fopru_graph.graph.model import GraphNode, Model
-from fopru_graph.graph.sockets import MISSING
-from fopru_graph.graph.values import INPUTS, Ref, Value, refs_in
+from fopru_graph.graph.values import INPUTS, MISSING, Ref, Value, refs_in
 
 Kind = Literal["node", "input", "output"]
 _WORST_FIRST = ("failed", "done", "cached")

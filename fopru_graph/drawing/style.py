@@ -7,8 +7,9 @@ import re
 import unicodedata
 import zlib
 from dataclasses import dataclass
+from itertools import accumulate
 
-from fopru_graph.graph.values import Invalid, Ref, Value, replace_refs
+from fopru_graph.graph.values import INVALID, Ref, Value, replace_refs
 from fopru_graph.graph.yaml.tree import resolve
 
 # -- colours: one hue for each category, in a light and a dark form, distinct for colour-blind readers too -------------
@@ -116,13 +117,8 @@ def fit(text: str, size: float, width: float, *, bold: bool = False, mono: bool 
     if len(text) <= _LONGEST and text_width(text, size, bold=bold, mono=mono) <= width:
         return text
     space = width - text_width("\u2026", size, bold=bold, mono=mono)
-    kept = 0
-    for character in text[:_LONGEST]:
-        space -= text_width(character, size, bold=bold, mono=mono)
-        if space < 0:
-            break
-        kept += 1
-    return text[:kept].rstrip() + "\u2026"
+    widths = accumulate(text_width(character, size, bold=bold, mono=mono) for character in text[:_LONGEST])
+    return text[: sum(total <= space for total in widths)].rstrip() + "\u2026"
 
 
 def value_text(value: Value) -> str:
@@ -135,4 +131,4 @@ def value_text(value: Value) -> str:
 
 
 def _unreadable(value: object) -> str:
-    return "?" if isinstance(value, Invalid) else str(value)
+    return "?" if value is INVALID else str(value)

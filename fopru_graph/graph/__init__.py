@@ -28,8 +28,8 @@ from fopru_graph.graph.model import INPUT_TYPES, GraphNode, PipelineInput, Pipel
 from fopru_graph.graph.plan import Plan, Step, plan
 from fopru_graph.graph.run.executor import Executor
 from fopru_graph.graph.run.record import RunRecord, RunResult
-from fopru_graph.graph.sockets import MISSING, Socket
-from fopru_graph.graph.values import Ref, describe
+from fopru_graph.graph.sockets import Socket
+from fopru_graph.graph.values import MISSING, Ref, describe
 from fopru_graph.graph.yaml.read import parse_value
 
 # fmt: off

@@ -20,8 +20,7 @@ from fopru_graph.graph.files import write_atomically
 from fopru_graph.graph.model import GraphNode, Model, PipelineInput, PipelineOutput, bad_name, plain_input
 from fopru_graph.graph.run.executor import Executor
 from fopru_graph.graph.run.record import RunRecord, RunResult
-from fopru_graph.graph.sockets import MISSING
-from fopru_graph.graph.values import INPUTS, NAME, Link, Ref, Value
+from fopru_graph.graph.values import INPUTS, MISSING, NAME, Link, Ref, Value
 from fopru_graph.graph.yaml.read import read_file, read_text
 from fopru_graph.graph.yaml.write import dump
 
@@ -142,9 +141,8 @@ class Graph(Model):
         """Declare a pipeline output; raises `PipelineError` for a bad or used name."""
         _check_name(name, "outputs", self.outputs)
         if not isinstance(ref, Link):
-            raise PipelineError(
-                [Problem("bad-reference", f"output {name!r} must be an output of a node", node="outputs")]
-            )
+            message = f"output {name!r} must be an output of a node"
+            raise PipelineError([Problem("bad-reference", message, node="outputs")])
         self.outputs[name] = PipelineOutput(ref._as_ref())
 
     def remove(self, name: str) -> None:

@@ -11,8 +11,7 @@ import networkx as nx
 
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, Severity, hint_choices
-from fopru_graph.graph.sockets import MISSING
-from fopru_graph.graph.values import INPUTS, Value, plain, refs_in, tagged
+from fopru_graph.graph.values import INPUTS, MISSING, Value, plain, refs_in, tagged
 
 # The types that a pipeline input can be declared with, beside the types of sockets.
 INPUT_TYPES: dict[str, Any] = {
@@ -141,10 +140,8 @@ class Model:
             self._set_pipeline_input(target, value)
             return
         if node_name not in self.nodes:
-            hint = hint_choices(node_name, self.nodes)
-            raise PipelineError(
-                [Problem("unknown-node", f"cannot set {target}: no node {node_name!r}", hint=hint)], self.file
-            )
+            message, hint = f"cannot set {target}: no node {node_name!r}", hint_choices(node_name, self.nodes)
+            raise PipelineError([Problem("unknown-node", message, hint=hint)], self.file)
         entry = self.nodes[node_name]
         spec = self.registry.find(entry.type)
         if spec is not None and (unknown := spec.unknown_inputs([key])):

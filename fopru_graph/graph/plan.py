@@ -175,16 +175,12 @@ def _targets(
 def _target_node(checked: Checked, target: str) -> tuple[str, list[str]]:
     ref = parse_reference("$" + target.removeprefix("$"))
     if ref is None or ref.node not in checked.specs:
-        hint = hint_choices(target, [*checked.flat.outputs, *checked.specs])
-        raise PipelineError(
-            [Problem("unknown-node", f"there is no output or node {target!r}", hint=hint)], checked.flat.file
-        )
+        message, known = f"there is no output or node {target!r}", [*checked.flat.outputs, *checked.specs]
+        raise PipelineError([Problem("unknown-node", message, hint=hint_choices(target, known))], checked.flat.file)
     outputs = checked.specs[ref.node].outputs
     if ref.output is not None and ref.output not in outputs:
-        message = f"{ref.node} has no output {ref.output!r}"
-        raise PipelineError(
-            [Problem("unknown-output", message, hint=hint_choices(ref.output, outputs))], checked.flat.file
-        )
+        message, hint = f"{ref.node} has no output {ref.output!r}", hint_choices(ref.output, outputs)
+        raise PipelineError([Problem("unknown-output", message, hint=hint)], checked.flat.file)
     return ref.node, [ref.output] if ref.output else list(outputs)
 
 

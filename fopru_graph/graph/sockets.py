@@ -12,21 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from fopru_graph.graph.annotations import LinkOnly, choices_of, is_link_only, literal_type, type_name
 from fopru_graph.graph.errors import did_you_mean
+from fopru_graph.graph.values import MISSING
 
 _RANGE = ("greater_than", "less_than", "too_short", "too_long", "multiple_of", "pattern_mismatch")
-
-
-class Missing:
-    """The type of `MISSING`, the default of a socket that must be given."""
-
-    def __repr__(self) -> str:
-        return "MISSING"
-
-    def __reduce__(self) -> str:
-        return "MISSING"  # copies and pickles are the same object
-
-
-MISSING = Missing()
 
 
 class BadLiteral(ValueError):
@@ -122,9 +110,8 @@ def _bad_literal(error: ValidationError, annotation: Any, value: Any) -> BadLite
     choices = choices_of(annotation)
     if choices and any(detail["type"] in ("literal_error", "enum") for detail in details):
         hint = did_you_mean(value, [str(choice) for choice in choices]) if isinstance(value, str) else None
-        return BadLiteral(
-            "not-a-choice", f"must be one of {', '.join(map(repr, choices))}, but is {_show(value)}", hint
-        )
+        message = f"must be one of {', '.join(map(repr, choices))}, but is {_show(value)}"
+        return BadLiteral("not-a-choice", message, hint)
     if literal_type(annotation) is LinkOnly or all(detail["type"] == "link_only" for detail in details):
         message = f"expects {name} from another node, but is the value {_show(value)}"
         return BadLiteral("bad-value", message, "write $node")

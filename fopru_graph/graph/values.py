@@ -47,17 +47,20 @@ class Ref(Link):
         return f"${self.node}" if self.output is None else f"${self.node}.{self.output}"
 
 
-class Invalid:
-    """The type of `INVALID`, which replaces a value that was already reported as a problem."""
+class Marker:
+    """A constant of this module that stands where a value is absent."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def __repr__(self) -> str:
-        return "INVALID"
+        return self._name
 
-    def __reduce__(self) -> str:
-        return "INVALID"  # copies and pickles are the same object
+    __reduce__ = __repr__  # copies and pickles are the same object
 
 
-INVALID = Invalid()
+MISSING = Marker("MISSING")  # the default of an input that must be given
+INVALID = Marker("INVALID")  # replaces a value that was already reported as a problem
 
 
 def parse_reference(text: str) -> Ref | None:
@@ -70,11 +73,7 @@ def parse_reference(text: str) -> Ref | None:
 
 def escape_dollars(value: Value) -> Value:
     """The value as a file holds it: a text that begins with a dollar gets a second one, so that it is no reference."""
-    if isinstance(value, dict):
-        return {key: escape_dollars(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [escape_dollars(item) for item in value]
-    return "$" + value if isinstance(value, str) and value.startswith("$") else value
+    return _map_leaves(value, lambda leaf: f"${leaf}" if isinstance(leaf, str) and leaf.startswith("$") else leaf)
 
 
 # -- trees ------------------------------------------------------------------------------------------------------------
@@ -123,17 +122,22 @@ def _text(text: str) -> str:
     return text
 
 
-def refs_in(value: Value, path: str = "") -> Iterator[tuple[str, Ref]]:
-    """Every reference in a value with its path, which is ``path`` followed by ``[0]`` or ``.key`` for every level."""
+def _leaves(value: Value, path: str = "") -> Iterator[tuple[str, Value]]:
+    """Everything in a value that is no list or mapping, with its path."""
     stack = [(path, value)]
     while stack:
         where, item = stack.pop()
-        if isinstance(item, Ref):
-            yield where, item
-        elif isinstance(item, list):
+        if isinstance(item, list):
             stack.extend((f"{where}[{index}]", child) for index, child in reversed(list(enumerate(item))))
         elif isinstance(item, dict):
             stack.extend((f"{where}.{key}", child) for key, child in reversed(list(item.items())))
+        else:
+            yield where, item
+
+
+def refs_in(value: Value, path: str = "") -> Iterator[tuple[str, Ref]]:
+    """Every reference in a value with its path, which is ``path`` followed by ``[0]`` or ``.key`` for every level."""
+    return ((where, leaf) for where, leaf in _leaves(value, path) if isinstance(leaf, Ref))
 
 
 def has_refs(value: Value) -> bool:
@@ -143,20 +147,20 @@ def has_refs(value: Value) -> bool:
 
 def has_invalid(value: Value) -> bool:
     """Whether the value is or holds `INVALID`."""
-    if isinstance(value, (list, dict)):
-        return any(has_invalid(item) for item in (value.values() if isinstance(value, dict) else value))
-    return isinstance(value, Invalid)
+    return any(leaf is INVALID for _, leaf in _leaves(value))
 
 
 def replace_refs(value: Value, replacement: Callable[[Ref], Any]) -> Any:
     """A copy of the value with every reference replaced."""
-    if isinstance(value, Ref):
-        return replacement(value)
+    return _map_leaves(value, lambda leaf: replacement(leaf) if isinstance(leaf, Ref) else leaf)
+
+
+def _map_leaves(value: Value, change: Callable[[Value], Any]) -> Any:
     if isinstance(value, (list, tuple)):
-        return [replace_refs(item, replacement) for item in value]
+        return [_map_leaves(item, change) for item in value]
     if isinstance(value, dict):
-        return {key: replace_refs(item, replacement) for key, item in value.items()}
-    return value
+        return {key: _map_leaves(item, change) for key, item in value.items()}
+    return change(value)
 
 
 def tagged(value: Any, reference: Callable[[Ref], Any] = str) -> Any:

@@ -14,8 +14,8 @@ from fopru_graph.graph.declare.node import NodeSpec
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import Problem, did_you_mean, hint_choices
 from fopru_graph.graph.model import INPUT_TYPES, GraphNode, Model
-from fopru_graph.graph.sockets import MISSING, BadLiteral, Socket, read_literal
-from fopru_graph.graph.values import INPUTS, INVALID, Ref, Value, has_invalid, has_refs, refs_in
+from fopru_graph.graph.sockets import BadLiteral, Socket, read_literal
+from fopru_graph.graph.values import INPUTS, INVALID, MISSING, Ref, Value, has_invalid, has_refs, refs_in
 
 
 @dataclass

@@ -10,8 +10,7 @@ from fopru_graph.graph.check.binding import declared_problem
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
 from fopru_graph.graph.model import GraphNode, Model, Origin
-from fopru_graph.graph.sockets import MISSING
-from fopru_graph.graph.values import INPUTS, INVALID, Ref, Value, has_invalid, has_refs, refs_in, replace_refs
+from fopru_graph.graph.values import INPUTS, INVALID, MISSING, Ref, Value, has_invalid, has_refs, refs_in, replace_refs
 from fopru_graph.graph.yaml.read import read_bytes, read_text
 
 MAX_NESTING = 8

@@ -20,8 +20,7 @@ from fopru_graph.graph.declare.node import CACHE_POLICIES, accepts, settle
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, did_you_mean, sort_problems
 from fopru_graph.graph.model import GraphNode, Model
-from fopru_graph.graph.sockets import MISSING
-from fopru_graph.graph.values import INPUTS, Ref, has_invalid, has_refs, refs_in
+from fopru_graph.graph.values import INPUTS, MISSING, Ref, has_invalid, has_refs, refs_in
 from fopru_graph.graph.yaml.read import read_file
 
 
@@ -60,14 +59,8 @@ def check(model: Model, registry: Registry, *, to_run: bool = False, partial: bo
 
 def upstream(links: nx.MultiDiGraph[str], roots: Iterable[str]) -> set[str]:
     """The nodes ``roots`` and everything that they depend on."""
-    reached: set[str] = set()
-    stack = [root for root in roots if root in links]
-    while stack:
-        name = stack.pop()
-        if name not in reached:
-            reached.add(name)
-            stack.extend(links.predecessors(name))
-    return reached
+    layers = nx.bfs_layers(links.reverse(copy=False), [root for root in roots if root in links])
+    return {name for layer in layers for name in layer}
 
 
 class _Validator:

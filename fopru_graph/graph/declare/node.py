@@ -17,8 +17,8 @@ from pydantic.fields import FieldInfo
 
 from fopru_graph.graph.context import Context
 from fopru_graph.graph.errors import Cancelled, PipelineError, Problem, hint_choices
-from fopru_graph.graph.sockets import MISSING, BadLiteral, Socket
-from fopru_graph.graph.values import plain
+from fopru_graph.graph.sockets import BadLiteral, Socket
+from fopru_graph.graph.values import MISSING, plain
 
 CachePolicy = Literal["memory", "disk", "never"]
 CACHE_POLICIES = get_args(CachePolicy)

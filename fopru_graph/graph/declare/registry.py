@@ -182,9 +182,8 @@ class Registry:
 
     def _add_or_fail(self, cls: type[Node]) -> None:
         if clash := self._register(cls):  # a pipeline could mean either class, so neither can be used
-            failure = PackFailure(cls.spec.source, clash, (cls.spec.type,))
-            self._failures.append(failure)
-            self._failed[cls.spec.type] = failure
+            self._failures.append(PackFailure(cls.spec.source, clash, (cls.spec.type,)))
+            self._failed[cls.spec.type] = self._failures[-1]
 
     def _register(self, cls: type[Node]) -> str | None:
         """Add a class; if another class has its type name, return a sentence that says so."""
@@ -194,11 +193,8 @@ class Registry:
         return f"the node type {known.type} is defined twice, in {known.source} and in {cls.spec.source}"
 
     def _fail(self, source: str, error: str, types: tuple[str, ...] = ()) -> None:
-        failure = PackFailure(source, error, types)
-        self._failures.append(failure)
-        for name in types:
-            if name not in self._specs:
-                self._failed[name] = failure
+        self._failures.append(PackFailure(source, error, types))
+        self._failed |= {name: self._failures[-1] for name in types if name not in self._specs}
 
 
 def _node_classes(module: ModuleType) -> Iterator[type[Node]]:

@@ -17,7 +17,7 @@ from fopru_graph.graph.model import Model
 from fopru_graph.graph.plan import Plan, plan
 from fopru_graph.graph.run.record import RunRecord, RunResult, installed_versions, timestamp, to_json
 from fopru_graph.graph.run.runner import Runner
-from fopru_graph.graph.sockets import MISSING
+from fopru_graph.graph.values import MISSING
 from fopru_graph.graph.yaml.write import dump
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
 from fopru_graph.graph.model import GraphNode, Model, PipelineInput, PipelineOutput, bad_name
-from fopru_graph.graph.sockets import MISSING
-from fopru_graph.graph.values import INPUTS, INVALID, NAME, Ref, Value, parse_reference
+from fopru_graph.graph.values import INPUTS, INVALID, MISSING, NAME, Ref, Value, parse_reference
 from fopru_graph.graph.yaml.tree import MAX_BYTES, Located, Mapping, Scalar, Sequence, compose, to_value
 
 FORMAT = 1
@@ -153,10 +152,8 @@ class _Reader:
         if (kind := self._text(entry, "type", INPUTS)) is not None:
             declared.type = kind
         elif "type" not in entry.items:
-            hint = f"write {name}: {{type: str}}"
-            self._add(
-                "bad-structure", f"the pipeline input {name!r} has no type", key.line, INPUTS, input=name, hint=hint
-            )
+            message, hint = f"the pipeline input {name!r} has no type", f"write {name}: {{type: str}}"
+            self._add("bad-structure", message, key.line, INPUTS, input=name, hint=hint)
         if "default" in entry.items:
             declared.default = value_of(entry.items["default"][1], self.problems, INPUTS, name)
 
@@ -181,9 +178,7 @@ class _Reader:
     def _output(self, name: str, key: Scalar, entry: Located) -> None:
         value = value_of(entry, self.problems, "outputs", name)
         if not isinstance(value, Ref) and value is not INVALID:
-            hint = f"write {name}: $node or $node.output"
-            self._add(
-                "bad-reference", f"output {name!r} must be a reference", entry.line, "outputs", input=name, hint=hint
-            )
+            message, hint = f"output {name!r} must be a reference", f"write {name}: $node or $node.output"
+            self._add("bad-reference", message, entry.line, "outputs", input=name, hint=hint)
             value = INVALID
         self.model.outputs[name] = PipelineOutput(value, key.line)

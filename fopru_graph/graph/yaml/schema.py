@@ -51,12 +51,13 @@ def pipeline_schema(registry: Registry) -> Schema:
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "fopru-graph pipeline",
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["format", "nodes"],
-        "properties": _top_level(),
+        **_object(["format", "nodes"], _top_level()),
         "definitions": definitions,
     }
+
+
+def _object(required: list[str], properties: Schema) -> Schema:
+    return {"type": "object", "additionalProperties": False, "required": required, "properties": properties}
 
 
 def _top_level() -> Schema:
@@ -88,20 +89,16 @@ def _section(description: str, entry: str, names: Schema) -> Schema:
 def _pipeline_input(types: Mapping[str, NodeSpec]) -> Schema:
     sockets = (socket for spec in types.values() for socket in (*spec.inputs.values(), *spec.outputs.values()))
     known = [*INPUT_TYPES, *sorted({socket.type_name for socket in sockets} - set(INPUT_TYPES))]
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["type"],
-        "properties": {
-            "type": {"enum": known, "description": "the type of the values that can be given"},
-            "default": {"$ref": "#/definitions/literal"},
-        },
-        "allOf": [
-            _when({"type": {"const": name}}, {"properties": {"default": _default(annotation)}})
-            for name, annotation in INPUT_TYPES.items()
-            if annotation is not Any
-        ],
+    properties = {
+        "type": {"enum": known, "description": "the type of the values that can be given"},
+        "default": {"$ref": "#/definitions/literal"},
     }
+    defaults = [
+        _when({"type": {"const": name}}, {"properties": {"default": _default(annotation)}})
+        for name, annotation in INPUT_TYPES.items()
+        if annotation is not Any
+    ]
+    return {**_object(["type"], properties), "allOf": defaults}
 
 
 def _default(annotation: Any) -> Schema:
@@ -115,22 +112,18 @@ def _default(annotation: Any) -> Schema:
 def _node(types: Mapping[str, NodeSpec]) -> Schema:
     named = [{"const": name, "description": _node_text(spec)} for name, spec in types.items()]
     block = {"type": "string", "pattern": _BLOCK, "description": "a sub-graph: a pipeline file, relative to this one"}
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["type"],
-        "properties": {
-            "type": {"description": "the node's type, or a sub-graph such as ./block.yaml", "anyOf": [*named, block]},
-            "inputs": {
-                "description": "literals, or references to other nodes' outputs",
-                "type": ["object", "null"],
-                "additionalProperties": {"$ref": "#/definitions/value"},
-            },
-            "cache": {"enum": list(CACHE_POLICIES), "description": "where the node's outputs are kept for later runs"},
-            "comment": {"type": "string", "description": "a note for readers"},
+    properties = {
+        "type": {"description": "the node's type, or a sub-graph such as ./block.yaml", "anyOf": [*named, block]},
+        "inputs": {
+            "description": "literals, or references to other nodes' outputs",
+            "type": ["object", "null"],
+            "additionalProperties": {"$ref": "#/definitions/value"},
         },
-        "allOf": [_when({"type": {"const": name}}, _node_of_type(spec)) for name, spec in types.items()],
+        "cache": {"enum": list(CACHE_POLICIES), "description": "where the node's outputs are kept for later runs"},
+        "comment": {"type": "string", "description": "a note for readers"},
     }
+    rules = [_when({"type": {"const": name}}, _node_of_type(spec)) for name, spec in types.items()]
+    return {**_object(["type"], properties), "allOf": rules}
 
 
 def _when(properties: Schema, then: Schema) -> Schema:

@@ -179,12 +179,12 @@ class _Composer:
             return Scalar(INVALID, event.value, line)
 
     def _alias(self, anchor: str, line: int) -> Located:
-        if anchor not in self._anchors:
-            self._add("bad-reference", f"the alias *{anchor} has no anchor &{anchor} before it", line)
-            return Scalar(INVALID, f"*{anchor}", line)
-        target = self._anchors[anchor]
+        target = self._anchors.get(anchor)
         if target is None:
-            self._add("bad-structure", f"the alias *{anchor} contains itself", line)
+            if anchor in self._anchors:
+                self._add("bad-structure", f"the alias *{anchor} contains itself", line)
+            else:
+                self._add("bad-reference", f"the alias *{anchor} has no anchor &{anchor} before it", line)
             return Scalar(INVALID, f"*{anchor}", line)
         if len(self._stack) + target.height > MAX_DEPTH:
             raise _stop("too-deep", f"values are nested deeper than {MAX_DEPTH} levels", line)

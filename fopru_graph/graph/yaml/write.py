@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fopru_graph.graph.model import GraphNode, Model
-from fopru_graph.graph.sockets import MISSING
-from fopru_graph.graph.values import Ref, escape_dollars
+from fopru_graph.graph.values import MISSING, Ref, escape_dollars
 from fopru_graph.graph.yaml.read import FORMAT
 from fopru_graph.graph.yaml.tree import resolve
 
