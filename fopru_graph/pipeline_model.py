@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     Picture = str | Path | PIL.Image.Image | tuple[str, PIL.Image.Image]
 
-_GIVEN = "GivenPictures"
-
 
 @dataclass(frozen=True, eq=False)
 class Answer:
@@ -212,5 +210,5 @@ def _with_given_pictures(graph: Graph, source: str, pictures: dict[str, values.I
     registry = Registry()
     registry.add(*(spec.cls for spec in graph.registry.types().values()), GivenPictures)
     copy = graph.copy(registry)
-    copy.put(GraphNode(source, _GIVEN, {"keys": []}, line=graph.node(source).line))
+    copy.put(GraphNode(source, GivenPictures.__name__, {"keys": []}, line=graph.node(source).line))
     return copy

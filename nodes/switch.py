@@ -13,5 +13,4 @@ class Switch(Node):
         return then if when else otherwise
 
     def needs(self, when: bool, **_ready: Any) -> list[str]:
-        """Name the branch that is taken."""
         return ["then" if when else "otherwise"]

@@ -95,11 +95,9 @@ def compare(pairs: Iterable[PairedScores]) -> list[Comparison]:
     families: dict[tuple[str, str], list[int]] = {}
     for number, pair in enumerate(pairs):
         families.setdefault((pair.subject.model, pair.subject.against), []).append(number)
-    corrected = {
-        number: p
-        for numbers in families.values()
-        for number, p in zip(numbers, holm([ps[number] for number in numbers]), strict=True)
-    }
+    corrected: dict[int, float] = {}
+    for numbers in families.values():
+        corrected |= zip(numbers, holm([ps[number] for number in numbers]), strict=True)
     return [
         Comparison(
             pair.subject,

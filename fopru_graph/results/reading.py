@@ -117,7 +117,11 @@ def read_file(path: Path, schema: type[Schema]) -> Schema | None:
 
 
 def _read_cell(folder: Path) -> FinishedCell:
-    identity = _parsed_identity(_bytes(folder / IDENTITY))
+    data = _bytes(folder / IDENTITY)
+    version = _parsed(_Format, data, IDENTITY).format  # first: the other fields of another format may differ
+    if version != FORMAT:
+        raise _UnusableError(f"unknown format {str(version)[:40]!r}; this version reads format {FORMAT}")
+    identity = _parsed(Identity, data, IDENTITY)
     summary = _parsed(Summary, _bytes(folder / SUMMARY), SUMMARY)
     results = _bytes(folder / RESULTS)
     samples, errors = _parsed_rows(results)
@@ -130,13 +134,6 @@ def _read_cell(folder: Path) -> FinishedCell:
     if (mean is None) != (summary.accuracy is None) or abs((mean or 0) - (summary.accuracy or 0)) > _TOLERANCE:
         raise _UnusableError(f"torn: {RESULTS} gives an accuracy of {mean}, {SUMMARY} says {summary.accuracy}")
     return FinishedCell(folder, identity, summary, samples, hashlib.sha256(results).hexdigest())
-
-
-def _parsed_identity(data: bytes) -> Identity:
-    version = _parsed(_Format, data, IDENTITY).format  # first: the other fields of another format may differ
-    if version != FORMAT:
-        raise _UnusableError(f"unknown format {str(version)[:40]!r}; this version reads format {FORMAT}")
-    return _parsed(Identity, data, IDENTITY)
 
 
 def _parsed_rows(results: bytes) -> tuple[dict[str, Sample], int]:

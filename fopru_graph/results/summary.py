@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fopru_graph.results.statistics import interval
+from fopru_graph.results.statistics import interval, timing
 
 Metrics = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, float]]
 
@@ -56,14 +57,14 @@ def figures_of(rows: Iterable[Mapping[str, Any]], metrics: Metrics) -> dict[str,
         "retention": _retention({name: np.asarray(numbers) for name, numbers in counts.items()}),
         "tokens": {name.removesuffix("_tokens"): _mean(counts[name]) for name in _TOKENS},
         "kv_bytes": _mean(counts["kv_bytes"]),
-        "ttft_ms": _ttft(ttft),
+        "ttft_ms": {name: round(value, 3) for name, value in asdict(timing(ttft)).items()} if ttft else None,
         "samples_per_s": _rounded(1e3 * len(scores) / sum(total)) if total else None,
     }
 
 
 def _accuracy_by_type(scores: npt.NDArray[np.float64], types: list[str]) -> dict[str, dict[str, float]]:
     of_type = {name: scores[np.asarray(types) == name] for name in sorted(set(types))}
-    return {name: {"accuracy": _rounded(own.mean()), "n": len(own)} for name, own in of_type.items()}
+    return {name: {"accuracy": _rounded(values.mean()), "n": len(values)} for name, values in of_type.items()}
 
 
 def _retention(counts: Mapping[str, npt.NDArray[np.float64]]) -> Mapping[str, float | None]:
@@ -75,13 +76,6 @@ def _retention(counts: Mapping[str, npt.NDArray[np.float64]]) -> Mapping[str, fl
     low, high = np.percentile(shares["final"], [10, 90])
     means = {name: _rounded(share.mean()) for name, share in shares.items()}
     return means | {"p10": _rounded(low), "p90": _rounded(high)}
-
-
-def _ttft(ms: array[float]) -> dict[str, float] | None:
-    if not ms:
-        return None
-    median, p90 = np.percentile(np.asarray(ms), [50, 90])
-    return {"median": round(float(median), 3), "p90": round(float(p90), 3), "n": len(ms)}
 
 
 def _mean(numbers: array[float]) -> float | None:
