@@ -20,7 +20,7 @@ from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, errors_of, hint_choices
 from fopru_graph.graph.model import Model
 from fopru_graph.graph.values import INPUTS, Ref, has_refs, parse_reference, refs_in, tagged
-from fopru_graph.identity import digest, source_of, versions
+from fopru_graph.identity import digest, source_of, versions_digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +65,10 @@ class _Keys:
     def made(self) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
         """For each step its key, and what the key is made of."""
         keys: dict[str, str] = {}
+        sources = {step.spec.cls: source_of(step.spec.cls).key() for step in self._steps.values()}
         made: dict[str, tuple[str, Mapping[str, Any]]] = {}
         for name, step in self._steps.items():  # parents come first
-            parts = ingredients(step.spec, step.inputs, keys)
+            parts = ingredients(step.spec, step.inputs, keys, sources[step.spec.cls])
             keys[name] = digest(parts)
             made[name] = keys[name], parts
         return made
@@ -224,7 +225,9 @@ def fingerprint(spec: NodeSpec, inputs: Mapping[str, Any]) -> tuple[Any, frozens
     return {"unknown": uuid.uuid4().hex}, frozenset()
 
 
-def ingredients(spec: NodeSpec, inputs: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
+def ingredients(
+    spec: NodeSpec, inputs: Mapping[str, Any], keys: Mapping[str, str], source: Mapping[str, Any]
+) -> dict[str, Any]:
     """What a node's key is made of (see `fopru_graph.identity`). ``keys`` of earlier nodes stand for their names.
 
     Inputs that ``fingerprint`` takes are in the key only through what it returns: the content of a file, not its path.
@@ -237,8 +240,8 @@ def ingredients(spec: NodeSpec, inputs: Mapping[str, Any], keys: Mapping[str, st
     return {
         "type": spec.type,
         "version": spec.version,
-        "source": source_of(spec.cls).key(),
-        "versions": versions(),
+        "source": source,
+        "versions": versions_digest(),
         "inputs": {name: tagged(value, parent) for name, value in inputs.items() if name not in covered},
         "fingerprint": state,
     }

@@ -5,7 +5,7 @@ Everything that asks "was this made by exactly that?" asks here: the engine's ca
 written. Imports no torch.
 """
 
-from fopru_graph.identity.content import digest, file_digest, files_digest, versions
+from fopru_graph.identity.content import digest, file_digest, files_digest, versions, versions_digest
 from fopru_graph.identity.source import Source, source_of
 
-__all__ = ["Source", "digest", "file_digest", "files_digest", "source_of", "versions"]
+__all__ = ["Source", "digest", "file_digest", "files_digest", "source_of", "versions", "versions_digest"]

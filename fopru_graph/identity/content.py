@@ -25,13 +25,19 @@ def digest(value: Any) -> str:
 
 
 @functools.cache
-def versions() -> Mapping[str, str]:
-    """Versions of Python and of the installed packages that take part in an answer."""
+def versions(packages: Iterable[str] = PACKAGES) -> Mapping[str, str]:
+    """Versions of Python and of installed packages by name; by default of those that an answer follows from."""
     known = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             known[package] = importlib.metadata.version(package)
     return known
+
+
+@functools.cache
+def versions_digest() -> str:
+    """What `versions` says, for keys."""
+    return digest(dict(versions()))
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -35,21 +35,21 @@ class Source(NamedTuple):
     """
 
     files: Mapping[str, str]
-    files_digest: str
     code: Mapping[str, str]
     globals: Mapping[str, Any]
+    digest: str  # of files and code
 
     def key(self) -> dict[str, Any]:
         """The part of a cache key, as JSON."""
-        return {"files": self.files_digest, "code": dict(self.code), "globals": dict(self.globals)}
+        return {"code": self.digest, "globals": dict(self.globals)}
 
 
 class _Known(NamedTuple):
     """What was found of a class or function, and the functions and globals to look at again each time."""
 
     files: Mapping[str, str]
-    files_digest: str
     code: Mapping[str, str]
+    digest: str
     modules: tuple[str, ...]
     functions: tuple[tuple[dict[str, Any], str, CodeType], ...]
     names: Mapping[str, tuple[dict[str, Any], str]]
@@ -73,7 +73,7 @@ def source_of(member: type | FunctionType) -> Source:
     for label, (space, name) in known.names.items():
         with contextlib.suppress(TypeError):
             values[label] = _constant_value(space, name)
-    return Source(known.files, known.files_digest, known.code, values)
+    return Source(known.files, known.code, values, known.digest)
 
 
 def _learn(member: type | FunctionType) -> _Known:
@@ -104,7 +104,7 @@ def _learn(member: type | FunctionType) -> _Known:
                 waiting += _functions(value)
             elif name in space and not isinstance(value, (type, ModuleType)):
                 names[f"{_label(function.__module__)}.{name}"] = space, name
-    return _Known(files, digest(files), code, tuple(modules), tuple(functions.values()), names)
+    return _Known(files, code, digest([files, code]), tuple(modules), tuple(functions.values()), names)
 
 
 def _functions(part: type | FunctionType) -> list[FunctionType]:

@@ -172,7 +172,7 @@ def test_code_and_version_take_part(tmp_path):
 
 def test_the_version_alone_takes_part():
     newer = dataclasses.replace(toys.Load.spec, version="2")
-    assert digest(ingredients(newer, {}, {})) != digest(ingredients(toys.Load.spec, {}, {}))
+    assert digest(ingredients(newer, {}, {}, {})) != digest(ingredients(toys.Load.spec, {}, {}, {}))
 
 
 def test_the_content_of_a_file_takes_part(registry, tmp_path, calls):

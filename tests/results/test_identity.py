@@ -21,7 +21,7 @@ from fopru_graph.evaluation.runner import identity_of
 from fopru_graph.evaluation.task import Score
 from fopru_graph.evaluation.tasks import get_task
 from fopru_graph.graph import Executor, Graph, Registry
-from fopru_graph.identity import versions
+from fopru_graph.identity import digest, versions
 from fopru_graph.lvlm.loading.checkpoint import DEMO
 from fopru_graph.results import identity as identity_module
 from fopru_graph.results.cell import Cell
@@ -219,7 +219,7 @@ def test_a_global_set_at_run_time_changes_the_key(bench: Bench) -> None:
 def test_other_versions_change_every_key(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     before = bench.identities()
     newer = {**versions(), "transformers": "6.0"}
-    monkeypatch.setattr(sys.modules["fopru_graph.graph.plan"], "versions", lambda: newer)
+    monkeypatch.setattr(sys.modules["fopru_graph.graph.plan"], "versions_digest", lambda: digest(newer))
     monkeypatch.setattr(identity_module, "versions", lambda: newer)
     after = bench.identities()
     assert all(before[name] != after[name] for name in before)

@@ -15,10 +15,11 @@ from fopru_graph.graph.errors import Cancelled, NodeError
 from fopru_graph.graph.events import Event, RunFinished, RunStarted
 from fopru_graph.graph.model import Model
 from fopru_graph.graph.plan import Plan, plan
-from fopru_graph.graph.run.record import RunRecord, RunResult, installed_versions, timestamp, to_json
+from fopru_graph.graph.run.record import RECORDED_PACKAGES, RunRecord, RunResult, timestamp, to_json
 from fopru_graph.graph.run.runner import Runner
 from fopru_graph.graph.values import MISSING
 from fopru_graph.graph.yaml.write import dump
+from fopru_graph.identity import versions
 
 
 @dataclass(eq=False)
@@ -66,7 +67,7 @@ class Executor:
                 inputs={name: entry.default for name, entry in inputs if entry.default is not MISSING},
                 outputs={name: to_json(value) for name, value in outputs.items()},
                 nodes={name: fact.to_json(chosen.steps[name]) for name, fact in runner.facts.items()},
-                versions=dict(installed_versions() if self.versions is None else self.versions),
+                versions=dict(versions(RECORDED_PACKAGES) if self.versions is None else self.versions),
                 started=started,
                 total_ms=round(total, 3),
                 error=str(error) if error else None,

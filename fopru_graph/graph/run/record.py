@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import importlib.metadata
 import json
 import math
-import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +16,7 @@ from fopru_graph.graph.plan import Plan, Step
 from fopru_graph.graph.values import describe
 
 FORMAT = 1
-_PACKAGES = ("fopru-graph", "torch", "transformers", "pydantic", "networkx", "PyYAML")
+RECORDED_PACKAGES = ("fopru-graph", "torch", "transformers", "pydantic", "networkx", "PyYAML")
 
 
 @dataclass(frozen=True)
@@ -132,13 +128,3 @@ def to_json(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return describe(value)
-
-
-@functools.cache
-def installed_versions() -> Mapping[str, str]:
-    """The versions of Python and of the packages that a run depends on, by name."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions

@@ -119,7 +119,7 @@ def model_identity(
         "attention": attention,
         "device_map": device_map,
         "quantization": quantization,
-        "family": source_of(served_family(config.get("model_type"), name)).files_digest,
+        "family": source_of(served_family(config.get("model_type"), name)).digest,
     }
 
 
