@@ -101,6 +101,8 @@ def served_family(model_type: str | None, name: str) -> type[Family]:
     Raises:
         UserError: no family does; the message names the types that are served.
     """
+    if model_type in _classes:  # imported already; reading the files takes 30 ms, and every plan of a run asks
+        return _classes[model_type]
     cards = {card.family: card for card in served_families()}
     if model_type not in cards:
         raise UserError(
