@@ -51,7 +51,7 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    path = os.path.realpath(path)
+    path = os.path.abspath(path)
     state = os.stat(path)
     key = (path, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_dev)
     if key not in _digests:

@@ -10,6 +10,7 @@ import pytest
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm import families
+from fopru_graph.lvlm.families import registry
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.registry import served_families, served_family
 from tests.test_cli import invoke
@@ -33,6 +34,7 @@ def new_family(tmp_path, monkeypatch):
     importlib.invalidate_caches()
     yield
     sys.modules.pop("fopru_graph.lvlm.families.toy_llava", None)
+    registry._classes.pop("toy_llava", None)
 
 
 def test_a_new_file_is_listed_and_loaded(new_family):
