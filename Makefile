@@ -23,10 +23,10 @@ demo: $(INSTALLED)
 install: $(INSTALLED)
 
 test: check
-	$(BIN)/python -m pytest -n auto -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
 test-all: check
-	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 check: $(DEVELOP)
 	$(BIN)/ruff format --check .
