@@ -65,7 +65,7 @@ class _Keys:
     def made(self) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
         """For each step its key, and what the key is made of."""
         keys: dict[str, str] = {}
-        sources = {step.spec.cls: source_of(step.spec.cls).key() for step in self._steps.values()}
+        sources = {cls: source_of(cls).key() for cls in {step.spec.cls for step in self._steps.values()}}
         made: dict[str, tuple[str, Mapping[str, Any]]] = {}
         for name, step in self._steps.items():  # parents come first
             parts = ingredients(step.spec, step.inputs, keys, sources[step.spec.cls])
@@ -215,9 +215,9 @@ def fingerprint(spec: NodeSpec, inputs: Mapping[str, Any]) -> tuple[Any, frozens
     If the method fails (e.g. a file is missing) or needs a linked input, the fingerprint is a fresh random value: a
     cached result must not be reused for a state that is unknown.
     """
-    hook = getattr(spec.cls(), "fingerprint", None)
-    if hook is None:
+    if not hasattr(spec.cls, "fingerprint"):
         return None, frozenset()
+    hook = spec.cls().fingerprint  # type: ignore[attr-defined]  # optional
     given = accepts(hook, {name: value for name, value in inputs.items() if not has_refs(value)})
     if given is not None:
         with contextlib.suppress(Exception):

@@ -18,10 +18,12 @@ PACKAGES = ("fopru-graph", "torch", "transformers", "tokenizers", "pillow", "num
 _REMEMBERED = 16 * 2**20  # bytes; digests of larger files are kept on disk, hashing weights takes seconds a gigabyte
 
 
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
+
+
 def digest(value: Any) -> str:
     """SHA-256 of a JSON value in canonical form, the same in every process."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()
 
 
 @functools.cache
