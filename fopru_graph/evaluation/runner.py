@@ -96,7 +96,8 @@ class CellRun:
         cell.merge()
         figures = figures_of(cell.rows(), self.task.metrics)
         not_drawn = draw_gallery(self, self.folder)
-        about = {"limit": self.limit, "not_drawn": not_drawn, "identity": finished_identity(identity, self.records)}
+        files = (row["picture_files"] for row in cell.rows())  # those of now: `scan` has compared them
+        about = {"limit": self.limit, "not_drawn": not_drawn, "identity": summary_identity(identity, files)}
         summary = Summary(**self._heading(), **figures, **about).model_dump(mode="json")
         cell.write_summary(summary)  # last: where it is, all of the cell is
         return summary

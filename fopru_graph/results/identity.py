@@ -75,7 +75,9 @@ def _first(before: Any, now: Any, path: tuple[str, ...]) -> tuple[tuple[str, ...
 def _short(value: Any) -> str:
     """A value for a message; of the engine's pairs of type and value the value."""
     match value:
-        case ["str" | "int" | "float" | "bool" | "null", plain]:
+        case ["int" | "float", str(number)]:
+            return number
+        case ["str" | "bool" | "NoneType", plain]:
             value = plain
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 120 else text[:117] + "…"
