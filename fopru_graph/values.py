@@ -95,9 +95,9 @@ class TileAttention:
     """Queries and keys of one tile at the encoder layer whose output the projector reads: its attention map, unformed.
 
     ``query`` and ``key`` are (H, P + M, d), after any rotary embedding; the map is softmax(scale · q kᵀ) over all P + M
-    tokens, of which the first P = ``prefix`` (CLS, registers) are no patches. ``patch_groups`` (N, m) int64 holds the
-    patches that the model merges into each visual token; None if every patch is a visual token, so that M = N.
-    ``weights`` (N, m) float32 are the shares of a token's patches and sum to 1; None for equal shares.
+    tokens. The first P = ``prefix`` (CLS, registers, patches of padding) are no visual tokens. ``patch_groups`` (N, m)
+    int64 holds the patches that the model merges into each visual token; None if every patch is a visual token, so that
+    M = N. ``weights`` (N, m) float32 are the shares of a token's patches and sum to 1; None for equal shares.
     """
 
     query: torch.Tensor
@@ -117,6 +117,9 @@ class Tile:
     (DeepStack). ``tile_position`` is the tile's (row, column) in the grid of tiles that the picture was cut into; None
     for an overview, an uncut picture and a video frame. ``prefix_features`` are the (P, D) features of the tokens
     before the patches (CLS); None if the next encoder layer could not continue from these features.
+
+    Patches that the model deletes after encoding, as those of padding, are no visual tokens: no budget counts them.
+    They stand among the P tokens before the patches, CLS first.
     """
 
     features: torch.Tensor
@@ -132,10 +135,12 @@ class Tile:
 class VisionFeatures:
     """Encoded tiles in prompt order and the pixels they were made from.
 
-    ``pixels`` holds one (3, H, W) float tensor per tile on the CPU, normalised by ``mean`` and ``std`` of each channel.
+    ``pixels`` holds one (3, H, W) float tensor per tile on the CPU, normalised by ``mean`` and ``std`` of each channel:
+    the area of its visual tokens. ``tower_tokens`` counts what the tower saw of every tile, CLS and padding too.
     ``image_sizes`` are the images' (height, width) before preprocessing, and ``preprocess_ms`` the time it took; None
     in features derived from others (`with_tiles`). ``markup`` is the text that stands for each image in a prompt, with
     one placeholder per visual token; empty if it is these placeholders alone. ``video``: the images are videos.
+    ``cut``: each image is an overview and the tiles that it was cut into.
     """
 
     tiles: tuple[Tile, ...]
@@ -146,6 +151,8 @@ class VisionFeatures:
     preprocess_ms: float | None = 0.0
     markup: tuple[str, ...] = ()
     video: bool = False
+    tower_tokens: tuple[int, ...] = ()
+    cut: bool = False
 
     def with_tiles(self, tiles: tuple[Tile, ...]) -> VisionFeatures:
         """The same encoding with other tiles. It reports no figures: the original encoding reports them."""
@@ -157,7 +164,7 @@ class VisionFeatures:
         return tuple(tile.features.shape[0] for tile in self.tiles)
 
     def seen(self, tile: int) -> torch.Tensor:
-        """One tile as the encoder saw it: (H, W, 3) uint8."""
+        """One tile as the encoder saw it, without padding: (H, W, 3) uint8."""
         pixels = self.pixels[tile]
         std, mean = (pixels.new_tensor(channels)[:, None, None] for channels in (self.std, self.mean))
         return ((pixels * std + mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 0)
@@ -166,7 +173,11 @@ class VisionFeatures:
         """The figures of this encoding for the run record; empty for features derived from others."""
         if self.preprocess_ms is None:
             return {}
-        return {"preprocess_ms": self.preprocess_ms, "tile_tokens": list(self.counts)}
+        return {
+            "preprocess_ms": self.preprocess_ms,
+            "tile_tokens": list(self.counts),
+            "tower_tokens": list(self.tower_tokens),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,8 +228,9 @@ class VisualTokens:
     """Projected visual tokens, one (K, E) tensor per image, ready to replace the image's placeholders.
 
     For each image, ``origin`` is a (K, 2) int64 tensor with the tile of every token and its index in that tile,
-    (−1, −1) for tokens that show no patch, such as newlines. ``encoded`` is the number of tokens before pruning, and
-    ``keep_positions`` (K,) int64 which of them are left, for families whose prompt needs it. ``deepstack`` holds one
+    (−1, −1) for newlines, which show no patch: ``newlines`` are their indices, int64 on the CPU; no entries if there
+    are none. ``encoded`` is the number of visual tokens before pruning, without newlines, and ``keep_positions`` (K,)
+    int64 which of them are left, for families whose prompt needs it. ``deepstack`` holds one
     (K, E) tensor per DeepStack layer; ``grids`` is (frames, h, w); ``markup`` and ``video`` are as in `VisionFeatures`.
     """
 
@@ -230,6 +242,7 @@ class VisualTokens:
     grids: tuple[tuple[int, int, int], ...] = ()
     markup: tuple[str, ...] = ()
     video: bool = False
+    newlines: tuple[torch.Tensor, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,5 +19,6 @@ class Blind(Node):
             embeddings=tuple(image[:0] for image in tokens.embeddings),
             origin=tuple(image[:0] for image in tokens.origin),
             keep_positions=tuple(image[:0] for image in tokens.keep_positions),
+            newlines=(),
             deepstack=tuple(tuple(layer[:0] for layer in image) for image in tokens.deepstack),
         )

@@ -6,15 +6,19 @@ The paper spends the ratio in each tile. Two wider scopes are our extension; ``o
 * ``image``: all tiles of an image, or all frames of a video, share one budget;
 * ``stitched``: rows run through the whole picture, across tiles that stand side by side (row strategy only).
 
+Whole rows seldom spend a budget to the last token. What a tile leaves over is spent in the next tile of its image, so
+that a ratio means the same for every strategy; an image of one tile is pruned exactly as in the paper.
+
 Scores of different tiles are compared as they are. FoPru's score is a mean over the tile's own attention map, so a tile
-with fewer tokens has larger scores. The tiles of one image have equally many tokens in all families, except at edges.
+that the tower sees with fewer tokens has larger scores; the tiles of one image have equally many in all families,
+except at edges.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Literal
 
 import torch
@@ -82,7 +86,7 @@ def row_select(
     Raises:
         UserError: the grid does not hold N tokens, or the budget is missing or out of bounds.
     """
-    return _best_rows([scores], [grid], [[0]], ratio, tokens)[0]
+    return _best_rows([scores], [grid], [[0]], ratio, tokens)[0][0]
 
 
 def reorder(indices: torch.Tensor) -> torch.Tensor:
@@ -148,18 +152,23 @@ def rank_prune(significance: Significance, ratio: float | None, tokens: int | No
 
 
 def row_prune(significance: Significance, ratio: float | None, tokens: int | None, over: Over = "tile") -> Selection:
-    """Spend a budget on all tiles by `row_select`. ``ratio`` is a share of a group's rows, ``tokens`` of its tokens.
+    """Spend a budget on all tiles by `row_select`. ``ratio`` is a share of a group's tokens, ``tokens`` their number.
 
-    Over ``stitched`` the kept rows come from top to bottom, otherwise best row first; a tile may keep none.
+    What whole rows leave over of a ratio is added to the budget of the image's next group. Rows of different lengths
+    are compared by their mean scores. Over ``stitched`` the kept rows come from top to bottom, otherwise best row
+    first; a tile may keep none.
 
     Raises:
-        UserError: rows that share a budget have different lengths, a grid does not hold its tile's tokens, or the
-            budget is missing or out of bounds.
+        UserError: a grid does not hold its tile's tokens, or the budget is missing or out of bounds.
     """
-    scores = significance.scores
+    scores, images = significance.scores, significance.images or range(len(significance.scores))
     kept: dict[int, torch.Tensor] = {}
+    left_over: dict[int, float] = {}
     for bands in tile_groups(len(scores), over, significance.images, significance.tile_positions):
-        kept |= _best_rows(scores, significance.grids, bands, ratio, tokens)
+        image = images[bands[0][0]]
+        rows, left = _best_rows(scores, significance.grids, bands, ratio, tokens, left_over.get(image, 0.0))
+        kept |= rows
+        left_over[image] = left if tokens is None else 0.0
     if over == "stitched":
         kept = {tile: reorder(indices) for tile, indices in kept.items()}
     return _selection(kept, significance)
@@ -171,28 +180,48 @@ def _best_rows(
     bands: Sequence[Sequence[int]],
     ratio: float | None,
     tokens: int | None,
-) -> dict[int, torch.Tensor]:
-    """Indices kept of each tile in one group of bands, best row first; a row runs through all tiles of its band."""
-    group = list(chain.from_iterable(bands))
-    widths = sorted({grids[tile][1] for tile in group})
-    if len(widths) > 1:
-        raise UserError(f"rows of {widths} tokens cannot share a budget of rows", "choose over: tile, or RankPrune")
-    for tile in group:
+    left_over: float = 0.0,
+) -> tuple[dict[int, torch.Tensor], float]:
+    """Indices kept of each tile in one group of bands, best row first; a row runs through all tiles of its band.
+
+    ``left_over`` tokens are added to the budget; also returns what this group leaves over.
+    """
+    for tile in chain.from_iterable(bands):
         (height, width), count = grids[tile], len(scores[tile])
         if height * width != count:
             raise UserError(f"a {height} × {width} grid has no room for {count} scores", "pass the tile's own grid")
-    sums = []  # (h,) of each band, summed tile by tile
-    for band in bands:
-        first, *others = (scores[tile].view(grids[tile]).sum(1) for tile in band)
-        sums.append(sum(others, first))
-    heights, width = [len(band_sums) for band_sums in sums], widths[0]
-    if tokens is not None:
-        row_tokens = width * len(bands[0])  # tokens of a row from edge to edge
-        tokens = max(1, kept_count(sum(heights) * row_tokens, tokens=tokens) // row_tokens)
-    best = rank_select(torch.cat(sums), ratio, tokens)
-    columns = torch.arange(width, device=best.device)
-    indices = [(rows[:, None] * width + columns).flatten() for rows in _split(best, heights)]
-    return {tile: kept for band, kept in zip(bands, indices, strict=True) for tile in band}
+    heights = [grids[band[0]][0] for band in bands]
+    widths = [sum(grids[tile][1] for tile in band) for band in bands]  # tokens of a row from edge to edge
+    available = sum(height * width for height, width in zip(heights, widths, strict=True))
+    whole = kept_count(available, ratio, tokens)
+    budget = whole if tokens is not None or ratio is None else available * ratio + left_over
+    sums = [
+        torch.stack([scores[tile].view(grids[tile]).sum(1) for tile in band]).sum(0) / width
+        for band, width in zip(bands, widths, strict=True)
+    ]
+    best = torch.argsort(torch.cat(sums), descending=True, stable=True)
+    lengths = [width for height, width in zip(heights, widths, strict=True) for _ in range(height)]
+    count, spent = _rows_within(best, lengths, budget)
+    rows = _split(best[:count], heights)
+    kept = {}
+    for band, band_rows in zip(bands, rows, strict=True):
+        for tile in band:
+            width = grids[tile][1]
+            kept[tile] = (band_rows[:, None] * width + torch.arange(width, device=best.device)).flatten()
+    return kept, budget - spent
+
+
+def _rows_within(best: torch.Tensor, lengths: Sequence[int], budget: float) -> tuple[int, int]:
+    """How many of the best rows fit into a budget of tokens, at least one; and the tokens that they hold.
+
+    ``best`` (rows,) are indices into ``lengths``. The host reads them only if rows differ in length.
+    """
+    if len(set(lengths)) == 1:
+        count = min(len(lengths), max(1, math.floor(budget / lengths[0] + _SLACK)))
+        return count, count * lengths[0]
+    held = list(accumulate(lengths[row] for row in best.tolist()))
+    count = max(1, sum(tokens <= budget + _SLACK for tokens in held))
+    return count, held[count - 1]
 
 
 def _selection(kept: dict[int, torch.Tensor], significance: Significance) -> Selection:

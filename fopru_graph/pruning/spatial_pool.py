@@ -12,15 +12,16 @@ from fopru_graph.pruning.select import kept_count
 def pooled_grid(grid: tuple[int, int], ratio: float | None = None, tokens: int | None = None) -> tuple[int, int]:
     """The grid (h', w') with h' · w' ≤ K = `kept_count` that a grid (h, w) is pooled to, near its own shape.
 
-    h' = ⌊√(K · h / w)⌋, at least 1 and at most K; w' = ⌊K / h'⌋, at most w. Example: a quarter of (24, 24) is (12, 12).
+    w' = ⌊K / ⌊√(K · h / w)⌋⌋, at most w, and then h' = ⌊K / w'⌋, at most h: rows fill what columns leave over of the
+    budget. Example: a quarter of (24, 24) is (12, 12).
 
     Raises:
         UserError: the budget is missing or out of bounds (see `kept_count`).
     """
     height, width = grid
     most = kept_count(height * width, ratio, tokens)
-    rows = max(1, min(most, math.isqrt(height * most // width)))
-    return rows, min(width, most // rows)
+    columns = min(width, most // max(1, min(most, math.isqrt(height * most // width))))
+    return min(height, most // columns), columns
 
 
 def pooling_map(grid: tuple[int, int], smaller: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:

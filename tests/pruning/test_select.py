@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -130,9 +131,28 @@ def test_groups_are_tiles_or_images():
         tile_groups(2, "everything", (0, 1))
 
 
+def test_rows_of_different_lengths_share_a_budget_of_tokens():
+    wide, narrow = torch.tensor([5.0, 5, 5, 5, 5, 5, 1, 1, 1]), torch.tensor([9.0, 3, 2, 2, 7, 7])  # 3 × 3 and 3 × 2
+    both = one_image([wide, narrow], [(3, 3), (3, 2)])
+    # Means of the rows: 5, 5, 1 and 6, 2, 7.
+    assert [kept.tolist() for kept in row_prune(both, None, 7, "image").indices] == [[0, 1, 2], [4, 5, 0, 1]]
+    assert [kept.tolist() for kept in row_prune(both, None, 6, "image").indices] == [[], [4, 5, 0, 1]]
+    assert [kept.tolist() for kept in row_prune(both, 0.5, None, "image").indices] == [[0, 1, 2], [4, 5, 0, 1]]
+    assert [kept.tolist() for kept in row_prune(both, None, 1, "image").indices] == [[], [4, 5]]
+
+
+def test_what_rows_leave_over_of_a_ratio_is_spent_in_the_next_tile_of_the_image():
+    scores = [torch.rand(5 * 4, generator=torch.Generator().manual_seed(seed)) for seed in range(5)]
+    grids = [(5, 4)] * 5
+    together = row_prune(one_image(scores, grids), 0.5, None)  # 10 tokens a tile: 2 rows, 3, 2, 3, 2
+    assert [len(kept) // 4 for kept in together.indices] == [2, 3, 2, 3, 2]
+    apart = row_prune(replace(one_image(scores, grids), images=(0, 1, 2, 3, 4)), 0.5, None)
+    assert [len(kept) // 4 for kept in apart.indices] == [2] * 5  # a picture of one tile is pruned as in the paper
+    fixed = row_prune(one_image(scores, grids), None, 10)
+    assert [len(kept) // 4 for kept in fixed.indices] == [2] * 5
+
+
 def test_impossible_rows_are_refused():
-    with pytest.raises(UserError, match=r"\[2, 3\]"):
-        row_prune(one_image([torch.zeros(6), torch.zeros(6)], [(2, 3), (3, 2)]), 0.5, None, "image")
     with pytest.raises(UserError, match="3 × 3"):
         row_prune(one_image([torch.zeros(9), torch.zeros(6)], [(3, 3), (3, 3)]), 0.5, None, "image")
     with pytest.raises(UserError):

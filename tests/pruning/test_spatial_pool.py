@@ -41,12 +41,13 @@ def test_means_equal_those_of_each_cell_by_hand(high, wide, data):
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.floats(0.001, 1.0))
-def test_the_smaller_grid_stays_within_the_budget_and_near_the_shape(high, wide, ratio):
+def test_the_smaller_grid_fills_the_budget_and_stays_near_the_shape(high, wide, ratio):
     most = max(1, math.floor(high * wide * ratio + 1e-6))
     rows, columns = pooled_grid((high, wide), ratio)
     assert 1 <= rows <= high and 1 <= columns <= wide and rows * columns <= most
     assert columns == wide or rows * (columns + 1) > most  # no room for another column
-    assert rows == max(1, min(most, math.floor(math.sqrt(high * most / wide) + 1e-9)))
+    assert rows == high or (rows + 1) * columns > most  # nor for another row
+    assert columns == min(wide, most // max(1, math.floor(math.sqrt(high * most / wide) + 1e-9)))
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def stock_generate(
             streamer=clock,
         )
     new = tuple(output[0, inputs["input_ids"].shape[1] :].tolist())
-    visual = int((inputs["input_ids"] == family.image_token_id).sum())
+    visual = int((inputs["input_ids"] == family.image_token_id).sum()) - family.newlines(images)
     return Generation(
         prompts=(prompt,),
         texts=(decode_text(family, new),),

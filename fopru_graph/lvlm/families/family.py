@@ -177,7 +177,12 @@ class Family(ABC):
         processor = self.processor.image_processor
         mean, std = tuple(processor.image_mean), tuple(processor.image_std)
         sizes = tuple((size[0], size[1]) for size in image_sizes)
-        return VisionFeatures(tuple(tiles), tuple(pixels), mean, std, sizes, preprocess_ms, **more)
+        seen = tuple(tile.attention.query.shape[1] for tile in tiles)
+        return VisionFeatures(tuple(tiles), tuple(pixels), mean, std, sizes, preprocess_ms, tower_tokens=seen, **more)
+
+    def newlines(self, images: Sequence[Image]) -> int:
+        """How many of the stock model's placeholders for ``images`` are newlines, which show no patch."""
+        return 0
 
     def model_sizes(self) -> ModelSizes:
         """The sizes that FLOPs and bytes of a run follow from, counted from the model's weights."""

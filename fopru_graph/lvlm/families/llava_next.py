@@ -1,19 +1,25 @@
 """LLaVA-1.6 (LLaVA-NeXT): an overview tile and a grid of tiles per image, unpadded, with a newline after every row.
 
-*Packing* is what the stock model does with the projected tiles of an image: it puts them side by side, removes padding,
-and inserts the newline embedding. The *slots* of an image are the visual tokens of its packed sequence, newlines too.
+*Packing* is what the stock model does with the tiles of an image: it puts them side by side, deletes padding, and
+inserts the newline embedding. Patches that it deletes are no visual tokens, so no budget and no score knows them. The
+*slots* of an image are the places in its packed sequence: its visual tokens, and the newlines.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
 
 import torch
 from accelerate.utils import align_module_device
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, image_size_to_num_patches
 
 from fopru_graph.lvlm.families.llava import Llava
+from fopru_graph.lvlm.families.padding import SeenTile, only_patches
 from fopru_graph.lvlm.families.registry import register_family
 from fopru_graph.lvlm.inputs.images import shrink
-from fopru_graph.values import Image, Selection, VisionFeatures, VisualTokens
+from fopru_graph.values import Image, Selection, Tile, VisionFeatures, VisualTokens
 
 NEWLINE = -1
 
@@ -26,7 +32,7 @@ NEWLINE = -1
         "llava-hf/llava-v1.6-mistral-7b-hf",
         "llava-hf/llama3-llava-next-8b-hf",
     ),
-    tokens="up to 2928: 576 a tile and a newline a row",
+    tokens="up to 2880: 576 a tile, without those of padding; and a newline a row, which no ratio counts",
     projects="only those kept",
     note="a newline stays while its row has a token",
 )
@@ -39,55 +45,91 @@ class LlavaNext(Llava):
 
     auto_class = "LlavaNextForConditionalGeneration"
 
+    @property
+    def _side(self) -> int:
+        """Patches along a side of a tile."""
+        config = self.model.config.vision_config
+        return int(config.image_size // config.patch_size)
+
     def _encode_pictures(self, images: list[Image], begin: float) -> VisionFeatures:
         """See `Llava._encode_pictures`: the overview comes first and has no position, the others come row by row."""
         images = [shrink(image) for image in images]
         batch = self.processor.image_processor([image.picture for image in images], return_tensors="pt")
-        config = self.model.config
-        pinpoints, side = config.image_grid_pinpoints, config.vision_config.image_size
         pixels: list[torch.Tensor] = []
         tile_images: list[int] = []
         positions: list[tuple[int, int] | None] = []
         for i, (image, tiles) in enumerate(zip(images, batch["pixel_values"], strict=True)):
-            count = image_size_to_num_patches(list(image.shape), pinpoints, side)
-            _, wide = get_anyres_image_grid_shape(list(image.shape), pinpoints, side)
+            count, wide = self._tiles(image.shape)
             pixels += tiles[:count]
             tile_images += [i] * count
             positions += [None, *(divmod(tile, wide) for tile in range(count - 1))]
-        return self._encode_tiles(pixels, tile_images, [image.shape for image in images], begin, positions)
+        features = self._encode_tiles(pixels, tile_images, [image.shape for image in images], begin, positions)
+        seen = zip(features.tiles, features.pixels, strict=True)
+        counts = [tile_images.count(image) for image in range(len(images))]
+        pairs = zip(features.image_sizes, counts, strict=True)
+        packed = [
+            tile for size, count in pairs for tile in self._packed_tiles([next(seen) for _ in range(count)], size)
+        ]
+        tiles, pixels_left = zip(*packed, strict=True)
+        return replace(features, tiles=tiles, pixels=pixels_left, cut=True)
+
+    def _tiles(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The number of tiles of a picture (height, width), the overview among them; and of tiles side by side."""
+        pinpoints, side = self.model.config.image_grid_pinpoints, self.model.config.vision_config.image_size
+        count = image_size_to_num_patches(list(size), pinpoints, side)
+        return count, get_anyres_image_grid_shape(list(size), pinpoints, side)[1]
+
+    def _packed_tiles(self, seen: Sequence[SeenTile], size: tuple[int, int]) -> list[SeenTile]:
+        """The tiles of an image (height, width) with their visual tokens alone; tiles of nothing but padding go."""
+        slots = self._slots(size, len(seen))
+        patches = slots[slots != NEWLINE].sort().values
+        tile, patch = patches // self._side**2, patches % self._side**2
+        return [only_patches(*seen[t], patch[tile == t]) for t in tile.unique().tolist()]
+
+    def newlines(self, images: Sequence[Image]) -> int:
+        """See `Family.newlines`."""
+        sizes = [image.shape for image in images]
+        return sum(int((self._slots(size, self._tiles(size)[0]) == NEWLINE).sum()) for size in sizes)
 
     @torch.inference_mode()
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:
         """See `Family.project`. Kept tokens go where the model's packing puts them, whatever order they come in.
 
-        Patches that the packing removes as padding are dropped even if they were selected. The newline of a row stays
-        as long as a patch of its row does. The number of tokens thus depends on the scores, so the host waits for them.
+        The newline of a row stays as long as a token of its row does. The number of newlines thus depends on the
+        scores, so the host waits for them.
         """
-        first_patches = torch.tensor([0, *features.counts]).cumsum(0)  # of each tile, counted over all tiles
+        first_tokens = torch.tensor([0, *accumulate(features.counts)])  # of each tile, counted over all tiles
         kept = torch.zeros(sum(features.counts), dtype=torch.bool)
-        for first, index in zip(first_patches, self.kept_indices(features, selection), strict=False):
+        for first, index in zip(first_tokens, self.kept_indices(features, selection), strict=False):
             kept[first + index.cpu()] = True
-        slots = self._packed(features)
-        tile_images = [tile.image for tile in features.tiles]
-        overviews = [features.counts[0] if tile_images.count(image) > 1 else 0 for image in range(len(slots))]
-        alive = [_surviving(patches, kept, overview) for patches, overview in zip(slots, overviews, strict=True)]
-        patches = torch.cat([patches[left] for patches, left in zip(slots, alive, strict=True)])
-        embeddings = self._embeddings(features, patches, torch.cat(alive))
-        tile = torch.bucketize(patches, first_patches[1:], right=True)
-        origin = torch.stack([tile, patches - first_patches[tile]], 1).masked_fill((patches == NEWLINE)[:, None], -1)
-        lengths = [int(left.sum()) for left in alive]
-        return VisualTokens(embeddings.split(lengths), origin.split(lengths), tuple(map(len, slots)))
+        embeddings, origin, newlines, encoded = [], [], [], []
+        for image, size in enumerate(features.image_sizes):
+            tiles = [t for t, tile in enumerate(features.tiles) if tile.image == image]
+            first, count = first_tokens[tiles[0]], sum(features.counts[t] for t in tiles)
+            places = self._token_slots(size) if features.cut else torch.tensor([*range(count), NEWLINE])
+            overview = features.counts[tiles[0]] if features.cut else 0
+            places = places[_surviving(places, kept[first : first + count], overview)]
+            real = places != NEWLINE
+            embeddings.append(self._embed_slots([features.tiles[t] for t in tiles], places))
+            tile = torch.bucketize(first + places, first_tokens[1:], right=True)
+            origins = torch.stack([tile, first + places - first_tokens[tile.clamp(max=len(features.tiles) - 1)]], 1)
+            origin.append(origins.masked_fill(~real[:, None], -1))
+            newlines.append((~real).nonzero()[:, 0])
+            encoded.append(count)
+        return VisualTokens(tuple(embeddings), tuple(origin), tuple(encoded), newlines=tuple(newlines))
 
-    def _embeddings(self, features: VisionFeatures, patches: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
-        """The embeddings (K, E) of the slots that are left.
+    def _embed_slots(self, tiles: Sequence[Tile], places: torch.Tensor) -> torch.Tensor:
+        """The embeddings (K, E) of some slots of an image with ``tiles``.
 
-        ``patches`` (K,) holds their patch numbers or `NEWLINE`; ``alive`` (slots of all images,) bool marks them.
+        ``places`` (K,) are numbers of tokens, counted over all tiles of the image, or `NEWLINE`.
         """
-        real = patches != NEWLINE
-        all_features = torch.cat([tile.features for tile in features.tiles])
-        embeddings = self._newline().expand(len(patches), -1).clone()
-        projected = self._project_kept([all_features], [patches[real].to(all_features.device)])
-        embeddings[real.to(embeddings.device)] = projected.to(embeddings.device)
+        real = places != NEWLINE
+        features = torch.cat([tile.features for tile in tiles])
+        tokens = features[places[real].to(features.device)].to(self.device)
+        if tiles[0].prefix_features is not None:  # else they are projected already
+            tokens = self._project_kept([tokens], [torch.arange(len(tokens), device=tokens.device)]).to(self.device)
+        embeddings = self._newline().to(tokens.dtype).repeat(len(places), 1)
+        embeddings[real.to(embeddings.device)] = tokens
         return embeddings
 
     def _newline(self) -> torch.Tensor:
@@ -96,33 +138,40 @@ class LlavaNext(Llava):
             newline: torch.Tensor = self.model.model.image_newline.to(self.device)
         return newline
 
-    def _packed(self, features: VisionFeatures) -> list[torch.Tensor]:
-        """The patch number (over all tiles) or `NEWLINE` of every slot of every image.
+    def _token_slots(self, size: tuple[int, int]) -> torch.Tensor:
+        """The token of every slot of an image (height, width), counted over all its tiles, or `NEWLINE`; (slots,)."""
+        slots = self._slots(size, self._tiles(size)[0])
+        real = slots != NEWLINE
+        # Tokens are counted in the order of their patches, so a token's number is its patch's rank.
+        return slots.masked_scatter(real, slots[real].argsort().argsort())
 
-        The stock packing gives them, run on patch numbers instead of features.
+    def _slots(self, size: tuple[int, int], tiles: int) -> torch.Tensor:
+        """The patch of every slot of an image (height, width) cut into ``tiles``, or `NEWLINE`; (slots,) int64.
+
+        Patches are counted over all tiles, those of padding too. The stock packing gives them, run on their numbers.
         """
-        images = [tile.image for tile in features.tiles]
-        numbers = torch.arange(sum(features.counts)).view(len(images), -1, 1)
+        numbers = torch.arange(tiles * self._side**2).view(tiles, -1, 1)
         packed, _ = self.model.model.pack_image_features(
-            list(numbers.split([images.count(image) for image in range(len(features.image_sizes))])),
-            [list(size) for size in features.image_sizes],
+            [numbers],
+            [list(size)],
             vision_feature_select_strategy=self.model.config.vision_feature_select_strategy,
             image_newline=torch.full((1,), NEWLINE),
         )
-        return [numbers.squeeze(-1) for numbers in packed]
+        slots: torch.Tensor = packed[0].squeeze(-1)
+        return slots
 
 
-def _surviving(patches: torch.Tensor, kept: torch.Tensor, overview: int) -> torch.Tensor:
-    """Which slots of one image are left, (slots,) bool: kept patches, and newlines whose row has a kept patch.
+def _surviving(places: torch.Tensor, kept: torch.Tensor, overview: int) -> torch.Tensor:
+    """Which slots of an image are left, (slots,) bool: those of kept tokens, and newlines whose row has a kept token.
 
     Args:
-        patches: (slots,) each slot's patch number, or `NEWLINE`.
-        kept: (all patches of all tiles,) bool.
+        places: (slots,) the token of each slot, counted over all tiles of the image, or `NEWLINE`.
+        kept: (tokens of the image,) bool.
         overview: tokens of the overview tile, which comes first and has no newlines; 0 if there is none.
     """
-    newline = patches == NEWLINE
-    alive = ~newline & kept[patches.clamp(min=0)]
-    before = torch.cat([torch.zeros(1, dtype=torch.int64), alive.cumsum(0)])  # kept patches before each slot
+    newline = places == NEWLINE
+    alive = ~newline & kept[places.clamp(min=0)]
+    before = torch.cat([torch.zeros(1, dtype=torch.int64), alive.cumsum(0)])  # kept tokens before each slot
     row_ends = newline.nonzero()[:, 0]
     row_begins = torch.cat([torch.tensor([overview]), row_ends[:-1] + 1])
     alive[row_ends] = before[row_ends] > before[row_begins]

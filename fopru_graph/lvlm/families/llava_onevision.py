@@ -9,19 +9,21 @@ from typing import Any
 
 import PIL.Image
 import torch
-from transformers.models.llava_onevision.modeling_llava_onevision import get_anyres_image_grid_shape
 
 from fopru_graph.errors import UserError
+from fopru_graph.lvlm.families.family import execution_device
 from fopru_graph.lvlm.families.llava_next import NEWLINE, LlavaNext
+from fopru_graph.lvlm.families.padding import SeenTile, only_patches
 from fopru_graph.lvlm.families.registry import register_family
 from fopru_graph.lvlm.inputs.images import shrink
-from fopru_graph.values import Image, Selection, Video, VisionFeatures, VisualTokens
+from fopru_graph.values import Image, Tile, Video, VisionFeatures
 
 
 @register_family(
     "llava_onevision",
     checkpoints=("llava-hf/llava-onevision-qwen2-0.5b-ov-hf", "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
-    tokens="up to about 8900: 729 of the overview, then 729 a tile and a newline a row; 196 a video frame",
+    tokens="up to about 8800: 729 of the overview, then 729 a tile, without those of padding; and a newline a row, "
+    "which no ratio counts; 196 a video frame",
     video=True,
     note="more than about ten tiles are shrunk; VisionEncode's together takes each picture as one tile",
 )
@@ -29,9 +31,8 @@ class LlavaOnevision(LlavaNext):
     """`LlavaOnevisionForConditionalGeneration`, e.g. ``llava-hf/llava-onevision-qwen2-7b-ov-hf``.
 
     After projecting, the model shrinks a picture of more than about ten tiles (``anyres_max_9``), so that a visual
-    token is a mixture of up to four patches. Such a token belongs to the patch under its centre: it has that patch's
-    score and position, stays if that patch is kept, and its embedding is the model's mixture. No two tokens share a
-    patch. Patches under no token's centre are dropped even if they were selected, like patches of padding.
+    token is a mixture of up to four patches. Such a picture is projected when it is encoded; a token belongs to the
+    tile under its centre, and its score is the same mixture of the scores of that tile's patches.
     """
 
     auto_class = "LlavaOnevisionForConditionalGeneration"
@@ -39,12 +40,6 @@ class LlavaOnevision(LlavaNext):
     def __init__(self, model: Any, processor: Any) -> None:
         super().__init__(model, processor)
         self.prefix = int(model.config.vision_feature_select_strategy == "default")  # SigLIP has none
-
-    @property
-    def _side(self) -> int:
-        """Patches along a side of a tile."""
-        config = self.model.config.vision_config
-        return int(config.image_size // config.patch_size)
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Image | Video]) -> VisionFeatures:
@@ -105,71 +100,87 @@ class LlavaOnevision(LlavaNext):
         shares: torch.Tensor = self.model.model.apply_pooling(torch.eye(self._side**2)[None])[0]
         return shares
 
-    @torch.inference_mode()
-    def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:
-        """See `LlavaNext.project`; a video's tokens are followed by one newline."""
-        if features.tiles[0].attention.patch_groups is None:
-            return super().project(features, selection)
-        kept = self.kept_indices(features, selection)
-        newline, embeddings, origin, encoded = self._newline()[None], [], [], []
-        for video in range(len(features.image_sizes)):
-            frames = [t for t, tile in enumerate(features.tiles) if tile.image == video]
-            tokens = [features.tiles[t].features[kept[t]].to(newline) for t in frames]
-            embeddings.append(torch.cat([*tokens, newline]))
-            origins = [torch.stack([torch.full_like(kept[t], t), kept[t]], 1) for t in frames]
-            origin.append(torch.cat([*origins, torch.full_like(origins[0][:1], NEWLINE)]))
-            encoded.append(sum(features.counts[t] for t in frames) + 1)
-        return VisualTokens(tuple(embeddings), tuple(origin), tuple(encoded))
+    def _packed_tiles(self, seen: Sequence[SeenTile], size: tuple[int, int]) -> list[SeenTile]:
+        """See `LlavaNext._packed_tiles`; a picture that the model shrinks is projected here, as that mixes tokens."""
+        centres = self._centres(size, len(seen))[1]
+        if torch.equal(centres, centres.round()):
+            return super()._packed_tiles(seen, size)
+        features = torch.stack([tile.features for tile, _ in seen])
+        projected = self.projector(features.to(execution_device(self.projector)))
+        packed = self._pack(projected, size, self._newline().to(projected))
+        count, side = self._side**2, self._side
+        overview, pixels = seen[0]
+        mixed = [(replace(overview, features=packed[:count], prefix_features=None), pixels)]
+        real = centres[:, 0] >= 0
+        tokens, centres = packed[count:][real.to(packed.device)], centres[real]
+        nearest = centres.round().long()
+        for tile, pixels in seen[1:]:
+            corner = torch.tensor(tile.tile_position) * side
+            inside = ((nearest >= corner) & (nearest < corner + side)).all(1)
+            if inside.any():
+                grid = len(nearest[inside, 0].unique()), len(nearest[inside, 1].unique())
+                tile_tokens = tokens[inside.to(tokens.device)]
+                mixed.append(_mixed(tile, pixels, tile_tokens, grid, centres[inside] - corner))
+        return mixed
 
-    def _embeddings(self, features: VisionFeatures, patches: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
-        """See `LlavaNext._embeddings`; all tokens are projected, as a slot may mix in patches that are not kept."""
-        every = [torch.arange(count) for count in features.counts]
-        projected = self._project_kept([tile.features for tile in features.tiles], every).to(self.device)
-        packed = torch.cat(self._pack(projected.split(features.counts), features, self._newline()))
-        return packed[alive.to(packed.device)]
-
-    def _pack(
-        self, tiles: Sequence[torch.Tensor], features: VisionFeatures, newline: torch.Tensor
-    ) -> list[torch.Tensor]:
-        """Tiles (N, C) as the model packs them: (slots, C) for each image."""
-        owners = [tile.image for tile in features.tiles]
+    def _pack(self, tiles: torch.Tensor, size: tuple[int, int], newline: torch.Tensor) -> torch.Tensor:
+        """Tiles (T, N, C) of an image (height, width) as the model packs them: (slots, C)."""
         packed, _ = self.model.model.pack_image_features(
-            list(torch.stack(list(tiles)).split([owners.count(image) for image in range(len(features.image_sizes))])),
-            [list(size) for size in features.image_sizes],
-            image_newline=newline,
-            vision_aspect_ratio=self.model.config.vision_aspect_ratio,
+            [tiles], [list(size)], image_newline=newline, vision_aspect_ratio=self.model.config.vision_aspect_ratio
         )
-        return list(packed)
-
-    def _packed(self, features: VisionFeatures) -> list[torch.Tensor]:
-        """See `LlavaNext._packed`. Here the stock packing runs on the patches' coordinates (y, x) in the picture.
-
-        It may shrink them bilinearly: coordinates then become those of the slots' centres, while patch numbers would be
-        mixed to nonsense.
-        """
-        owners = [tile.image for tile in features.tiles]
-        counts = [owners.count(image) for image in range(len(features.image_sizes))]
-        firsts = [sum(counts[:image]) * self._side**2 for image in range(len(counts))]  # patch number of each image
-        coordinates = torch.zeros(sum(features.counts), 2)
-        grids = list(map(self._numbers, firsts, counts, features.image_sizes))
-        for grid in grids:
-            axes = (torch.arange(length) for length in grid.shape)
-            coordinates[grid.flatten()] = torch.cartesian_prod(*axes).float()
-        packed = self._pack(coordinates.split(features.counts), features, torch.full((2,), float(NEWLINE)))
-        slots = []
-        for grid, centres, first, count in zip(grids, packed, firsts, counts, strict=True):
-            y, x = centres.round().long().clamp(min=0).unbind(1)
-            numbers = grid[y, x].masked_fill(centres[:, 0] < 0, NEWLINE)
-            if count > 1:  # the overview comes first and is not shrunk
-                numbers[: self._side**2] = torch.arange(first, first + self._side**2)
-            slots.append(numbers)
+        slots: torch.Tensor = packed[0]
         return slots
 
-    def _numbers(self, first: int, tiles: int, size: tuple[int, int]) -> torch.Tensor:
-        """The numbers (H, W) of an image's patches as they lie in the picture, without those of the overview."""
-        side, config = self._side, self.model.config
-        if tiles == 1:
-            return torch.arange(first, first + side * side).view(side, side)
-        high, wide = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, config.vision_config.image_size)
-        numbers = torch.arange(first + side * side, first + tiles * side * side)
-        return numbers.view(high, wide, side, side).transpose(1, 2).reshape(high * side, wide * side)
+    def _centres(self, size: tuple[int, int], tiles: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The numbers (H, W) of all patches as they lie in the picture, and where in it the slots' centres (S, 2) are.
+
+        A centre is (y, x) in patches, (−1, −1) for a newline; the overview is left out of both. The stock packing gives
+        them, run on the patches' coordinates: it may shrink them bilinearly, while numbers would be mixed to nonsense.
+        """
+        side, wide = self._side, self._tiles(size)[1]
+        high = (tiles - 1) // wide
+        numbers = torch.arange(side * side, tiles * side * side)
+        numbers = numbers.view(high, wide, side, side).transpose(1, 2).reshape(high * side, wide * side)
+        coordinates = torch.zeros(tiles * side * side, 2)
+        coordinates[numbers.flatten()] = torch.cartesian_prod(*map(torch.arange, numbers.shape)).float()
+        packed = self._pack(coordinates.view(tiles, -1, 2), size, torch.full((2,), float(NEWLINE)))
+        return numbers, packed[side * side :]
+
+    def _slots(self, size: tuple[int, int], tiles: int) -> torch.Tensor:
+        """See `LlavaNext._slots`; the patch of a mixed token is the one under its centre. No two tokens share one."""
+        numbers, centres = self._centres(size, tiles)
+        y, x = centres.round().long().clamp(min=0).unbind(1)
+        cut = numbers[y, x].masked_fill(centres[:, 0] < 0, NEWLINE)
+        return torch.cat([torch.arange(self._side**2), cut])  # the overview comes first and is not shrunk
+
+
+def _mixed(
+    tile: Tile, pixels: torch.Tensor, tokens: torch.Tensor, grid: tuple[int, int], centres: torch.Tensor
+) -> SeenTile:
+    """A tile whose visual tokens are mixtures of patches.
+
+    Args:
+        tile: a tile of M patches.
+        pixels: (3, H, W) of the tile.
+        tokens: (N, E), projected.
+        grid: the tokens' (h, w).
+        centres: (N, 2) where they lie in the tile, (y, x) in patches. Bilinear mixing gives a token up to four patches,
+            each with the share of the pixel that ends at the centre; those of a neighbouring tile are left out here.
+    """
+    height, width = tile.grid
+    low = centres.floor()
+    part = centres - low
+    corners, shares = [], []
+    for down, across in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        y, x = low[:, 0] + down, low[:, 1] + across
+        share = (part[:, 0] if down else 1 - part[:, 0]) * (part[:, 1] if across else 1 - part[:, 1])
+        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        corners.append((y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).long())
+        shares.append(share * inside)
+    groups, weights = torch.stack(corners, 1), torch.stack(shares, 1)
+    patches = groups[weights > 0].unique()
+    ranks = torch.zeros(height * width, dtype=torch.int64).index_copy(0, patches, torch.arange(len(patches)))
+    cut, pixels = only_patches(tile, pixels, patches)
+    weights = (weights / weights.sum(1, keepdim=True)).to(tokens.device)
+    attention = replace(cut.attention, patch_groups=ranks[groups].to(tokens.device), weights=weights)
+    return replace(cut, features=tokens, grid=grid, prefix_features=None, attention=attention), pixels

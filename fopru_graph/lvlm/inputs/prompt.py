@@ -25,9 +25,10 @@ class Prompt:
 
     ``texts``: the B prompts as given; ``lengths``: tokens of each, without padding; ``input_ids`` (B, L) int64 on the
     CPU; ``embeds`` (B, L, E); ``attention_mask`` (B, L) int64, 0 on the padding at the left; ``positions`` (B, L) or,
-    if the model has P axes of position, (P, B, L) int64, 0 on padding; ``visual`` (B, L) bool, True on visual tokens.
-    ``embedding_index`` (B, L) int64 on the CPU is each visual token's index among all visual tokens of the batch, −1
-    elsewhere; ``deepstack`` holds one (visual tokens of the batch, E) tensor per DeepStack layer, in the same order.
+    if the model has P axes of position, (P, B, L) int64, 0 on padding; ``visual`` (B, L) bool, True on visual tokens:
+    newlines between them count as text. ``embedding_index`` (B, L) int64 on the CPU is each visual token's index among
+    all embeddings of the batch, −1 elsewhere; ``deepstack`` holds one (visual tokens of the batch, E) tensor per
+    DeepStack layer, in the same order.
     """
 
     texts: tuple[str, ...]
@@ -52,7 +53,7 @@ class Prompt:
 
     @property
     def text_counts(self) -> tuple[int, ...]:
-        """Text tokens of each prompt."""
+        """Text tokens of each prompt, and newlines between visual tokens."""
         return tuple(length - visual for length, visual in zip(self.lengths, self.visual_counts, strict=True))
 
 
@@ -121,11 +122,13 @@ def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -
     pad_id = family.processor.tokenizer.pad_token_id or 0
     input_ids = torch.tensor([[pad_id] * pad + prompt_ids for pad, prompt_ids in zip(padding, ids, strict=True)])
     mask = torch.tensor([[0] * pad + [1] * length for pad, length in zip(padding, lengths, strict=True)])
-    visual = (input_ids == family.image_token_id) & mask.bool()
+    placeholders = (input_ids == family.image_token_id) & mask.bool()
     # The placeholder's id may be outside the embedding table, so the padding's stands in for it.
-    embeds = family.embed(family.to_device(input_ids.masked_fill(visual, pad_id)))
+    embeds = family.embed(family.to_device(input_ids.masked_fill(placeholders, pad_id)))
     embeddings = torch.cat([image.to(device=embeds.device, dtype=embeds.dtype) for image in tokens.embeddings])
-    target_indices = family.to_device(visual.flatten().nonzero()[:, 0])
+    target_indices = family.to_device(placeholders.flatten().nonzero()[:, 0])
+    embedding_index = torch.full_like(input_ids, -1).masked_scatter(placeholders, _patch_indices(tokens))
+    visual = embedding_index >= 0
     return Prompt(
         texts=tuple(prompts),
         lengths=lengths,
@@ -134,9 +137,18 @@ def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -
         attention_mask=family.to_device(mask),
         positions=family.to_device(_batch_positions(positions, mask, family.first_position)),
         visual=family.to_device(visual),
-        embedding_index=torch.where(visual, visual.flatten().cumsum(0).view_as(visual) - 1, -1),
+        embedding_index=embedding_index,
         deepstack=tuple(torch.cat(layer).to(embeds.dtype) for layer in zip(*tokens.deepstack, strict=True)),
     )
+
+
+def _patch_indices(tokens: VisualTokens) -> torch.Tensor:
+    """(Σ K,) int64 on the CPU: 0, 1, 2, … for all embeddings of all images, but −1 for newlines."""
+    lengths = list(map(len, tokens.embeddings))
+    numbers = torch.arange(sum(lengths))
+    for image, newlines in zip(numbers.split(lengths), tokens.newlines, strict=False):
+        image[newlines] = -1
+    return numbers
 
 
 def _batch_positions(positions: Sequence[torch.Tensor | None], mask: torch.Tensor, first: int) -> torch.Tensor:

@@ -52,7 +52,7 @@ def stock(family, features, layer):
 )
 def test_queries_and_keys_are_those_of_the_stock_tower(options, layer):
     family = tiny.llava(seed=4, **options)
-    features = family.encode([tiny.image(0), tiny.image(1)])
+    features = family.encode([tiny.image(0, 64, 64), tiny.image(1, 64, 64)])
     query, key = stock(family, features, layer)
     noted = above(family, features)
     for i, (tile, old) in enumerate(zip(noted.tiles, features.tiles, strict=True)):
@@ -84,6 +84,17 @@ def test_features_from_the_disk_have_it_too(tmp_path):
     assert torch.equal(loaded.query, above(family, features).tiles[0].attention.query)
 
 
+def test_padding_stands_before_the_visual_tokens():
+    family = tiny.llava(seed=8, anyres=True)
+    features = family.encode([tiny.image(0, 200, 20)])
+    tile, found = features.tiles[1], above(family, features).tiles[1].attention
+    assert tile.grid == (2, 4) and found.prefix == tile.attention.prefix == 1 + 8
+    batch = family.processor.image_processor([tiny.image(0, 200, 20).picture], return_tensors="pt")
+    query, _ = stock(family, replace(features, pixels=(batch["pixel_values"][0, 1],)), 3)
+    order = [0, *range(1, 5), *range(13, 17), *range(5, 13)]  # CLS, the padded first and last row, the visual tokens
+    assert torch.allclose(found.query.transpose(0, 1).flatten(1), query[0, order], atol=1e-5)
+
+
 def test_a_downsampled_picture_has_its_own():
     family = tiny.llava(seed=6)
     features = family.encode([Downsample()(image=tiny.image(), ratio=0.25)])
@@ -103,8 +114,7 @@ def test_above_the_last_layer_there_is_none(layer):
 def test_projected_features_lead_to_no_layer():
     family = ZOO["llava_onevision"].build("sdpa")
     family.model.config.vision_feature_layer = -2
-    features = family.encode([tiny.image(0, 112, 112)])
+    features = family.encode([tiny.image(0, 56, 56)])
     assert above(family, features).tiles[0].attention.prefix == 0
-    pooled = replace(features, tiles=tuple(replace(tile, prefix_features=None) for tile in features.tiles))
     with pytest.raises(UserError, match="projected already"):
-        above(family, pooled)
+        above(family, family.encode([tiny.image(0, 112, 112)]))  # shrunk after projecting

@@ -16,6 +16,7 @@ from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
 from fopru_graph.nodes.significance import Significance
 from fopru_graph.nodes.vision_encode import VisionEncode
+from fopru_graph.pruning.attention import pool_scores
 from fopru_graph.storage import TensorCodec
 from fopru_graph.values import ModelHandle, Selection, Video
 from tests import tiny
@@ -61,7 +62,9 @@ def test_rows_and_placeholders_are_stocks(size, ratio):
     assert tokens.embeddings[0].shape == expected.shape
     assert (tokens.embeddings[0] - expected).abs().max() < 1e-5
     text = build_prompt(family, ["what?"], tokens)
-    assert text.visual_counts == (stock_count(family, images[0]),) == tokens.encoded
+    assert text.visual_counts == tokens.encoded
+    assert tokens.encoded[0] + len(tokens.newlines[0]) == stock_count(family, images[0]) == len(expected)
+    assert len(tokens.newlines[0]) == family.newlines(images)
 
 
 def samples(size, scale):
@@ -70,16 +73,56 @@ def samples(size, scale):
 
 
 @torch.inference_mode()
-def test_a_shrunk_row_belongs_to_the_patch_under_its_centre():
+def test_a_mixed_token_belongs_to_the_tile_under_its_centre():
     family = build(ratio="anyres_max_2")
     features = family.encode(pictures("grid"))
     origin = family.project(features, None).origin[0].tolist()
     assert origin[:16] == [[0, i] for i in range(16)]  # the overview is not shrunk
-    grid = [place for place in origin[16:] if place[0] >= 0]
-    assert len(grid) == 25 and len({tuple(place) for place in grid}) == 25  # 8 × 8 over √(64 / 32)
-    near = [round(place) for place in samples(8, 5)]
-    assert grid == [[1 + y // 4 * 2 + x // 4, y % 4 * 4 + x % 4] for y in near for x in near]
+    near = [round(place) for place in samples(8, 5)]  # 8 × 8 over √(64 / 32)
+    numbers = [0] * 5
+    for y in near:
+        for x in near:
+            tile = 1 + y // 4 * 2 + x // 4
+            assert origin[16 + near.index(y) * 6 + near.index(x)][0] == tile
+            numbers[tile] += 1
+    assert features.counts == (16, *numbers[1:]) and sum(numbers) == 25
     assert [i for i, place in enumerate(origin[16:]) if place[0] < 0] == [5, 11, 17, 23, 29]
+
+
+@torch.inference_mode()
+def test_a_mixed_token_is_scored_by_the_patches_of_its_tile():
+    family = build(ratio="anyres_max_2")
+    features = family.encode(pictures("grid"))
+    values = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    places = samples(8, 5)
+    for tile in features.tiles[1:]:
+        top, left = (4 * place for place in tile.tile_position)
+        rows, columns = ([p - first for p in places if 0 <= round(p) - first < 4] for first in (top, left))
+        assert tile.grid == (len(rows), len(columns))
+        expected = [mixture(values, y, x) for y in rows for x in columns]
+        used = tile.attention.query.shape[1] - tile.attention.prefix  # patches that no token mixes in are left out
+        patches = [
+            (y, x)
+            for y in range(4)
+            for x in range(4)
+            if any(share(y, a) for a in rows) and any(share(x, a) for a in columns)
+        ]
+        assert used == len(patches)
+        found = pool_scores(
+            values[tuple(zip(*patches, strict=True))], tile.attention.patch_groups, tile.attention.weights
+        )
+        assert torch.allclose(found, torch.stack(expected), atol=1e-5)
+
+
+def share(cell, place):
+    """The share of a cell in a bilinear sample at a place on one axis."""
+    return max(0.0, 1 - abs(cell - place))
+
+
+def mixture(values, y, x):
+    """A bilinear sample of the cells (4, 4), those beyond them left out."""
+    weights = torch.tensor([[share(i, y) * share(j, x) for j in range(4)] for i in range(4)])
+    return (values * weights).sum() / weights.sum()
 
 
 @torch.inference_mode()
@@ -208,7 +251,7 @@ def test_a_video_is_stocks(size):
     assert (torch.stack(tokens.embeddings) - expected).abs().max() < 1e-5
     prompts = ["what?", "and what happens here?"]
     prompt = build_prompt(family, prompts, tokens)
-    ids = torch.where(prompt.visual, family.model.config.video_token_id, prompt.input_ids)
+    ids = prompt.input_ids.masked_fill(prompt.input_ids == family.image_token_id, family.model.config.video_token_id)
     output = family.model.generate(
         input_ids=ids,
         attention_mask=prompt.attention_mask,
@@ -245,7 +288,7 @@ def test_a_video_is_pruned_by_frame_or_over_all_frames():
     for over in ("tile", "image"):
         selection = Reorder()(selection=RankPrune()(significance=found, ratio=0.5, over=over))
         tokens = family.project(features, selection)
-        assert [len(rows) for rows in tokens.embeddings] == [11, 11] and tokens.encoded == (21, 21)
+        assert [len(rows) for rows in tokens.embeddings] == [11, 11] and tokens.encoded == (20, 20)
         counts = [len(chosen) for chosen in selection.indices]
         assert (counts == [2] * 10) == (over == "tile")
         for i in range(2):
@@ -254,7 +297,7 @@ def test_a_video_is_pruned_by_frame_or_over_all_frames():
                 assert torch.equal(row, known[tuple(place)])
             assert tokens.origin[i][-1].tolist() == [-1, -1]
         generation = generate(family, tokens, ["a", "b"], [fastv(2, 0.5)], max_new_tokens=2)
-        assert generation.projected == 22 and generation.visual_per_layer[-1] == 10
+        assert generation.projected == 20 and generation.visual_per_layer[-1] == 10
     one = family.project(features, RankPrune()(significance=found, tokens=1, over="image"))
     assert [len(rows) for rows in one.embeddings] == [2, 2]
 
@@ -306,7 +349,7 @@ def test_a_pipeline_answers_about_a_video(tmp_path):
     graph.output("generation", said.generation)
     graph.output("picture", picture)
     result = graph.run(out=tmp_path / "out")
-    assert (result["generation"].encoded, result["generation"].projected) == (17, 9)
+    assert (result["generation"].encoded, result["generation"].projected) == (16, 8)
     assert (tmp_path / "out" / "kept.png").is_file()
 
 

@@ -1,0 +1,101 @@
+"""One ratio means one thing: the share of real visual tokens that every pipeline keeps of pictures cut into tiles.
+
+``python -m tests.test_budgets`` prints the table of docs/models.md.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+import torch
+
+from fopru_graph.graph import Graph, MemoryCache
+from fopru_graph.measure.pipelines import benched_pipelines
+from fopru_graph.nodes.rank_prune import RankPrune
+from fopru_graph.nodes.row_prune import RowPrune
+from fopru_graph.nodes.significance import Significance
+from tests import tiny
+from tests.lvlm.loading.test_folders import save
+from tests.lvlm.zoo.llava_onevision import build
+
+FAMILIES = {
+    "llava_next": lambda: tiny.llava(anyres=True, grid=(24, 24), layers=4, vision_layers=2, seed=1),
+    "llava_onevision": lambda: build(ratio="anyres_max_9", size=27 * 14),
+    "llava_onevision, shrunk": lambda: build(ratio="anyres_max_2", size=27 * 14),
+}
+PICTURES = {"1:1": (600, 600), "16:9": (1280, 720), "10:1": (1000, 100), "1:10": (100, 1000)}
+# These take a ratio; the others choose a number of their own, or read a CLS token, which OneVision's tower lacks.
+PIPELINES = [
+    "fopru_rank",
+    "fopru_row",
+    "fopru_no_variance",
+    "fopru_no_reordering",
+    "fopru_fastv",
+    "fastv",
+    "random",
+    "spatial_pool",
+    "fastervlm",
+]
+CLS = ("fastervlm",)
+
+
+@cache
+def folder(family: str) -> Path:
+    """A saved model with a context that holds every picture."""
+    made, path = FAMILIES[family](), Path(mkdtemp())
+    made.language_model.config.max_position_embeddings = 16384
+    save(made, path)
+    return path
+
+
+def kept_shares(family: str, picture: str, pipelines=PIPELINES, ratio: float = 0.25) -> dict[str, float]:
+    """The share of the picture's visual tokens that the last layer sees, by pipeline."""
+    file = folder(family) / "picture.png"
+    tiny.image(0, *PICTURES[picture]).picture.save(file)
+    shares, memory = {}, MemoryCache()
+    for pipeline in pipelines:
+        if pipeline in CLS and "onevision" in family:
+            continue
+        graph = Graph.load(f"pipelines/{pipeline}.yaml")
+        graph.set("model.name", str(folder(family)))
+        graph.set("image.path", str(file))
+        graph.set("generate.max_new_tokens", 1)
+        (benched,) = benched_pipelines(graph, [ratio])
+        generation = benched.graph.run(to=benched.target, cache=memory).by_node[benched.target]["generation"]
+        shares[pipeline] = generation.visual_per_layer[-1] / generation.encoded
+    return shares
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_method_keeps_a_quarter(family, picture):
+    shares = kept_shares(family, picture)
+    assert len(shares) == len(PIPELINES) - ("onevision" in family)
+    assert all(0.24 <= share <= 0.26 for share in shares.values()), shares
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.inference_mode()
+def test_a_number_of_tokens_is_exact(name, picture):
+    family = FAMILIES[name]()
+    features = family.encode([tiny.image(0, *PICTURES[picture])])
+    scores = Significance()(features=features)
+    tokens = family.project(features, RankPrune()(significance=scores, tokens=160, over="image"))
+    assert len(tokens.embeddings[0]) - len(tokens.newlines[0]) == 160
+    rows = family.project(features, RowPrune()(significance=scores, tokens=160, over="image"))
+    kept = len(rows.embeddings[0]) - len(rows.newlines[0])
+    assert 160 - max(width for _, width in scores.grids) < kept <= 160
+
+
+if __name__ == "__main__":
+    print("| family | picture | " + " | ".join(PIPELINES) + " |")
+    print("|---" * (2 + len(PIPELINES)) + "|")
+    for family in FAMILIES:
+        for picture in PICTURES:
+            shares = kept_shares(family, picture)
+            cells = [f"{shares[name]:.1%}" if name in shares else "–" for name in PIPELINES]
+            print(f"| {family} | {picture} | " + " | ".join(cells) + " |")
