@@ -183,7 +183,7 @@ def _best_rows(
             raise UserError(f"a {height} × {width} grid has no room for {count} scores", "pass the tile's own grid")
     sums = []  # (h,) of each band, summed tile by tile
     for band in bands:
-        first, *others = (scores[tile].view(grids[tile]).sum(1) for tile in band)
+        first, *others = (scores[tile].view(grids[tile]).sum(1, dtype=torch.float32) for tile in band)
         sums.append(sum(others, first))
     heights, width = [len(band_sums) for band_sums in sums], widths[0]
     if tokens is not None:
