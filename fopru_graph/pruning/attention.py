@@ -122,7 +122,7 @@ def pool_scores(
     """Average the scores (or keys) of the patches that the model merges into each visual token.
 
     Args:
-        scores: (M,) of the patches, or (M, C) for vectors.
+        scores: (M,) of the patches, or (M, C) for vectors; of any floating type, averaged in float32.
         patch_groups: (N, m) int64, the patches of each visual token; None if every patch is a visual token.
         weights: (N, m) shares of the patches, which sum to one for each token; None for equal shares.
 
@@ -132,5 +132,5 @@ def pool_scores(
     if patch_groups is None:
         return scores
     if weights is None:
-        return scores[patch_groups].mean(1)
+        return scores[patch_groups].mean(1, dtype=torch.float32)
     return (scores[patch_groups] * weights.view(*weights.shape, *[1] * (scores.dim() - 1))).sum(1)

@@ -30,13 +30,15 @@ def last_token_attention(
     """
     batch, heads, _, size = query.shape
     groups = key.shape[1]
-    last = query[:, :, -1].view(batch, groups, heads // groups, size)
-    logits = (last @ key.transpose(-1, -2) * scale).flatten(1, 2)  # (B, H, L)
+    # In float32: half precision would overflow, or round away what tells one token from the next.
+    last = query[:, :, -1].float().view(batch, groups, heads // groups, size) * scale
+    logits = (last @ key.float().transpose(-1, -2)).flatten(1, 2)  # (B, H, L)
     if mask is not None:
         seen = mask[:, None, :].bool() if mask.dim() == 2 else mask[:, :, -1]  # (B or 1, 1, L)
-        hidden = torch.finfo(logits.dtype).min
-        logits = logits.masked_fill(~seen, hidden) if seen.dtype == torch.bool else logits + seen
-    return torch.softmax(logits, dim=-1, dtype=torch.float32).mean(1)
+        if seen.dtype != torch.bool:  # the lowest number of a half-precision mask may be above a float32 logit
+            logits, seen = logits + seen, seen > torch.finfo(seen.dtype).min
+        logits = logits.masked_fill(~seen, torch.finfo(logits.dtype).min)
+    return torch.softmax(logits, dim=-1).mean(1)
 
 
 def surviving_positions(

@@ -196,7 +196,7 @@ def _best_rows(
     whole = kept_count(available, ratio, tokens)
     budget = whole if tokens is not None or ratio is None else available * ratio + left_over
     sums = [
-        torch.stack([scores[tile].view(grids[tile]).sum(1) for tile in band]).sum(0) / width
+        torch.stack([scores[tile].view(grids[tile]).sum(1, dtype=torch.float32) for tile in band]).sum(0) / width
         for band, width in zip(bands, widths, strict=True)
     ]
     best = torch.argsort(torch.cat(sums), descending=True, stable=True)

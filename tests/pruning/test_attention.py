@@ -147,3 +147,12 @@ def test_weighted_pooling_equals_the_sum_by_hand():
     assert pool_scores(scores, patch_groups, weights).tolist() == [1.75, 8.0]
     assert pool_scores(scores, patch_groups).tolist() == [1.5, 8.0]
     assert pool_scores(scores, None) is scores
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_vectors_in_half_precision_are_pooled_in_float32(dtype):
+    """Means that half precision rounds to one number tell tokens apart, and so do their cosines."""
+    vectors = torch.randn(12, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
+    groups = torch.arange(12).view(3, 4)
+    pooled = pool_scores(vectors, groups)
+    assert torch.allclose(pooled.double(), vectors.double()[groups].mean(1), atol=1e-7)

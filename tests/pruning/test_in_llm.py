@@ -40,6 +40,46 @@ def test_last_token_attention_equals_softmax_by_hand(kind, groups):
         assert torch.allclose(ours[b].double(), expected, atol=1e-6)
 
 
+def exact(query, key, scale):
+    """The score in double precision, of the same rounded numbers."""
+    heads = query.shape[1] // key.shape[1]
+    logits = query[:, :, -1:].double() @ key.double().repeat_interleave(heads, 1).transpose(-1, -2) * scale
+    return torch.softmax(logits, -1)[:, :, 0].mean(1)
+
+
+def test_logits_that_overflow_float16_rank_as_they_should():
+    query, key = torch.full((1, 2, 9, 64), 40.0).half(), torch.full((1, 1, 9, 64), 40.0).half()
+    key[:, :, 6, :8] = 40.5
+    assert (query.float() @ key.float().transpose(-1, -2)).max() > torch.finfo(torch.float16).max
+    scores = last_token_attention(query, key, 1 / 8)
+    assert scores.isfinite().all() and scores.argmax() == 6
+    assert torch.allclose(scores.double(), exact(query, key, 1 / 8), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_logits_that_tie_in_half_precision_rank_as_they_should(dtype):
+    query = torch.full((1, 4, 12, 64), 8.0, dtype=dtype)
+    key = torch.full((1, 2, 12, 64), 8.0, dtype=dtype)
+    for token in range(12):  # logits of 512 and a little, which both types round to the same number
+        key[:, :, token, 0] += token * 4 * 2**-5 if dtype == torch.bfloat16 else token * 2**-7
+    rounded = (query[0, 0, -1] @ key[0, 0].T) / 8
+    assert len(rounded.unique()) < 12
+    scores = last_token_attention(query, key, 1 / 8)
+    assert scores[0].argsort(descending=True).tolist() == list(range(11, -1, -1))
+    assert torch.allclose(scores.double(), exact(query, key, 1 / 8), atol=1e-6)
+
+
+@pytest.mark.parametrize("lowest", [torch.finfo(torch.float16).min, -torch.inf])
+def test_what_a_half_precision_mask_hides_is_hidden_among_any_logits(lowest):
+    """Hidden keys with logits far above the others': adding −65504 in float32 would leave them on top."""
+    query, key = torch.full((1, 1, 4, 64), 60.0).half(), torch.full((1, 1, 4, 64), -60.0).half()
+    key[:, :, :2] = 60.0
+    mask = torch.zeros(1, 1, 4, 4).half()
+    mask[..., :2] = lowest
+    scores = last_token_attention(query, key, 1.0, mask)
+    assert scores[0].tolist() == [0.0, 0.0, 0.5, 0.5]
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 3), st.integers(2, 20), ratios, st.integers(0, 2**31))
 def test_survivors_equal_choosing_by_hand(batch, length, ratio, seed):

@@ -220,3 +220,13 @@ def test_a_scorer_that_names_no_images_is_pruned_tile_by_tile():
     for pruner in (RankPrune, RowPrune):
         with pytest.raises(UserError, match="which image"):
             pruner()(significance=found, ratio=0.5, over="image")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rows_of_half_precision_scores_are_summed_in_float32(dtype):
+    """Sums beyond 65504, and sums that differ by less than half precision tells apart."""
+    scores = torch.full((3, 4), 30000.0).to(dtype)
+    scores[1, 0] += torch.finfo(dtype).eps * 2**15
+    assert torch.isinf(scores.half().sum(1)).all()
+    significance = Significance((scores.flatten(),), ((3, 4),), ("mine",))
+    assert row_prune(significance, None, 4).indices[0].tolist() == [4, 5, 6, 7]

@@ -13,10 +13,13 @@ from functools import partial
 from typing import Any
 
 import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.utils.generic import is_flash_attention_requested
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.kept import Cuts
-from fopru_graph.lvlm.decoding.masks import shortened_mask
+from fopru_graph.lvlm.decoding.masks import shortened_mask, sliding_windows
 from fopru_graph.lvlm.families.capture_qk import capture_qk
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.loading.compat import cache_argument
@@ -28,12 +31,17 @@ def pruned(family: Family, cuts: Cuts) -> Iterator[None]:
 
     The model is as before afterwards, whatever happens. Works under the stock ``generate`` too:
     ``with pruned(family, Cuts(family, pruners, prompt)): family.model.generate(inputs_embeds=prompt.embeds, …)``
+    Sliding windows count positions of the whole prompt, as in the stock model, so every layer of its cache keeps all
+    tokens it gets.
 
     Raises:
-        UserError: the model is driven in a way that cannot be pruned.
+        UserError: the model is driven in a way that cannot be pruned, or its kernel has no such windows.
     """
     hooks = _Hooks(family, cuts)
     with contextlib.ExitStack() as stack:
+        if cuts.layers:
+            hook = family.decoder.register_forward_pre_hook(hooks.begin, with_kwargs=True)
+            stack.callback(hook.remove)
         for first in cuts.layers:
             stack.enter_context(capture_qk(family.layers[first - 1].self_attn, partial(hooks.keep_attention, first)))
         for index, layer in enumerate(family.layers):
@@ -47,12 +55,44 @@ class _Hooks:
     """The hooks of one prompt and its answer, and the state that they share."""
 
     def __init__(self, family: Family, cuts: Cuts) -> None:
-        self._cuts, self._length = cuts, cuts.at(0).positions.shape[1]
+        config = family.language_model.config
+        self._cuts, (self._batch, self._length) = cuts, cuts.at(0).positions.shape
         self._last = len(family.layers) - 1
-        self._flash = "flash" in str(family.language_model.config._attn_implementation)
+        self._flash = is_flash_attention_requested(config)
+        self._windows = sliding_windows(config)
         self._attention: dict[int, tuple[torch.Tensor, torch.Tensor, float, Any]] = {}  # by the cut that ranks by it
-        self._masks: dict[tuple[int, int], tuple[Any, torch.Tensor | None]] = {}  # of this step, by cut and stock mask
+        self._masks: dict[tuple[int, int, int | None], tuple[Any, torch.Tensor | None]] = {}  # of this step
         self._prefilled = False
+        short = [window for window in self._windows[min(cuts.layers, default=self._last + 1) :] if window is not None]
+        if self._flash and any(window < self._length for window in short):
+            raise UserError(
+                f"a prompt of {self._length} tokens is longer than the model's sliding window of {min(short)}, "
+                "in which flash kernels would count the tokens that in-LLM pruning keeps",
+                "load the model with attention: sdpa",
+            )
+
+    def begin(
+        self, _decoder: Any, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The pre-hook of the decoder, before it makes masks: check the step, and give it a cache that can be cut."""
+        self._masks.clear()
+        embeds = options.get("inputs_embeds")
+        given = embeds if embeds is not None else args[0] if args else options["input_ids"]
+        samples, tokens = given.shape[:2]
+        if self._prefilled:
+            if tokens > 1:
+                raise UserError(
+                    "in-LLM pruning ranks by one whole prompt; a second prompt or chunk came in",
+                    "switch off chunked prefill, assisted decoding and prefix continuation, and leave the cache on",
+                )
+            return args, options
+        if (samples, tokens) != (self._batch, self._length):
+            raise UserError(
+                f"the model was given {samples} × {tokens} tokens, the pruner was made for "
+                f"{self._batch} × {self._length}",
+                "switch off chunked prefill, beams and num_return_sequences",
+            )
+        return args, options | {cache_argument(): _full_cache(options.get(cache_argument()))}
 
     def keep_attention(self, first: int, query: torch.Tensor, key: torch.Tensor, scale: float, mask: Any) -> None:
         """The tap of layer ``first − 1``: keep what the cut at ``first`` ranks by."""
@@ -64,27 +104,12 @@ class _Hooks:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The pre-hook of layer ``index``: shorten what the stock forward passes to it."""
         hidden = args[0] if args else options["hidden_states"]
-        if index == self._cuts.layers[0]:
-            self._begin_step(hidden.shape[1])
         if not self._prefilled and index in self._cuts.layers:
             keep = self._cuts.cut(index, *self._attention.pop(index))
             hidden = _gather(hidden, keep)
         options = self._shortened(index, options)
         self._prefilled |= index == self._last
         return ((hidden, *args[1:]), options) if args else ((), options | {"hidden_states": hidden})
-
-    def _begin_step(self, tokens: int) -> None:
-        self._masks.clear()
-        if self._prefilled and tokens > 1:
-            raise UserError(
-                "in-LLM pruning ranks by one whole prompt; a second prompt or chunk came in",
-                "switch off chunked prefill, assisted decoding and prefix continuation",
-            )
-        if not self._prefilled and tokens != self._length:
-            raise UserError(
-                f"the model was given {tokens} tokens, the pruner was made for {self._length}",
-                "switch off chunked prefill",
-            )
 
     def _shortened(self, index: int, options: dict[str, Any]) -> dict[str, Any]:
         """A layer's keyword arguments, which the stock model builds for the whole sequence, for the kept positions."""
@@ -100,12 +125,39 @@ class _Hooks:
     def _mask(self, index: int, options: dict[str, Any]) -> torch.Tensor | None:
         """The shortened mask of a layer, made once a step for all layers that get the same one."""
         mask = options.get("attention_mask")
-        entry = max(first for first in self._cuts.layers if first <= index), id(mask)
+        window = self._windows[index] if self._flash else None
+        entry = max(first for first in self._cuts.layers if first <= index), id(mask), window
         if entry not in self._masks:
             generated = options[cache_argument()].get_seq_length(0) - self._length if self._prefilled else 0
-            shorter = shortened_mask(mask, self._cuts.at(index), self._length, generated, self._flash)
+            shorter = shortened_mask(mask, self._cuts.at(index), self._length, generated, self._flash, window)
             self._masks[entry] = mask, shorter  # the stock mask stays alive, so that no other gets its id in this step
         return self._masks[entry][1]
+
+
+def _full_cache(cache: Any) -> Any:
+    """``cache`` with layers that keep every token; a new one for None.
+
+    A layer for a sliding window would forget by the tokens it gets, and the stock model would size its masks for that.
+
+    Raises:
+        UserError: the cache is not empty, or its layers have one fixed length.
+    """
+    if cache is None:
+        return DynamicCache()
+    if known := cache.get_seq_length():
+        raise UserError(
+            f"in-LLM pruning ranks by one whole prompt; {known} tokens are in the cache already",
+            "begin with an empty cache",
+        )
+    for index, layer in enumerate(cache.layers):
+        if type(layer) is DynamicSlidingWindowLayer:
+            cache.layers[index] = DynamicLayer()
+        elif not isinstance(layer, DynamicLayer):
+            raise UserError(
+                f"in-LLM pruning cannot shorten a {type(cache).__name__} of {type(layer).__name__}s",
+                "leave cache_implementation out, or pass a DynamicCache",
+            )
+    return cache
 
 
 def _gather(tensor: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

@@ -14,10 +14,9 @@ HIDDEN = 1 << 40  # the position of keys that no query sees: behind every query
 
 def sliding_windows(config: Any) -> list[int | None]:
     """The sliding window of every decoder layer; None where a layer sees the whole sequence."""
-    if config.model_type == "llama":
-        return [None] * config.num_hidden_layers
+    window = None if config.model_type == "llama" else getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
-    return [config.sliding_window if kind == "sliding_attention" else None for kind in kinds]
+    return [window if kind == "sliding_attention" else None for kind in kinds]
 
 
 def key_positions(positions: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
@@ -47,7 +46,9 @@ def kernel_mask(
     return torch.zeros(visible.shape, dtype=dtype, device=keys.device).masked_fill(~visible, torch.finfo(dtype).min)
 
 
-def shortened_mask(mask: Any, kept: KeptPositions, length: int, generated: int, flash: bool) -> torch.Tensor | None:
+def shortened_mask(
+    mask: Any, kept: KeptPositions, length: int, generated: int, flash: bool, window: int | None
+) -> torch.Tensor | None:
     """The mask that the stock model built for the whole sequence, for the kept positions and the generated tokens.
 
     Args:
@@ -56,6 +57,8 @@ def shortened_mask(mask: Any, kept: KeptPositions, length: int, generated: int, 
         length: tokens L of the whole prompt.
         generated: tokens n that followed the prompt, the current one included; 0 in the prefill.
         flash: the kernels take two-dimensional masks only and are causal by themselves.
+        window: the layer's sliding window, which other kernels have in their mask. Flash kernels count the keys they
+            get; of a shortened prompt those reach back further than the window.
 
     Returns:
         None, (B, M + n), or (B, 1, M in the prefill and 1 later, M + n).
@@ -63,7 +66,8 @@ def shortened_mask(mask: Any, kept: KeptPositions, length: int, generated: int, 
     Raises:
         UserError: the mask is no tensor (flex attention).
     """
-    if mask is None and not kept.ragged:
+    leaving = flash and window is not None and generated > 0 and window < length + generated
+    if mask is None and not kept.ragged and not leaving:
         return None
     if not isinstance(mask, torch.Tensor | None):
         kind = type(mask).__name__
@@ -72,6 +76,8 @@ def shortened_mask(mask: Any, kept: KeptPositions, length: int, generated: int, 
     new = torch.arange(length, length + generated, device=positions.device).expand(batch, -1)
     columns = torch.cat([positions, new], 1)
     visible = torch.cat([kept.real, kept.real.new_ones(batch, generated)], 1)
+    if leaving:
+        visible = visible & (columns >= length + generated - window)
     if mask is None:  # no padding, but the samples keep different numbers: the fillers must be hidden
         if flash:
             return visible.long()

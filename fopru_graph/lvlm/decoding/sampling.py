@@ -23,7 +23,7 @@ class Sampler:
     def __init__(self, family: Family, batch: int, temperature: float, seed: int, min_new_tokens: int = 0) -> None:
         self._temperature, self._min_new_tokens, self._picked = temperature, min_new_tokens, 0
         self._stop = torch.tensor(sorted(family.stop_ids), device=family.device) if family.stop_ids else None
-        self._pad = family.processor.tokenizer.pad_token_id or 0
+        self._pad = family.pad_id
         self._finished = torch.zeros(batch, dtype=torch.bool, device=family.device)
         self._device = family.device
         self._generator = torch.Generator(device=family.device).manual_seed(seed) if temperature else None

@@ -14,6 +14,7 @@ from fopru_graph.lvlm.decoding.generate import measured
 from fopru_graph.lvlm.decoding.sampling import decode_text
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.inputs.prompt import chat_text, distribute_images
+from fopru_graph.lvlm.inputs.token_ids import check_embedded
 from fopru_graph.lvlm.loading.compat import cache_argument
 from fopru_graph.lvlm.loading.processor import PartsProcessor
 from fopru_graph.values import Generation, Image
@@ -66,6 +67,7 @@ def stock_generate(
     text = chat_text(family, prompt, distribute_images([prompt], len(images))[0])
     inputs = family.processor(text=text, images=[image.picture for image in images], return_tensors="pt")
     preprocess_ms = (time.perf_counter() - begin) * 1e3
+    check_embedded(family, inputs["input_ids"][0].tolist())
     clock, cache = _TokenClock(on_token), DynamicCache(config=family.language_model.config)
     with family.lock:
         start = time.perf_counter()

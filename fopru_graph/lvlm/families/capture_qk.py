@@ -18,7 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterf
 CaptureCallback = Callable[[torch.Tensor, torch.Tensor, float, Any], None]
 
 _NAME = "fopru_graph_capture"
-_captured: dict[int, tuple[str, CaptureCallback]] = {}  # by the module's id: its kernel and the callback
+_captured: dict[int, tuple[Any, CaptureCallback]] = {}  # by the module's id: its config and the callback
 
 
 def _capturing_attention(
@@ -29,12 +29,16 @@ def _capturing_attention(
     attention_mask: Any,  # some modules pass it by this name
     **options: Any,
 ) -> Any:
-    kernel, callback = _captured[id(module)]
+    config, callback = _captured[id(module)]
     scale = options.get("scaling")
     callback(query, key, query.shape[-1] ** -0.5 if scale is None else scale, attention_mask)
     eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(kernel, eager)
-    return attend(module, query, key, value, attention_mask, **options)
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager)
+    capturing, module.config = module.config, config  # flash kernels look up in it what they are called
+    try:
+        return attend(module, query, key, value, attention_mask, **options)
+    finally:
+        module.config = capturing
 
 
 AttentionInterface.register(_NAME, _capturing_attention)
@@ -59,7 +63,7 @@ def capture_qk(module: torch.nn.Module, callback: CaptureCallback) -> Iterator[N
     config = module.config
     capturing = copy.copy(config)
     capturing._attn_implementation = _NAME
-    _captured[id(module)] = (config._attn_implementation, callback)
+    _captured[id(module)] = (config, callback)
     module.config = capturing
     try:
         yield

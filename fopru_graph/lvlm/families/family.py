@@ -252,6 +252,12 @@ class Family(ABC):
         return int(self.model.config.image_token_id)
 
     @property
+    def pad_id(self) -> int:
+        """The token that fills prompts and ended answers up: the tokenizer's if it has an embedding, else token 0."""
+        pad = self.processor.tokenizer.pad_token_id
+        return pad if pad is not None and pad < self.model.get_input_embeddings().num_embeddings else 0
+
+    @property
     def device(self) -> torch.device:
         """Where prompts enter the language model."""
         return execution_device(self.model.get_input_embeddings())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.inputs.token_ids import build_ids
+from fopru_graph.lvlm.inputs.token_ids import build_ids, check_embedded
 from fopru_graph.values import VisualTokens
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -
     Positions are renumbered over the kept tokens, unless the family keeps those of the whole prompt.
 
     Raises:
-        UserError: images and prompts do not fit, or a prompt contains a stray placeholder.
+        UserError: images and prompts do not fit, or a prompt contains a stray placeholder or a token that has no
+            embedding.
     """
     per_prompt = distribute_images(prompts, len(tokens.embeddings))
     part = "video" if tokens.video and family.video_placeholder else "image"
@@ -114,17 +115,17 @@ def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -
     for prompt, count in zip(prompts, per_prompt, strict=True):
         text = chat_text(family, prompt, count, part)
         prompt_ids, prompt_positions = build_ids(family, text, tokens, range(first, first + count))
+        check_embedded(family, prompt_ids)
         ids.append(prompt_ids)
         positions.append(prompt_positions)
         first += count
     lengths = tuple(map(len, ids))
     padding = [max(lengths) - length for length in lengths]
-    pad_id = family.processor.tokenizer.pad_token_id or 0
-    input_ids = torch.tensor([[pad_id] * pad + prompt_ids for pad, prompt_ids in zip(padding, ids, strict=True)])
+    input_ids = torch.tensor([[family.pad_id] * pad + prompt_ids for pad, prompt_ids in zip(padding, ids, strict=True)])
     mask = torch.tensor([[0] * pad + [1] * length for pad, length in zip(padding, lengths, strict=True)])
     placeholders = (input_ids == family.image_token_id) & mask.bool()
     # The placeholder's id may be outside the embedding table, so the padding's stands in for it.
-    embeds = family.embed(family.to_device(input_ids.masked_fill(placeholders, pad_id)))
+    embeds = family.embed(family.to_device(input_ids.masked_fill(placeholders, family.pad_id)))
     embeddings = torch.cat([image.to(device=embeds.device, dtype=embeds.dtype) for image in tokens.embeddings])
     target_indices = family.to_device(placeholders.flatten().nonzero()[:, 0])
     embedding_index = torch.full_like(input_ids, -1).masked_scatter(placeholders, _patch_indices(tokens))

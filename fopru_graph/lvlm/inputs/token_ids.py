@@ -59,6 +59,22 @@ def build_ids(family: Family, text: str, tokens: VisualTokens, images: range) ->
     return kept_ids, positions
 
 
+def check_embedded(family: Family, ids: Sequence[int]) -> None:
+    """Refuse what a tokenizer knows and the model does not: tokens that were added to the tokenizer alone.
+
+    Raises:
+        UserError: a token of ``ids``, which is no visual token, has no embedding.
+    """
+    rows = family.model.get_input_embeddings().num_embeddings
+    for token in ids:
+        if token >= rows and token != family.image_token_id:
+            written = family.processor.tokenizer.decode([token])
+            raise UserError(
+                f"the prompt holds {written!r}, token {token}, and the model has no embedding for it, only {rows}",
+                "word the prompt without it, or resize the checkpoint's embeddings to its tokenizer",
+            )
+
+
 def _repeat_placeholders(family: Family, text: str, counts: Sequence[int]) -> list[int]:
     """Ids of ``text`` with the placeholder of each image repeated once per kept visual token."""
     ids = family.tokenize(text)

@@ -165,4 +165,6 @@ def _load_hint(error: BaseException) -> str:
         return "use a smaller dtype or device_map: auto"
     if isinstance(error, ImportError):
         return "install what the message names, or choose attention: sdpa"
+    if "does not support Flash Attention" in str(error):
+        return "choose attention: sdpa"
     return "the files may be damaged or of another model; download them again"
