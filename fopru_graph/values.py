@@ -97,7 +97,8 @@ class TileAttention:
     ``query`` and ``key`` are (H, P + M, d), after any rotary embedding; the map is softmax(scale · q kᵀ) over all P + M
     tokens, of which the first P = ``prefix`` (CLS, registers) are no patches. ``patch_groups`` (N, m) int64 holds the
     patches that the model merges into each visual token; None if every patch is a visual token, so that M = N.
-    ``weights`` (N, m) float32 are the shares of a token's patches and sum to 1; None for equal shares.
+    ``weights`` (N, m) float32 are the shares of a token's patches and sum to 1; None for equal shares. ``has_cls``: the
+    first prefix token is the tower's CLS.
     """
 
     query: torch.Tensor
@@ -106,6 +107,7 @@ class TileAttention:
     prefix: int
     patch_groups: torch.Tensor | None = None
     weights: torch.Tensor | None = None
+    has_cls: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -86,7 +87,7 @@ class Llava(Family):
                 features=features[prefix:],
                 grid=(tile_pixels.shape[-2] // patch, tile_pixels.shape[-1] // patch),
                 image=image,
-                attention=TileAttention(query, key, scale, prefix),
+                attention=TileAttention(query, key, scale, prefix, has_cls=prefix > 0),
                 tile_position=position,
                 prefix_features=features[:prefix],
             )
@@ -167,7 +168,7 @@ class Llava(Family):
             project(hidden).unflatten(-1, (-1, module.head_dim)).transpose(0, 1)
             for project in (module.q_proj, module.k_proj)
         )
-        return TileAttention(query, key, module.scale, tile.attention.prefix)
+        return replace(tile.attention, query=query, key=key, scale=module.scale)
 
     @torch.inference_mode()
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:
