@@ -33,7 +33,7 @@ class Llava(Family):
     """`LlavaForConditionalGeneration`, e.g. ``llava-hf/llava-1.5-7b-hf``."""
 
     auto_class = "LlavaForConditionalGeneration"
-    prefix = 1  # CLS
+    towers = {"clip_vision_model": 1, "siglip_vision_model": 0}  # CLIP's CLS
 
     @property
     def run_layers(self) -> int:
@@ -79,7 +79,7 @@ class Llava(Family):
         Preprocessing began at ``begin`` and is over now.
         """
         preprocess_ms = (time.perf_counter() - begin) * 1e3
-        prefix = self.prefix if self.model.config.vision_feature_select_strategy == "default" else 0
+        prefix = self.prefix
         patch = self.tower.config.patch_size
         positions = tile_positions or [None] * len(pixels)
         tiles = [
