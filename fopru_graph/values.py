@@ -98,6 +98,7 @@ class TileAttention:
     tokens. The first P = ``prefix`` (CLS, registers, patches of padding) are no visual tokens. ``patch_groups`` (N, m)
     int64 holds the patches that the model merges into each visual token; None if every patch is a visual token, so that
     M = N. ``weights`` (N, m) float32 are the shares of a token's patches and sum to 1; None for equal shares.
+    ``has_cls``: the first of the P tokens is the tower's CLS.
     """
 
     query: torch.Tensor
@@ -106,6 +107,7 @@ class TileAttention:
     prefix: int
     patch_groups: torch.Tensor | None = None
     weights: torch.Tensor | None = None
+    has_cls: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,6 @@ class ClsAttention(Node):
 
         scores = []
         for attention in (tile.attention for tile in features.tiles):
-            paid = cls_attention(attention.query, attention.key, attention.scale, attention.prefix, heads)
+            paid = cls_attention(attention, heads)
             scores.append(pool_scores(paid, attention.patch_groups, attention.weights))
         return values.Significance.of(features, scores, "cls")

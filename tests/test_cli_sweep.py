@@ -116,9 +116,13 @@ def test_results_of_something_else_are_refused_with_the_sentence_of_eval(tmp_pat
 
 
 def planned(tmp_path, files, ratio=None, sets=(), zipped=False):
-    options = SweepOptions("scenes", ratio, sets, zipped, (), None, tmp_path, None, "local", (), False, False)
-    cells = plan_cells([PIPELINES / f"{name}.yaml" for name in files], None, options, ModelOptions(dtype="float32"))
+    cells = plan(tmp_path, files, ratio, sets, zipped)
     return [(cell.facts["pipeline"], cell.facts["ratio"], cell.facts["settings"]) for cell in cells]
+
+
+def plan(tmp_path, files, ratio=None, sets=(), zipped=False):
+    options = SweepOptions("scenes", ratio, sets, zipped, (), None, tmp_path, None, "local", (), False, False)
+    return plan_cells([PIPELINES / f"{name}.yaml" for name in files], None, options, ModelOptions(dtype="float32"))
 
 
 def test_a_setting_applies_where_it_has_a_place(tmp_path):
@@ -130,6 +134,14 @@ def test_a_setting_applies_where_it_has_a_place(tmp_path):
         ("fopru_rank", 0.5, {"prune.over": "image"}),
         ("prumerge", None, {}),  # finds its own number of tokens
     ]
+
+
+def test_a_cell_runs_no_module_of_the_current_folder(tmp_path):
+    (tmp_path / "random.py").write_text("raise RuntimeError('not the module')")
+    (cell,) = plan(tmp_path, ["baseline"])
+    argv = [*cell.argv[: cell.argv.index("eval")], "tasks"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "scenes" in done.stdout, done.stderr
 
 
 def test_lists_in_step(tmp_path):

@@ -52,7 +52,10 @@ def open_inputs(
     Ends the program with exit code 2 if something is wrong, also if ``check`` of a pipeline raises.
     """
     quieten()
-    ranks = Ranks.of_environment()
+    try:
+        ranks = Ranks.of_environment()
+    except UserError as error:
+        fail(2, error.message, error.hint)
     if model.device is None:
         model = replace(model, device=ranks.device())
     graphs = open_graphs(options.files, options.nodes, options.sets, options.as_json, model)
@@ -107,6 +110,7 @@ def evaluate(options: EvalOptions, model: ModelOptions) -> int:
     summaries: list[dict[str, Any]] = []
     try:
         with failures_end_program() as token:
+            inputs.ranks.meet()
             for summary in run_cells(configurations, inputs, options, token):
                 summaries.append(summary)
     finally:

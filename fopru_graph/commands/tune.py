@@ -29,6 +29,7 @@ def tune(options: TuneOptions, model: ModelOptions) -> int:
     ratios = parse_ratios(options.ratio) or PAPER_RATIOS
     inputs = open_inputs(options, model, _check_tunable)
     with failures_end_program() as token:
+        inputs.ranks.meet()
         results = list(_tune_all(inputs, ratios, options, token))
     inputs.ranks.leave()
     if inputs.ranks.first:

@@ -5,12 +5,33 @@ The ranks exchange no tensors; they only meet at barriers. If one fails it ends,
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
-_TIMEOUT = timedelta(days=30)  # a barrier waits for the slowest rank; the launcher notices one that died
-_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))  # of the environment, and their defaults
+from fopru_graph.errors import UserError
+from fopru_graph.graph import Cancelled
+from fopru_graph.terminal.console import console
+
+_LAUNCHER = re.compile(
+    r"((LOCAL_|GROUP_|ROLE_|NODE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT))$|(TORCHELASTIC|ACCELERATE)_"
+)  # names of variables that launchers set for their processes
+_UNSET = "if no launcher started this process: unset RANK WORLD_SIZE LOCAL_RANK MASTER_ADDR MASTER_PORT"
+_APART = 600.0  # seconds between the starts of two ranks
+_SLOWEST = 7 * 86400.0  # seconds that a barrier waits for the slowest rank; the launcher notices one that died
+_SILENT = 5.0  # seconds of waiting before it is said
+
+
+def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what a launcher has said of its processes: for a child that works on its own."""
+    return {name: value for name, value in environment.items() if not _LAUNCHER.match(name)}
 
 
 @dataclass(frozen=True)
@@ -23,9 +44,20 @@ class Ranks:
 
     @classmethod
     def of_environment(cls) -> Ranks:
-        """Read what the launcher has set; without a launcher this process is the only one."""
-        rank, world, local = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
-        return cls(rank, world, local)
+        """Read what the launcher has set; without a launcher this process is the only one.
+
+        Raises:
+            UserError: the variables contradict each other, or one is missing, so that no launcher can have set them.
+        """
+        rank, world, local = map(_number, ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        several = (world or 1) > 1
+        if not 0 <= (rank or 0) < (world or 1) or (several and rank is None):
+            rank_text, world_text = ("not set" if number is None else number for number in (rank, world))
+            raise UserError(f"the environment says that RANK is {rank_text}, but WORLD_SIZE is {world_text}", _UNSET)
+        for name in ("MASTER_ADDR", "MASTER_PORT"):
+            if several and not os.environ.get(name):
+                raise UserError(f"the environment says that WORLD_SIZE is {world}, but {name} is not set", _UNSET)
+        return cls(rank or 0, world or 1, local or 0) if several else cls()
 
     @property
     def first(self) -> bool:
@@ -39,15 +71,29 @@ class Ranks:
         count = torch.cuda.device_count() if self.world > 1 else 0
         return f"cuda:{self.local % count}" if count else None
 
-    def barrier(self) -> None:
-        """Wait until all processes have arrived here."""
+    def meet(self) -> None:
+        """Find the other processes. Costs nothing once they are found.
+
+        Raises:
+            UserError: they do not come.
+            Cancelled: Ctrl-C was pressed.
+        """
         if self.world == 1:
             return
         from torch import distributed
 
         if not distributed.is_initialized():
-            distributed.init_process_group("gloo", timeout=_TIMEOUT, rank=self.rank, world_size=self.world)
-        distributed.barrier()
+            options = {"timeout": timedelta(seconds=_SLOWEST), "rank": self.rank, "world_size": self.world}
+            self._wait(lambda: distributed.init_process_group("gloo", **options), _APART)
+
+    def barrier(self) -> None:
+        """Wait until all processes have arrived here; raises what `meet` raises."""
+        if self.world == 1:
+            return
+        from torch import distributed
+
+        self.meet()
+        self._wait(distributed.barrier, _SLOWEST)
 
     def leave(self) -> None:
         """End the communication between the processes, so that the launcher sees a clean end."""
@@ -56,3 +102,51 @@ class Ranks:
 
             if distributed.is_initialized():
                 distributed.destroy_process_group()
+
+    def _wait(self, arrive: Callable[[], Any], patience: float) -> None:
+        """Call what returns once all are there. In a thread, because torch hears no signals while it waits."""
+        failures: list[Exception] = []
+
+        def run() -> None:
+            try:
+                arrive()
+            except Exception as error:
+                failures.append(error)
+
+        who = f"rank {self.rank} of {self.world}"
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        begin, told = time.monotonic(), False
+        with _interrupt_raises():
+            while thread.is_alive():
+                thread.join(0.2)
+                waited = time.monotonic() - begin
+                if waited > _SILENT and not told:
+                    told = True
+                    console.print(f"{who} waits for the others, which meet at {where}", soft_wrap=True)
+                if waited > patience:
+                    raise UserError(f"{who} waited {waited:.0f} s for the others, which meet at {where}", _UNSET)
+        if failures:
+            raise UserError(f"{who} has lost the others: {failures[0]}", "see what they say") from failures[0]
+
+
+def _number(name: str) -> int | None:
+    """A whole number from the environment; None if there is none."""
+    text = os.environ.get(name, "").strip()
+    try:
+        return int(text) if text else None
+    except ValueError:
+        raise UserError(f"the environment says that {name} is {text!r}, which is no number", _UNSET) from None
+
+
+@contextlib.contextmanager
+def _interrupt_raises() -> Iterator[None]:
+    def interrupt(*_: object) -> None:
+        raise Cancelled
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from fopru_graph.errors import UserError
+from fopru_graph.values import TileAttention
 
 BLOCK = 1 << 23  # attention weights formed at a time (32 MiB), whatever the numbers of heads, tokens and layers
 
@@ -80,40 +81,36 @@ def significance(
     return torch.where(take_received, received, given), take_received
 
 
-def cls_attention(
-    query: torch.Tensor, key: torch.Tensor, scale: float, prefix: int, heads: Heads = "mean"
-) -> torch.Tensor:
-    """Attention that the CLS token pays to each visual token.
+def cls_attention(attention: TileAttention, heads: Heads = "mean") -> torch.Tensor:
+    """Attention that the CLS token pays to each patch.
 
-    The softmax runs over all P + N tokens. Then the attention to the P prefix tokens is cut off without renormalising.
+    The softmax runs over all P + M tokens. Then the attention to the P prefix tokens is cut off without renormalising.
     ``mean`` averages over the heads (FasterVLM, arXiv 2412.01818). ``joint`` takes all heads as one of width H · d and
     scales logits by 1 / √(H · d), as the code of PruMerge (arXiv 2403.15388) does with the outputs of the query and key
     projections.
 
     Args:
-        query: (H, P + N, d), after any rotary embedding; the first token is CLS.
-        key: (H, P + N, d), likewise.
-        scale: factor on the logits of a head, usually 1 / √d.
-        prefix: P, the number of leading tokens that are no visual tokens, CLS the first of them.
+        attention: queries and keys of P + M tokens, of which the first is CLS.
         heads: ``mean`` or ``joint``.
 
     Returns:
-        (N,) float32, non-negative, with a sum of at most one.
+        (M,) float32, non-negative, with a sum of at most one.
 
     Raises:
         UserError: there is no CLS token, or ``heads`` is unknown.
     """
     if heads not in ("mean", "joint"):
         raise UserError(f"heads {heads!r} is unknown", "choose mean or joint")
-    if prefix < 1:
+    if not attention.has_cls:
         raise UserError(
             "the vision tower has no CLS token whose attention could score the others",
             "score by the attention received: type: Significance",
         )
-    logits = (query[:, :1].float() * scale) @ key.float().transpose(1, 2)  # (H, 1, P + N)
+    query = attention.query[:, :1].float() * attention.scale
+    logits = query @ attention.key.float().transpose(1, 2)  # (H, 1, P + M)
     if heads == "joint":
-        logits = logits.sum(0, keepdim=True) / len(query) ** 0.5
-    return torch.softmax(logits, dim=-1).mean(0)[0, prefix:]
+        logits = logits.sum(0, keepdim=True) / len(logits) ** 0.5
+    return torch.softmax(logits, dim=-1).mean(0)[0, attention.prefix :]
 
 
 def pool_scores(

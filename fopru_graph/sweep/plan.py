@@ -141,7 +141,8 @@ def cell_of(
     configuration: Configuration, file: Path, sets: Sequence[str], task: str, data: str | None, common: CommonOptions
 ) -> Cell:
     """The cell of a pipeline on a task. ``sets`` are the values of ``--set`` that it has, for its command."""
-    argv = [sys.executable, "-m", "fopru_graph", "eval", str(file), "--task", task]
+    # -P: no Python file of the current folder takes the place of a module.
+    argv = [sys.executable, "-P", "-m", "fopru_graph", "eval", str(file), "--task", task]
     argv += ["--ratio", repr(configuration.ratio)] if configuration.ratio is not None else []
     argv += [part for option in sets for part in ("--set", option)]
     argv += ["--data", f"{task}={data}"] if data is not None else []
@@ -201,4 +202,4 @@ def distinct(cells: Sequence[Cell]) -> list[Cell]:
 
 def _options(cell: Cell) -> str:
     """The part of a cell's command that a user has written."""
-    return " ".join(cell.argv[4 : cell.argv.index("--out")])
+    return " ".join(cell.argv[cell.argv.index("eval") + 1 : cell.argv.index("--out")])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fopru_graph.errors import UserError
+from fopru_graph.evaluation.ranks import without_launcher
 from fopru_graph.sweep import guard
 from fopru_graph.sweep.cells import Claim
 
@@ -26,7 +27,7 @@ class CellProcess:
     Args:
         claim: the cell to run. Its processes share the claim's lock, so that it is held until the last of them ends.
         log: file that its output is appended to.
-        environment: what is added to this process's environment.
+        environment: what is added to this process's environment, without what a launcher has said of this process.
 
     Raises:
         UserError: the log cannot be written, or no process can be started.
@@ -48,7 +49,7 @@ class CellProcess:
                     stdin=subprocess.PIPE,
                     stdout=stream,
                     stderr=subprocess.STDOUT,
-                    env=os.environ | dict(environment),
+                    env=without_launcher(os.environ) | dict(environment),
                     process_group=0,
                     pass_fds=[claim.lock],
                 )

@@ -8,13 +8,16 @@ task ends when it sees that its sweep is not the current one any more.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ MINUTES = 240  # that a task of the array may take, where the user says nothing
 LEASE = 60.0  # seconds that a task has to notice that its sweep is not the current one, and to end
 _CURRENT = "current"  # the name of the current sweep; empty once it was stopped on request
 _LOOK = 0.5  # seconds between looks at the records
+_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 def run_share(folder: str, name: str) -> None:
@@ -71,13 +75,16 @@ def submitter(kind: str, parameters: Mapping[str, Any]) -> Submit:
 
     def submit(folder: Path, names: Sequence[str]) -> Sequence[Any]:
         logs = folder / "submitit"
-        executor = submitit.SlurmExecutor(logs) if kind == "slurm" else submitit.LocalExecutor(logs)
+        python = f"{shlex.quote(sys.executable)} -P"
+        executor_class = submitit.SlurmExecutor if kind == "slurm" else submitit.LocalExecutor
+        executor = executor_class(logs, python=python)
         try:
             if kind == "slurm":
                 executor.update_parameters(**{"job_name": "fopru-sweep", "time": MINUTES} | dict(parameters))
             else:
                 executor.update_parameters(timeout_min=MINUTES)
-            tasks: Sequence[Any] = executor.map_array(run_share, [str(folder)] * len(names), list(names))
+            with _safe_path():
+                tasks: Sequence[Any] = executor.map_array(run_share, [str(folder)] * len(names), list(names))
         except (ValueError, RuntimeError, OSError) as error:
             raise UserError(f"the job array was not accepted: {error}", "see --slurm NAME=VALUE") from error
         return tasks
@@ -186,6 +193,19 @@ def _may_run_elsewhere(status: Status) -> bool:
     """Whether a cell was begun on another machine, whose lock may not be seen here, and is not known to have ended."""
     record = status.record
     return record.state == "running" and record.ended is None and record.host != socket.gethostname()
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """What submitit starts here runs no Python file of the current folder either; it takes no options for that."""
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_SAFE_PATH]
+        if before is not None:
+            os.environ[_SAFE_PATH] = before
 
 
 def _current(sweep: Path) -> str:

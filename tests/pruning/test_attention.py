@@ -81,7 +81,7 @@ def slow_row(query, key, scale, prefix, joint):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_the_row_equals_softmax_by_hand(prefix, heads, dtype):
     query, key = torch.randn(2, 3, prefix + 9, 8, generator=torch.Generator().manual_seed(prefix)).to(dtype)
-    found = cls_attention(query, key, 8**-0.5, prefix, heads)
+    found = cls_attention(TileAttention(query, key, 8**-0.5, prefix, has_cls=True), heads)
     assert found.dtype == torch.float32 and found.shape == (9,)
     assert found.tolist() == pytest.approx(slow_row(query, key, 8**-0.5, prefix, heads == "joint"), abs=1e-6)
     assert 0 < found.sum() < 1  # what CLS pays to itself is cut off, not spread
@@ -89,18 +89,24 @@ def test_the_row_equals_softmax_by_hand(prefix, heads, dtype):
 
 def test_joint_and_mean_differ_and_one_head_is_both():
     query, key = torch.randn(2, 3, 10, 8, generator=torch.Generator().manual_seed(0))
-    assert not torch.allclose(cls_attention(query, key, 0.3, 1), cls_attention(query, key, 0.3, 1, "joint"), atol=1e-3)
-    one = [cls_attention(query[:1], key[:1], 0.3, 1, heads) for heads in ("mean", "joint")]
-    assert torch.allclose(*one)
+    several = TileAttention(query, key, 0.3, 1, has_cls=True)
+    assert not torch.allclose(cls_attention(several), cls_attention(several, "joint"), atol=1e-3)
+    single = TileAttention(query[:1], key[:1], 0.3, 1, has_cls=True)
+    assert torch.allclose(cls_attention(single, "mean"), cls_attention(single, "joint"))
 
 
-def test_a_tower_without_cls_is_refused_with_the_alternative():
+@pytest.mark.parametrize("prefix", [0, 1, 4])
+def test_a_tower_without_cls_is_refused_with_the_alternative_whatever_stands_before_its_patches(prefix):
     query, key = torch.randn(2, 3, 9, 8)
     with pytest.raises(UserError, match="no CLS token") as refused:
-        cls_attention(query, key, 0.3, 0)
+        cls_attention(TileAttention(query, key, 0.3, prefix))
     assert "type: Significance" in refused.value.hint
+
+
+def test_other_heads_than_mean_and_joint_are_refused():
+    query, key = torch.randn(2, 3, 9, 8)
     with pytest.raises(UserError, match="middle"):
-        cls_attention(query, key, 0.3, 1, "middle")
+        cls_attention(TileAttention(query, key, 0.3, 1, has_cls=True), "middle")
 
 
 def features(patch_groups=None, weights=None):
@@ -109,7 +115,7 @@ def features(patch_groups=None, weights=None):
     for seed in (0, 1):
         query, key = torch.randn(2, 3, 10, 8, generator=torch.Generator().manual_seed(seed))
         count = 9 if patch_groups is None else len(patch_groups)
-        attention = TileAttention(query, key, 0.3, 1, patch_groups, weights)
+        attention = TileAttention(query, key, 0.3, 1, patch_groups, weights, has_cls=True)
         made.append(Tile(torch.zeros(count, 4), (1, count), 0, attention, tile_position=(0, seed)))
     return VisionFeatures(tuple(made), ())
 
@@ -117,7 +123,7 @@ def features(patch_groups=None, weights=None):
 def test_the_node_scores_tile_by_tile_and_pools_merged_patches():
     plain = features()
     scores = ClsAttention()(features=plain)
-    rows = [cls_attention(tile.attention.query, tile.attention.key, 0.3, 1) for tile in plain.tiles]
+    rows = [cls_attention(tile.attention) for tile in plain.tiles]
     assert all(torch.equal(a, b) for a, b in zip(scores.scores, rows, strict=True))
     assert (
         scores.direction_names == ("cls", "cls")
@@ -137,7 +143,7 @@ def test_it_is_a_row_of_the_map_that_fopru_reduces():
     """With CLS as the only prefix, all rows but that of CLS are FoPru's: the two scores have nothing in common."""
     query, key = torch.randn(2, 1, 3, 4, generator=torch.Generator().manual_seed(3))
     full = torch.softmax(query[0] @ key[0].T * 0.5, -1)
-    assert torch.allclose(cls_attention(query, key, 0.5, 1), full[0, 1:])
+    assert torch.allclose(cls_attention(TileAttention(query, key, 0.5, 1, has_cls=True)), full[0, 1:])
     assert torch.allclose(attention_means(query, key, 0.5, 1)[1], full[1:, 1:].mean(0))
 
 

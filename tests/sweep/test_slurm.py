@@ -89,7 +89,9 @@ def begun(started, out, seconds, cells):
     return process
 
 
-def test_an_array_of_slurm_runs_every_cell_once(slurm, out):
+def test_an_array_of_slurm_runs_every_cell_once(slurm, out, monkeypatch):
+    (out / "random.py").write_text("raise RuntimeError('not the module')")
+    monkeypatch.chdir(out)
     folder = opened(out, [*fakes(out, 4), fake(out, 4, code=1)])
     with StopSignals() as stop:
         Array(folder, submitter("slurm", {"partition": "gpu", "time": 7}), 2, stop).run()

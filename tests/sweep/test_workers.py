@@ -112,6 +112,17 @@ def test_cells_run_and_their_ends_are_kept(tmp_path):
     assert len(trace(tmp_path)) == 3  # nothing is run again
 
 
+def test_a_cell_is_one_process_whatever_launcher_started_the_sweep(tmp_path, monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "ACCELERATE_USE_FSDP"):
+        monkeypatch.setenv(name, "2")
+    script = "import json, os; print(json.dumps(sorted(os.environ)), flush=True)"
+    folder = opened(tmp_path, [Cell("cell", (sys.executable, "-c", script), "request")])
+    run(folder)
+    names = json.loads((tmp_path / "logs" / "cell.log").read_text().splitlines()[1])
+    assert "PATH" in names
+    assert not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "ACCELERATE_USE_FSDP"} & set(names)
+
+
 def test_two_workers_never_run_the_same_cell(tmp_path):
     """200 cells that take a moment, claimed by two processes at once."""
     claims = """
@@ -301,9 +312,11 @@ def test_a_full_disk_keeps_what_was_there(tmp_path):
     assert states(folder) == ["pending"] and records(folder)[0].attempts == 0
 
 
-def test_an_array_runs_all_cells_and_its_states_are_those_of_any_sweep(tmp_path):
+def test_an_array_runs_all_cells_and_its_states_are_those_of_any_sweep(tmp_path, monkeypatch):
     """submitit's local executor stands for Slurm: shares of cells, and the records of any other sweep."""
     pytest.importorskip("submitit")
+    (tmp_path / "random.py").write_text("raise RuntimeError('not the module')")
+    monkeypatch.chdir(tmp_path)
     folder = opened(tmp_path, [*fakes(tmp_path, 3), fake(tmp_path, 3, code=1)])
     with StopSignals() as stop:
         Array(folder, submitter("submitit-local", {}), 2, stop).run()

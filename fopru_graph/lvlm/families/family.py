@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -50,6 +50,7 @@ class Family(ABC):
     decoder_path: ClassVar[str | None] = None  # a module around the language model that makes its masks
     tower_layers_path: ClassVar[str] = "encoder.layers"  # inside the tower
     attention_name: ClassVar[str] = "self_attn"  # of the attention module inside a tower layer
+    towers: ClassVar[Mapping[str, int]] = {}  # kinds of towers, and the tokens before their patches; empty: its own
 
     @property
     def tower(self) -> Any:
@@ -92,7 +93,10 @@ class Family(ABC):
 
     # -- vision side: each family has its own --------------------------------------------------------------------
 
-    prefix: int = 0  # tokens (CLS, registers) before a tile's patches
+    @property
+    def prefix(self) -> int:
+        """Tokens (CLS) that the tower puts before a tile's patches."""
+        return self.towers.get(self.tower.config.model_type, 0)
 
     @abstractmethod
     def encode(self, images: Sequence[Image | Video]) -> VisionFeatures:

@@ -26,6 +26,7 @@ class Gemma3(MergingFamily):
     """
 
     auto_class = "Gemma3ForConditionalGeneration"
+    towers = {"siglip_vision_model": 0}
     decoder_path = "model"  # it makes one mask for each kind of layer
 
     @property

@@ -26,7 +26,7 @@ class InternVL(MergingFamily):
     """
 
     auto_class = "InternVLForConditionalGeneration"
-    prefix = 1  # CLS
+    towers = {"internvl_vision": 1}  # its CLS
     tower_layers_path = "encoder.layer"
     attention_name = "attention"
 

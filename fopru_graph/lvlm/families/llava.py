@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -32,7 +33,7 @@ class Llava(Family):
     """`LlavaForConditionalGeneration`, e.g. ``llava-hf/llava-1.5-7b-hf``."""
 
     auto_class = "LlavaForConditionalGeneration"
-    prefix = 1  # CLS
+    towers = {"clip_vision_model": 1, "siglip_vision_model": 0}  # CLIP's CLS
 
     @property
     def run_layers(self) -> int:
@@ -78,7 +79,7 @@ class Llava(Family):
         Preprocessing began at ``begin`` and is over now.
         """
         preprocess_ms = (time.perf_counter() - begin) * 1e3
-        prefix = self.prefix if self.model.config.vision_feature_select_strategy == "default" else 0
+        prefix = self.prefix
         patch = self.tower.config.patch_size
         positions = tile_positions or [None] * len(pixels)
         tiles = [
@@ -86,7 +87,7 @@ class Llava(Family):
                 features=features[prefix:],
                 grid=(tile_pixels.shape[-2] // patch, tile_pixels.shape[-1] // patch),
                 image=image,
-                attention=TileAttention(query, key, scale, prefix),
+                attention=TileAttention(query, key, scale, prefix, has_cls=prefix > 0),
                 tile_position=position,
                 prefix_features=features[:prefix],
             )
@@ -167,7 +168,7 @@ class Llava(Family):
             project(hidden).unflatten(-1, (-1, module.head_dim)).transpose(0, 1)
             for project in (module.q_proj, module.k_proj)
         )
-        return TileAttention(query, key, module.scale, tile.attention.prefix)
+        return replace(tile.attention, query=query, key=key, scale=module.scale)
 
     @torch.inference_mode()
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import PIL.Image
 import torch
@@ -36,10 +35,6 @@ class LlavaOnevision(LlavaNext):
     """
 
     auto_class = "LlavaOnevisionForConditionalGeneration"
-
-    def __init__(self, model: Any, processor: Any) -> None:
-        super().__init__(model, processor)
-        self.prefix = int(model.config.vision_feature_select_strategy == "default")  # SigLIP has none
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Image | Video]) -> VisionFeatures:

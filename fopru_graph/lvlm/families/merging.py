@@ -89,7 +89,14 @@ class MergingFamily(Family):
         """Each tile's queries and keys. By default one call of (T, H, P + M, d) holds all T tiles."""
         ((query, key, scale),) = calls
         return [
-            TileAttention(query[i], key[i], scale, self.prefix, self.patch_groups(grid).to(query.device))
+            TileAttention(
+                query[i],
+                key[i],
+                scale,
+                self.prefix,
+                self.patch_groups(grid).to(query.device),
+                has_cls=self.prefix > 0,
+            )
             for i, grid in enumerate(grids)
         ]
 

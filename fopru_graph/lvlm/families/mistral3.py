@@ -31,6 +31,7 @@ class Mistral3(MergingFamily):
     """
 
     auto_class = "Mistral3ForConditionalGeneration"
+    towers = {"pixtral": 0}
     tower_layers_path = "transformer.layers"
     attention_name = "attention"
 

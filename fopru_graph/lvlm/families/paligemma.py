@@ -25,6 +25,7 @@ class PaliGemma(MergingFamily):
     """
 
     auto_class = "PaliGemmaForConditionalGeneration"
+    towers = {"siglip_vision_model": 0}
     decoder_path = "model"  # it makes the masks
     first_position = 1
 

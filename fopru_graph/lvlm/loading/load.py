@@ -12,6 +12,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.identity import source_of
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.registry import served_family
+from fopru_graph.lvlm.families.towers import check_tower
 from fopru_graph.lvlm.loading.checkpoint import first_line, open_checkpoint
 from fopru_graph.lvlm.loading.compat import missing_capabilities
 from fopru_graph.lvlm.loading.device import check_memory, choose_device
@@ -45,9 +46,9 @@ def load_model(
         quantization: ``4bit`` or ``8bit`` weights through bitsandbytes; a quantised checkpoint needs no option.
 
     Raises:
-        UserError: the checkpoint is missing, incomplete, without safetensors, of an unsupported architecture, or needs
-            remote code; the device does not exist; or the weights are larger than its free memory, which is checked
-            before anything is loaded.
+        UserError: the checkpoint is missing, incomplete, without safetensors, of an unsupported architecture or vision
+            tower, or needs remote code; the device does not exist; or the weights are larger than its free memory,
+            which is checked before anything is loaded.
     """
     if missing := missing_capabilities():
         raise UserError(f"transformers {transformers.__version__} lacks {missing[0]}", "install a newer transformers")
@@ -60,8 +61,10 @@ def load_model(
     # The commit, so that no file comes from a branch that moves meanwhile.
     options: dict[str, Any] = {"revision": commit} if commit else {}
     try:
+        parsed = transformers.AutoConfig.from_pretrained(source, **options)
+        check_tower(family, parsed, name)
         if device_map is None and quantization is None and "quantization_config" not in config:
-            _check_fits(name, transformers.AutoConfig.from_pretrained(source, **options), family, weight_type, target)
+            _check_fits(name, parsed, family, weight_type, target)
         processor = open_processor(source, options)
         model, loading_info = getattr(transformers, family.auto_class).from_pretrained(
             source,
