@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import PIL.Image
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from fopru_graph import values
 from fopru_graph.errors import UserError
 from fopru_graph.identity import file_digest
+from fopru_graph.lvlm.inputs import formats, pixels
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 ANIMATED = ("GIF", "WEBP", "PNG")
@@ -35,41 +35,20 @@ MAX_BYTES = 512 * 2**20
 _DEMO = "demo:"
 _SAMPLES = Path(__file__).resolve().parents[2] / "demo" / "samples"
 _WANTED = "give a PNG, JPEG, WEBP, BMP, GIF or TIFF file"
-_DAMAGED = "the file is incomplete or corrupt: copy, download or export it again"
 _SMALLER = f"scale or crop it to at most {MAX_PIXELS // 10**6} megapixels first"
-_SIGNATURES = {
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"RIFF": "WEBP",
-    b"BM": "BMP",
-    b"GIF8": "GIF",
-    b"II*\x00": "TIFF",
-    b"MM\x00*": "TIFF",
-    b"II+\x00": "TIFF",
-    b"MM\x00+": "TIFF",
-}
-_FOREIGN = {
-    b"%PDF": "a PDF document",
-    b"%!PS": "PostScript",
-    b"\x1f\x8b": "gzip data",
-    b"PK\x03\x04": "a ZIP archive",
-    b"SIMPLE  =": "a FITS file",
-    b"\x00\x00\x00\x0cjP": "a JPEG 2000 picture",
-}
-# The filters of `warnings` are global, so only one thread at a time may change them.
-_WARNINGS = threading.Lock()
+# Filters of warnings and Pillow's choice of a TIFF decoder are global, so only one thread at a time may change them.
+_GLOBALS = threading.Lock()
 
 
 def load_image(path: str) -> values.Image:
     """Decode a file, or the bundled sample ``demo:NAME``, into an RGB picture, upright, over white where transparent.
 
-    PNG, JPEG, WEBP, BMP, GIF and TIFF are read; an animation gives its first frame. 16-bit grey is scaled to 8 bit.
-    32-bit and float pictures do not say which value is white: it is the smallest of 1, 255 and 65535 that no value
-    exceeds; pictures with other values are stretched from their least to their greatest value.
+    PNG, JPEG, WEBP, BMP, GIF and TIFF are read; an animation gives its first frame. `pixels.Reader` says how samples
+    of other than 8 bits become 8 bits.
 
     Raises:
         UserError: the file is missing, no regular file, no picture of these formats, damaged, larger than 40
-            megapixels or longer than 200 times its width (or the reverse).
+            megapixels or longer than 200 times its width (or the reverse); or its kind is not supported.
     """
     return decode_image(_read(path), path)
 
@@ -81,17 +60,11 @@ def decode_image(data: bytes, source: str) -> values.Image:
         UserError: as for `load_image`.
     """
     if not data:
-        raise UserError(f"'{source}' is empty", _DAMAGED)
+        raise UserError(f"'{source}' is empty", formats.DAMAGED)
     if len(data) > MAX_BYTES:
         raise UserError(f"'{source}' is too large: more than {MAX_BYTES >> 20} MiB", _SMALLER)
-    # Decoders warn of odd metadata, which tells a user nothing. Their warning of a decompression bomb, from 89
-    # megapixels on, is not needed either: _check_size refuses far smaller pictures and says their size.
-    with _WARNINGS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with _opened(source, data, _WANTED) as opened:
-            opened.load()
-            # Only after load: a PNG may carry its EXIF behind the pixels, and TIFF is turned by load itself.
-            picture = _to_rgb(_upright(opened))
+    with _opened(source, data, _WANTED) as opened:
+        picture = pixels.Reader(source, opened).picture()
     return values.Image(picture, source)
 
 
@@ -108,17 +81,15 @@ def load_frames(path: str, pick: Callable[[int], Sequence[int]], wanted: str) ->
     """
     data = _read(path)
     frames = []
-    with _WARNINGS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with _opened(path, data, wanted) as opened:
-            first = int(getattr(opened, "default_image", False))  # a PNG's still substitute is no frame
-            count = getattr(opened, "n_frames", 1) - first
-            if count < 2 or opened.format not in ANIMATED:
-                raise UserError(f"'{path}' is a still picture, not a video", wanted)
-            for index in pick(count):
-                opened.seek(first + index)
-                opened.load()
-                frames.append(_to_rgb(_upright(opened)))
+    with _opened(path, data, wanted) as opened:
+        first = int(getattr(opened, "default_image", False))  # a PNG's still substitute is no frame
+        count = getattr(opened, "n_frames", 1) - first
+        if count < 2 or opened.format not in ANIMATED:
+            raise UserError(f"'{path}' is a still picture, not a video", wanted)
+        reader = pixels.Reader(path, opened)
+        for index in pick(count):
+            opened.seek(first + index)
+            frames.append(reader.picture())
     return frames
 
 
@@ -179,7 +150,7 @@ def _read(path: str) -> bytes:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"'{path}' cannot be read: {reason}", "check the name and its permissions") from error
     if not data:
-        raise UserError(f"'{path}' is empty", _DAMAGED)
+        raise UserError(f"'{path}' is empty", formats.DAMAGED)
     return data
 
 
@@ -197,25 +168,28 @@ def _near(path: Path) -> str:
 @contextlib.contextmanager
 def _opened(path: str, data: bytes, wanted: str) -> Iterator[PIL.Image.Image]:
     """The file as Pillow opens it; whatever is wrong with it inside the block becomes a `UserError`."""
-    try:
-        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            _check_size(path, *opened.size)
-            yield opened
-    except UserError:
-        raise
-    except UnidentifiedImageError as error:
-        raise _unidentified(path, data, wanted) from error
-    except PIL.Image.DecompressionBombError as error:
-        raise UserError(f"'{path}' is too large: more than {MAX_PIXELS // 10**6} megapixels", _SMALLER) from error
-    except Exception as error:  # Decoders raise whatever a damaged header leads them to: IndexError, struct.error, ...
-        reason = str(error) or type(error).__name__
-        raise UserError(f"'{path}' cannot be decoded: {reason}", _DAMAGED) from error
+    # Decoders warn of odd metadata, which tells a user nothing. Their warning of a decompression bomb, from 89
+    # megapixels on, is not needed either: _check_size refuses far smaller pictures and says their size.
+    with _GLOBALS, warnings.catch_warnings(), pixels.one_tiff_decoder():
+        warnings.simplefilter("ignore")
+        try:
+            with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+                _check_size(path, *opened.size)
+                yield opened
+        except UserError:
+            raise
+        except UnidentifiedImageError as error:
+            raise formats.unidentified(path, data, wanted) from error
+        except PIL.Image.DecompressionBombError as error:
+            raise UserError(f"'{path}' is too large: more than {MAX_PIXELS // 10**6} megapixels", _SMALLER) from error
+        except Exception as error:  # Decoders raise whatever a damaged header leads them to
+            raise formats.undecodable(path, data, error) from error
 
 
 def _check_size(path: str, width: int, height: int) -> None:
     """Refuse a size by the header, before any pixel is decoded."""
     if width < 1 or height < 1:
-        raise UserError(f"'{path}' has no pixels: its header says {width} × {height}", _DAMAGED)
+        raise UserError(f"'{path}' has no pixels: its header says {width} × {height}", formats.DAMAGED)
     if width * height > MAX_PIXELS:
         most = MAX_PIXELS // 10**6
         raise UserError(f"'{path}' is too large: {width} × {height} pixels, more than {most} megapixels", _SMALLER)
@@ -224,65 +198,3 @@ def _check_size(path: str, width: int, height: int) -> None:
             f"'{path}' is too narrow: {width} × {height} pixels",
             f"one side may be {MAX_ASPECT} times the other at most",
         )
-
-
-def _unidentified(path: str, data: bytes, wanted: str) -> UserError:
-    for signature, name in _SIGNATURES.items():
-        if data.startswith(signature):
-            return UserError(f"'{path}' starts like a {name} picture, but its header cannot be read", _DAMAGED)
-    return UserError(f"'{path}' is not a picture that can be read: it holds {_content(data)}", wanted)
-
-
-def _content(data: bytes) -> str:
-    """What a file in none of the formats seems to hold, in words."""
-    head = data[:4096]
-    for signature, name in _FOREIGN.items():
-        if head.startswith(signature):
-            return name
-    if head[4:8] == b"ftyp":
-        return "an AVIF, HEIC or video file"
-    if b"<svg" in head:
-        return "an SVG drawing"
-    try:
-        text = head.decode("utf-8", "ignore" if len(data) > len(head) else "strict")
-    except UnicodeDecodeError:
-        return "data of an unknown format"
-    return "data of an unknown format" if any(c < " " and c not in "\t\r\n\f" for c in text) else "text"
-
-
-def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """Apply the EXIF orientation; unreadable EXIF counts as none, because the pixels are sound."""
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # EXIF is parsed from arbitrary bytes, see _opened
-        return picture
-
-
-def _to_rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """A new RGB picture without metadata; transparency over white."""
-    if picture.mode.startswith(("I", "F")):
-        picture = _eight_bit(picture)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = PIL.Image.alpha_composite(PIL.Image.new("RGBA", picture.size, "white"), picture)
-    rgb = picture.convert("RGB")
-    rgb.info = {}
-    return rgb
-
-
-def _eight_bit(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """16-bit, 32-bit or float grey as ``L``, or ``LA`` if a level is transparent. Pillow's conversion would clip."""
-    raw = np.asarray(picture)
-    grey = np.nan_to_num(raw.astype(np.float64), posinf=np.inf, neginf=-np.inf)
-    finite = grey[np.isfinite(grey)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
-    if picture.mode.startswith("I;16"):
-        low, high = 0.0, 65535.0
-    elif low >= 0 and high <= 65535:
-        low, high = 0.0, min(white for white in (1.0, 255.0, 65535.0) if high <= white)
-    scaled = (np.clip(grey, low, high) - low) * (255 / max(high - low, np.finfo(np.float64).tiny))
-    result = PIL.Image.fromarray(np.rint(scaled).astype(np.uint8))
-    clear = picture.info.get("transparency")
-    if isinstance(clear, int):
-        result.putalpha(PIL.Image.fromarray(np.where(raw == clear, 0, 255).astype(np.uint8)))
-    return result

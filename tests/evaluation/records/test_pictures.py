@@ -83,7 +83,7 @@ def test_a_folder_whose_name_only_begins_alike_is_outside(folder):
             (b"", "is empty"),
             ({"bytes": b""}, "is empty"),
             ({"bytes": ""}, "is empty"),
-            (b"<svg/>", "is not a picture"),
+            (b"<svg/>", "not supported: SVG"),
         ),
         *((RED[:40], "cannot be"), (LARGE[:-60], "cannot be decoded"), (b"%PDF-1.4", "a PDF document")),
     ],

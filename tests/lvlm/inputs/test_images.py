@@ -315,11 +315,10 @@ def test_empty_file(tmp_path: Path) -> None:
     [
         (b"hello, this is a note\n", "text"),
         ("grüße\n".encode() * 2000, "text"),
-        (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
         (b"%PDF-1.7\n", "PDF"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
-        (b"SIMPLE  =                    T" + b" " * 2850, "FITS"),
-        (b"\0\0\0\x20ftypavif\0\0\0\0", "AVIF"),
+        (b"RIFF\x24\0\0\0AVI LIST", "a video file"),
+        (b"PK\x03\x04" + bytes(40), "ZIP"),
         (b"\x00\x01\x02\x03", "unknown format"),
         (b"\xff\xfe\xfd", "unknown format"),
     ],
@@ -327,6 +326,28 @@ def test_empty_file(tmp_path: Path) -> None:
 def test_other_content_named_png(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "a.png").write_bytes(content)
     assert said in refusal(tmp_path / "a.png").message
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"\0\0\0\x20ftypavif\0\0\0\0", "AVIF"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"\xff\x0a\xfa\x1f", "JPEG XL"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"8BPS\0\1" + bytes(20), "Photoshop"),
+        (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        (b"SIMPLE  =                    T" + b" " * 2850, "FITS"),
+        (b"P5\n1 1\n255\n\0", "Netpbm"),
+    ],
+)
+def test_pictures_of_other_formats_are_called_unsupported(tmp_path: Path, content: bytes, name: str) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    error = refusal(tmp_path / "a.png")
+    assert f"of a kind that is not supported: {name}" in error.message
+    assert "convert it to PNG" in error.hint
 
 
 @pytest.mark.parametrize("kind", ["PPM", "ICO", "TGA", "PCX"])
