@@ -169,10 +169,11 @@ class _Validator:
         roots = [ref.node for output in self.flat.outputs.values() for _, ref in refs_in(output.ref)]
         roots += [name for name in self.nodes if name not in self.specs or self.specs[name].output]
         used = upstream(self.checked.links, roots)
-        blocks = {name.split("/")[0] for name in used}
-        for name, entry in self.nodes.items():
-            if name not in used and (entry.origin is None or entry.origin.outer not in blocks):
-                self.add(entry, "unused-node", "no output of the pipeline needs this node", severity="warning")
+        used_roots = {name.split("/")[0] for name in used}  # a sub-graph is used if a node of it is
+        for name in dict.fromkeys(name.split("/")[0] for name in self.nodes):
+            if name not in used_roots:
+                message = "no output of the pipeline needs this node"
+                self.add(self.model.nodes[name], "unused-node", message, severity="warning")
         values = [value for entry in self.model.nodes.values() for value in entry.inputs.values()]
         values += [output.ref for output in self.model.outputs.values()]
         read = {ref.output for value in values for _, ref in refs_in(value) if ref.node == INPUTS}
