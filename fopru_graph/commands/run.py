@@ -15,13 +15,12 @@ from rich.markup import escape
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled, CancelToken, DiskCache, Executor, Graph, NodeError, RunResult
+from fopru_graph.graph.context import RECORD
 from fopru_graph.measure.timing import summarise
 from fopru_graph.storage import TensorCodec
 from fopru_graph.terminal.console import console, show_failure, simple_table
 from fopru_graph.terminal.progress import RunDisplay
 from fopru_graph.terminal.tables import show_summary
-
-RECORD = "run.json"
 
 
 def run_pipeline(graph: Graph, *, out: Path, to: str | None, cache: Path | None, as_json: bool, traceback: bool) -> int:

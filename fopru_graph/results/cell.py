@@ -66,9 +66,7 @@ class Cell:
         path = self.folder / IDENTITY
         with _writing(self.folder):
             (self.folder / SHARDS).mkdir(parents=True, exist_ok=True)
-            rows = any(
-                (self.folder / SHARDS).glob("*.jsonl")
-            )  # asked first: others write the identity before
+            rows = any((self.folder / SHARDS).glob("*.jsonl"))  # asked first: others write the identity before
             if not path.exists():
                 if rows:
                     raise UserError(f"{self.folder} holds rows but no {IDENTITY}, so nobody knows of what", _ELSEWHERE)

@@ -16,6 +16,7 @@ from fopru_graph.graph.check.binding import (
     unknown_type_problem,
 )
 from fopru_graph.graph.check.expand import expand
+from fopru_graph.graph.context import RECORD, file_key, output_name
 from fopru_graph.graph.declare.node import CACHE_POLICIES, accepts, settle
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, did_you_mean, sort_problems
@@ -51,6 +52,7 @@ def check(model: Model, registry: Registry, *, to_run: bool = False, partial: bo
     validator.check_nodes()
     validator.check_outputs(partial)
     validator.check_cycles()
+    validator.check_files()
     validator.call_check_methods()
     validator.warn_of_unused()
     checked.problems = sort_problems(checked.problems)
@@ -151,6 +153,18 @@ class _Validator:
             for message in _messages(hook, accepts(hook, literals)):
                 self.add(self.nodes[name], "check", message)
 
+    def check_files(self) -> None:
+        """Two nodes that write the same file would lose one of the results without a word."""
+        writers: dict[str, str] = {RECORD: "the run's record"}
+        for name, spec in self.specs.items():
+            entry, bound = self.nodes[name], self.checked.bound[name]
+            for key in [key for key, socket in spec.inputs.items() if socket.file and isinstance(bound[key], str)]:
+                file = output_name(name, bound[key])
+                if writer := writers.get(file_key(file)):
+                    message = f"{name} would write the file {file} of {writer}"
+                    self.add(entry, "same-file", message, key, "give one of them another name")
+                writers[file_key(file)] = f"{name} ({_line(entry, key)})"
+
     # -- the graph as a whole -----------------------------------------------------------------------------------------
 
     def check_cycles(self) -> None:
@@ -181,6 +195,12 @@ class _Validator:
             if name not in read:
                 section = GraphNode(INPUTS, "", line=declared.line)
                 self.add(section, "unused-input", f"no node uses the pipeline input {name!r}", name, severity="warning")
+
+
+def _line(entry: GraphNode, key: str) -> str:
+    if entry.origin:
+        return f"{entry.origin.file}:{entry.origin.inner_line}"
+    return f"line {entry.input_lines.get(key, entry.line) or '?'}"
 
 
 def _messages(hook: Any, given: Mapping[str, Any] | None) -> Iterable[str]:

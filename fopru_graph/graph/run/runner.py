@@ -37,6 +37,7 @@ class Runner:
     status: str = "failed"
 
     def __post_init__(self) -> None:
+        self._writers: dict[str, str] = {}
         self._event_lock = threading.RLock()  # a node may stream text from a thread of its own
         self._schedule: Schedule
 
@@ -174,7 +175,8 @@ class Runner:
             return False
 
     def _context(self, step: Step) -> Context:
-        return Context(step.name, out=self.out, emit=self.emit, cancelled=self.cancel.is_cancelled, key=step.key)
+        cancelled, writers = self.cancel.is_cancelled, self._writers
+        return Context(step.name, out=self.out, emit=self.emit, cancelled=cancelled, key=step.key, writers=writers)
 
     def _keep(self, step: Step, values: Values) -> None:
         if step.cache == "never":
