@@ -13,7 +13,6 @@ from fopru_graph.graph.declare.node import Lazy, Node, NodeSpec, OutputFile, Out
 from fopru_graph.graph.declare.registry import PackFailure, Registry
 from fopru_graph.graph.errors import Cancelled, NodeError, PipelineError, Problem
 from fopru_graph.graph.events import (
-    CacheWarning,
     Event,
     NodeFailed,
     NodeFinished,
@@ -22,6 +21,7 @@ from fopru_graph.graph.events import (
     NodeText,
     RunFinished,
     RunStarted,
+    RunWarning,
 )
 from fopru_graph.graph.graph import Graph, Handle
 from fopru_graph.graph.model import INPUT_TYPES, GraphNode, PipelineInput, PipelineOutput
@@ -41,7 +41,7 @@ __all__ = [
     "expand", "validate", "validate_file",
     "CancelToken", "Executor", "Plan", "RunRecord", "RunResult", "Step", "describe", "plan",
     "Codec", "CorruptEntry", "DiskCache", "JsonCodec", "MemoryCache",
-    "CacheWarning", "Event", "NodeFailed", "NodeFinished", "NodeProgress", "NodeStarted", "NodeText", "RunFinished",
-    "RunStarted",
+    "Event", "NodeFailed", "NodeFinished", "NodeProgress", "NodeStarted", "NodeText", "RunFinished", "RunStarted",
+    "RunWarning",
 ]
 # fmt: on

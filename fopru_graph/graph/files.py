@@ -12,7 +12,14 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A stream to a file beside ``path`` that takes its name at the end; several processes may write the same path."""
+    """A stream to a file beside ``path`` that takes its name at the end; several processes may write the same path.
+
+    A device or pipe, such as ``/dev/null``, is written to: renaming a file over it would take it away.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        with path.open("wb") as stream:
+            yield stream
+        return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as stream:
