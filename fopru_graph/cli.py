@@ -1,6 +1,7 @@
 """The command line. Results go to stdout, everything else to stderr. A command imports its module when it is called.
 
-Exit codes: 0 done, 1 a node failed, 2 bad pipeline or usage, 3 some samples or cells failed, 130 interrupted.
+Exit codes: 0 done, 1 a node failed or a file could not be written (an answer is printed all the same), 2 bad pipeline
+or usage, 3 some samples or cells failed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ def tune(options: TuneOptions, model: ModelOptions) -> int:
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="what eval or sweep wrote", show_default=False)],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="where the page goes  [default: DIR/report.html]")
+        Path | None,
+        typer.Option("--output", "-o", help="the page; tables, figures go beside it  [default: DIR/report.html]"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fopru_graph.graph import Context, Node, node
+from fopru_graph.graph import Context, Node, OutputFile, node
+from fopru_graph.graph.files import write_atomically
 
 
 @node(category="show", output=True)
@@ -15,8 +16,10 @@ class SaveText(Node):
         self,
         ctx: Context,
         text: str | list[str],
-        file: Annotated[str, Field(pattern=r"^\w[\w.-]*$", description="name in the output folder")] = "answer.txt",
+        file: Annotated[
+            str, OutputFile(), Field(pattern=r"^\w[\w.-]*$", description="name in the output folder")
+        ] = "answer.txt",
     ) -> str:
         path = ctx.output_path(file)
-        path.write_text("\n".join([text] if isinstance(text, str) else text) + "\n", encoding="utf-8")
+        write_atomically(path, ("\n".join([text] if isinstance(text, str) else text) + "\n").encode())
         return str(path)

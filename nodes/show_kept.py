@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fopru_graph import values
-from fopru_graph.graph import Context, Node, node
+from fopru_graph.graph import Context, Node, OutputFile, node
 
 _KEY = "fopru-graph"  # PNG metadata that holds the cache key of the picture's inputs
 
@@ -23,7 +23,9 @@ class ShowKept(Node):
         selection: values.Selection | None = None,
         significance: values.Significance | None = None,
         file: Annotated[
-            str, Field(pattern=r"^\w[\w.-]*\.png$", description="name of the PNG in the output folder")
+            str,
+            OutputFile(),
+            Field(pattern=r"^\w[\w.-]*\.png$", description="name of the PNG in the output folder"),
         ] = "kept.png",
     ) -> str:
         import torch
@@ -39,8 +41,8 @@ class ShowKept(Node):
         save_png(kept_picture(features, selection, generation, significance, title), path, {_KEY: ctx.key})
         return str(path)
 
-    def done(self, ctx: Context, output: str) -> bool:
+    def done(self, ctx: Context, output: str, file: str = "kept.png") -> bool:
         """Whether the file holds a picture of the same inputs already, by the cache key in its metadata."""
         from fopru_graph.pictures.kept import read_metadata
 
-        return Path(output) == ctx.output_path(Path(output).name) and read_metadata(output).get(_KEY) == ctx.key
+        return Path(output) == ctx.output_path(file) and read_metadata(output).get(_KEY) == ctx.key

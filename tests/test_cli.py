@@ -30,7 +30,7 @@ def test_run_json_has_the_promised_keys_and_the_right_answer(tmp_path):
     data = json.loads(result.stdout)
     assert list(data) == [
         *("pipeline", "outputs", "visual_tokens", "ttft_ms", "tpot_ms", "new_tokens"),
-        *("kv_bytes", "peak_memory_bytes", "device", "dtype", "nodes"),
+        *("kv_bytes", "peak_memory_bytes", "device", "dtype", "nodes", "warnings"),
     ]
     assert data["outputs"]["text"] == "stop"
     tokens = data["visual_tokens"]

@@ -115,7 +115,7 @@ def test_a_model_that_does_not_fit_is_refused_with_the_figure(tmp_path, monkeypa
 def test_an_output_folder_that_cannot_be_made_is_found_before_measuring(tmp_path):
     (tmp_path / "out").write_text("a file")
     result = bench(tmp_path, BASELINE, *SHORT)
-    assert result.exit_code == 2 and "cannot be made" in result.stderr
+    assert result.exit_code == 2 and "cannot be written to" in result.stderr
 
 
 def test_a_variant_that_fails_is_exit_3_and_the_others_are_shown(tmp_path):

@@ -47,11 +47,14 @@ def test_the_page_and_its_files_lie_in_the_folder(folder: Path) -> None:
     assert (folder / "tables" / "accuracy.tex").is_file() and (folder / "figures" / "accuracy.svg").is_file()
 
 
-def test_the_page_goes_where_output_says(folder: Path, tmp_path: Path) -> None:
+def test_everything_goes_where_output_says_and_nothing_into_the_results(folder: Path, tmp_path: Path) -> None:
+    before = {path for path in folder.rglob("*") if path.is_file()}
     result = invoke("report", str(folder), "--output", str(tmp_path / "pages" / "one.html"))
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "pages" / "one.html").is_file() and not (folder / "report.html").exists()
-    assert (folder / "tables" / "accuracy.csv").is_file()
+    assert (tmp_path / "pages" / "tables" / "accuracy.csv").is_file()
+    assert (tmp_path / "pages" / "figures" / "accuracy.svg").is_file()
+    assert {path for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_json_names_files_and_comparisons(folder: Path) -> None:

@@ -198,10 +198,12 @@ def write_text(text: str, output: Path | None) -> None:
     if output is None:
         print(text, end="" if text.endswith("\n") else "\n")
         return
+    from fopru_graph.graph.files import write_atomically
+
     try:
-        output.write_text(text, encoding="utf-8")
+        write_atomically(output, text.encode())
     except OSError as error:
-        fail(2, f"{output} cannot be written: {error.strerror}")
+        fail(2, f"{output} cannot be written: {error.strerror or error}")
 
 
 def fail(code: int, message: str, hint: str | None = None) -> NoReturn:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fopru_graph.commands.arguments import fail, open_graphs, parse_ratios
 from fopru_graph.commands.options import BenchOptions, ModelOptions
-from fopru_graph.commands.run import interrupt_cancels, quieten
+from fopru_graph.commands.run import interrupt_cancels, make_folder, quieten
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled, CancelToken, Graph, NodeError, PipelineError
 from fopru_graph.measure.bench import Bench, OnProgress
@@ -21,7 +21,7 @@ from fopru_graph.report.bench.files import write_bench
 from fopru_graph.report.bench.paper import PAPER_MODELS, paper_json, show_paper
 from fopru_graph.report.bench.table import show_bench
 from fopru_graph.results.bench import BenchResult
-from fopru_graph.terminal.console import console, show_failure
+from fopru_graph.terminal.console import console, show_failure, show_warning
 
 _INTERRUPTED = "interrupted; what was measured until then is above and in the files"
 
@@ -87,12 +87,12 @@ def bench_paper(options: BenchOptions, model: ModelOptions) -> int:
         others.append(f"image={_paper_picture(options.out)}")
     results: list[BenchResult] = []
     unmeasured: dict[str, str] = {}
-    interrupted = False
+    interrupted = unwritten = False
     for name in names:
         try:
             results.append(_measure(_paper_cases(name, others, options, model), options))
-            write_bench(results[-1], options.out / name.replace("/", "--").replace(":", "-"))
             interrupted = results[-1].interrupted
+            unwritten |= not _is_written(results[-1], options.out / name.replace("/", "--").replace(":", "-"))
         except NodeError as error:
             unmeasured[_paper_name(name)] = str(error.cause)
         except Cancelled:
@@ -106,7 +106,19 @@ def bench_paper(options: BenchOptions, model: ModelOptions) -> int:
     if interrupted:
         show_failure(_INTERRUPTED)
         return 130
+    if unwritten:
+        return 1
     return 3 if unmeasured or any(result.skipped for result in results) else 0
+
+
+def _is_written(result: BenchResult, folder: Path) -> bool:
+    """Write a model's files; if they cannot be, warn: its figures are shown at the end all the same."""
+    try:
+        write_bench(result, folder)
+    except UserError as error:
+        show_warning(error.message)
+        return False
+    return True
 
 
 def _paper_cases(name: str, sets: list[str], options: BenchOptions, model: ModelOptions) -> list[BenchedPipeline]:
@@ -125,7 +137,10 @@ def _paper_picture(folder: Path) -> Path:
     from fopru_graph.lvlm.inputs.images import load_image
 
     path = folder / "picture-640x480.png"
-    load_image("demo:street-sign").picture.resize((640, 480)).save(path)
+    try:
+        load_image("demo:street-sign").picture.resize((640, 480)).save(path)
+    except OSError as error:
+        fail(2, f"{path} cannot be written: {error.strerror or error}", "make room, or give a picture: --set image=…")
     return path
 
 
@@ -159,8 +174,8 @@ def _check_names(graphs: Sequence[Graph]) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make the output folder, so that a mistake shows before minutes of measuring, not after them."""
+    """As `make_folder`; a folder that cannot be used ends the program."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fail(2, f"the output folder {folder} cannot be made: {error.strerror}", "choose another with --out")
+        make_folder(folder)
+    except UserError as error:
+        fail(2, error.message, error.hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -14,25 +15,19 @@ from typing import Any
 from rich.markup import escape
 
 from fopru_graph.errors import UserError
-from fopru_graph.graph import Cancelled, CancelToken, DiskCache, Executor, Graph, NodeError, RunResult
+from fopru_graph.graph import Cancelled, CancelToken, DiskCache, Executor, Graph, NodeError, RunRecord, RunResult
+from fopru_graph.graph.context import RECORD
 from fopru_graph.measure.timing import summarise
 from fopru_graph.storage import TensorCodec
-from fopru_graph.terminal.console import console, show_failure, simple_table
+from fopru_graph.terminal.console import console, show_failure, show_warning, simple_table
 from fopru_graph.terminal.progress import RunDisplay
 from fopru_graph.terminal.tables import show_summary
-
-RECORD = "run.json"
 
 
 def run_pipeline(graph: Graph, *, out: Path, to: str | None, cache: Path | None, as_json: bool, traceback: bool) -> int:
     """Run ``graph``, show or print its figures, leave its record in ``out``; returns the exit code."""
     quieten()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"the output folder {out} cannot be made: {error.strerror}", "choose another with --out"
-        ) from error
+    make_folder(out)
     display = RunDisplay(stream_text=not as_json)
     executor = Executor(graph.registry, disk=_disk(cache))
     token = CancelToken()
@@ -47,18 +42,47 @@ def run_pipeline(graph: Graph, *, out: Path, to: str | None, cache: Path | None,
             tracebacks.print_exception(failure.cause)
         _finish_early(failure.record, out, as_json, str(failure), failure.hint)
         return 1
-    result.record.save(out / RECORD)
-    summary = summarise(result)
+    unsaved = _save(result.record, out)
+    summary = summarise(result) | {"warnings": [*result.record.warnings, *unsaved]}
+    code = 1 if unsaved or any(warning.lost for warning in result.warnings) else 0
     if as_json:
         print(json.dumps(summary, ensure_ascii=False))
-        return 0
+        return code
     answers = {name: value for name, value in result.items() if _is_answer(result, name)}
     for value in answers.values():
         if value != display.streamed:
             print(value if isinstance(value, str) else "\n".join(value))
-    show_summary(summary, by_products=[name for name in result if name not in answers])
-    console.print(f"[dim]record[/] {escape(str(out / RECORD))}", soft_wrap=True)
-    return 0
+    show_summary(summary, by_products=[name for name in result if name not in answers and result[name] is not None])
+    if not unsaved:
+        console.print(f"[dim]record[/] {escape(str(out / RECORD))}", soft_wrap=True)
+    return code
+
+
+def make_folder(out: Path) -> None:
+    """Make the output folder, so that a mistake shows before the work, not after it.
+
+    Raises:
+        UserError: it cannot be made, or nothing can be written there.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(
+            f"the output folder {out} cannot be written to: {error.strerror}", "choose another with --out"
+        ) from error
+
+
+def _save(record: RunRecord, out: Path) -> list[str]:
+    """Write the record into the output folder; returns why it could not be, after a warning."""
+    try:
+        record.save(out / RECORD)
+    except OSError as error:
+        message = f"the record {out / RECORD} cannot be written: {error.strerror or error}"
+        show_warning(f"{message}; make room or choose another folder with --out")
+        return [message]
+    return []
 
 
 def _is_answer(result: RunResult, name: str) -> bool:
@@ -93,10 +117,10 @@ def _disk(folder: Path | None) -> DiskCache | None:
         ) from error
 
 
-def _finish_early(record: Any, out: Path, as_json: bool, message: str, hint: str | None) -> None:
+def _finish_early(record: RunRecord | None, out: Path, as_json: bool, message: str, hint: str | None) -> None:
     """Write the record of the nodes that ran, and show why the run ended."""
     if record is not None:
-        record.save(out / RECORD)
+        _save(record, out)
     if as_json:
         print(json.dumps({"error": {"message": message, "hint": hint}}, ensure_ascii=False))
     show_failure(message, hint)

@@ -9,11 +9,10 @@ from fopru_graph.graph.cache import Codec, CorruptEntry, DiskCache, JsonCodec, M
 from fopru_graph.graph.check.expand import expand
 from fopru_graph.graph.check.validate import validate, validate_file
 from fopru_graph.graph.context import CancelToken, Context
-from fopru_graph.graph.declare.node import Lazy, Node, NodeSpec, Outputs, node
+from fopru_graph.graph.declare.node import Lazy, Node, NodeSpec, OutputFile, Outputs, node
 from fopru_graph.graph.declare.registry import PackFailure, Registry
 from fopru_graph.graph.errors import Cancelled, NodeError, PipelineError, Problem
 from fopru_graph.graph.events import (
-    CacheWarning,
     Event,
     NodeFailed,
     NodeFinished,
@@ -22,6 +21,7 @@ from fopru_graph.graph.events import (
     NodeText,
     RunFinished,
     RunStarted,
+    RunWarning,
 )
 from fopru_graph.graph.graph import Graph, Handle
 from fopru_graph.graph.model import INPUT_TYPES, GraphNode, PipelineInput, PipelineOutput
@@ -34,14 +34,14 @@ from fopru_graph.graph.yaml.read import parse_value
 
 # fmt: off
 __all__ = [
-    "Context", "Lazy", "Node", "NodeSpec", "Outputs", "Socket", "node",
+    "Context", "Lazy", "Node", "NodeSpec", "OutputFile", "Outputs", "Socket", "node",
     "PackFailure", "Registry",
     "INPUT_TYPES", "MISSING", "Graph", "GraphNode", "Handle", "PipelineInput", "PipelineOutput", "Ref", "parse_value",
     "Cancelled", "NodeError", "PipelineError", "Problem", "UserError",
     "expand", "validate", "validate_file",
     "CancelToken", "Executor", "Plan", "RunRecord", "RunResult", "Step", "describe", "plan",
     "Codec", "CorruptEntry", "DiskCache", "JsonCodec", "MemoryCache",
-    "CacheWarning", "Event", "NodeFailed", "NodeFinished", "NodeProgress", "NodeStarted", "NodeText", "RunFinished",
-    "RunStarted",
+    "Event", "NodeFailed", "NodeFinished", "NodeProgress", "NodeStarted", "NodeText", "RunFinished", "RunStarted",
+    "RunWarning",
 ]
 # fmt: on

@@ -118,9 +118,9 @@ class DiskCache:
     def get(self, key: str) -> Values | None:
         """The outputs kept under a key, or None; raises `CorruptEntry` when the entry is damaged."""
         entry = self._entry(key)
-        if not entry.is_dir():
-            return None
         try:
+            if not entry.is_dir():
+                return None
             names = _verify(entry, key)
             return {name: self.codec.load(entry / str(index)) for index, name in enumerate(names)}
         except Exception as error:  # a codec may fail in any way on an entry of another version

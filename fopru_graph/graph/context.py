@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from fopru_graph.errors import UserError
 from fopru_graph.graph.errors import Cancelled
 from fopru_graph.graph.events import Event, NodeProgress, NodeText
+
+RECORD = "run.json"  # what `fopru-graph run` leaves in the output folder beside the files of nodes
 
 
 class CancelToken(threading.Event):
@@ -25,7 +29,8 @@ class CancelToken(threading.Event):
 class Context:
     """Given to a node's ``run`` for the parameter annotated with this class; without a run its methods do nothing.
 
-    ``key`` is the node's cache key: equal keys mean equal inputs, across runs and processes.
+    ``key`` is the node's cache key: equal keys mean equal inputs, across runs and processes. ``writers`` holds the
+    nodes of a run by the files that they write.
     """
 
     def __init__(
@@ -36,12 +41,14 @@ class Context:
         emit: Callable[[Event], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
         key: str = "",
+        writers: dict[str, str] | None = None,
     ) -> None:
         self.node = node
         self.key = key
         self.out = out
         self._emit = emit
         self._cancelled = cancelled
+        self._writers = {} if writers is None else writers
 
     def progress(self, i: int, n: int, text: str = "") -> None:
         """Report that ``i`` of ``n`` steps are done."""
@@ -63,7 +70,26 @@ class Context:
             raise Cancelled
 
     def output_path(self, file: str) -> Path:
-        """The path to write ``file`` to: in the run's output folder, made if needed, else in the working directory."""
+        """The path to write ``file`` to: in the run's output folder, made if needed, else in the working directory.
+
+        It is named by `output_name`. Raises `UserError` if another node of the run writes that file.
+        """
+        name = output_name(self.node, file)
+        writer = self._writers.setdefault(file_key(name), self.node)
+        if writer != self.node or file_key(name) == RECORD:
+            what = "is the run's record" if file_key(name) == RECORD else f"was written by {writer}"
+            raise UserError(f"{name} {what}", "give the file another name")
         folder = self.out or Path()
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / file
+        return folder / name
+
+
+def output_name(node: str, file: str) -> str:
+    """The name in the output folder: a node of a sub-graph puts the sub-graph's before it, ``a/show``: a.kept.png."""
+    path = Path(file)
+    return str(path.with_name(".".join([*node.split("/")[:-1], path.name])))
+
+
+def file_key(name: str) -> str:
+    """Equal for names that are one file: some file systems do not tell ``A.png`` from ``a.png``."""
+    return os.path.normpath(name).casefold()

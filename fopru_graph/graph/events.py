@@ -59,11 +59,15 @@ class NodeFailed:
 
 
 @dataclass(frozen=True)
-class CacheWarning:
-    """A cache entry could not be read or written; the run goes on without it."""
+class RunWarning:
+    """Something could not be read or written; the run goes on without it.
+
+    ``lost`` is what the user asked for: a file of a node that runs for its effect, not an entry of a cache.
+    """
 
     node: str
     message: str
+    lost: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,5 +79,5 @@ class RunFinished:
 
 
 Event: TypeAlias = (
-    RunStarted | NodeStarted | NodeProgress | NodeText | NodeFinished | NodeFailed | CacheWarning | RunFinished
+    RunStarted | NodeStarted | NodeProgress | NodeText | NodeFinished | NodeFailed | RunWarning | RunFinished
 )

@@ -30,7 +30,7 @@ class Socket:
     """A named, typed input or output.
 
     ``annotation`` keeps pydantic bounds; ``default`` is `MISSING` for a required input; a ``lazy`` input is evaluated
-    only when the node asks for it.
+    only when the node asks for it; a ``file`` names what the node writes to the output folder.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Socket:
     default: Any = MISSING
     lazy: bool = False
     doc: str = ""
+    file: bool = False
 
     @property
     def required(self) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from fopru_graph.errors import UserError
-from fopru_graph.graph.files import write_atomically
+from fopru_graph.graph.files import replacing, write_atomically
 from fopru_graph.results.identity import difference
 from fopru_graph.results.schema import IDENTITY, RESULTS, SHARDS, SUMMARY
 
@@ -66,8 +66,9 @@ class Cell:
         path = self.folder / IDENTITY
         with _writing(self.folder):
             (self.folder / SHARDS).mkdir(parents=True, exist_ok=True)
+            rows = any((self.folder / SHARDS).glob("*.jsonl"))  # asked first: others write the identity before
             if not path.exists():
-                if any((self.folder / SHARDS).glob("*.jsonl")):
+                if rows:
                     raise UserError(f"{self.folder} holds rows but no {IDENTITY}, so nobody knows of what", _ELSEWHERE)
                 write_atomically(path, (json.dumps(self._identity, indent=1, ensure_ascii=False) + "\n").encode())
                 return
@@ -156,14 +157,11 @@ class Cell:
         Raises:
             UserError: the file cannot be written.
         """
-        path = self.folder / RESULTS
-        temporary = path.with_suffix(".part")
-        with _writing(self.folder), temporary.open("wb") as stream:
+        with _writing(self.folder), replacing(self.folder / RESULTS) as stream:
             for row in self.rows():
                 stream.write(_line(row))
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write the figures of the finished cell, an object of `schema.Summary`.

@@ -7,7 +7,6 @@ from rich.markup import escape
 from rich.status import Status
 
 from fopru_graph.graph.events import (
-    CacheWarning,
     Event,
     NodeFailed,
     NodeFinished,
@@ -15,8 +14,9 @@ from fopru_graph.graph.events import (
     NodeStarted,
     NodeText,
     RunFinished,
+    RunWarning,
 )
-from fopru_graph.terminal.console import console
+from fopru_graph.terminal.console import console, show_warning
 
 
 class RunDisplay:
@@ -44,8 +44,10 @@ class RunDisplay:
             self._open_line = True
             self._out.print(event.chunk, end="", markup=False, soft_wrap=True)
             self._out.file.flush()
-        elif isinstance(event, CacheWarning):
-            console.print(f"[yellow]cache:[/] {escape(event.node)}: {escape(event.message)}", soft_wrap=True)
+        elif isinstance(event, RunWarning):
+            self._stop_spinner()
+            self._end_line()
+            show_warning(f"{event.node}: {event.message}")
         elif isinstance(event, NodeFinished | NodeFailed | RunFinished):
             self._stop_spinner()
             self._end_line()

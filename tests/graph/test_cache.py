@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fopru_graph.graph import CacheWarning, Context, DiskCache, Executor, Graph, MemoryCache, Node, Registry, node, plan
+from fopru_graph.graph import Context, DiskCache, Executor, Graph, MemoryCache, Node, Registry, RunWarning, node, plan
 from fopru_graph.graph.plan import digest, ingredients
 from tests.graph import toys
 from tests.graph.toys import fresh
@@ -349,7 +349,7 @@ def test_a_damaged_entry_is_a_miss_with_a_warning_and_is_replaced(registry, call
     events: list[Any] = []
     assert fresh(graph, disk=disk, on_event=events.append)["x"] == expected
     assert calls == ["Kept", "Kept"]
-    assert [event.node for event in events if isinstance(event, CacheWarning)] == ["kept"]
+    assert [event.node for event in events if isinstance(event, RunWarning)] == ["kept"]
     assert fresh(graph, disk=disk).cached == {"kept"}
 
 
@@ -382,7 +382,7 @@ def test_a_value_that_json_would_change_is_not_kept(graph, tmp_path):
     events: list[Any] = []
     disk = DiskCache(tmp_path / "c")
     fresh(graph, disk=disk, on_event=events.append)
-    assert "Picture cannot be kept" in next(event.message for event in events if isinstance(event, CacheWarning))
+    assert "Picture cannot be kept" in next(event.message for event in events if isinstance(event, RunWarning))
     assert list(disk.folder.rglob("*.json")) == []
     with pytest.raises(TypeError):
         disk.put("00", {"output": (1, 2)})
@@ -430,7 +430,7 @@ def test_a_run_without_room_on_disk_goes_on_with_a_warning(registry, tmp_path, m
     monkeypatch.setattr(disk, "put", full)
     events: list[Any] = []
     assert fresh(kept(registry), disk=disk, on_event=events.append)["x"] == {"value": 1}
-    assert any(isinstance(event, CacheWarning) for event in events)
+    assert any(isinstance(event, RunWarning) for event in events)
 
 
 # -- explain ----------------------------------------------------------------------------------------------------------

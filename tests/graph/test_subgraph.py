@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from fopru_graph.graph import Graph, Problem, Registry, expand
+from fopru_graph.graph.yaml.read import read_text
 
 BLOCK = """\
 format: 1
@@ -185,6 +187,66 @@ def test_blocks_that_multiply_are_stopped(tmp_path, registry):
         (tmp_path / f"f{index}.yaml").write_text(f"format: 1\nnodes:\n{rows}outputs: {{b: $b0}}\n")
     (tmp_path / "f8.yaml").write_text("format: 1\nnodes:\n  b: {type: Load}\noutputs: {b: $b}\n")
     assert "bad-subgraph" in {problem.code for problem in errors(Graph.load(tmp_path / "f0.yaml", registry))}
+
+
+def test_many_inclusions_of_a_large_block_are_stopped_early_and_each_file_is_parsed_once(
+    tmp_path, registry, monkeypatch
+):
+    parsed: list[str] = []
+    monkeypatch.setattr(
+        "fopru_graph.graph.check.expand.read_text",
+        lambda model, text, path: parsed.append(path) or read_text(model, text, path),
+    )
+    rows = "".join(f"  n{i}: {{type: Load}}\n" for i in range(1000))
+    block = f"format: 1\nnodes:\n{rows}outputs: {{x: $n0}}\n"
+    outer = "".join(f"  b{i}: {{type: ./block.yaml}}\n" for i in range(200))
+    graph = load(tmp_path, registry, outer=f"format: 1\nnodes:\n{outer}outputs: {{x: $b0}}\n", block=block)
+    flat, problems = expand(graph)
+    [problem] = problems
+    assert (problem.code, problem.node) == ("bad-subgraph", "b9")
+    assert "more than 10000 nodes" in problem.message
+    assert parsed == ["block.yaml"]
+    assert len(flat.nodes) == 9000
+
+
+def test_an_unused_block_is_one_warning(tmp_path, registry):
+    outer = OUTER.replace("  total:", "  spare: {type: ./two.yaml}\n  total:")
+    two = "format: 1\nnodes:\n  a: {type: Load}\n  b: {type: Load}\noutputs: {x: $a}\n"
+    problems = load(tmp_path, registry, outer=outer, block=BLOCK, two=two).problems()
+    assert [(problem.code, problem.node, problem.line) for problem in problems] == [("unused-node", "spare", 5)]
+
+
+@pytest.mark.parametrize("wrapped", ["[$inputs.v, $inputs.v, $inputs.v, $inputs.v]", "{a: [$inputs.v, $inputs.v]}"])
+def test_values_that_multiply_from_block_to_block_are_stopped(wrapped, tmp_path, registry):
+    """Billion laughs through sub-graphs: every block hands on its input several times."""
+    block = f"format: 1\ninputs:\n  v: {{type: json}}\nnodes:\n  n: {{type: Echo, inputs: {{value: {wrapped}}}}}\n"
+    nested = block + "  b: {type: ./NEXT.yaml, inputs: {v: [" + ", ".join([wrapped] * 8) + "]}}\n"
+    for index in range(7):
+        (tmp_path / f"f{index}.yaml").write_text(nested.replace("NEXT", f"f{index + 1}") + "outputs: {x: $n}\n")
+    (tmp_path / "f7.yaml").write_text(block + "outputs: {x: $n}\n")
+    outer = "format: 1\nnodes:\n  b: {type: ./f0.yaml, inputs: {v: [1, 2]}}\noutputs: {x: $b}\n"
+    assert {problem.code for problem in errors(load(tmp_path, registry, outer=outer))} == {"too-many-values"}
+
+
+@pytest.mark.parametrize("given", ["[$b{0}, $b{0}]", "[$b{0}]"])
+def test_values_that_grow_along_a_chain_of_blocks_are_stopped(given, tmp_path, registry):
+    block = "format: 1\ninputs:\n  v: {type: json}\noutputs: {same: $inputs.v}\n"
+    rows = "".join(f"  b{i + 1}: {{type: ./block.yaml, inputs: {{v: {given.format(i)}}}}}\n" for i in range(200))
+    rows += "  n: {type: Echo, inputs: {value: $b200}}\n"
+    outer = f"format: 1\nnodes:\n  b0: {{type: Load}}\n{rows}outputs: {{n: $n}}\n"
+    assert {problem.code for problem in errors(load(tmp_path, registry, outer=outer, block=block))} == {
+        "too-many-values"
+    }
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder"])
+def test_only_regular_files_are_blocks(kind, tmp_path, registry):
+    """Opening a pipe would wait for a writer for ever."""
+    make = {"device": lambda path: path.symlink_to("/dev/null"), "pipe": os.mkfifo, "folder": Path.mkdir}[kind]
+    make(tmp_path / "block.yaml")
+    [problem] = errors(load(tmp_path, registry, outer=OUTER))
+    assert (problem.code, problem.line) == ("syntax", 4)
+    assert "no regular file" in problem.message
 
 
 def test_keys_do_not_depend_on_the_block(tmp_path, registry):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from fopru_graph.graph import Context, Graph, Lazy, MemoryCache, Node, Outputs, RunResult, UserError, node
+from fopru_graph.graph import Context, Graph, Lazy, MemoryCache, Node, OutputFile, Outputs, RunResult, UserError, node
 
 CALLS: list[str] = []
 _LOCK = threading.Lock()
@@ -206,6 +206,17 @@ class Show(Node):
     def run(self, value: Any, context: Context) -> int:
         note(f"Show:{context.node}")
         return 1
+
+
+@node(category="toy", output=True)
+class Write(Node):
+    """Writes a file."""
+
+    def run(self, ctx: Context, text: str = "", file: Annotated[str, OutputFile()] = "a.txt") -> str:
+        note(f"Write:{ctx.node}")
+        path = ctx.output_path(file)
+        path.write_text(text)
+        return str(path)
 
 
 @node(category="toy")

@@ -47,6 +47,20 @@ def test_rows_of_all_ranks_come_back_in_order(cell):
     assert [json.loads(line)["index"] for line in lines] == [0, 1, 3, 4]
 
 
+def test_processes_that_finish_a_cell_at_once_all_succeed(cell):
+    """Each writes a file of its own before it takes the name; the last one stays, and they are equal."""
+    fill(cell, 0, [row(index) for index in range(6)])
+    cells = [Cell(cell.folder, IDENTITY, 6) for _ in range(2)]
+    for each in cells:
+        each.scan()
+    inner = cells[0].rows
+    cells[0].rows = lambda: (cells[1].merge(), inner())[1]  # the other one merges while this one writes
+    cells[0].merge()
+    lines = (cell.folder / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["index"] for line in lines] == list(range(6))
+    assert sorted(path.name for path in cell.folder.iterdir()) == ["cell.json", "results.jsonl", "shards"]
+
+
 def test_a_torn_line_is_made_again_and_does_not_swallow_the_next(cell):
     fill(cell, 0, [row(0), row(1)])
     path = cell.folder / "shards" / "rank0.jsonl"

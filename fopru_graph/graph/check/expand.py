@@ -10,11 +10,23 @@ from fopru_graph.graph.check.binding import declared_problem
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
 from fopru_graph.graph.model import GraphNode, Model, Origin
-from fopru_graph.graph.values import INPUTS, INVALID, MISSING, Ref, Value, has_invalid, has_refs, refs_in, replace_refs
+from fopru_graph.graph.values import (
+    INPUTS,
+    INVALID,
+    MAX_VALUE_DEPTH,
+    MISSING,
+    Ref,
+    Value,
+    has_invalid,
+    has_refs,
+    refs_in,
+    replace_refs,
+)
 from fopru_graph.graph.yaml.read import read_bytes, read_text
+from fopru_graph.graph.yaml.tree import MAX_VALUES
 
 MAX_NESTING = 8
-MAX_BLOCKS = 1000
+MAX_NODES = 10_000  # of the flat pipeline, sub-graphs counted too
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
@@ -42,6 +54,9 @@ class _Expansion:
         self.problems: list[Problem] = []
         flat.file, flat.folder, flat.inputs = root.file, root.folder, root.inputs
         self._outputs: dict[str, dict[str, Value]] = {}  # for each block, the value behind each of its outputs
+        self._read: dict[str, Model | None] = {}  # by path; None for a file that cannot be read
+        self._full = False
+        self._resolved: dict[tuple[str, str], Value] = {}  # lists and mappings behind outputs; MISSING while at it
         for entry in root.nodes.values():
             if is_block(entry.type):
                 self._block(entry, "", ())
@@ -55,13 +70,13 @@ class _Expansion:
     def _block(self, outer: GraphNode, folder: str, above: tuple[str, ...]) -> None:
         """Add the nodes of the block that ``outer`` names; ``folder`` is the folder of the including file."""
         self._outputs[outer.name] = {}
-        if len(self._outputs) > MAX_BLOCKS:
-            if len(self._outputs) == MAX_BLOCKS + 1:
-                self._add(outer, "bad-subgraph", f"the pipeline has more than {MAX_BLOCKS} sub-graphs")
-            return
         path = posixpath.normpath(posixpath.join(folder, outer.type))
-        block = self._load(outer, path, above)
+        block = None if self._full else self._load(outer, path, above)
         if block is None:
+            return
+        if len(self.flat.nodes) + len(self._outputs) + len(block.nodes) > MAX_NODES:
+            self._full = True
+            self._add(outer, "bad-subgraph", f"with its sub-graphs the pipeline has more than {MAX_NODES} nodes")
             return
         given = self._given(outer, block)
         prefix = outer.name + "/"
@@ -77,12 +92,13 @@ class _Expansion:
         line = outer.origin.line if outer.origin else outer.line
         for entry in block.nodes.values():
             origin = Origin(root, line, path, entry.line)
-            expanded = replace(entry, name=prefix + entry.name, line=line, input_lines={}, origin=origin)
+            expanded = replace(entry, name=prefix + entry.name, line=line, inputs={}, input_lines={}, origin=origin)
             unknown = (r for _, r in refs_in(entry.inputs) if r.node == INPUTS and r.output not in block.inputs)
             for ref in dict.fromkeys(unknown):
                 hint = hint_choices(ref.output or "", block.inputs)
                 self._add(expanded, "unknown-pipeline-input", f"{ref} is no input of this block", hint)
-            expanded.inputs = {key: replace_refs(value, inner) for key, value in entry.inputs.items()}
+            for key, value in entry.inputs.items():
+                expanded.inputs[key] = self._bounded(replace_refs(value, inner), expanded, key)
             if is_block(expanded.type):
                 self._block(expanded, posixpath.dirname(path), (*above, path))
             else:
@@ -93,6 +109,11 @@ class _Expansion:
         if reason:
             self._add(outer, "bad-subgraph", reason, hint)
             return None
+        if path not in self._read:
+            self._read[path] = self._parse(outer, path)
+        return self._read[path]
+
+    def _parse(self, outer: GraphNode, path: str) -> Model | None:
         block = Model(registry=self.flat.registry)
         try:
             read_text(block, self._text(path), path)
@@ -122,7 +143,7 @@ class _Expansion:
             text = self.root.blocks[path]
         else:
             assert self.root.folder is not None  # otherwise _refusal has refused the block
-            text = read_bytes(self.root.folder / path)
+            text = read_bytes(self.root.folder / path, regular=True)
         self.flat.blocks[path] = text if isinstance(text, str) else text.decode("utf-8", "replace")
         return text
 
@@ -147,8 +168,9 @@ class _Expansion:
             values[name] = value
         return values
 
-    def _resolve(self, value: Value, entry: GraphNode, key: str | None = None, steps: int = 0) -> Value:
+    def _resolve(self, value: Value, entry: GraphNode, key: str | None = None, depth: int = 0) -> Value:
         """Follow references through blocks: a block's output may be that of an inner block, or a value given to it."""
+        source, steps = None, 0
         while isinstance(value, Ref) and value.node in self._outputs:
             outputs = self._outputs[value.node]
             name = value.output or (next(iter(outputs)) if len(outputs) == 1 else None)
@@ -159,9 +181,29 @@ class _Expansion:
             if steps > len(self._outputs):
                 self._add(entry, "cycle", f"{value} leads back to itself", key=key)
                 return INVALID
-            value = outputs[name]
-        if isinstance(value, (list, dict)):
-            return replace_refs(value, lambda ref: self._resolve(ref, entry, key, steps))
+            source, value = (value.node, name), outputs[name]
+        if not isinstance(value, (list, dict)):
+            return value
+        if source not in self._resolved:
+            if source:
+                self._resolved[source] = MISSING
+            value = self._bounded(value, entry, key, depth)
+            value = replace_refs(value, lambda ref: self._resolve(ref, entry, key, depth + 1))
+            value = self._bounded(value, entry, key)
+            if source is None:
+                return value
+            self._resolved[source] = value
+        elif self._resolved[source] is MISSING:
+            self._add(entry, "cycle", f"the output {source[1]!r} of ${source[0]} leads back to itself", key=key)
+            return INVALID
+        return self._resolved[source]
+
+    def _bounded(self, value: Value, entry: GraphNode, key: str | None, depth: int = 0) -> Value:
+        """The value, or `INVALID` with a problem: what blocks hand on can double with each of them."""
+        if _is_larger(value, MAX_VALUES, MAX_VALUE_DEPTH - depth):
+            limits = f"{MAX_VALUES} values or {MAX_VALUE_DEPTH} levels"
+            self._add(entry, "too-many-values", f"what sub-graphs hand on here has more than {limits}", key=key)
+            return INVALID
         return value
 
     def _bad_output(self, ref: Ref, outputs: dict[str, Value], entry: GraphNode, key: str | None) -> None:
@@ -181,3 +223,16 @@ class _Expansion:
 
     def _add(self, entry: GraphNode, code: str, message: str, hint: str | None = None, key: str | None = None) -> None:
         self.problems.append(entry.problem(code, message, key, hint))
+
+
+def _is_larger(value: Value, most: int, depth: int) -> bool:
+    """Whether a value holds more than ``most`` values, itself counted, or more than ``depth`` levels of collections."""
+    stack, count = [(value, 0)], 0
+    while stack:
+        item, level = stack.pop()
+        count += 1
+        if count > most or level > depth:
+            return True
+        if isinstance(item, (list, dict)):
+            stack.extend((child, level + 1) for child in (item.values() if isinstance(item, dict) else item))
+    return False

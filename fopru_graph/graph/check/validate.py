@@ -16,6 +16,7 @@ from fopru_graph.graph.check.binding import (
     unknown_type_problem,
 )
 from fopru_graph.graph.check.expand import expand
+from fopru_graph.graph.context import RECORD, file_key, output_name
 from fopru_graph.graph.declare.node import CACHE_POLICIES, accepts, settle
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, did_you_mean, sort_problems
@@ -51,6 +52,7 @@ def check(model: Model, registry: Registry, *, to_run: bool = False, partial: bo
     validator.check_nodes()
     validator.check_outputs(partial)
     validator.check_cycles()
+    validator.check_files()
     validator.call_check_methods()
     validator.warn_of_unused()
     checked.problems = sort_problems(checked.problems)
@@ -151,6 +153,18 @@ class _Validator:
             for message in _messages(hook, accepts(hook, literals)):
                 self.add(self.nodes[name], "check", message)
 
+    def check_files(self) -> None:
+        """Two nodes that write the same file would lose one of the results without a word."""
+        writers: dict[str, str] = {RECORD: "the run's record"}
+        for name, spec in self.specs.items():
+            entry, bound = self.nodes[name], self.checked.bound[name]
+            for key in [key for key, socket in spec.inputs.items() if socket.file and isinstance(bound[key], str)]:
+                file = output_name(name, bound[key])
+                if writer := writers.get(file_key(file)):
+                    message = f"{name} would write the file {file} of {writer}"
+                    self.add(entry, "same-file", message, key, "give one of them another name")
+                writers[file_key(file)] = f"{name} ({_line(entry, key)})"
+
     # -- the graph as a whole -----------------------------------------------------------------------------------------
 
     def check_cycles(self) -> None:
@@ -169,10 +183,11 @@ class _Validator:
         roots = [ref.node for output in self.flat.outputs.values() for _, ref in refs_in(output.ref)]
         roots += [name for name in self.nodes if name not in self.specs or self.specs[name].output]
         used = upstream(self.checked.links, roots)
-        blocks = {name.split("/")[0] for name in used}
-        for name, entry in self.nodes.items():
-            if name not in used and (entry.origin is None or entry.origin.outer not in blocks):
-                self.add(entry, "unused-node", "no output of the pipeline needs this node", severity="warning")
+        used_roots = {name.split("/")[0] for name in used}  # a sub-graph is used if a node of it is
+        for name in dict.fromkeys(name.split("/")[0] for name in self.nodes):
+            if name not in used_roots:
+                message = "no output of the pipeline needs this node"
+                self.add(self.model.nodes[name], "unused-node", message, severity="warning")
         values = [value for entry in self.model.nodes.values() for value in entry.inputs.values()]
         values += [output.ref for output in self.model.outputs.values()]
         read = {ref.output for value in values for _, ref in refs_in(value) if ref.node == INPUTS}
@@ -180,6 +195,12 @@ class _Validator:
             if name not in read:
                 section = GraphNode(INPUTS, "", line=declared.line)
                 self.add(section, "unused-input", f"no node uses the pipeline input {name!r}", name, severity="warning")
+
+
+def _line(entry: GraphNode, key: str) -> str:
+    if entry.origin:
+        return f"{entry.origin.file}:{entry.origin.inner_line}"
+    return f"line {entry.input_lines.get(key, entry.line) or '?'}"
 
 
 def _messages(hook: Any, given: Mapping[str, Any] | None) -> Iterable[str]:

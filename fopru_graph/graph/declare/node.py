@@ -30,6 +30,10 @@ class Lazy:
     """``Annotated[T, Lazy()]`` marks an input that is evaluated only when the node's ``needs`` asks for it."""
 
 
+class OutputFile:
+    """``Annotated[str, OutputFile()]`` marks the name of a file in the output folder; no two nodes may write one."""
+
+
 @dataclass_transform(frozen_default=True)
 class Outputs:
     """Base class for several outputs: every field of a subclass is one output. Subclasses become frozen dataclasses."""
@@ -213,15 +217,15 @@ def _hints(owner: str, function: Any) -> dict[str, Any]:
 
 def _input(owner: str, name: str, annotation: Any, default: Any) -> Socket:
     extras = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
-    lazy = any(isinstance(extra, Lazy) or extra is Lazy for extra in extras)
+    lazy, file = (any(isinstance(extra, kind) or extra is kind for extra in extras) for kind in (Lazy, OutputFile))
     doc = next((extra.description for extra in extras if isinstance(extra, FieldInfo) and extra.description), "")
     if default is inspect.Parameter.empty:
-        return Socket(name, annotation, MISSING, lazy, doc)
+        return Socket(name, annotation, MISSING, lazy, doc, file)
     try:
         plain(default)
     except ValueError as error:
         raise TypeError(f"{owner}.run: the default of {name!r} must be a plain value: {error}") from None
-    return Socket(name, annotation, default, lazy, doc)
+    return Socket(name, annotation, default, lazy, doc, file)
 
 
 def _fields(owner: str, outputs: type[Any]) -> dict[str, Socket]:

@@ -72,6 +72,7 @@ class Executor:
                 total_ms=round(total, 3),
                 error=str(error) if error else None,
                 blocks=dict(chosen.flat.blocks),
+                warnings=[f"{warning.node}: {warning.message}" for warning in runner.warnings],
             )
 
         runner.emit(RunStarted(tuple(chosen.steps)))
@@ -83,7 +84,8 @@ class Executor:
         outputs = _outputs(chosen, runner)
         timings = {name: fact.ms for name, fact in runner.facts.items()}
         cached = frozenset(name for name, fact in runner.facts.items() if fact.cached)
-        return RunResult(outputs, timings, cached, finish(None, outputs), runner.values, chosen)
+        record = finish(None, outputs)
+        return RunResult(outputs, timings, cached, record, runner.values, chosen, tuple(runner.warnings))
 
     def plan(
         self,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fopru_graph.graph.cache import Values
+from fopru_graph.graph.events import RunWarning
 from fopru_graph.graph.files import write_atomically
 from fopru_graph.graph.plan import Plan, Step
 from fopru_graph.graph.values import describe
@@ -53,8 +54,8 @@ class RunRecord:
     """A run as JSON.
 
     ``pipeline`` is the YAML text with the set values applied, ``blocks`` the texts of its sub-graph files. ``nodes``
-    holds type, version, key, ms, cached, described outputs and report of every finished node. Of the environment, only
-    the versions of Python and a few packages are recorded.
+    holds type, version, key, ms, cached, described outputs and report of every finished node. ``warnings`` says what
+    the run went on without. Of the environment, only the versions of Python and a few packages are recorded.
     """
 
     status: str
@@ -67,6 +68,7 @@ class RunRecord:
     total_ms: float
     error: str | None = None
     blocks: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     format: int = FORMAT
 
     def to_json(self) -> dict[str, Any]:
@@ -94,7 +96,8 @@ class RunResult(Mapping[str, Any]):
     """A mapping of the wanted outputs by name.
 
     ``timings`` holds the milliseconds of every node, ``cached`` the nodes that were found in a cache, and ``by_node``
-    all outputs of the wanted nodes; the outputs of other nodes were released. ``plan`` is the plan that was run.
+    all outputs of the wanted nodes; the outputs of other nodes were released. ``plan`` is the plan that was run,
+    ``warnings`` what the run went on without; an output that is lost is None.
     """
 
     outputs: Mapping[str, Any]
@@ -103,6 +106,7 @@ class RunResult(Mapping[str, Any]):
     record: RunRecord
     by_node: Mapping[str, Mapping[str, Any]]
     plan: Plan
+    warnings: tuple[RunWarning, ...] = ()
 
     def __getitem__(self, name: str) -> Any:
         return self.outputs[name]

@@ -14,7 +14,7 @@ from fopru_graph.graph.cache import CorruptEntry, DiskCache, MemoryCache, Values
 from fopru_graph.graph.context import CancelToken, Context
 from fopru_graph.graph.declare.node import accepts, settle
 from fopru_graph.graph.errors import Cancelled, NodeError
-from fopru_graph.graph.events import CacheWarning, Event, NodeFailed, NodeFinished, NodeStarted
+from fopru_graph.graph.events import Event, NodeFailed, NodeFinished, NodeStarted, RunWarning
 from fopru_graph.graph.plan import Plan, Step
 from fopru_graph.graph.run.record import Fact
 from fopru_graph.graph.run.schedule import Schedule
@@ -33,10 +33,12 @@ class Runner:
     cancel: CancelToken
     out: Path | None
     facts: dict[str, Fact] = field(default_factory=dict)
+    warnings: list[RunWarning] = field(default_factory=list)
     listener_error: BaseException | None = None
     status: str = "failed"
 
     def __post_init__(self) -> None:
+        self._writers: dict[str, str] = {}
         self._event_lock = threading.RLock()  # a node may stream text from a thread of its own
         self._schedule: Schedule
 
@@ -55,6 +57,11 @@ class Runner:
             except BaseException as error:
                 self.listener_error = error
                 raise
+
+    def warn(self, step: Step, message: str, *, lost: bool = False) -> None:
+        """Tell the listener, and the result, of something that the run goes on without."""
+        self.warnings.append(RunWarning(step.name, message, lost))
+        self.emit(self.warnings[-1])
 
     def run(self) -> None:
         """Run everything that is wanted; raises `NodeError`, `Cancelled`, or the listener's exception."""
@@ -130,10 +137,18 @@ class Runner:
         except Exception as error:
             if error is self.listener_error:
                 raise
-            raise self._failure(step, error, inputs) from error
+            if not self._can_be_spared(step, error):
+                raise self._failure(step, error, inputs) from error
+            self.warn(step, str(error), lost=True)
+            return dict.fromkeys(step.spec.outputs)
         self._keep(step, values)
         self._record(step, fact)
         return values
+
+    def _can_be_spared(self, step: Step, error: Exception) -> bool:
+        """Whether a node only failed to write its file, so that the answer of the others must not be lost."""
+        read = any(step.name in reader.parents for reader in self.plan.steps.values())
+        return step.spec.output and not read and any(isinstance(cause, OSError) for cause in (error, error.__cause__))
 
     def _failure(self, step: Step, error: Exception, inputs: Mapping[str, Any]) -> NodeError:
         self.emit(NodeFailed(step.name, error))
@@ -156,7 +171,7 @@ class Runner:
             try:
                 values = self.disk.get(step.key)
             except CorruptEntry as error:
-                self.emit(CacheWarning(step.name, str(error)))
+                self.warn(step, str(error))
             if values is not None and self.cache is not None:
                 self.cache.put(step.key, values)
         if values is not None:
@@ -174,7 +189,8 @@ class Runner:
             return False
 
     def _context(self, step: Step) -> Context:
-        return Context(step.name, out=self.out, emit=self.emit, cancelled=self.cancel.is_cancelled, key=step.key)
+        cancelled, writers = self.cancel.is_cancelled, self._writers
+        return Context(step.name, out=self.out, emit=self.emit, cancelled=cancelled, key=step.key, writers=writers)
 
     def _keep(self, step: Step, values: Values) -> None:
         if step.cache == "never":
@@ -184,8 +200,8 @@ class Runner:
         if self.disk is not None and step.cache == "disk":
             try:
                 self.disk.put(step.key, values)
-            except (OSError, TypeError, ValueError) as error:
-                self.emit(CacheWarning(step.name, f"the outputs cannot be kept on disk: {error}"))
+            except Exception as error:  # of the disk or of a codec's library: a cache never costs the answer
+                self.warn(step, f"the outputs cannot be kept on disk: {error}")
 
 
 def _within_bounds(socket: Socket, value: Any) -> Any:

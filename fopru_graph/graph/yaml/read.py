@@ -17,8 +17,13 @@ NODE_KEYS = ("type", "inputs", "cache", "comment")
 INPUT_KEYS = ("type", "default")
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a pipeline file, cut one byte after the limit; raises `PipelineError` if it cannot be read."""
+def read_bytes(path: Path, regular: bool = False) -> bytes:
+    """The content of a pipeline file, cut one byte after the limit; raises `PipelineError` if it cannot be read.
+
+    With ``regular`` a pipe or a device is refused: opening one may wait for ever.
+    """
+    if regular and path.exists() and not path.is_file():
+        raise PipelineError([Problem("syntax", f"cannot read {path}: it is no regular file")])
     try:
         with path.open("rb") as stream:
             return stream.read(MAX_BYTES + 1)

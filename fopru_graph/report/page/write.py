@@ -38,7 +38,7 @@ class Written:
 def write_report(
     results: Results, studies: Sequence[ModelResults], comparisons: Sequence[Comparison], output: Path | None = None
 ) -> Written:
-    """Write the page, and tables and figures beside the cells; a reader never sees half of a file.
+    """Write the page, and tables and figures beside it; a reader never sees half of a file.
 
     Args:
         results: the content of the results folder.
@@ -63,10 +63,10 @@ def write_report(
         for table in chapter.tables:
             named = replace(table, name=_slug(table.name) + suffix)  # a LaTeX file contains its name
             for ending, form in (("md", to_markdown), ("csv", to_csv), ("tex", to_latex)):
-                contents[results.folder / "tables" / f"{named.name}.{ending}"] = form(named).encode(errors="replace")
+                contents[output.parent / "tables" / f"{named.name}.{ending}"] = form(named).encode(errors="replace")
         for drawing in chapter.drawings:
-            contents[results.folder / "figures" / f"{drawing.name}.svg"] = drawing.svg
-            contents[results.folder / "figures" / f"{drawing.name}.png"] = drawing.png
+            contents[output.parent / "figures" / f"{drawing.name}.svg"] = drawing.svg
+            contents[output.parent / "figures" / f"{drawing.name}.png"] = drawing.png
     for path, data in contents.items():
         _write(path, data)
     return Written(output, tuple(contents)[1:], tuple(left_out))
@@ -128,5 +128,5 @@ def _write(path: Path, data: bytes) -> None:
     except OSError as error:
         raise UserError(
             f"{path} cannot be written: {error.strerror or error}",
-            "make room or rights in the results folder; --output puts the page elsewhere",
+            "make room or rights there; --output FILE puts the page, its tables and figures elsewhere",
         ) from error
