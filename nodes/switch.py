@@ -12,5 +12,5 @@ class Switch(Node):
     def run(self, when: bool, then: Annotated[Any, Lazy()], otherwise: Annotated[Any, Lazy()]) -> Any:
         return then if when else otherwise
 
-    def needs(self, when: bool, **_ready: Any) -> list[str]:
+    def needs(self, when: bool) -> list[str]:
         return ["then" if when else "otherwise"]

@@ -17,6 +17,7 @@ from fopru_graph.graph.events import (
     NodeFailed,
     NodeFinished,
     NodeProgress,
+    NodeSkipped,
     NodeStarted,
     NodeText,
     RunFinished,
@@ -25,10 +26,11 @@ from fopru_graph.graph.events import (
 )
 from fopru_graph.graph.graph import Graph, Handle
 from fopru_graph.graph.model import INPUT_TYPES, GraphNode, PipelineInput, PipelineOutput
-from fopru_graph.graph.plan import Plan, Step, plan
+from fopru_graph.graph.plan import Plan, plan
 from fopru_graph.graph.run.executor import Executor
 from fopru_graph.graph.run.record import RunRecord, RunResult
 from fopru_graph.graph.sockets import Socket
+from fopru_graph.graph.steps import Step
 from fopru_graph.graph.values import MISSING, Ref, describe
 from fopru_graph.graph.yaml.read import parse_value
 
@@ -41,7 +43,7 @@ __all__ = [
     "expand", "validate", "validate_file",
     "CancelToken", "Executor", "Plan", "RunRecord", "RunResult", "Step", "describe", "plan",
     "Codec", "CorruptEntry", "DiskCache", "JsonCodec", "MemoryCache",
-    "Event", "NodeFailed", "NodeFinished", "NodeProgress", "NodeStarted", "NodeText", "RunFinished", "RunStarted",
-    "RunWarning",
+    "Event", "NodeFailed", "NodeFinished", "NodeProgress", "NodeSkipped", "NodeStarted", "NodeText", "RunFinished",
+    "RunStarted", "RunWarning",
 ]
 # fmt: on

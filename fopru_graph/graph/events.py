@@ -59,6 +59,14 @@ class NodeFailed:
 
 
 @dataclass(frozen=True)
+class NodeSkipped:
+    """A node that would run for its effect does not, because it hangs on a branch that is not taken."""
+
+    node: str
+    why: str
+
+
+@dataclass(frozen=True)
 class RunWarning:
     """Something could not be read or written; the run goes on without it.
 
@@ -79,5 +87,13 @@ class RunFinished:
 
 
 Event: TypeAlias = (
-    RunStarted | NodeStarted | NodeProgress | NodeText | NodeFinished | NodeFailed | RunWarning | RunFinished
+    RunStarted
+    | NodeStarted
+    | NodeProgress
+    | NodeText
+    | NodeFinished
+    | NodeFailed
+    | NodeSkipped
+    | RunWarning
+    | RunFinished
 )

@@ -1,77 +1,24 @@
-"""The plan of a run: the nodes it needs, an order for them, and their cache keys."""
+"""The plan of a run: the nodes it needs, and an order for them."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, cast
 
 import networkx as nx
 
+from fopru_graph.graph.branches import Branches, LazyInputs, lazy_inputs, not_asked
 from fopru_graph.graph.cache import DiskCache, MemoryCache
 from fopru_graph.graph.check.binding import Checked
-from fopru_graph.graph.check.validate import check, upstream
-from fopru_graph.graph.declare.node import CachePolicy, NodeSpec, accepts, settle
+from fopru_graph.graph.check.expand import is_block
+from fopru_graph.graph.check.validate import check
+from fopru_graph.graph.declare.node import CachePolicy
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, errors_of, hint_choices
-from fopru_graph.graph.model import Model
-from fopru_graph.graph.values import INPUTS, Ref, has_refs, parse_reference, refs_in, tagged
-from fopru_graph.identity import digest, source_of, versions_digest
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One node of a plan.
-
-    ``inputs`` are complete, with `Ref` for links; ``location`` is ``file:line``.
-    """
-
-    name: str
-    spec: NodeSpec
-    inputs: Mapping[str, Any]
-    cache: CachePolicy
-    parents: frozenset[str]
-    lazy_parents: frozenset[str]
-    location: str | None
-    keys: _Keys = field(repr=False)
-
-    @property
-    def made_of(self) -> Mapping[str, Any]:
-        """What the cache key is made of (`ingredients`)."""
-        return self.keys.made[self.name][1]
-
-    @property
-    def key(self) -> str:
-        """The cache key: the digest of `made_of`."""
-        return self.keys.made[self.name][0]
-
-    @property
-    def eager_parents(self) -> frozenset[str]:
-        """The nodes whose outputs are needed whatever the lazy inputs."""
-        return self.parents - self.lazy_parents
-
-
-class _Keys:
-    """The keys of all steps of a plan, made when the first is asked for: fingerprints may read files and load torch."""
-
-    def __init__(self, steps: Mapping[str, Step]) -> None:
-        self._steps = steps
-
-    @cached_property
-    def made(self) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
-        """For each step its key, and what the key is made of."""
-        keys: dict[str, str] = {}
-        sources = {cls: source_of(cls).key() for cls in {step.spec.cls for step in self._steps.values()}}
-        made: dict[str, tuple[str, Mapping[str, Any]]] = {}
-        for name, step in self._steps.items():  # parents come first
-            parts = ingredients(step.spec, step.inputs, keys, sources[step.spec.cls])
-            keys[name] = digest(parts)
-            made[name] = keys[name], parts
-        return made
+from fopru_graph.graph.model import Model, PipelineOutput
+from fopru_graph.graph.steps import Keys, Step
+from fopru_graph.graph.values import INPUTS, Ref, parse_reference
 
 
 @dataclass(frozen=True)
@@ -80,6 +27,9 @@ class Plan:
 
     ``wanted`` maps the name of a result to an output of a node, ``literals`` to a value that is known already. The run
     starts from the nodes ``roots``. ``flat`` is ``graph`` without sub-graphs.
+
+    A node that runs for its effect does not make a run take a branch: those in ``maybe`` run if the nodes that they
+    name do, those in ``left_out`` hang on a node of a branch that is not taken.
     """
 
     graph: Model
@@ -87,7 +37,11 @@ class Plan:
     steps: Mapping[str, Step]
     wanted: Mapping[str, Ref]
     roots: tuple[str, ...]
+    keys: Keys
     literals: Mapping[str, Any] = field(default_factory=dict)
+    maybe: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    not_taken: frozenset[str] = frozenset()
 
     def explain(self, cache: MemoryCache | None = None, disk: DiskCache | None = None) -> dict[str, dict[str, Any]]:
         """For every node its ``action`` (run, reuse or skip), ``why``, its ``key``, and what the key is ``made_of``."""
@@ -95,10 +49,20 @@ class Plan:
         report: dict[str, dict[str, Any]] = {}
         for name in self.flat.nodes:
             step = self.steps.get(name)
-            action, why = actions.get(name, ("skip", "no wanted output needs it"))
+            action, why = actions.get(name) or ("skip", self._why_not(name))
             made_of = dict(step.made_of) if step else None
             report[name] = {"action": action, "why": why, "key": step.key if step else None, "made_of": made_of}
         return report
+
+    def _why_not(self, name: str) -> str:
+        if name in self.left_out:
+            return left_out(self.left_out[name])
+        return "its branch is not taken" if name in self.not_taken else "no wanted output needs it"
+
+
+def left_out(node: str) -> str:
+    """Why an effect is left out that hangs on ``node``."""
+    return f"it hangs on {node}, whose branch is not taken"
 
 
 def plan(
@@ -106,36 +70,59 @@ def plan(
 ) -> Plan:
     """Plan a run of the declared outputs and the output nodes, of some ``targets``, or only up to ``to``.
 
-    A target is the name of a declared output, or else ``node`` or ``node.output``; ``to`` is one of the latter. Raises
-    `PipelineError` with all errors of the pipeline.
+    A target is the name of a declared output, ``node`` or ``node.output``; so is ``to``, and a node may be a sub-graph.
+    Raises `PipelineError` with all errors of the pipeline.
     """
     registry = registry or graph.registry
-    partial = targets is not None or to is not None
-    checked = check(graph, registry, to_run=True, partial=partial)
+    chosen = None if targets is None else list(targets)
+    asked = [to] if to is not None else chosen
+    checked = check(_with_outputs_of_blocks(graph, asked or ()), registry, to_run=True, partial=asked is not None)
     if errors := errors_of(checked.problems):
         raise PipelineError(errors, graph.file)
-    chosen = None if targets is None else list(targets)
     wanted, literals, roots = _targets(checked, chosen, to)
-    needed = nx.DiGraph(checked.links.subgraph(upstream(checked.links, roots)))
+    effects = [name for name, spec in checked.specs.items() if spec.output and name not in roots and asked is None]
+    if not (wanted or literals or roots or effects):
+        raise PipelineError([Problem("no-outputs", "nothing was asked for, so nothing would run")], graph.file)
+    lazy = {name: lazy_inputs(spec, checked.bound[name]) for name, spec in checked.specs.items() if spec.lazy_inputs()}
+    branches = Branches(checked.bound, lazy)
+    run, maybe, never = branches.sort_effects(roots, effects)
+    roots = [*run, *roots]
+    needed = branches.possible([*roots, *maybe])
     order = {name: index for index, name in enumerate(checked.flat.nodes)}
     steps: dict[str, Step] = {}
-    keys = _Keys(steps)
-    for name in nx.lexicographical_topological_sort(needed, key=order.__getitem__):
-        steps[name] = _step(checked, name, keys)
-    return Plan(graph, checked.flat, steps, wanted, tuple(roots), literals)
+    keys = Keys(steps)
+    links = nx.DiGraph(checked.links.subgraph(needed))
+    for name in nx.lexicographical_topological_sort(links, key=order.__getitem__):
+        steps[name] = _step(checked, name, lazy.get(name, LazyInputs()), keys)
+    not_taken = branches.everything([*roots, *maybe, *never]) - needed
+    return Plan(
+        graph, checked.flat, steps, wanted, tuple(roots), keys, literals, maybe, never, frozenset(not_taken)
+    )  # fmt: skip
 
 
-def _step(checked: Checked, name: str, keys: _Keys) -> Step:
+def _with_outputs_of_blocks(graph: Model, targets: Iterable[str]) -> Model:
+    """The pipeline with those targets that name a sub-graph, or an output of one, as declared outputs."""
+    refs = {target: parse_reference("$" + target.removeprefix("$")) for target in targets}
+    of_blocks = {
+        target: ref
+        for target, ref in refs.items()
+        if ref is not None and target not in graph.outputs and is_block(getattr(graph.nodes.get(ref.node), "type", ""))
+    }
+    if of_blocks:
+        graph = graph.copy()
+        graph.outputs |= {target: PipelineOutput(ref) for target, ref in of_blocks.items()}
+    return graph
+
+
+def _step(checked: Checked, name: str, lazy: LazyInputs, keys: Keys) -> Step:
     entry, spec, inputs = checked.flat.nodes[name], checked.specs[name], checked.bound[name]
-    lazy = set(spec.lazy_inputs())
-    eager = {ref.node for key, value in inputs.items() if key not in lazy for _, ref in refs_in(value)}
-    parents = {ref.node for value in inputs.values() for _, ref in refs_in(value)}
+    inputs = {key: not_asked(spec, key) if key in lazy.idle else value for key, value in inputs.items()}
     line = entry.origin.line if entry.origin else entry.line
     location = f"{checked.flat.file or 'line'}:{line}" if line else None
     policy = cast(CachePolicy, entry.cache or spec.cache)
     if spec.output and policy != "never":  # only `done` can say that an effect is still there
         policy = "memory" if hasattr(spec.cls, "done") else "never"
-    return Step(name, spec, inputs, policy, frozenset(parents), frozenset(parents - eager), location, keys)
+    return Step(name, spec, inputs, policy, location, lazy.open, lazy.idle, keys)
 
 
 def _targets(
@@ -145,13 +132,14 @@ def _targets(
     declared = {name: output.ref for name, output in checked.flat.outputs.items()}
     results: dict[str, Any] = {}
     roots: list[str] = []
-    if to is not None:
+    if to is not None and (to not in declared or to in checked.specs):
         node, names = _target_node(checked, to)
         roots.append(node)
         results = {name: Ref(node, name) for name in names}
+    elif to is not None:
+        results = {to: declared[to]}
     elif chosen is None:
         results = declared
-        roots = [name for name, spec in checked.specs.items() if spec.output]
     for target in chosen or ():
         if target in declared:
             results[target] = declared[target]
@@ -160,8 +148,6 @@ def _targets(
             roots.append(node)
             for name in names:  # outputs of two nodes may have the same name
                 results[f"{node}.{name}" if name in results else name] = Ref(node, name)
-    if not results and not roots:
-        raise PipelineError([Problem("no-outputs", "nothing was asked for, so nothing would run")], checked.flat.file)
     wanted: dict[str, Ref] = {}
     literals: dict[str, Any] = {}
     for name, value in results.items():
@@ -192,56 +178,22 @@ def _actions(plan: Plan, cache: MemoryCache | None, disk: DiskCache | None) -> d
         step = plan.steps[stack.pop()]
         if step.name in actions:
             continue
-        if step.cache != "never" and cache is not None and step.key in cache:
+        known = step.name not in plan.keys.unsettled
+        if known and step.cache != "never" and cache is not None and step.key in cache:
             actions[step.name] = "reuse", "in the memory cache"
-        elif step.cache == "disk" and disk is not None and step.key in disk:
+        elif known and step.cache == "disk" and disk is not None and step.key in disk:
             actions[step.name] = "reuse", "in the disk cache"
         else:
             actions[step.name] = "run", "runs for its effect" if step.spec.output else "not in a cache"
             stack.extend(step.eager_parents)
     for name in plan.steps:
-        lazily = any(name in reader.lazy_parents for reader in plan.steps.values() if reader.name in actions)
+        lazily = any(name in reader.parents for reader in plan.steps.values() if reader.name in actions and reader.open)
         why = "evaluated only if a lazy input asks for it" if lazily else "what needs it is reused or not evaluated"
-        actions.setdefault(name, ("skip", why))
+        actions.setdefault(name, ("skip", why if name not in plan.maybe else "runs if its branch is taken"))
+    first: dict[int, str] = {}
+    for name in plan.steps:  # the first in the order of the run
+        if actions[name][0] == "run" and plan.steps[name].is_shared and name not in plan.keys.unsettled:
+            other = first.setdefault(plan.keys.made(name).number, name)
+            if other != name:
+                actions[name] = "reuse", f"the same as {other}"
     return actions
-
-
-# -- cache keys --------------------------------------------------------------------------------------------------------
-
-
-def fingerprint(spec: NodeSpec, inputs: Mapping[str, Any]) -> tuple[Any, frozenset[str]]:
-    """What the node's ``fingerprint`` method says, as JSON, and the names of the inputs that it stands for.
-
-    If the method fails (e.g. a file is missing) or needs a linked input, the fingerprint is a fresh random value: a
-    cached result must not be reused for a state that is unknown.
-    """
-    if not hasattr(spec.cls, "fingerprint"):
-        return None, frozenset()
-    hook = spec.cls().fingerprint  # type: ignore[attr-defined]  # optional
-    given = accepts(hook, {name: value for name, value in inputs.items() if not has_refs(value)})
-    if given is not None:
-        with contextlib.suppress(Exception):
-            return json.loads(json.dumps(settle(hook(**given)), sort_keys=True)), frozenset(given)
-    return {"unknown": uuid.uuid4().hex}, frozenset()
-
-
-def ingredients(
-    spec: NodeSpec, inputs: Mapping[str, Any], keys: Mapping[str, str], source: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a node's key is made of (see `fopru_graph.identity`). ``keys`` of earlier nodes stand for their names.
-
-    Inputs that ``fingerprint`` takes are in the key only through what it returns: the content of a file, not its path.
-    """
-
-    def parent(ref: Ref) -> list[str]:
-        return [keys[ref.node], ref.output or "output"]
-
-    state, covered = fingerprint(spec, inputs)
-    return {
-        "type": spec.type,
-        "version": spec.version,
-        "source": source,
-        "versions": versions_digest(),
-        "inputs": {name: tagged(value, parent) for name, value in inputs.items() if name not in covered},
-        "fingerprint": state,
-    }

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fopru_graph.graph import Context, DiskCache, Executor, Graph, MemoryCache, Node, Registry, RunWarning, node, plan
-from fopru_graph.graph.plan import digest, ingredients
+from fopru_graph.graph.steps import digest, ingredients
 from tests.graph import toys
 from tests.graph.toys import fresh
 
@@ -114,13 +114,6 @@ def test_a_change_upstream_changes_every_key_below_and_no_other(graph):
     graph.set("load.size", 4)
     after = keys(graph)
     assert [before[name] == after[name] for name in ("load", "s", "t")] == [False, False, True]
-
-
-def test_an_unread_lazy_input_takes_part(graph):
-    graph.output("x", graph.Choose(which=True, yes=graph.Load(size=1, id="a"), no=graph.Load(size=2, id="b"), id="c"))
-    before = keys(graph)["c"]
-    graph.set("b.size", 3)
-    assert keys(graph)["c"] != before
 
 
 SCRIPT = """
@@ -439,7 +432,10 @@ def test_a_run_without_room_on_disk_goes_on_with_a_warning(registry, tmp_path, m
 def test_explain_tells_what_runs_is_reused_and_is_skipped_and_why(graph, calls):
     pipeline(graph)
     graph.output(
-        "c", graph.Choose(which=True, yes=graph.Text(text="y", id="y"), no=graph.Text(text="n", id="n"), id="c")
+        "c",
+        graph.Choose(
+            which=graph.Flag(id="f"), yes=graph.Text(text="y", id="y"), no=graph.Text(text="n", id="n"), id="c"
+        ),
     )
     graph.Whole(id="unused")
     executor = Executor(cache=MemoryCache())
@@ -449,7 +445,7 @@ def test_explain_tells_what_runs_is_reused_and_is_skipped_and_why(graph, calls):
     report = executor.explain(graph)
     assert {name: entry["action"] for name, entry in report.items()} == {
         "load": "skip", "score": "reuse", "keep": "run", "total": "run",
-        "y": "skip", "n": "skip", "c": "run", "unused": "skip",
+        "f": "run", "y": "skip", "n": "skip", "c": "run", "unused": "skip",
     }  # fmt: skip
     assert "lazy" in report["y"]["why"]
     assert "no wanted output" in report["unused"]["why"]

@@ -219,7 +219,7 @@ def test_a_global_set_at_run_time_changes_the_key(bench: Bench) -> None:
 def test_other_versions_change_every_key(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     before = bench.identities()
     newer = {**versions(), "transformers": "6.0"}
-    monkeypatch.setattr(sys.modules["fopru_graph.graph.plan"], "versions_digest", lambda: digest(newer))
+    monkeypatch.setattr(sys.modules["fopru_graph.graph.steps"], "versions_digest", lambda: digest(newer))
     monkeypatch.setattr(identity_module, "versions", lambda: newer)
     after = bench.identities()
     assert all(before[name] != after[name] for name in before)

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from fopru_graph.errors import UserError
+from fopru_graph.graph.branches import not_asked
 from fopru_graph.graph.cache import CorruptEntry, DiskCache, MemoryCache, Values
 from fopru_graph.graph.context import CancelToken, Context
 from fopru_graph.graph.declare.node import accepts, settle
 from fopru_graph.graph.errors import Cancelled, NodeError
-from fopru_graph.graph.events import Event, NodeFailed, NodeFinished, NodeStarted, RunWarning
-from fopru_graph.graph.plan import Plan, Step
+from fopru_graph.graph.events import Event, NodeFailed, NodeFinished, NodeSkipped, NodeStarted, RunWarning
+from fopru_graph.graph.plan import Plan, left_out
 from fopru_graph.graph.run.record import Fact
 from fopru_graph.graph.run.schedule import Schedule
 from fopru_graph.graph.sockets import BadLiteral, Socket
-from fopru_graph.graph.values import Ref, describe, has_refs, refs_in, replace_refs
+from fopru_graph.graph.steps import Step
+from fopru_graph.graph.values import Ref, describe, has_refs, replace_refs
 
 
 @dataclass
@@ -66,7 +68,9 @@ class Runner:
     def run(self) -> None:
         """Run everything that is wanted; raises `NodeError`, `Cancelled`, or the listener's exception."""
         try:
-            self._schedule = Schedule(self.plan, self._look_up)
+            for name, node in self.plan.left_out.items():
+                self._leave_out(name, node)
+            self._schedule = Schedule(self.plan, self._look_up, self._reuse, self._leave_out)
             self._check_cancelled()
             while step := self._schedule.take():
                 inputs = self._inputs(step)
@@ -85,32 +89,40 @@ class Runner:
     # -- inputs -------------------------------------------------------------------------------------------------------
 
     def _inputs(self, step: Step) -> dict[str, Any] | None:
-        """The inputs of a node; None if it waits for lazy inputs that have to be evaluated first."""
-        lazy = step.spec.lazy_inputs()
+        """The inputs of a node; None if it waits for lazy inputs that have to be evaluated first, or need not run."""
         try:
-            ready = {name: self._value(step, name) for name in step.inputs if name not in lazy}
-            ready |= {name: self._value(step, name) for name in lazy if self._is_ready(step.inputs[name])}
-            missing = self._asked_for(step, ready, lazy)
+            ready = {name: self._value(step, name) for name in step.inputs if name not in step.open}
+            if step.open and not self._ask(step, ready):
+                return None
         except Exception as error:
+            if error is self.listener_error:
+                raise
             raise self._failure(step, error, step.inputs) from error
-        if missing:
-            self._schedule.wait_for(step.name, missing)
-            return None
-        return {name: ready.get(name) for name in step.inputs}
+        return {name: ready[name] if name in ready else not_asked(step.spec, name) for name in step.inputs}
 
-    def _asked_for(self, step: Step, ready: Mapping[str, Any], lazy: list[str]) -> set[str]:
-        """The nodes that the node's ``needs`` asks for and that have not run."""
-        if all(name in ready for name in lazy):
-            return set()
+    def _ask(self, step: Step, ready: dict[str, Any]) -> bool:
+        """Add the lazy inputs that the node's ``needs`` asks for to ``ready``; False if the node cannot run yet.
+
+        It sees those that it has asked for, and no other that happens to be known: its outputs depend on nothing else.
+        """
+        keys, schedule = self.plan.keys, self._schedule
         hook = step.spec.cls().needs  # type: ignore[attr-defined]  # types with lazy inputs have it
-        names = settle(hook(**(accepts(hook, ready) or {})))
-        if unknown := [name for name in names if name not in step.inputs]:
-            raise ValueError(f"needs() asked for {unknown[0]!r}, which is no input")
-        refs = [ref for name in names for _, ref in refs_in(step.inputs[name])]
-        return {ref.node for ref in refs if not self._schedule.is_finished(ref.node)}
-
-    def _is_ready(self, value: Any) -> bool:
-        return all(ref.node in self._schedule.values for _, ref in refs_in(value))
+        while True:
+            asked = keys.asked(step.name)
+            ready |= {name: self._value(step, name) for name in asked}
+            names = settle(hook(**(accepts(hook, ready) or {})))
+            if unknown := [name for name in names if name not in step.inputs]:
+                raise ValueError(f"needs() asked for {unknown[0]!r}, which is no input")
+            more = step.open.intersection(names) - asked
+            if more or not keys.has_asked(step.name):
+                keys.settle(step.name, asked | more)
+                if schedule.find(step.name):
+                    return False
+            if missing := [node for node in step.read_by(more) if not schedule.is_finished(node)]:
+                schedule.wait_for(step.name, missing)
+                return False
+            if not more:
+                return True
 
     def _value(self, step: Step, name: str) -> Any:
         value = step.inputs[name]
@@ -175,8 +187,14 @@ class Runner:
             if values is not None and self.cache is not None:
                 self.cache.put(step.key, values)
         if values is not None:
-            self._record(step, Fact.of(values, 0.0, cached=True))
+            self._reuse(step, values)
         return values
+
+    def _reuse(self, step: Step, values: Values) -> None:
+        self._record(step, Fact.of(values, 0.0, cached=True))
+
+    def _leave_out(self, name: str, node: str) -> None:
+        self.emit(NodeSkipped(name, left_out(node)))
 
     def _is_done(self, step: Step, values: Values) -> bool:
         """Whether the node's ``done`` says that the effect of an earlier run with the same inputs is still there."""
