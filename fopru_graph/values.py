@@ -246,6 +246,12 @@ class VisualTokens:
     video: bool = False
     newlines: tuple[torch.Tensor, ...] = ()
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Visual tokens of every image, without newlines."""
+        newlines = self.newlines or ((),) * len(self.embeddings)
+        return tuple(len(tokens) - len(ends) for tokens, ends in zip(self.embeddings, newlines, strict=True))
+
 
 @dataclass(frozen=True)
 class InLLMPruner:

@@ -14,9 +14,13 @@ import torch
 
 from fopru_graph.graph import Graph, MemoryCache
 from fopru_graph.measure.pipelines import benched_pipelines
+from fopru_graph.nodes.mass_prune import MassPrune
+from fopru_graph.nodes.merge_dropped import MergeDropped
+from fopru_graph.nodes.outlier_prune import OutlierPrune
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.row_prune import RowPrune
 from fopru_graph.nodes.significance import Significance
+from fopru_graph.nodes.spatial_pool import SpatialPool
 from tests import tiny
 from tests.lvlm.loading.test_folders import save
 from tests.lvlm.zoo.llava_onevision import build
@@ -89,6 +93,25 @@ def test_a_number_of_tokens_is_exact(name, picture):
     rows = family.project(features, RowPrune()(significance=scores, tokens=160, over="image"))
     kept = len(rows.embeddings[0]) - len(rows.newlines[0])
     assert 160 - max(width for _, width in scores.grids) < kept <= 160
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.inference_mode()
+def test_whatever_is_selected_or_merged_enters_the_language_model(name):
+    family = FAMILIES[name]()
+    features = family.encode([tiny.image(0, *PICTURES["10:1"])])
+    scores = Significance()(features=features)
+    outliers = OutlierPrune()(significance=scores)
+    merged = MergeDropped()(features=features, selection=outliers, significance=scores)
+    pooled = SpatialPool()(features=features, ratio=0.25)
+    massive = MassPrune()(significance=scores, mass=0.5)
+    for chosen, given in (
+        (merged.selection, merged.features),
+        (pooled.selection, pooled.features),
+        (massive, features),
+    ):
+        assert family.project(given, chosen).counts == (sum(map(len, chosen.indices)),)
+    assert sum(map(len, merged.selection.indices)) == sum(map(len, outliers.indices)) + len(features.tiles)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def test_every_row_says_where_it_comes_from():
     assert [tile.image for tile in features.tiles] == [0] * 5 + [1] * (len(features.tiles) - 5)
     projector, newline = family.model.model.multi_modal_projector, family.model.model.image_newline
     for i, (rows, origin, encoded) in enumerate(zip(tokens.embeddings, tokens.origin, tokens.encoded, strict=True)):
-        assert len(rows) == len(origin) == encoded + len(tokens.newlines[i])
+        assert len(rows) == len(origin) == encoded + len(tokens.newlines[i]) and tokens.counts[i] == encoded
         assert (origin[:, 0] < 0).nonzero()[:, 0].tolist() == tokens.newlines[i].tolist()
         assert encoded == sum(len(tile.features) for tile in features.tiles if tile.image == i)
         for row, (tile, index) in zip(rows, origin.tolist(), strict=True):

@@ -90,7 +90,7 @@ def test_llava_next_cuts_the_smaller_picture():
     by_hand = family.encode([replace(image, picture=image.picture.resize((32, 32), 3))])
     assert all(torch.equal(a.features, b.features) for a, b in zip(part.tiles, by_hand.tiles, strict=True))
     tokens = family.project(part, None)
-    assert tokens.encoded == (len(tokens.embeddings[0]),) and len(tokens.embeddings[0]) < len(
+    assert tokens.encoded == tokens.counts and len(tokens.embeddings[0]) < len(
         family.project(whole, None).embeddings[0]
     )
     mixed = family.encode([down(image, 0.25), image])
