@@ -27,9 +27,8 @@ def test_every_loop_is_the_stock_language_model_on_the_text(loop, batch, cuts):
     tokens = blind(everything(family, sum(images)))
     generation, logits = run(family, tokens, prompts, [fastv(*cut) for cut in cuts], loop=loop)
     for i, (prompt, count) in enumerate(zip(prompts, images, strict=True)):
-        pieces = [piece.strip() for piece in prompt.split("<image>")]
-        marked = len(pieces) - 1 or count
-        text = "USER: " + "\n".join(pieces if len(pieces) > 1 else [""] * marked + pieces) + " ASSISTANT:"
+        asked = prompt.replace("<image>", "") if "<image>" in prompt else "\n" * count + prompt
+        text = f"USER: {asked} ASSISTANT:"
         ids = family.processor.tokenizer(text, return_tensors="pt")
         output = family.model.generate(
             **ids, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True, output_logits=True

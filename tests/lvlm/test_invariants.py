@@ -97,9 +97,8 @@ def stock(family, prompts, images: list[int], **options):
     """The stock processor and the stock generate, nothing of ours."""
     texts = []
     for prompt, count in zip(prompts, images, strict=True):
-        marked = prompt if "<image>" in prompt else "<image>" * count + "\n" + prompt
-        parts = [piece.strip() for piece in marked.split("<image>")]
-        texts.append("USER: " + "<image>\n".join(parts) + " ASSISTANT:")
+        marked = prompt if "<image>" in prompt else "<image>\n" * count + prompt
+        texts.append(f"USER: {marked} ASSISTANT:")
     pictures = [tiny.image(i).picture for i in range(sum(images))]
     inputs = family.processor(text=texts, images=pictures, padding=True, return_tensors="pt")
     inputs["pixel_values"] = inputs["pixel_values"].to(family.dtype)

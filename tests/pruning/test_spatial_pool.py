@@ -47,7 +47,7 @@ def test_the_smaller_grid_fills_the_budget_and_stays_near_the_shape(high, wide, 
     assert 1 <= rows <= high and 1 <= columns <= wide and rows * columns <= most
     assert columns == wide or rows * (columns + 1) > most  # no room for another column
     assert rows == high or (rows + 1) * columns > most  # nor for another row
-    assert columns == min(wide, most // max(1, math.floor(math.sqrt(high * most / wide) + 1e-9)))
+    assert columns == min(wide, most // max(1, min(most, math.floor(math.sqrt(high * most / wide) + 1e-9))))
 
 
 @pytest.mark.parametrize(

@@ -214,6 +214,7 @@ class Family(ABC):
 
     first_position: int = 0  # of a prompt's first token, if positions are renumbered
     line_end_id: int | None = None  # a token of the markup that is dropped with the last visual token of its line
+    after_image: ClassVar[str] = "\n"  # what follows the images that come before a question, without a chat template
     video_placeholder: str | None = None  # what the chat template writes for a video; None: a video is called an image
 
     @property

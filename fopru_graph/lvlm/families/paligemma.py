@@ -28,6 +28,7 @@ class PaliGemma(MergingFamily):
     towers = {"siglip_vision_model": 0}
     decoder_path = "model"  # it makes the masks
     first_position = 1
+    after_image = ""
 
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
         pixels = self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
@@ -37,8 +38,7 @@ class PaliGemma(MergingFamily):
 
     def template(self, prompt: str) -> str | None:
         """See `Family.template`: images stay where the prompt has them; the text begins after the last one."""
-        joined = prompt.replace(f"{self.placeholder}\n", self.placeholder)  # `chat_text` ends an image's line
-        before, image, text = joined.rpartition(self.placeholder)
+        before, image, text = prompt.rpartition(self.placeholder)
         return f"{before}{image}{self.processor.tokenizer.bos_token}{text}\n"
 
     def tokenize(self, text: str) -> list[int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fopru_graph.errors import UserError
+from fopru_graph.errors import UserError, first_line
 from fopru_graph.lvlm.inputs.token_ids import build_ids, check_embedded
 from fopru_graph.values import VisualTokens
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from fopru_graph.lvlm.families.family import Family
 
 MARKER = "<image>"
+_PROBE = "a question"
 _PLAIN_TEMPLATE = "USER: {} ASSISTANT:"  # LLaVA-1.5's, for checkpoints without a chat template
 
 
@@ -81,23 +83,51 @@ def distribute_images(prompts: Sequence[str], images: int) -> list[int]:
 
 
 def chat_text(family: Family, prompt: str, images: int, part: str = "image") -> str:
-    """The prompt in the checkpoint's chat template, with one placeholder per image.
+    """The prompt in the checkpoint's chat template, with one placeholder per image; its text is kept as it is.
 
     Images of a prompt without ``<image>`` markers come first. ``part`` is what the template calls an image: image or
     video.
+
+    Raises:
+        UserError: the chat template fails.
     """
-    if MARKER not in prompt:
-        parts = [{"type": part}] * images + [{"type": "text", "text": prompt}]
-    else:
-        parts = []
-        for i, piece in enumerate(prompt.split(MARKER)):
-            parts += [{"type": part}] if i else []
-            parts += [{"type": "text", "text": piece.strip()}] if piece.strip() else []
-    if family.processor.chat_template:
-        return family.processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
-    line = f"{family.video_placeholder if part == 'video' else family.placeholder}\n"
-    plain = "".join(piece.get("text", line) for piece in parts)
+    placeholder = (part == "video" and family.video_placeholder) or family.placeholder
+    first, *others = prompt.split(MARKER)
+    parts = [{"type": part}] * (0 if others else images) + [{"type": "text", "text": first}] * bool(first)
+    for piece in others:
+        parts += [{"type": part}] + [{"type": "text", "text": piece}] * bool(piece)
+    plain = placeholder.join([first, *others]) if others else (placeholder + family.after_image) * images + prompt
+    if family.processor.chat_template or family.processor.tokenizer.chat_template:
+        return _rendered(family.processor, parts if _takes_parts(family.processor) else plain)
     return family.template(plain) or _PLAIN_TEMPLATE.format(plain)
+
+
+def _takes_parts(processor: Any) -> bool:
+    """Whether the chat template writes lists of parts; those of text models fail on one, drop it or write its repr."""
+    try:
+        written = _rendered(processor, [{"type": "text", "text": _PROBE}])
+    except UserError:
+        return False
+    return _PROBE in written and not re.search(r"""["']type["']: ?["']text["']""", written)
+
+
+def _rendered(processor: Any, content: str | list[dict[str, str]]) -> str:
+    """A user's message in the template of the processor, or of its tokenizer.
+
+    Raises:
+        UserError: the template fails; it is a program, and what it raises is its author's choice.
+    """
+    writer = processor if processor.chat_template else processor.tokenizer
+    try:
+        text: str = writer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+    except Exception as error:
+        raise UserError(
+            f"the checkpoint's chat template fails on a question: {first_line(error)}",
+            "mend chat_template.jinja (or chat_template in tokenizer_config.json) of the checkpoint",
+        ) from error
+    return text
 
 
 def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -> Prompt:

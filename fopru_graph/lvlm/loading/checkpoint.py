@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fopru_graph.errors import UserError
+from fopru_graph.errors import UserError, first_line
 from fopru_graph.identity import files_digest
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "model"
@@ -107,9 +107,3 @@ def _check_weights(name: str, folder: Path) -> None:
             if pickled
             else "expected " + _SINGLE,
         )
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, or its type if it has none."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

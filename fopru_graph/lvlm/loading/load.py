@@ -8,12 +8,12 @@ import accelerate
 import torch
 import transformers
 
-from fopru_graph.errors import UserError
+from fopru_graph.errors import UserError, first_line
 from fopru_graph.identity import source_of
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.registry import served_family
 from fopru_graph.lvlm.families.towers import check_tower
-from fopru_graph.lvlm.loading.checkpoint import first_line, open_checkpoint
+from fopru_graph.lvlm.loading.checkpoint import open_checkpoint
 from fopru_graph.lvlm.loading.compat import missing_capabilities
 from fopru_graph.lvlm.loading.device import check_memory, choose_device
 from fopru_graph.lvlm.loading.presets import PREFIX, find_preset, preset_config, preset_processor, random_model

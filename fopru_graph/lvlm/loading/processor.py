@@ -13,7 +13,7 @@ from typing import Any
 
 import transformers
 
-from fopru_graph.lvlm.loading.checkpoint import first_line
+from fopru_graph.errors import first_line
 
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
 _VIDEOS = ("processor_config.json", "video_preprocessor_config.json")
@@ -23,6 +23,7 @@ _VIDEOS = ("processor_config.json", "video_preprocessor_config.json")
 class PartsProcessor:
     """Image processor, tokenizer and chat template of a checkpoint.
 
+    ``chat_template`` is None where the tokenizer carries one, or several of which it takes its default.
     ``lacks`` says why the stock class did not load. ``video_size`` holds the least and most pixels of a video under the
     stock names shortest_edge and longest_edge; None if the checkpoint names none.
     """
@@ -33,14 +34,9 @@ class PartsProcessor:
     lacks: str = "it was made of parts"
     video_size: dict[str, int] | None = None
 
-    def apply_chat_template(self, conversation: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
+    def apply_chat_template(self, conversation: list[dict[str, Any]], **options: Any) -> str:
         """The conversation as text, as the stock processor writes it."""
-        text: str = self.tokenizer.apply_chat_template(
-            conversation,
-            chat_template=self.chat_template,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-        )
+        text: str = self.tokenizer.apply_chat_template(conversation, chat_template=self.chat_template, **options)
         return text
 
 
@@ -57,7 +53,7 @@ def open_processor(source: str, options: dict[str, Any]) -> Any:
             source, trust_remote_code=False, backend="pil", **options
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
-        template = tokenizer.chat_template or _template(source, options)
+        template = None if tokenizer.chat_template else _template(source, options)
         return PartsProcessor(images, tokenizer, template, first_line(error), _video_size(source, options))
 
 

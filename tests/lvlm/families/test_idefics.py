@@ -192,7 +192,7 @@ def test_videos_of_smolvlm_are_stocks(monkeypatch):
     assert "\nFrame from 00:01:" in features.markup[1]
     prompts, tokens = ["<image>what?", "<image> and what is here?"], family.project(features, None)
     prompt = build_prompt(family, prompts, tokens)
-    for i, said in enumerate(["what?", "and what is here?"]):
+    for i, said in enumerate(["what?", " and what is here?"]):
         written = family.processor.tokenizer.decode(prompt.input_ids[i][-prompt.lengths[i] :])
         assert written == f"<s>User: {features.markup[i]}{said}<end_of_utterance>\nAssistant:"
     ids, logits = generated(family, prompt, pixel_values=torch.stack(features.pixels)[None])

@@ -116,7 +116,7 @@ def test_a_rows_break_goes_when_the_row_has_no_token_left(family, kept, written)
     selection = Selection(tuple(map(torch.tensor, kept)), features.counts)
     prompt = build_prompt(family, ["<image> <image> say [IMG_BREAK]"], family.project(features, selection))
     text = family.processor.tokenizer.decode(prompt.input_ids[0])
-    assert text == f"<s>[INST]{''.join(written)}say [IMG_BREAK][/INST]"
+    assert text == f"<s>[INST]{' '.join(written)} say [IMG_BREAK][/INST]"
 
 
 @pytest.mark.parametrize("text", ["MistralConfig", "Ministral3Config"])

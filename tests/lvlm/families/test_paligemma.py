@@ -21,14 +21,16 @@ from tests.lvlm.zoo.rows import tokenizer
 
 ASKED = {  # as the stock processor is asked; it adds the beginning and the newline
     "what?": "<image>what?",
-    "<image> what?": "<image>what?",
+    "<image> what?": "<image> what?",
+    "<image>\nwhat?": "<image>\nwhat?",
     "\nwhat?": "<image>\nwhat?",
-    "<image> <image> which": "<image><image>which",
-    "this <image> or <image>?": "this<image>or<image>?",
+    "<image> <image> which": "<image> <image> which",
+    "this <image> or <image>?": "this <image> or <image>?",
 }
 BATCHES = [
     (["what?"], [1]),
     (["\nwhat?"], [1]),
+    (["<image>\nwhat?"], [1]),
     (["<image> <image> which"], [2]),
     (["this <image> or <image>?"], [2]),
     (["<image> <image> which", "<image> what?"], [2, 1]),

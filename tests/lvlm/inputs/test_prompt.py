@@ -40,7 +40,7 @@ def test_all_tokens_give_the_stock_prompt_and_fewer_give_fewer_placeholders(fami
     features = family.encode([tiny.image(0), tiny.image(1)])
     prompts = ["one <image>?", "and a longer one <image>"]
     stock = family.processor(
-        text=["USER: one<image>\n? ASSISTANT:", "USER: and a longer one<image>\n ASSISTANT:"],
+        text=["USER: one <image>? ASSISTANT:", "USER: and a longer one <image> ASSISTANT:"],
         images=[tiny.image(i).picture for i in (0, 1)],
         padding=True,
         return_tensors="pt",
