@@ -135,7 +135,7 @@ def test_a_torn_last_line_costs_its_row_only(tmp_path):
     result = evaluate(tmp_path, RANK, "--task", "pope", "--data", path, "--ratio", "0.25", "--json")
     assert result.exit_code == 3
     (summary,) = json.loads(result.stdout)["results"]
-    assert summary["errors"] == 1 and summary["n"] == 11 and "pope.jsonl row 12" in summary["first_error"]
+    assert summary["errors"] == 1 and summary["n"] == 11 and "pope.jsonl row 12" in summary["common_error"]["message"]
 
 
 def test_results_of_another_configuration_are_left_alone(tmp_path):
@@ -152,7 +152,8 @@ def test_results_of_another_configuration_are_left_alone(tmp_path):
 
 def test_a_pipeline_that_fails_on_every_sample_is_shown_as_failed(tmp_path):
     result = evaluate(tmp_path, FASTV, "--task", "scenes", "--limit", "3", "--set", "fastv.layer=99", "--ratio", "0.5")
-    assert result.exit_code == 3 and "Failed" in result.stdout and "layer" in result.stderr
+    assert result.exit_code == 3 and "Failed" in result.stdout
+    assert "all 3 samples failed with: generate: " in result.stderr and "layer" in result.stderr
 
 
 def test_tune_finds_a_ratio_and_says_how_sure_it_is(tmp_path):

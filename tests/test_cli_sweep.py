@@ -101,6 +101,27 @@ def test_what_failed_is_run_again_only_on_demand(tmp_path):
     assert (result.exit_code, cell["state"], cell["attempts"], cell["n"]) == (0, "done", 2, 6)
 
 
+def test_a_sweep_whose_every_sample_failed_is_no_success_and_shows_their_most_common_error(tmp_path):
+    names = ["gone.png", "gone.png", "gone.png"]
+    rows = [{"question": "Is there a cat?", "answer": "yes", "image": name} for name in names]
+    (tmp_path / "pope.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = sweep(tmp_path / "out", BASELINE, "--task", "pope", "--data", str(tmp_path / "pope.jsonl"))
+    assert result.exit_code == 3 and "failed" in result.stdout
+    assert "all 3 samples failed, 1 of them with: pope.jsonl row 1:" in result.stderr
+
+
+@pytest.mark.parametrize(("errors", "code"), [(0, 0), (2, 3)])
+def test_a_sweep_with_failed_samples_ends_like_an_evaluation_with_some(tmp_path, errors, code):
+    (cell,) = plan(tmp_path, ["baseline"])
+    common = {"message": "no memory", "count": 2} if errors else None
+    summary = {"accuracy": 0.5, "n": 4, "errors": errors, "common_error": common, "identity": cell.identity()}
+    (tmp_path / cell.label).mkdir()
+    (tmp_path / cell.label / "summary.json").write_text(json.dumps(summary))
+    result = sweep(tmp_path, BASELINE, "--task", "scenes", "--dtype", "float32")
+    assert result.exit_code == code and "done" in result.stdout
+    assert ("2 of 6 samples failed with: no memory" in result.stderr) == (errors > 0)
+
+
 def test_results_of_something_else_are_refused_with_the_sentence_of_eval(tmp_path):
     arguments = (BASELINE, *FEW, "--json")
     (cell,) = cells(sweep(tmp_path, *arguments)).values()

@@ -25,6 +25,7 @@ from fopru_graph.evaluation.configurations import Configuration, configurations_
 from fopru_graph.evaluation.tasks import get_task
 from fopru_graph.graph import Graph, PipelineError, Problem, parse_value
 from fopru_graph.graph.errors import errors_of
+from fopru_graph.results.schema import failures
 from fopru_graph.sweep.cells import LOGS, Cell, SweepFolder
 from fopru_graph.sweep.plan import Combination, CommonOptions, cell_of, combinations, data_paths, distinct
 from fopru_graph.sweep.process import StopSignals, slots_for
@@ -154,7 +155,9 @@ def _rows(folder: SweepFolder) -> list[dict[str, Any]]:
             "folder": str(folder.out / status.cell.label),
             "started": status.record.started,
             "ended": status.record.ended,
-            "error": status.error and f"{status.error}\nlog: {folder.out / LOGS / status.cell.label}.log",
+            "error": status.error
+            and f"{status.error}\nlog: {folder.out / LOGS / status.cell.label}.log"
+            or failures(status.summary),
         }
         for status in folder.statuses()
     ]
@@ -172,5 +175,8 @@ def _finish(rows: list[dict[str, Any]], options: SweepOptions, interrupted: bool
         return 130
     if not all(row["state"] == "done" for row in rows):
         show_failure("some cells failed", "the same command with --retry runs them again")
+        return 3
+    if any(row["errors"] for row in rows):
+        show_failure("some samples failed", "the same command with --retry runs them again")
         return 3
     return 0

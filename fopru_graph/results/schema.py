@@ -12,6 +12,7 @@ Fields stand in the order of the files. A field has a default only where a file 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -125,6 +126,13 @@ class Tokens(JsonObject):
     new: NonNegative | None = None
 
 
+class CommonError(JsonObject):
+    """The error that most samples failed with, the first of them where several are as common."""
+
+    message: str
+    count: Count
+
+
 class Summary(Heading):
     """A cell's figures; ``accuracy`` is None where every sample is an error.
 
@@ -132,7 +140,7 @@ class Summary(Heading):
     ``retention`` holds mean shares of the encoded visual tokens: ``kept``, ``final``, ``layer_average``, and the
     percentiles ``p10`` and ``p90`` of the final share. ``ttft_ms`` is over the samples whose picture was encoded anew.
     ``not_drawn`` says why pictures of the kept tokens are missing. ``identity`` is a digest of what the figures are of;
-    summaries of earlier versions lack it.
+    summaries of earlier versions lack it, and have ``first_error`` instead of ``common_error``.
     """
 
     limit: int | None = None
@@ -141,6 +149,7 @@ class Summary(Heading):
     ci: tuple[float | None, float | None] | None = None
     errors: int = 0
     first_error: str | None = None
+    common_error: CommonError | None = None
     per_type: dict[str, TypeAccuracy] = {}
     metrics: dict[str, float | None] = {}
     retention: dict[str, NonNegative | None] = {}
@@ -150,3 +159,14 @@ class Summary(Heading):
     samples_per_s: NonNegative | None = None
     not_drawn: str | None = None
     identity: str | None = None
+
+
+def failures(summary: Mapping[str, Any]) -> str | None:
+    """How many samples of a cell failed and why, in a sentence, from the JSON of its `Summary`; None if none did."""
+    if not (errors := summary.get("errors")):
+        return None
+    how_many = f"{errors} of {errors + summary['n']} samples failed" if summary["n"] else f"all {errors} samples failed"
+    if common := summary.get("common_error"):
+        with_it = "" if common["count"] == errors else f", {common['count']} of them"
+        return f"{how_many}{with_it} with: {common['message']}"
+    return f"{how_many}, the first with: {summary.get('first_error') or 'no reason is recorded'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -30,11 +31,10 @@ def figures_of(rows: Iterable[Mapping[str, Any]], metrics: Metrics) -> dict[str,
     pictures: list[str] = []
     counts = {name: array("d") for name in (*_TOKENS, "kv_bytes")}
     with_facts: list[dict[str, Any]] = []
-    errors, first_error = 0, None
+    errors: Counter[str] = Counter()  # by message
     for row in rows:
         if row["status"] != "ok":
-            errors += 1
-            first_error = first_error or row["error"]
+            errors[row["error"]] += 1
             continue
         scores.append(row["score"])
         types.append(sys.intern(row["type"]))
@@ -50,8 +50,8 @@ def figures_of(rows: Iterable[Mapping[str, Any]], metrics: Metrics) -> dict[str,
         "accuracy": _rounded(np.mean(scores)) if scores else None,
         "n": len(scores),
         "ci": [_rounded(end) for end in interval(scores, pictures)] if scores else [None, None],
-        "errors": errors,
-        "first_error": first_error,
+        "errors": errors.total(),
+        "common_error": dict(zip(("message", "count"), errors.most_common(1)[0], strict=True)) if errors else None,
         "per_type": _accuracy_by_type(np.asarray(scores), types),
         "metrics": {name: _rounded(value) for name, value in metrics(with_facts).items()},
         "retention": _retention({name: np.asarray(numbers) for name, numbers in counts.items()}),

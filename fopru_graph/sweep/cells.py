@@ -8,7 +8,8 @@ A cell is a pipeline with its settings on a task. Three things in the sweep's fo
   releases it when the last of them is gone, by kill -9 too: nothing has to be cleaned up.
 
 A cell is ``running`` if its lock is held; ``done`` if its summary has the identity that its record asks for; ``failed``
-if its last attempt failed; ``lost`` if its worker died in the middle of the last of `MAX_ATTEMPTS`; else ``pending``.
+if its last attempt failed, or all of its samples; ``lost`` if its worker died in the middle of the last of
+`MAX_ATTEMPTS`; else ``pending``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 from fopru_graph.errors import UserError
 from fopru_graph.graph.files import write_atomically
 from fopru_graph.results.cell import SUMMARY
+from fopru_graph.results.schema import failures
 
 ATTEMPTS, LOGS = "attempts", "logs"
 FORMAT = 1  # of a record
@@ -138,9 +140,10 @@ class SweepFolder:
     def _prepared(self, cell: Cell, record: Record, retry: bool) -> Record:
         summary = self._summary(cell)
         if _has_identity(summary, cell):
-            rc = record.rc if record.state == "done" else 3 if summary.get("errors") else 0
-            state = "pending" if retry and rc == 3 else "done"
-            return replace(record, state=state, identity=summary["identity"], rc=rc, error=None)
+            rc = 3 if summary.get("errors") else 0
+            why = None if retry else _why_failed(summary)
+            state = "pending" if retry and rc == 3 else "failed" if why else "done"
+            return replace(record, state=state, identity=summary["identity"], rc=rc, error=why)
         if record.state == "done" or (retry and state_of(record, summary) in ("failed", "lost")):
             return replace(record, state="pending")
         return record
@@ -193,8 +196,9 @@ class SweepFolder:
         the sweep, e.g. the login node of a cluster, may resolve another device.
         """
         summary = self._summary(claim.cell)
-        if error is None and not summary:
-            error = f"it ended well, but {self.out / claim.cell.label / SUMMARY} is not there"
+        if error is None:
+            not_there = f"it ended well, but {self.out / claim.cell.label / SUMMARY} is not there"
+            error = _why_failed(summary) if summary else not_there
         record = replace(claim.record, state="failed" if error else "done", rc=rc, error=error, ended=time.time())
         self._end(claim, record if error else replace(record, identity=summary.get("identity")))
 
@@ -271,6 +275,11 @@ def state_of(record: Record, summary: Mapping[str, Any]) -> str:
     if record.state == "done" and (not summary or summary.get("identity") != record.identity):
         return "pending"
     return record.state
+
+
+def _why_failed(summary: Mapping[str, Any]) -> str | None:
+    """Why a cell that ran to its end has failed: none of its samples has an answer."""
+    return failures(summary) if not summary.get("n") else None
 
 
 def _has_identity(summary: Mapping[str, Any], cell: Cell) -> bool:

@@ -76,7 +76,7 @@ class Worker:
                 self._finish(claim, process, code)
 
     def _finish(self, claim: Claim, process: CellProcess, code: int) -> None:
-        """Record an end. Exit code 3 says that samples failed; such a cell is done all the same."""
+        """Record an end. Exit code 3 says that samples failed; such a cell is done unless all of them did."""
         self._folder.finish(claim, code, None if code in (0, 3) else process.last_words(code))
 
     def _wind_down(self) -> None:

@@ -81,12 +81,13 @@ class SweepProgress:
 
 
 def show_sweep(cells: Sequence[Cell]) -> None:
-    """A table of all cells on stdout, and on stderr why cells failed."""
+    """A table of all cells on stdout, and on stderr why cells or their samples failed."""
     stdout_console().print(_table(cells))
     for cell in cells:
-        if cell["state"] in ("failed", "lost"):
-            reason = escape(cell["error"] or "")
-            console.print(f"[red]{escape(cell['label'])} {cell['state']}:[/] {reason}", soft_wrap=True)
+        if cell["error"] and cell["state"] in _ENDED:
+            colour = "yellow" if cell["state"] == "done" else "red"
+            head = f"[{colour}]{escape(cell['label'])} {cell['state']}:[/]"
+            console.print(f"{head} {escape(cell['error'])}", soft_wrap=True)
 
 
 def _most_recent(cells: Sequence[Cell]) -> list[Cell]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from fopru_graph.results.schema import failures
 from fopru_graph.terminal.console import console, simple_table, stdout_console
 from fopru_graph.terminal.format import milliseconds, percent, size
 
@@ -36,7 +37,7 @@ def show_summary(summary: dict[str, Any], by_products: Iterable[str]) -> None:
 
 
 def show_evaluation(summaries: Sequence[Mapping[str, Any]]) -> None:
-    """Print one row per cell on stdout, and the first error of every cell with failed samples on stderr."""
+    """Print one row per cell on stdout, and why samples failed on stderr."""
     table = simple_table(
         *("pipeline", "task", ">ratio", ">accuracy", ">95 % interval", ">n", ">errors"),
         *(">visual tokens", ">TTFT ms", ">samples/s"),
@@ -60,8 +61,8 @@ def show_evaluation(summaries: Sequence[Mapping[str, Any]]) -> None:
         )
     stdout_console().print(table)
     for summary in summaries:
-        if summary["errors"]:
-            where = f"{summary['pipeline']} on {summary['task']}: {summary['errors']} sample(s) failed, the first with"
-            console.print(f"[yellow]{escape(where)}:[/] {escape(summary['first_error'])}", soft_wrap=True)
+        if why := failures(summary):
+            where = f"{summary['pipeline']} on {summary['task']}"
+            console.print(f"[yellow]{escape(where)}:[/] {escape(why)}", soft_wrap=True)
         if summary["not_drawn"]:
             console.print(f"[yellow]no pictures of {escape(summary['pipeline'])}:[/] {escape(summary['not_drawn'])}")

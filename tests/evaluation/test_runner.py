@@ -48,7 +48,8 @@ def test_what_fails_is_a_row_with_its_reason_and_no_answer(tmp_path):
     summary = cell_run(tmp_path / "a", ToyRecords(12, broken=[4]), ToyModel(fails=[7])).run()
     rows = rows_of(tmp_path / "a")
     assert summary["errors"] == 2 and summary["n"] == 10 and summary["accuracy"] == 0.5
-    assert summary["first_error"] == rows[4]["error"] == "toy.jsonl row 5: broken"
+    assert summary["common_error"] == {"message": rows[4]["error"], "count": 1}
+    assert rows[4]["error"] == "toy.jsonl row 5: broken"
     assert rows[7]["error"] == "generate: no memory for 7"
     for row in (rows[4], rows[7]):
         assert row["status"] == "error" and row["answer"] is None and row["score"] is None

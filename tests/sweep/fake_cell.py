@@ -1,5 +1,6 @@
 """A cell of a sweep that evaluates nothing: ``fake_cell.py OUT LABEL SECONDS CODE``. Tells that it began and ended,
-and of a clash where another process is at the same cell. Its summary has the identity of `IDENTITY`.
+and of a clash where another process is at the same cell. With code 3 half of its samples failed, with 3all all of them.
+Its summary has the identity of `IDENTITY`.
 """
 
 from __future__ import annotations
@@ -34,13 +35,14 @@ def work(folder: Path, label: str, seconds: float, code: str, lock: TextIO) -> i
         tell(folder, "clash", label)
     time.sleep(seconds)
     (folder / label).mkdir(exist_ok=True)
-    if code in ("0", "3"):
-        (folder / label / "summary.json").write_text(
-            json.dumps({"accuracy": 0.5, "n": 2, "errors": 0, "identity": IDENTITY})
-        )
+    if code in ("0", "3", "3all"):
+        n, errors = {"0": (4, 0), "3": (2, 2), "3all": (0, 4)}[code]
+        common = {"message": "generate: no memory", "count": errors}
+        figures = {"accuracy": 0.5 if n else None, "n": n, "errors": errors, "common_error": common if errors else None}
+        (folder / label / "summary.json").write_text(json.dumps(figures | {"identity": IDENTITY}))
     print(f"{label} says goodbye with {code}")
     tell(folder, "end", label)
-    return int(code)
+    return int(code[0])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -248,6 +249,20 @@ def test_cells_with_errors_are_done_and_run_again_on_demand(tmp_path):
     assert states(again) == ["pending"]
     run(again)
     assert states(again) == ["done"] and records(again)[0].attempts == 2
+
+
+def test_a_cell_whose_samples_all_failed_has_failed_and_says_why(tmp_path):
+    cells = [fake(tmp_path, 0, code="3all")]
+    run(opened(tmp_path, cells))
+    folder = opened(tmp_path, cells)
+    (status,) = folder.statuses()
+    assert (status.state, status.record.rc, status.record.attempts) == ("failed", 3, 1)
+    assert status.error == "all 4 samples failed with: generate: no memory"
+    run(opened(tmp_path, cells, retry=True))
+    assert records(folder)[0].attempts == 2
+    shutil.rmtree(tmp_path / "attempts")  # as if `eval` had made it
+    (status,) = opened(tmp_path, cells).statuses()
+    assert (status.state, status.record.rc) == ("failed", 3) and "no memory" in status.error
 
 
 def test_another_command_adds_cells_and_keeps_the_old_ones(tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fopru_graph.report.page.table import NO_ENTRY, Entry, Table
+from fopru_graph.results import schema
 from fopru_graph.results.comparisons import RANDOM, UNPRUNED, Comparison
 from fopru_graph.results.methods import Method, ModelResults, Point, Ratio, Role, one_line
 from fopru_graph.terminal.format import accuracy_text, percent, ratio_text
@@ -114,13 +115,13 @@ def losses(study: ModelResults, comparisons: Sequence[Comparison]) -> Iterator[s
 
 
 def failures(study: ModelResults) -> Iterator[str]:
-    """A sentence for every method that failed on a whole task, with its first error."""
+    """A sentence for every method that failed on a whole task, with its most common error."""
     for method in study.methods:
         for task in study.tasks:
             for ratio, point in sorted(method.points.get(task, {}).items(), key=lambda item: item[0] or 0):
                 if point.cell.failed:
-                    why = one_line(point.cell.summary.first_error or "no reason is recorded", 200)
-                    yield f"{method.label} on {task}, {ratio_text(ratio)}: every sample failed, the first with: {why}"
+                    why = one_line(schema.failures(point.cell.summary.model_dump()) or "there is no sample", 250)
+                    yield f"{method.label} on {task}, {ratio_text(ratio)}: {why}"
 
 
 def _below(study: ModelResults, role: Role, method: Method, task: str) -> tuple[list[Ratio], int]:

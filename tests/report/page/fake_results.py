@@ -122,10 +122,10 @@ def write_cell(
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     good = [row for row in rows if row["status"] == "ok"]
     figures: dict[str, Any] = {"n": len(good), "errors": len(rows) - len(good), "accuracy": None, "ci": [None, None]}
-    figures |= {"per_type": {}, "metrics": {}, "ttft_ms": None, "kv_bytes": None, "first_error": None}
+    figures |= {"per_type": {}, "metrics": {}, "ttft_ms": None, "kv_bytes": None, "common_error": None}
     figures["tokens"] = dict.fromkeys(("encoded", "kept", "final", "layer_average", "text", "new"))
     if not good:
-        return figures | {"first_error": "prune: out of memory"}
+        return figures | {"common_error": {"message": "prune: out of memory", "count": len(rows)}}
     scores = [row["score"] for row in good]
     figures["accuracy"] = round(float(np.mean(scores)), 6)
     figures["ci"] = [round(end, 6) for end in interval(scores, [row["picture"] for row in good])]

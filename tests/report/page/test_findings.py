@@ -77,7 +77,7 @@ def test_what_all_and_nothing_of_the_picture_give(losing: ModelResults) -> None:
 
 def test_failures_have_a_reason(study: ModelResults) -> None:
     assert list(failures(study)) == [
-        "prumerge_plus on textvqa, as written: every sample failed, the first with: prune: out of memory"
+        "prumerge_plus on textvqa, as written: all 60 samples failed with: prune: out of memory"
     ]
 
 
