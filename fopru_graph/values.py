@@ -249,8 +249,8 @@ class VisualTokens:
     @property
     def counts(self) -> tuple[int, ...]:
         """Visual tokens of every image, without newlines."""
-        newlines = self.newlines or ((),) * len(self.embeddings)
-        return tuple(len(tokens) - len(ends) for tokens, ends in zip(self.embeddings, newlines, strict=True))
+        newlines = map(len, self.newlines) if self.newlines else [0] * len(self.embeddings)
+        return tuple(len(tokens) - ends for tokens, ends in zip(self.embeddings, newlines, strict=True))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import fopru_graph.demo
 from fopru_graph.cli import app
 
 PIPELINES = Path(__file__).resolve().parent.parent / "pipelines"
+SAMPLES = Path(fopru_graph.demo.__file__).parent / "samples"
 COMBINED = str(PIPELINES / "fopru_fastv.yaml")
 
 
@@ -172,6 +175,37 @@ def test_a_record_can_be_run_again(tmp_path):
     invoke("run", COMBINED, "--out", str(tmp_path), "--set", "prompt=what colour is the square ?")
     result = invoke("run", str(tmp_path / "run.json"), "--json", "--out", str(tmp_path / "again"))
     assert json.loads(result.stdout)["outputs"]["text"] == "blue"
+
+
+def test_a_record_whose_picture_changed_says_so_on_stderr_and_in_the_json(tmp_path):
+    picture = tmp_path / "picture.png"
+    for name, text, warned in (("street-sign", "stop", False), ("taxi-rank", "taxi", True)):
+        shutil.copy(SAMPLES / f"{name}.png", picture)
+        file = tmp_path / "out" / "run.json" if warned else COMBINED
+        sets = [] if warned else ["--set", f"image={picture}"]
+        result = invoke("run", str(file), "--json", "--out", str(tmp_path / "out"), *sets)
+        data = json.loads(result.stdout)
+        assert (result.exit_code, data["outputs"]["text"]) == (0, text)
+        message = f"image: the content of path '{picture}' has changed since the record"
+        assert data["warnings"] == [message] * warned and result.stderr == f"warning: {message}\n" * warned
+
+
+def test_a_record_made_with_nodes_of_one_s_own_says_which(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "shout.py").write_text(
+        'from fopru_graph.graph import Node, node\n\n@node(category="toy")\nclass Shout(Node):\n'
+        '    """Louder."""\n\n    def run(self, text: str) -> str:\n        return text.upper()\n'
+    )
+    (tmp_path / "a.yaml").write_text(
+        "format: 1\nnodes: {shout: {type: Shout, inputs: {text: hello}}}\noutputs: {text: $shout}\n"
+    )
+    nodes = ["--nodes", str(tmp_path / "mine")]
+    assert invoke("run", str(tmp_path / "a.yaml"), "--out", str(tmp_path), *nodes).stdout == "HELLO\n"
+    result = invoke("run", str(tmp_path / "run.json"), "--out", str(tmp_path), "--json")
+    assert result.exit_code == 2
+    [problem] = json.loads(result.stdout)["problems"]
+    assert problem["hint"] == f"give the nodes of the recorded run: --nodes {tmp_path / 'mine'}"
+    assert invoke("run", str(tmp_path / "run.json"), "--out", str(tmp_path), *nodes).stdout == "HELLO\n"
 
 
 BROKEN = """\

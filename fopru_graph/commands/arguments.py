@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -63,9 +64,18 @@ def check_graph(
             apply_set(graph, option)
         if options is not None:
             options.apply(graph)
-        return graph, graph.problems()
+        return graph, _with_packs_named(graph, graph.problems())
     except PipelineError as error:
         return None, error.problems
+
+
+def _with_packs_named(graph: Graph, problems: list[Problem]) -> list[Problem]:
+    """The problems; a type that is unknown because a record's nodes were not given says how to give them."""
+    packs = graph.recorded["packs"] if graph.recorded else {}
+    missing = [path for path, digest in packs.items() if digest not in graph.registry.packs.values()]
+    hint = "give the nodes of the recorded run: " + " ".join(f"--nodes {path}" for path in missing)
+    unknown = missing and [problem for problem in problems if problem.code == "unknown-type"]
+    return [replace(problem, hint=hint) if unknown and problem in unknown else problem for problem in problems]
 
 
 def open_graph(

@@ -68,9 +68,10 @@ class NodeSkipped:
 
 @dataclass(frozen=True)
 class RunWarning:
-    """Something could not be read or written; the run goes on without it.
+    """Something could not be read or written, or differs from the record that is replayed; the run goes on.
 
-    ``lost`` is what the user asked for: a file of a node that runs for its effect, not an entry of a cache.
+    ``node`` is ``replay`` for what concerns all nodes. ``lost`` is what the user asked for: a file of a node that runs
+    for its effect, not an entry of a cache.
     """
 
     node: str

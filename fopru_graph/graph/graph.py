@@ -92,9 +92,12 @@ class Graph(Model):
 
     @classmethod
     def from_record(cls, record: RunRecord, registry: Registry | None = None) -> Self:
-        """The pipeline of an earlier run, with its set values: running it again gives the same keys and outputs."""
+        """The pipeline of an earlier run, with its set values: running it again gives the same keys and outputs.
+
+        If a file, a node's code or a version has changed since, the result's ``warnings`` say so.
+        """
         graph = cls.loads(record.pipeline, registry)
-        graph.blocks = dict(record.blocks)
+        graph.blocks, graph.recorded = dict(record.blocks), record.to_json()
         return graph
 
     def dumps(self) -> str:

@@ -78,7 +78,8 @@ class Model:
     """The content of a pipeline and the registry that its node types come from. Nothing in it is checked.
 
     Two models are equal when their canonical forms are. ``blocks`` holds the texts of sub-graph files that are not
-    read from disk, ``document_problems`` what the reader refused.
+    read from disk, ``document_problems`` what the reader refused. ``recorded`` is the record, as JSON, that the model
+    was read from: a run says what has changed since.
     """
 
     def __init__(self, name: str = "", description: str = "", registry: Registry | None = None) -> None:
@@ -91,6 +92,7 @@ class Model:
         self.file: str | None = None
         self.folder: Path | None = None
         self.blocks: dict[str, str] = {}
+        self.recorded: dict[str, Any] | None = None
         self.document_problems: list[Problem] = []
         self._registry = registry
 

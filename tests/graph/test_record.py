@@ -28,7 +28,12 @@ def test_a_record_is_json_with_everything_in_it(graph, tmp_path):
     assert "default: 6" in data["pipeline"]
     assert "ratio: 1.0" in data["pipeline"]
     assert set(data["nodes"]) == {"load", "score", "keep", "total", "load_2"}
-    assert set(data["nodes"]["score"]) == {"type", "version", "key", "ms", "cached", "outputs", "report"}
+    assert set(data["nodes"]["score"]) == {
+        *("type", "version", "key", "made_of", "inputs", "ms", "cached", "outputs", "report"),
+    }
+    assert data["nodes"]["keep"]["inputs"] == {
+        "scores": "$score.output", "ratio": 1.0, "order": "best", "tokens": None,
+    }  # fmt: skip
     assert data["nodes"]["score"]["report"] == {"count": 6}
     assert data["versions"]["python"]
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from fopru_graph.graph.declare.node import Node, NodeSpec
 from fopru_graph.graph.errors import PipelineError, Problem, did_you_mean, hint_choices
+from fopru_graph.identity import files_digest
 
 BUILT_IN = "fopru_graph.nodes"
 ENTRY_POINTS = "fopru_graph.nodes"
@@ -48,6 +49,7 @@ class Registry:
         self._files: dict[Path, str] = {}
         self._pending: list[Callable[[], None]] = []
         self._failures: list[PackFailure] = []
+        self.packs: dict[str, str] = {}  # folders and files that were loaded, each with a digest of its Python files
 
     @classmethod
     def default(cls) -> Registry:
@@ -80,6 +82,8 @@ class Registry:
         if not path.exists():
             raise PipelineError([Problem("pack-failed", f"there is no folder or file {path}")])
         before = len(self._failures)
+        sources = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        self.packs[str(path.resolve())] = files_digest(sources, path if path.is_dir() else path.parent)
         for file in pack_files(path):
             self._load_file(file)
         return self._failures[before:]

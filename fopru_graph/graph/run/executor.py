@@ -72,6 +72,7 @@ class Executor:
                 total_ms=round(total, 3),
                 error=str(error) if error else None,
                 blocks=dict(chosen.flat.blocks),
+                packs=dict(chosen.flat.registry.packs),
                 warnings=[f"{warning.node}: {warning.message}" for warning in runner.warnings],
             )
 

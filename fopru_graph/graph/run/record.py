@@ -15,10 +15,11 @@ from fopru_graph.graph.events import RunWarning
 from fopru_graph.graph.files import write_atomically
 from fopru_graph.graph.plan import Plan
 from fopru_graph.graph.steps import Step
-from fopru_graph.graph.values import describe
+from fopru_graph.graph.values import describe, replace_refs
+from fopru_graph.identity.content import PACKAGES
 
 FORMAT = 1
-RECORDED_PACKAGES = ("fopru-graph", "torch", "transformers", "pydantic", "networkx", "PyYAML")
+RECORDED_PACKAGES = (*PACKAGES, "pydantic", "networkx", "PyYAML")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Fact:
             "type": step.spec.type,
             "version": step.spec.version,
             "key": step.key,
+            "made_of": dict(step.made_of),
+            "inputs": shown_inputs(step),
             "ms": round(self.ms, 3),
             "cached": self.cached,
             "outputs": dict(self.outputs),
@@ -55,8 +58,9 @@ class RunRecord:
     """A run as JSON.
 
     ``pipeline`` is the YAML text with the set values applied, ``blocks`` the texts of its sub-graph files. ``nodes``
-    holds type, version, key, ms, cached, described outputs and report of every finished node. ``warnings`` says what
-    the run went on without. Of the environment, only the versions of Python and a few packages are recorded.
+    holds type, version, key and what it is made of, inputs, ms, cached, described outputs and report of every finished
+    node, ``packs`` the paths and digests of folders of nodes. ``warnings`` says what the run went on without. Of the
+    environment, only the versions of Python and a few packages are recorded.
     """
 
     status: str
@@ -70,6 +74,7 @@ class RunRecord:
     error: str | None = None
     blocks: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    packs: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
     def to_json(self) -> dict[str, Any]:
@@ -122,6 +127,11 @@ class RunResult(Mapping[str, Any]):
 def timestamp() -> str:
     """The current time in UTC, in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def shown_inputs(step: Step) -> dict[str, Any]:
+    """The inputs of a step as JSON, links as ``$node.output``."""
+    return {name: to_json(replace_refs(value, str)) for name, value in step.inputs.items()}
 
 
 def to_json(value: Any) -> Any:

@@ -18,6 +18,7 @@ from fopru_graph.graph.errors import Cancelled, NodeError
 from fopru_graph.graph.events import Event, NodeFailed, NodeFinished, NodeSkipped, NodeStarted, RunWarning
 from fopru_graph.graph.plan import Plan, left_out
 from fopru_graph.graph.run.record import Fact
+from fopru_graph.graph.run.replay import differences
 from fopru_graph.graph.run.schedule import Schedule
 from fopru_graph.graph.sockets import BadLiteral, Socket
 from fopru_graph.graph.steps import Step
@@ -60,9 +61,9 @@ class Runner:
                 self.listener_error = error
                 raise
 
-    def warn(self, step: Step, message: str, *, lost: bool = False) -> None:
+    def warn(self, node: str, message: str, *, lost: bool = False) -> None:
         """Tell the listener, and the result, of something that the run goes on without."""
-        self.warnings.append(RunWarning(step.name, message, lost))
+        self.warnings.append(RunWarning(node, message, lost))
         self.emit(self.warnings[-1])
 
     def run(self) -> None:
@@ -77,6 +78,9 @@ class Runner:
                 if inputs is not None:
                     self._schedule.finish(step.name, self._execute(step, inputs))
                 self._check_cancelled()
+            if recorded := self.plan.graph.recorded:
+                for node, message in differences([self.plan.steps[name] for name in self.facts], recorded):
+                    self.warn(node, message)
             self.status = "done"
         except Cancelled:
             self.status = "cancelled"
@@ -151,7 +155,7 @@ class Runner:
                 raise
             if not self._can_be_spared(step, error):
                 raise self._failure(step, error, inputs) from error
-            self.warn(step, str(error), lost=True)
+            self.warn(step.name, str(error), lost=True)
             return dict.fromkeys(step.spec.outputs)
         self._keep(step, values)
         self._record(step, fact)
@@ -183,7 +187,7 @@ class Runner:
             try:
                 values = self.disk.get(step.key)
             except CorruptEntry as error:
-                self.warn(step, str(error))
+                self.warn(step.name, str(error))
             if values is not None and self.cache is not None:
                 self.cache.put(step.key, values)
         if values is not None:
@@ -219,7 +223,7 @@ class Runner:
             try:
                 self.disk.put(step.key, values)
             except Exception as error:  # of the disk or of a codec's library: a cache never costs the answer
-                self.warn(step, f"the outputs cannot be kept on disk: {error}")
+                self.warn(step.name, f"the outputs cannot be kept on disk: {error}")
 
 
 def _within_bounds(socket: Socket, value: Any) -> Any:
