@@ -206,10 +206,15 @@ class Significance:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Indices of the kept visual tokens, one (K,) int64 tensor per tile, and each tile's N before the selection."""
+    """Indices of the kept visual tokens, one (K,) int64 tensor per tile, and each tile's N before the selection.
+
+    ``scores_finite`` is a () bool tensor on the scores' device: whether the scores that it was made by are finite; None
+    if there were none. Reading it waits for the device, so that generating reads it together with the first token.
+    """
 
     indices: tuple[torch.Tensor, ...]
     counts: tuple[int, ...]
+    scores_finite: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +224,8 @@ class VisualTokens:
     For each image, ``origin`` is a (K, 2) int64 tensor with the tile of every token and its index in that tile,
     (−1, −1) for tokens that show no patch, such as newlines. ``encoded`` is the number of tokens before pruning, and
     ``keep_positions`` (K,) int64 which of them are left, for families whose prompt needs it. ``deepstack`` holds one
-    (K, E) tensor per DeepStack layer; ``grids`` is (frames, h, w); ``markup`` and ``video`` are as in `VisionFeatures`.
+    (K, E) tensor per DeepStack layer; ``grids`` is (frames, h, w); ``markup`` and ``video`` are as in `VisionFeatures`,
+    ``scores_finite`` as in `Selection`.
     """
 
     embeddings: tuple[torch.Tensor, ...]
@@ -230,6 +236,7 @@ class VisualTokens:
     grids: tuple[tuple[int, int, int], ...] = ()
     markup: tuple[str, ...] = ()
     video: bool = False
+    scores_finite: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
