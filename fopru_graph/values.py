@@ -219,10 +219,15 @@ class Significance:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Indices of the kept visual tokens, one (K,) int64 tensor per tile, and each tile's N before the selection."""
+    """Indices of the kept visual tokens, one (K,) int64 tensor per tile, and each tile's N before the selection.
+
+    ``scores_finite`` is a () bool tensor on the scores' device: whether the scores that it was made by are finite; None
+    if there were none. Reading it waits for the device, so that generating reads it together with the first token.
+    """
 
     indices: tuple[torch.Tensor, ...]
     counts: tuple[int, ...]
+    scores_finite: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,9 +236,10 @@ class VisualTokens:
 
     For each image, ``origin`` is a (K, 2) int64 tensor with the tile of every token and its index in that tile,
     (−1, −1) for newlines, which show no patch: ``newlines`` are their indices, int64 on the CPU; no entries if there
-    are none. ``encoded`` is the number of visual tokens before pruning, without newlines, and ``keep_positions`` (K,)
-    int64 which of them are left, for families whose prompt needs it. ``deepstack`` holds one
-    (K, E) tensor per DeepStack layer; ``grids`` is (frames, h, w); ``markup`` and ``video`` are as in `VisionFeatures`.
+    are none. ``encoded`` is the number of visual tokens before pruning, without newlines, and ``placeholders`` that of
+    the stock prompt, with all newlines; no entries if it is the same. ``keep_positions`` (K,) int64 says which of them
+    are left, for families whose prompt needs it. ``deepstack`` holds one (K, E) tensor per DeepStack layer; ``grids``
+    is (frames, h, w); ``markup`` and ``video`` are as in `VisionFeatures`, ``scores_finite`` as in `Selection`.
     """
 
     embeddings: tuple[torch.Tensor, ...]
@@ -245,6 +251,8 @@ class VisualTokens:
     markup: tuple[str, ...] = ()
     video: bool = False
     newlines: tuple[torch.Tensor, ...] = ()
+    placeholders: tuple[int, ...] = ()
+    scores_finite: torch.Tensor | None = None
 
     @property
     def counts(self) -> tuple[int, ...]:

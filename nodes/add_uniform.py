@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fopru_graph import values
 from fopru_graph.graph import Node, node
 
@@ -11,4 +13,4 @@ class AddUniform(Node):
     def run(self, selection: values.Selection) -> values.Selection:
         from fopru_graph.pruning.prumerge import add_uniform
 
-        return values.Selection(tuple(map(add_uniform, selection.indices, selection.counts)), selection.counts)
+        return replace(selection, indices=tuple(map(add_uniform, selection.indices, selection.counts)))

@@ -18,6 +18,6 @@ class MassPrune(Node):
         mass: Annotated[float, Field(gt=0, le=1, description="share of the summed significance to keep")] = 0.8,
     ) -> values.Selection:
         from fopru_graph.pruning.cumulative import cumulative_select
+        from fopru_graph.pruning.select import selection_of
 
-        scores = significance.scores
-        return values.Selection(tuple(cumulative_select(tile, mass) for tile in scores), tuple(map(len, scores)))
+        return selection_of([cumulative_select(tile, mass) for tile in significance.scores], significance)

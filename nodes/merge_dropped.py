@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
@@ -36,4 +37,5 @@ class MergeDropped(Node):
         for tile, scores, kept in zip(features.tiles, significance.scores, selection.indices, strict=True):
             keys = flat_keys(tile.attention)
             maps.append(merge_map(scores.to(keys.device), keys, kept.to(keys.device), neighbours))
-        return merge_tiles(features, maps)
+        merged = merge_tiles(features, maps)
+        return replace(merged, selection=replace(merged.selection, scores_finite=selection.scores_finite))

@@ -20,6 +20,6 @@ class OutlierPrune(Node):
         ] = 1.5,
     ) -> values.Selection:
         from fopru_graph.pruning.prumerge import outlier_select
+        from fopru_graph.pruning.select import selection_of
 
-        scores = significance.scores
-        return values.Selection(tuple(outlier_select(tile, factor) for tile in scores), tuple(map(len, scores)))
+        return selection_of([outlier_select(tile, factor) for tile in significance.scores], significance)

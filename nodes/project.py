@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fopru_graph import values
 from fopru_graph.graph import Node, node
 
@@ -11,4 +13,5 @@ class Project(Node):
     def run(
         self, model: values.ModelHandle, features: values.VisionFeatures, selection: values.Selection | None = None
     ) -> values.VisualTokens:
-        return model.family.project(features, selection)
+        tokens = model.family.project(features, selection)
+        return tokens if selection is None else replace(tokens, scores_finite=selection.scores_finite)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fopru_graph import values
 from fopru_graph.graph import Node, node
 
@@ -11,4 +13,4 @@ class Reorder(Node):
     def run(self, selection: values.Selection) -> values.Selection:
         from fopru_graph.pruning.select import reorder
 
-        return values.Selection(tuple(map(reorder, selection.indices)), selection.counts)
+        return replace(selection, indices=tuple(map(reorder, selection.indices)))

@@ -148,7 +148,7 @@ def rank_prune(significance: Significance, ratio: float | None, tokens: int | No
         group = list(chain.from_iterable(bands))
         best = rank_select(torch.cat([scores[tile] for tile in group]), ratio, tokens)
         kept |= zip(group, _split(best, [len(scores[tile]) for tile in group]), strict=True)
-    return _selection(kept, significance)
+    return selection_of([kept[tile] for tile in range(len(scores))], significance)
 
 
 def row_prune(significance: Significance, ratio: float | None, tokens: int | None, over: Over = "tile") -> Selection:
@@ -171,7 +171,13 @@ def row_prune(significance: Significance, ratio: float | None, tokens: int | Non
         left_over[image] = left if tokens is None else 0.0
     if over == "stitched":
         kept = {tile: reorder(indices) for tile, indices in kept.items()}
-    return _selection(kept, significance)
+    return selection_of([kept[tile] for tile in range(len(scores))], significance)
+
+
+def selection_of(indices: Sequence[torch.Tensor], significance: Significance) -> Selection:
+    """The selection of ``indices``, one (K,) tensor per tile, that was made by ``significance``."""
+    finite = torch.cat(list(significance.scores)).isfinite().all()
+    return Selection(tuple(indices), tuple(map(len, significance.scores)), finite)
 
 
 def _best_rows(
@@ -222,11 +228,6 @@ def _rows_within(best: torch.Tensor, lengths: Sequence[int], budget: float) -> t
     held = list(accumulate(lengths[row] for row in best.tolist()))
     count = max(1, sum(tokens <= budget + _SLACK for tokens in held))
     return count, held[count - 1]
-
-
-def _selection(kept: dict[int, torch.Tensor], significance: Significance) -> Selection:
-    counts = tuple(map(len, significance.scores))
-    return Selection(tuple(kept[tile] for tile in range(len(counts))), counts)
 
 
 def _split(chosen: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:

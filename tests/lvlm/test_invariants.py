@@ -102,9 +102,8 @@ def stock(family, prompts, images: list[int], **options):
     pictures = [tiny.image(i).picture for i in range(sum(images))]
     inputs = family.processor(text=texts, images=pictures, padding=True, return_tensors="pt")
     inputs["pixel_values"] = inputs["pixel_values"].to(family.dtype)
-    output = family.model.generate(
-        **inputs, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True, output_logits=True, **options
-    )
+    options = {"do_sample": False, "return_dict_in_generate": True, "output_logits": True} | options
+    output = family.model.generate(**inputs, max_new_tokens=STEPS, **options)
     return output.sequences[:, inputs.input_ids.shape[1] :], torch.stack(output.logits, 1)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.generate import generate
+from fopru_graph.lvlm.decoding.segments import fits_segments
 from fopru_graph.lvlm.families.llava import Llava
 from fopru_graph.lvlm.families.llava_next import LlavaNext
 from fopru_graph.lvlm.inputs.prompt import build_prompt
@@ -84,6 +86,32 @@ def test_ratio_one_is_the_stock_model(row, family, batch):
         assert [list(one) for one in generation.token_ids] == ids
         assert (ours - logits).abs().max() < 1e-4
         assert generation.encoded == generation.projected == generation.visual_per_layer[-1]
+
+
+@pytest.mark.parametrize("batch", ["one image", "batch of two sizes"])
+def test_the_checkpoints_settings_hold_as_in_stock(row, family, batch, monkeypatch):
+    """Penalties and blocks over the whole prompt, in every loop, at ratio one; a batch is padded."""
+    prompts, count = BATCHES[batch]
+    images, steps = pictures(row, count), 2 * STEPS
+    free = stock_answer(row, family, prompts, images, steps)[0]
+    strict = GenerationConfig(
+        pad_token_id=0,
+        eos_token_id=2,
+        repetition_penalty=1.3,
+        no_repeat_ngram_size=2,
+        suppress_tokens=sorted({ids[0] for ids in free}),
+        bad_words_ids=[[free[0][1]], free[0][2:4]],
+        min_length=build_prompt(family, prompts, everything(family, images)).input_ids.shape[1] + steps,
+    )
+    monkeypatch.setattr(family.model, "generation_config", strict)
+    ids, _ = stock_answer(row, family, prompts, images, steps)
+    assert ids != free
+    loops = ("thin", "segments", "static") if fits_segments(family) else ("thin",)
+    for loop in loops:
+        for pruner, cuts in ((None, []), (RankPrune, [InLLMPruner(last_token_attention, row.first, 1.0)])):
+            tokens = tokens_of(family, images, pruner, 1.0)
+            assert [*map(list, generate(family, tokens, prompts, cuts, steps, loop=loop).token_ids)] == ids, loop
+            family.forget()
 
 
 @pytest.mark.parametrize("batch", BATCHES)

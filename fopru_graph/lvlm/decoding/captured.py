@@ -1,8 +1,9 @@
 """Decoding as one step of fixed shape, captured as a CUDA graph where there is CUDA.
 
 A step of a small batch is bound by kernel launches, not by the bytes it reads; a captured step is launched at once. Its
-buffers never move and never change their shape: caches are as long as they may ever get (in multiples of `BUCKET`, so
-that prompts of similar length share a graph), and keys that are not there yet are hidden by their position.
+buffers never move and never change their shape: caches have room for a while (in multiples of `BUCKET`, so that prompts
+of similar length share a graph), and keys that are not there yet are hidden by their position. Where an answer fills
+them, a step with longer ones takes over.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 
 from fopru_graph.lvlm.decoding.masks import HIDDEN, kernel_mask
 from fopru_graph.lvlm.decoding.runner import KeyValues
-from fopru_graph.lvlm.decoding.segments import SegmentRunner, filled_parts, split_layers
+from fopru_graph.lvlm.decoding.segments import BLOCK, SegmentRunner, filled_parts, split_layers
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.loading.device import total_memory
 
@@ -46,9 +47,9 @@ class CapturedStep:
     ) -> None:
         self._family, self._segments = family, split_layers(family, cuts)
         zeros = partial(torch.zeros, dtype=torch.int64, device=family.device)
-        self._ids, self._position = zeros(batch, 1), zeros(batch, 1)
+        self._ids, self.position = zeros(batch, 1), zeros(batch, 1)
         self._slots = [zeros(1) for _ in self._segments]  # where in its caches each segment writes the next token
-        self._key_positions = [zeros(batch, length) for length in lengths]
+        self.key_positions = [zeros(batch, length) for length in lengths]
         self._segment_of = [segment.index for segment in self._segments for _ in segment.layers]
         # Zeros, because a hidden key counts with weight 0, and 0 times what lies in fresh memory may be NaN.
         self.caches: list[KeyValues] = []
@@ -58,16 +59,16 @@ class CapturedStep:
         self._logits: torch.Tensor
         self.captured: torch.cuda.CUDAGraph | None = None  # what calls replay, once `capture` was called
 
-    def load(self, runner: SegmentRunner) -> None:
-        """Take over a finished prefill."""
-        for buffers, pair in zip(self.caches, runner.reusable(), strict=True):
+    def load(self, filled: Sequence[KeyValues], key_positions: Sequence[torch.Tensor], last: torch.Tensor) -> None:
+        """Take over each layer's keys and values, each segment's positions (B, T) and the last position (B, 1)."""
+        for buffers, pair in zip(self.caches, filled, strict=True):
             for buffer, part in zip(buffers, pair, strict=True):
                 buffer[:, :, : part.shape[2]] = part
-        for slot, buffer, known in zip(self._slots, self._key_positions, runner.key_positions, strict=True):
+        for slot, buffer, known in zip(self._slots, self.key_positions, key_positions, strict=True):
             slot.fill_(known.shape[1])
             buffer.fill_(HIDDEN)
             buffer[:, : known.shape[1]] = known
-        self._position.copy_(runner.prompt.positions[:, -1:])
+        self.position.copy_(last)
 
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
         """Append ``ids`` (B,) and return the logits (B, V) that follow, in a tensor that the next call overwrites."""
@@ -98,11 +99,11 @@ class CapturedStep:
         return self.caches[layer]
 
     def _run(self) -> None:
-        language, position = self._family.language_model, self._position
+        language, position = self._family.language_model, self.position
         position += 1
         hidden = self._family.embed(self._ids)
         rotary = language.rotary_emb(hidden, position)
-        for segment, slot, keys in zip(self._segments, self._slots, self._key_positions, strict=True):
+        for segment, slot, keys in zip(self._segments, self._slots, self.key_positions, strict=True):
             keys.index_copy_(1, slot, position)
             mask = partial(kernel_mask, position, keys, language.config, hidden.dtype)
             hidden = segment.run(hidden, position, rotary, self, mask)
@@ -117,10 +118,15 @@ class CapturedRunner(SegmentRunner):
     _steps = 0
 
     def step(self, ids: torch.Tensor) -> torch.Tensor:
-        """See `DecoderRunner.step`; the first one takes over the caches."""
+        """See `DecoderRunner.step`; the first one takes over the caches, and so does one that finds them full."""
         if self._step is None:
             self._step = self._stored_step()
-            self._step.load(self)
+            self._step.load(super().filled(), self.key_positions, self.prompt.positions[:, -1:])
+        elif any(known == buffer.shape[1] for known, buffer in self._known(self._step)):
+            full = self._step
+            self._step = self._stored_step()
+            known_positions = [buffer[:, :known] for known, buffer in self._known(full)]
+            self._step.load(self._filled(full), known_positions, full.position)
         self._steps += 1
         logits = self._step(ids)
         if self._step.captured is None and not self.family.uncapturable and can_capture(ids.device):
@@ -133,18 +139,25 @@ class CapturedRunner(SegmentRunner):
 
     def filled(self) -> list[KeyValues]:
         """See `DecoderRunner.filled`."""
-        if self._step is None:
-            return super().filled()
-        return filled_parts(self._step.caches, [length + self._steps for length in self.lengths])
+        return super().filled() if self._step is None else self._filled(self._step)
 
     def reusable(self) -> list[KeyValues]:
         """See `DecoderRunner.reusable`: the caches of the prefill, because the step serves the next prompt too."""
         return super().filled()
 
+    def _filled(self, step: CapturedStep) -> list[KeyValues]:
+        return filled_parts(step.caches, [length + self._steps for length in self.lengths])
+
+    def _known(self, step: CapturedStep) -> list[tuple[int, torch.Tensor]]:
+        """How many keys each segment has, and the buffer (B, T) of their positions."""
+        counts = [positions.shape[1] + self._steps for positions in self.key_positions]
+        return list(zip(counts, step.key_positions, strict=True))
+
     def _stored_step(self) -> CapturedStep:
         """The model's step of this prompt's shape, or a new one; the oldest go where memory is short."""
         store: OrderedDict[Any, CapturedStep] = self.family.steps
-        lengths = (positions.shape[1] + self.room for positions in self.key_positions)
+        room = min(self.room, max(BLOCK, 2 * self._steps))
+        lengths = (positions.shape[1] + room for positions in self.key_positions)
         shape = len(self.prompt.embeds), tuple(self.cuts.layers), tuple(-(-n // BUCKET) * BUCKET for n in lengths)
         step = store.pop(shape, None) or CapturedStep(self.family, *shape, super().filled())
         store[shape] = step

@@ -11,13 +11,17 @@ import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.captured import CapturedRunner
+from fopru_graph.lvlm.decoding.finite import NotFinite
 from fopru_graph.lvlm.decoding.kept import check_pruners
+from fopru_graph.lvlm.decoding.limit import answer_limit, warn_cut
 from fopru_graph.lvlm.decoding.prefix_cache import keep_prefix, known_prefix
 from fopru_graph.lvlm.decoding.runner import DecoderRunner, KeyValues, StockRunner
 from fopru_graph.lvlm.decoding.sampling import Sampler, decode_text
 from fopru_graph.lvlm.decoding.segments import SegmentRunner, fits_segments
+from fopru_graph.lvlm.decoding.settings import told
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.inputs.prompt import Prompt, build_prompt
+from fopru_graph.lvlm.loading.generation import check_generation_config
 from fopru_graph.values import Generation, InLLMPruner, VisualTokens
 
 OnStep = Callable[[torch.Tensor, torch.Tensor], None]
@@ -45,37 +49,51 @@ def generate(
         prompts: B prompts; `prompt.distribute_images` says which images belong to which.
         pruners: pruning inside the language model, in any number and at any layers.
         max_new_tokens: most tokens of an answer, the stop token included.
-        temperature: 0 takes the most likely token; above 0 tokens are drawn with ``seed``.
+        temperature: 0 takes the most likely token; above 0 tokens are drawn with ``seed``, as the stock ``generate``
+            draws them at that temperature.
         seed: of the sampling only.
         on_step: called after each token with its ids (B,) and logits (B, V); an exception from it ends the run cleanly.
             The logits may be overwritten by the next step.
-        min_new_tokens: stop tokens are not taken before so many others.
+        min_new_tokens: stop tokens are not taken before so many others; 0 leaves it to the checkpoint.
         loop: what drives the decoder: ``thin`` is `StockRunner`, ``segments`` is `SegmentRunner` and ``static`` is
             `CapturedRunner`; ``auto`` takes ``static`` on CUDA and ``segments`` elsewhere where they fit the model, and
             ``thin`` for all other models. All give the same answers.
+
+    All other settings of the checkpoint's generation_config hold, see `settings.logits_processors`. An answer ends
+    where the model's positions do, with a warning.
 
     Returns:
         Texts, counts and times. ``prefill_ms`` includes embedding the prompt and ends when the first token's id is
         known.
 
     Raises:
-        UserError: images, prompts or pruners do not fit the model, no token is asked for, or ``loop`` cannot drive it.
+        UserError: images, prompts or pruners do not fit the model, no token is asked for, ``loop`` cannot drive it,
+            the checkpoint's generation_config has a setting that is not served, the prompt exceeds the model's
+            positions, or what an answer follows from is not finite.
     """
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens must be at least 1, not {max_new_tokens}", "an answer has at least one token")
     check_pruners(family, pruners)
+    check_generation_config(family.model.generation_config)
     runner_class = _runner_class(family, loop)
     with family.lock:
         start = time.perf_counter()  # the device may still be busy with the image: the first token waits for both
         prompt = build_prompt(family, prompts, tokens)
-        sampler = Sampler(family, len(prompts), temperature, seed, min_new_tokens)
+        limit = answer_limit(family, prompt.lengths, prompt.spans, max_new_tokens, min_new_tokens)
         prefix = [] if pruners else known_prefix(family, tokens, prompt)
-        runner = runner_class(family, prompt, pruners, max_new_tokens - 1, prefix)
-        with runner.hooks():
-            ids, times = _answer(runner, sampler, max_new_tokens, on_step)
+        runner = runner_class(family, prompt, pruners, limit - 1, prefix)
+        sampler = Sampler(family, prompt, told(limit, min_new_tokens, temperature), seed)
+        try:
+            with runner.hooks():
+                ids, times = _answer(runner, sampler, tokens.scores_finite, limit, on_step)
+        except NotFinite:
+            family.forget()  # buffers that later prompts share may hold NaN, and 0 times NaN is NaN
+            raise
         if not pruners:
             keep_prefix(family, tokens, prompt, runner.reusable())
-        return _collect(runner, tokens, ids, start, times)
+        generation = _collect(runner, tokens, ids, start, times)
+    warn_cut(family, generation.token_ids, limit, max_new_tokens)
+    return generation
 
 
 def _runner_class(family: Family, loop: Loop) -> type[DecoderRunner]:
@@ -90,16 +108,22 @@ def _runner_class(family: Family, loop: Loop) -> type[DecoderRunner]:
 
 
 def _answer(
-    runner: DecoderRunner, sampler: Sampler, max_new_tokens: int, on_step: OnStep | None
+    runner: DecoderRunner,
+    sampler: Sampler,
+    scores_finite: torch.Tensor | None,
+    max_new_tokens: int,
+    on_step: OnStep | None,
 ) -> tuple[torch.Tensor, list[float]]:
     """Ids (B, new) and the time at which each token was known."""
     ids: list[torch.Tensor] = []
     times: list[float] = []
     logits = runner.prefill()
+    unread = [*([] if scores_finite is None else [scores_finite]), *runner.cuts.scores_finite]
     while True:
         ids.append(sampler.pick(logits))
-        done = sampler.all_finished(ids[-1])  # also waits for the device, so the time below is the token's
+        done = sampler.all_finished(ids[-1], unread)  # also waits for the device, so the time below is the token's
         times.append(time.perf_counter())
+        unread = []
         if on_step is not None:
             on_step(ids[-1], logits)
         if done or len(ids) == max_new_tokens:

@@ -18,6 +18,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils.generic import is_flash_attention_requested
 
 from fopru_graph.errors import UserError
+from fopru_graph.lvlm.decoding.finite import NotFinite
 from fopru_graph.lvlm.decoding.kept import Cuts
 from fopru_graph.lvlm.decoding.masks import shortened_mask, sliding_windows
 from fopru_graph.lvlm.families.capture_qk import capture_qk
@@ -36,6 +37,7 @@ def pruned(family: Family, cuts: Cuts) -> Iterator[None]:
 
     Raises:
         UserError: the model is driven in a way that cannot be pruned, or its kernel has no such windows.
+        NotFinite: at the end of the block, the scores of a cut hold NaN or infinity.
     """
     hooks = _Hooks(family, cuts)
     with contextlib.ExitStack() as stack:
@@ -49,6 +51,8 @@ def pruned(family: Family, cuts: Cuts) -> Iterator[None]:
                 hook = layer.register_forward_pre_hook(partial(hooks.shorten, index), with_kwargs=True)
                 stack.callback(hook.remove)
         yield
+    if not all(cuts.scores_finite):
+        raise NotFinite("the scores that visual tokens were to be chosen by")
 
 
 class _Hooks:

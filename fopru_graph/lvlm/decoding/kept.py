@@ -70,6 +70,7 @@ class Cuts:
             self._pruners.setdefault(pruner.layer, []).append(pruner)
         batch, length = prompt.visual.shape
         everything = torch.arange(length, device=prompt.visual.device).expand(batch, -1)
+        self.scores_finite: list[torch.Tensor] = []  # () bool of each cut: read once a token is known anyway
         self._kept = {0: KeptPositions(everything, prompt.attention_mask.bool(), prompt.padded, prompt.visual_counts)}
 
     @property
@@ -100,9 +101,11 @@ class Cuts:
         keep = torch.arange(visual.shape[1], device=device).expand_as(visual)
         for pruner in self._pruners[layer]:
             scores = pruner.score(query, key, scale, mask if isinstance(mask, torch.Tensor) else None).to(device)
+            ranked = scores.gather(1, keep)
+            self.scores_finite.append((ranked.isfinite() | ~(visual & real)).all())
             counts = tuple(kept_count(count, pruner.ratio, pruner.tokens) for count in counts)
             lengths = [t + v for t, v in zip(self._text, counts, strict=True)]
-            chosen, real = surviving_positions(scores.gather(1, keep), visual, real, lengths)
+            chosen, real = surviving_positions(ranked, visual, real, lengths)
             keep, visual = keep.gather(1, chosen), visual.gather(1, chosen)
         ragged = min(lengths) < keep.shape[1]
         self._kept[layer] = KeptPositions(before.positions.gather(1, keep), real, ragged, counts)

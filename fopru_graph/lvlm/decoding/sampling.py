@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from transformers import LogitsProcessorList
 
+from fopru_graph.lvlm.decoding.finite import NotFinite, finite_rows, of_samples
+from fopru_graph.lvlm.decoding.settings import logits_processors, wrong_setting
 from fopru_graph.lvlm.families.family import Family
+from fopru_graph.lvlm.inputs.prompt import Prompt
 
 
 class Sampler:
@@ -14,40 +19,68 @@ class Sampler:
 
     Args:
         family: its stop tokens end an answer.
-        batch: number of samples B.
-        temperature: 0 takes the most likely token; above 0 tokens are drawn from softmax(logits / temperature).
+        prompt: the prompts.
+        said: what a node's inputs say, see `settings.told`; the checkpoint's generation_config says the rest.
         seed: of the drawing.
-        min_new_tokens: stop tokens are not taken before so many others.
     """
 
-    def __init__(self, family: Family, batch: int, temperature: float, seed: int, min_new_tokens: int = 0) -> None:
-        self._temperature, self._min_new_tokens, self._picked = temperature, min_new_tokens, 0
-        self._stop = torch.tensor(sorted(family.stop_ids), device=family.device) if family.stop_ids else None
-        self._pad = family.pad_id
-        self._finished = torch.zeros(batch, dtype=torch.bool, device=family.device)
+    def __init__(self, family: Family, prompt: Prompt, said: dict[str, Any], seed: int) -> None:
+        self._family, self._prompt, self._said = family, prompt, said
         self._device = family.device
-        self._generator = torch.Generator(device=family.device).manual_seed(seed) if temperature else None
+        self._processors: LogitsProcessorList | None = None
+        self._ids: torch.Tensor  # (B, U + picked), which processors read
+        self._stop = family.to_device(torch.tensor(sorted(family.stop_ids), dtype=torch.int64))
+        self._pad = family.pad_id
+        self._finished = torch.zeros(len(prompt.texts), dtype=torch.bool, device=self._device)
+        self._finite = ~self._finished
+        self._generator = torch.Generator(device=self._device).manual_seed(seed) if said["do_sample"] else None
 
     def pick(self, logits: torch.Tensor) -> torch.Tensor:
         """Next ids (B,) from logits (B, V); samples that have ended get padding."""
         logits = logits.to(self._device)
-        if self._stop is not None and self._picked < self._min_new_tokens:
-            logits = logits.index_fill(1, self._stop, -torch.inf)
-        self._picked += 1
+        self._finite &= finite_rows(logits) | self._finished
+        if self._processors is None:  # made while the device is busy with the prompt
+            self._ids = self._family.to_device(self._prompt.unpruned_ids)
+            self._processors = logits_processors(self._family, self._ids, self._prompt.unpruned_mask, self._said)
+        if not self._processors and self._generator is None:
+            return torch.where(self._finished, self._pad, logits.argmax(-1))
+        try:
+            scores = self._processors(self._ids, logits.to(torch.float32, copy=True))  # some write into what they get
+        except (ValueError, IndexError) as error:
+            raise wrong_setting(error) from error
         if self._generator is None:
-            ids = logits.argmax(-1)
+            ids = scores.argmax(-1)
         else:
-            probabilities = torch.softmax(logits.float() / self._temperature, -1)
-            ids = torch.multinomial(probabilities, 1, generator=self._generator)[:, 0]
-        return ids if self._stop is None else torch.where(self._finished, self._pad, ids)
+            ids = torch.multinomial(torch.softmax(scores, -1), 1, generator=self._generator)[:, 0]
+        ids = torch.where(self._finished, self._pad, ids)
+        self._ids = torch.cat([self._ids, ids[:, None]], 1)
+        return ids
 
-    def all_finished(self, ids: torch.Tensor) -> bool:
-        """Whether every sample has a stop token now; waits until ``ids`` are known."""
-        if self._stop is None:
-            ids.cpu()
-            return False
+    def all_finished(self, ids: torch.Tensor, scores_finite: Sequence[torch.Tensor] = ()) -> bool:
+        """Whether every sample has a stop token now; waits until ``ids`` are known.
+
+        Args:
+            ids: (B,) of the last `pick`.
+            scores_finite: () bool each, on any device: whether the scores that tokens were dropped by are finite.
+
+        Raises:
+            NotFinite: scores or logits are not finite.
+        """
         self._finished = self._finished | torch.isin(ids, self._stop)
-        return bool(self._finished.all())
+        flags = [self._finished.all(), self._finite.all(), *(flag.to(self._device) for flag in scores_finite)]
+        finished, finite, *scored = torch.stack(flags).tolist()
+        if not all(scored):
+            raise NotFinite("the scores that visual tokens were to be chosen by")
+        if not finite:
+            raise NotFinite(self._culprit())
+        return bool(finished)
+
+    def _culprit(self) -> str:
+        """What is not finite, and in which prompt: the visual tokens, or logits that were made of finite ones."""
+        prompt, bad = self._prompt, ~self._finite
+        visual = bad & ~(prompt.embeds.isfinite().all(-1) | ~prompt.visual).all(1)
+        what, rows = ("visual tokens", visual) if visual.any() else ("logits", bad)
+        return f"the {what}{of_samples(rows.nonzero()[:, 0].tolist(), len(bad))}"
 
 
 def decode_text(family: Family, ids: Sequence[int]) -> str:

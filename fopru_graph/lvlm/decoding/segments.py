@@ -23,6 +23,7 @@ from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.loading.compat import cache_argument
 
 Mask = Callable[[int | None], torch.Tensor | None]  # from a sliding window to the attention mask
+BLOCK = 512  # tokens of an answer that buffers have room for at first; longer ones double them
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 
 
@@ -114,12 +115,16 @@ class SegmentRunner(DecoderRunner):
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_args: Any, **_options: Any) -> KeyValues:
         """What the layers call on their cache: append (B, G, Q, d) and return all that is filled."""
-        if layer == len(self._caches):  # its first tokens; those of the answer will follow
-            shape = (*keys.shape[:2], self.key_positions[-1].shape[1] + self.room, keys.shape[3])
-            self._caches.append((keys.new_empty(shape), values.new_empty(shape)))
+        if layer == len(self._caches):  # its first tokens; the rest of the prompt and the answer will follow
+            length = self.key_positions[-1].shape[1] + min(self.room, BLOCK)
+            self._caches.append((_longer(keys[:, :, :0], length), _longer(values[:, :, :0], length)))
             self.lengths.append(0)
         begin, end = self.lengths[layer], self.lengths[layer] + keys.shape[2]
         self.lengths[layer] = end
+        if end > self._caches[layer][0].shape[2]:
+            old_keys, old_values = self._caches[layer]
+            length = min(2 * begin, begin + self.room)
+            self._caches[layer] = _longer(old_keys, length), _longer(old_values, length)
         for buffer, new in zip(self._caches[layer], (keys, values), strict=True):
             buffer[:, :, begin:end] = new
         return filled_parts([self._caches[layer]], [end])[0] if begin else (keys, values)
@@ -137,6 +142,13 @@ class SegmentRunner(DecoderRunner):
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.family.logits(self.family.language_model.norm(hidden)[:, -1])
+
+
+def _longer(part: torch.Tensor, length: int) -> torch.Tensor:
+    """A buffer (B, G, length, d) that begins with ``part`` (B, G, T, d)."""
+    buffer = part.new_empty((*part.shape[:2], length, part.shape[3]))
+    buffer[:, :, : part.shape[2]] = part
+    return buffer
 
 
 def filled_parts(caches: Sequence[KeyValues], lengths: Sequence[int]) -> list[KeyValues]:

@@ -102,11 +102,12 @@ class LlavaNext(Llava):
         kept = torch.zeros(sum(features.counts), dtype=torch.bool)
         for first, index in zip(first_tokens, self.kept_indices(features, selection), strict=False):
             kept[first + index.cpu()] = True
-        embeddings, origin, newlines, encoded = [], [], [], []
+        embeddings, origin, newlines, encoded, placeholders = [], [], [], [], []
         for image, size in enumerate(features.image_sizes):
             tiles = [t for t, tile in enumerate(features.tiles) if tile.image == image]
             first, count = first_tokens[tiles[0]], sum(features.counts[t] for t in tiles)
             places = self._token_slots(size) if features.cut else torch.tensor([*range(count), NEWLINE])
+            placeholders.append(len(places))
             overview = features.counts[tiles[0]] if features.cut else 0
             places = places[_surviving(places, kept[first : first + count], overview)]
             real = places != NEWLINE
@@ -116,7 +117,9 @@ class LlavaNext(Llava):
             origin.append(origins.masked_fill(~real[:, None], -1))
             newlines.append((~real).nonzero()[:, 0])
             encoded.append(count)
-        return VisualTokens(tuple(embeddings), tuple(origin), tuple(encoded), newlines=tuple(newlines))
+        return VisualTokens(
+            tuple(embeddings), tuple(origin), tuple(encoded), newlines=tuple(newlines), placeholders=tuple(placeholders)
+        )
 
     def _embed_slots(self, tiles: Sequence[Tile], places: torch.Tensor) -> torch.Tensor:
         """The embeddings (K, E) of some slots of an image with ``tiles``.

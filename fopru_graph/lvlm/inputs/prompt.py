@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fopru_graph.errors import UserError, first_line
-from fopru_graph.lvlm.inputs.token_ids import build_ids, check_embedded
+from fopru_graph.lvlm.inputs.token_ids import PromptIds, build_ids, check_embedded
 from fopru_graph.values import VisualTokens
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class Prompt:
     if the model has P axes of position, (P, B, L) int64, 0 on padding; ``visual`` (B, L) bool, True on visual tokens:
     newlines between them count as text. ``embedding_index`` (B, L) int64 on the CPU is each visual token's index among
     all embeddings of the batch, −1 elsewhere; ``deepstack`` holds one (visual tokens of the batch, E) tensor per
-    DeepStack layer, in the same order.
+    DeepStack layer, in the same order. ``unpruned_ids`` and ``unpruned_mask`` (B, U) int64 on the CPU are ids and mask
+    of the prompts before pruning; ``spans``: how many positions each prompt takes, from its first to its last.
     """
 
     texts: tuple[str, ...]
@@ -41,6 +42,9 @@ class Prompt:
     positions: torch.Tensor
     visual: torch.Tensor
     embedding_index: torch.Tensor
+    unpruned_ids: torch.Tensor
+    unpruned_mask: torch.Tensor
+    spans: tuple[int, ...]
     deepstack: tuple[torch.Tensor, ...] = ()
 
     @property
@@ -141,18 +145,16 @@ def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -
     """
     per_prompt = distribute_images(prompts, len(tokens.embeddings))
     part = "video" if tokens.video and family.video_placeholder else "image"
-    ids, positions, first = [], [], 0
+    written: list[PromptIds] = []
+    first = 0
     for prompt, count in zip(prompts, per_prompt, strict=True):
         text = chat_text(family, prompt, count, part)
-        prompt_ids, prompt_positions = build_ids(family, text, tokens, range(first, first + count))
-        check_embedded(family, prompt_ids)
-        ids.append(prompt_ids)
-        positions.append(prompt_positions)
+        written.append(build_ids(family, text, tokens, range(first, first + count)))
+        check_embedded(family, written[-1].ids)
         first += count
-    lengths = tuple(map(len, ids))
-    padding = [max(lengths) - length for length in lengths]
-    input_ids = torch.tensor([[family.pad_id] * pad + prompt_ids for pad, prompt_ids in zip(padding, ids, strict=True)])
-    mask = torch.tensor([[0] * pad + [1] * length for pad, length in zip(padding, lengths, strict=True)])
+    input_ids, mask = _padded([prompt.ids for prompt in written], family.pad_id)
+    unpruned_ids, unpruned_mask = _padded([prompt.unpruned for prompt in written], family.pad_id)
+    positions = [prompt.positions for prompt in written]
     placeholders = (input_ids == family.image_token_id) & mask.bool()
     # The placeholder's id may be outside the embedding table, so the padding's stands in for it.
     embeds = family.embed(family.to_device(input_ids.masked_fill(placeholders, family.pad_id)))
@@ -162,13 +164,16 @@ def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -
     visual = embedding_index >= 0
     return Prompt(
         texts=tuple(prompts),
-        lengths=lengths,
+        lengths=tuple(len(prompt.ids) for prompt in written),
         input_ids=input_ids,
         embeds=embeds.flatten(0, 1).index_copy(0, target_indices, embeddings).view_as(embeds),
         attention_mask=family.to_device(mask),
         positions=family.to_device(_batch_positions(positions, mask, family.first_position)),
         visual=family.to_device(visual),
         embedding_index=embedding_index,
+        unpruned_ids=unpruned_ids,
+        unpruned_mask=unpruned_mask,
+        spans=tuple(span(prompt.ids, prompt.positions) for prompt in written),
         deepstack=tuple(torch.cat(layer).to(embeds.dtype) for layer in zip(*tokens.deepstack, strict=True)),
     )
 
@@ -180,6 +185,18 @@ def _patch_indices(tokens: VisualTokens) -> torch.Tensor:
     for image, newlines in zip(numbers.split(lengths), tokens.newlines, strict=False):
         image[newlines] = -1
     return numbers
+
+
+def span(ids: Sequence[int], positions: torch.Tensor | None) -> int:
+    """How many positions a prompt takes: as many as it has tokens, or up to the last of its ``positions`` (P, L)."""
+    return len(ids) if positions is None else int(positions.max()) + 1
+
+
+def _padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids (B, L) of prompts, padded at the left, and their mask."""
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[pad_id] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+    return ids, torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
 
 
 def _batch_positions(positions: Sequence[torch.Tensor | None], mask: torch.Tensor, first: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ their placeholders, and the line ends of lines without a visual token left.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -18,10 +18,19 @@ if TYPE_CHECKING:
     from fopru_graph.lvlm.families.family import Family
 
 
-def build_ids(family: Family, text: str, tokens: VisualTokens, images: range) -> tuple[list[int], torch.Tensor | None]:
-    """The ids (L tokens) of a prompt with one placeholder per kept visual token, and its positions (P, L).
+class PromptIds(NamedTuple):
+    """The L ids of a prompt, those of the prompt ``unpruned``, and its positions (P, L) in that.
 
-    The positions are those in the unpruned prompt; None if the family renumbers kept tokens.
+    ``positions`` are None if the family renumbers kept tokens.
+    """
+
+    ids: list[int]
+    unpruned: list[int]
+    positions: torch.Tensor | None
+
+
+def build_ids(family: Family, text: str, tokens: VisualTokens, images: range) -> PromptIds:
+    """The ids of a prompt with one placeholder per kept visual token.
 
     Args:
         family: the model.
@@ -33,7 +42,12 @@ def build_ids(family: Family, text: str, tokens: VisualTokens, images: range) ->
         UserError: there are more or fewer placeholders than images.
     """
     if not tokens.markup:
-        return _repeat_placeholders(family, text, [len(tokens.embeddings[image]) for image in images]), None
+        ids = family.tokenize(text)
+        _check_placeholders(ids.count(family.image_token_id), len(images))
+        counts = [(tokens.placeholders or tokens.encoded)[image] for image in images]
+        kept_counts = [len(tokens.embeddings[image]) for image in images]
+        kept_ids, unpruned = (_repeat(ids, family.image_token_id, each) for each in (kept_counts, counts))
+        return PromptIds(kept_ids, unpruned, None)
     parts = text.split((tokens.video and family.video_placeholder) or family.placeholder)
     _check_placeholders(len(parts) - 1, len(images))
     written = [piece for image, part in zip(images, parts[1:], strict=True) for piece in (tokens.markup[image], part)]
@@ -56,7 +70,7 @@ def build_ids(family: Family, text: str, tokens: VisualTokens, images: range) ->
         order = iter(kept_sources)
         sources = [next(order) if ids[i] == family.image_token_id else i for i in range(len(ids)) if keep[i]]
         positions = positions[:, sources]
-    return kept_ids, positions
+    return PromptIds(kept_ids, ids, positions)
 
 
 def check_embedded(family: Family, ids: Sequence[int]) -> None:
@@ -75,14 +89,12 @@ def check_embedded(family: Family, ids: Sequence[int]) -> None:
             )
 
 
-def _repeat_placeholders(family: Family, text: str, counts: Sequence[int]) -> list[int]:
-    """Ids of ``text`` with the placeholder of each image repeated once per kept visual token."""
-    ids = family.tokenize(text)
-    _check_placeholders(ids.count(family.image_token_id), len(counts))
+def _repeat(ids: Sequence[int], placeholder: int, counts: Sequence[int]) -> list[int]:
+    """``ids`` with the placeholder of each image repeated once per visual token."""
     remaining = iter(counts)
     repeated: list[int] = []
     for token in ids:
-        repeated += [token] * next(remaining) if token == family.image_token_id else [token]
+        repeated += [token] * next(remaining) if token == placeholder else [token]
     return repeated
 
 

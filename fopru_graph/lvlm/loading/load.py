@@ -16,6 +16,7 @@ from fopru_graph.lvlm.families.towers import check_tower
 from fopru_graph.lvlm.loading.checkpoint import open_checkpoint
 from fopru_graph.lvlm.loading.compat import missing_capabilities
 from fopru_graph.lvlm.loading.device import check_memory, choose_device
+from fopru_graph.lvlm.loading.generation import check_generation_file
 from fopru_graph.lvlm.loading.presets import PREFIX, find_preset, preset_config, preset_processor, random_model
 from fopru_graph.lvlm.loading.processor import open_processor
 from fopru_graph.values import ModelHandle
@@ -65,6 +66,7 @@ def load_model(
         check_tower(family, parsed, name)
         if device_map is None and quantization is None and "quantization_config" not in config:
             _check_fits(name, parsed, family, weight_type, target)
+        check_generation_file(name, source, options)
         processor = open_processor(source, options)
         model, loading_info = getattr(transformers, family.auto_class).from_pretrained(
             source,

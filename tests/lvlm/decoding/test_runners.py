@@ -10,7 +10,9 @@ from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.captured import BUCKET, CapturedRunner
 from fopru_graph.lvlm.decoding.generate import generate
 from fopru_graph.lvlm.decoding.runner import StockRunner
+from fopru_graph.lvlm.decoding.sampling import Sampler
 from fopru_graph.lvlm.decoding.segments import SegmentRunner, fits_segments
+from fopru_graph.lvlm.decoding.settings import told
 from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
@@ -189,10 +191,10 @@ def test_the_host_waits_for_nothing_between_image_and_first_token(kind, prompts)
         scores = Significance()(features=features)
         tokens = family.project(features, Reorder()(selection=RankPrune()(significance=scores, ratio=0.5)))
     prompt = build_prompt(family, prompts, tokens)  # counts on the host, which are known there
-    with torch.inference_mode(), NoWaiting():
-        runner = kind(family, prompt, [fastv(2, 0.5)], 3)
-        with runner.hooks():
-            runner.prefill().argmax(-1)
+    with torch.inference_mode():
+        runner, sampler = kind(family, prompt, [fastv(2, 0.5)], 3), Sampler(family, prompt, told(4), 0)
+        with runner.hooks(), NoWaiting():
+            sampler.pick(runner.prefill())
 
 
 @pytest.mark.gpu
