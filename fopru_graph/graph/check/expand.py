@@ -9,18 +9,13 @@ from typing import TypeVar
 from fopru_graph.graph.check.binding import declared_problem
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
-from fopru_graph.graph.model import GraphNode, Model, Origin
+from fopru_graph.graph.model import GraphNode, Model, Origin, inner_input, is_block
 from fopru_graph.graph.values import INPUTS, INVALID, MISSING, Ref, Value, has_invalid, has_refs, refs_in, replace_refs
 from fopru_graph.graph.yaml.read import read_bytes, read_text
 
 MAX_NESTING = 8
 MAX_BLOCKS = 1000
 AnyModel = TypeVar("AnyModel", bound=Model)
-
-
-def is_block(type_name: str) -> bool:
-    """Whether a node's type names a sub-graph's file rather than a node type."""
-    return type_name.endswith((".yaml", ".yml")) or "/" in type_name
 
 
 def expand(model: AnyModel, registry: Registry | None = None) -> tuple[AnyModel, list[Problem]]:
@@ -63,7 +58,7 @@ class _Expansion:
         block = self._load(outer, path, above)
         if block is None:
             return
-        given = self._given(outer, block)
+        given, inside = self._given(outer, block), self._inside(outer, block)
         prefix = outer.name + "/"
 
         def inner(ref: Ref) -> Value:
@@ -83,6 +78,7 @@ class _Expansion:
                 hint = hint_choices(ref.output or "", block.inputs)
                 self._add(expanded, "unknown-pipeline-input", f"{ref} is no input of this block", hint)
             expanded.inputs = {key: replace_refs(value, inner) for key, value in entry.inputs.items()}
+            expanded.inputs |= inside.get(entry.name, {})
             if is_block(expanded.type):
                 self._block(expanded, posixpath.dirname(path), (*above, path))
             else:
@@ -129,7 +125,7 @@ class _Expansion:
     def _given(self, outer: GraphNode, block: Model) -> dict[str, Value]:
         """The value of each of the block's inputs: the outer node's, or the default."""
         for name in outer.inputs:
-            if name not in block.inputs:
+            if name not in block.inputs and inner_input(name) is None:
                 hint = hint_choices(name, block.inputs)
                 self._add(outer, "unknown-input", f"{outer.type} has no input {name!r}", hint, name)
         values: dict[str, Value] = {}
@@ -146,6 +142,20 @@ class _Expansion:
                 value = INVALID
             values[name] = value
         return values
+
+    def _inside(self, outer: GraphNode, block: Model) -> dict[str, dict[str, Value]]:
+        """The inputs that the outer node sets in nodes of the block, by their names: ``prune.ratio`` that of prune."""
+        inside: dict[str, dict[str, Value]] = {}
+        for key, value in outer.inputs.items():
+            if (place := inner_input(key)) is None:
+                continue
+            node, name = place
+            if node in block.nodes:
+                inside.setdefault(node, {})[name] = value
+            else:
+                hint = hint_choices(node, block.nodes)
+                self._add(outer, "unknown-node", f"{outer.type} has no node {node!r}", hint, key)
+        return inside
 
     def _resolve(self, value: Value, entry: GraphNode, key: str | None = None, steps: int = 0) -> Value:
         """Follow references through blocks: a block's output may be that of an inner block, or a value given to it."""
