@@ -69,7 +69,7 @@ class PipelineModel:
         cancel: ends a run early.
 
     Raises:
-        UserError: the pipeline has not exactly one LoadImage node and one generating node at the top level.
+        UserError: the pipeline has not exactly one LoadImage node and one generating node, in sub-graphs or not.
         NodeError: the model cannot be loaded.
 
     Attributes:
@@ -81,6 +81,7 @@ class PipelineModel:
     ) -> None:
         self._cancel = cancel
         self._pictures: dict[str, values.Image] = {}
+        graph = graph.flat()
         self._source = _picture_node(graph)
         self._graph = _with_given_pictures(graph, self._source, self._pictures)
         registry = self._graph.registry
@@ -90,7 +91,7 @@ class PipelineModel:
         self._encoders = [
             name
             for name, step in plan.steps.items()
-            if name in graph and step.spec.type == "VisionEncode" and "together" not in graph.node(name).inputs
+            if step.spec.type == "VisionEncode" and "together" not in graph.node(name).inputs
         ]
         self._constant = frozenset(plan.steps) - nx.descendants(plan.flat.links(), self._source)
         loaded = {} if loaded is None else loaded
@@ -126,25 +127,33 @@ class PipelineModel:
         self.handle.family.last_prompt = None  # else the last digits could depend on the question before
         sets: dict[str, Any] = {f"{self._source}.keys": [key for key, _ in images]}
         sets |= dict.fromkeys((f"{name}.together" for name in self._encoders), len(images) > 1)
-        sets[self._prompt_target()] = prompt
+        sets |= dict.fromkeys(self._prompt_targets(), prompt)
         if max_new_tokens is not None:
             sets[f"{self._target}.max_new_tokens"] = max_new_tokens
         result = self._executor.run(self._graph, to=self._target, sets=sets, cancel=self._cancel)
-        self._sets = sets
+        self._sets, self._evaluated = sets, result.plan.keys.taken(result.plan.roots)
         ttft_ms = time_to_first_token(result, self._target, self._constant)
         return Answer(result["text"], result.record.nodes[self._target]["report"], ttft_ms, result)
 
     def last_run(self) -> RunResult:
         """The values of all nodes for the last question, e.g. to draw what was kept; cached nodes do not run again."""
-        plan = self._executor.plan(self._graph, to=self._target, sets=self._sets)
-        return self._executor.run(self._graph, targets=list(plan.steps), sets=self._sets, cancel=self._cancel)
+        return self._executor.run(
+            self._graph, targets=sorted(self._evaluated), sets=self._sets, cancel=self._cancel
+        )  # fmt: skip
 
-    def _prompt_target(self) -> str:
-        """Where the question goes: the pipeline input that the generating node reads, or the node's own input."""
+    def _prompt_targets(self) -> list[str]:
+        """Where the question goes: the pipeline input that the generating node reads, or the node's own input.
+
+        A sub-graph's prompt goes to every node in it that holds the same text.
+        """
         given = self._graph.node(self._target).inputs.get("prompt")
         if isinstance(given, Ref) and given.node == INPUTS and given.output:
-            return given.output
-        return f"{self._target}.prompt"
+            return [given.output]
+        block = self._target.rpartition("/")[0]
+        inside = [(name, entry.inputs) for name, entry in self._graph.nodes.items() if name.startswith(f"{block}/")]
+        texts = [(f"{name}.{key}", value) for name, inputs in inside for key, value in inputs.items()]
+        same = [target for target, value in texts if isinstance(value, str) and value == given]
+        return list(dict.fromkeys([*same, f"{self._target}.prompt"]))
 
 
 def _identified(picture: Picture) -> tuple[str, values.Image]:
@@ -173,8 +182,8 @@ def _picture_node(graph: Graph) -> str:
     names = [name for name, entry in graph.nodes.items() if entry.type == "LoadImage"]
     if len(names) != 1:
         raise UserError(
-            f"{name_of(graph)}: an evaluation puts its pictures in place of the one LoadImage node at the top level, "
-            f"there are {len(names)}",
+            f"{name_of(graph)}: an evaluation puts its pictures in place of the one LoadImage node, there "
+            f"{'are ' + str(len(names)) if names else 'is none'}",
             "wire all pictures of a question through one LoadImage",
         )
     return names[0]
@@ -188,6 +197,7 @@ def answering_plan(graph: Graph) -> tuple[Plan, str]:
     Raises:
         UserError: see `PipelineModel`.
     """
+    graph = graph.flat()
     answering = _with_given_pictures(graph, _picture_node(graph), {})
     for entry in answering.nodes.values():
         if entry.type == "LoadModel" and isinstance(device := entry.inputs.get("device"), str):

@@ -16,6 +16,9 @@ from typer.testing import CliRunner
 
 import fopru_graph.demo
 from fopru_graph.cli import app
+from fopru_graph.commands.arguments import apply_set
+from fopru_graph.graph import Graph, Ref
+from fopru_graph.graph.errors import errors_of
 
 PIPELINES = Path(__file__).resolve().parent.parent / "pipelines"
 SAMPLES = Path(fopru_graph.demo.__file__).parent / "samples"
@@ -60,7 +63,7 @@ def test_set_changes_inputs_and_node_inputs(tmp_path):
 
 
 def test_a_batch_can_be_set(tmp_path):
-    questions = "prompt=[what does the text say ?, what colour is the circle ?]"
+    questions = "prompt:=[what does the text say ?, what colour is the circle ?]"
     result = invoke("run", COMBINED, "--json", "--out", str(tmp_path), "--set", "generate." + questions)
     assert result.exit_code == 1  # two prompts, one image
     assert "do not fit" in json.loads(result.stdout)["error"]["message"]
@@ -69,17 +72,52 @@ def test_a_batch_can_be_set(tmp_path):
 def test_texts_that_are_not_streamed_are_printed(tmp_path):
     text = Path(COMBINED).read_text().replace("image: $image}", "image: [$image, $image]}")
     (tmp_path / "two.yaml").write_text(text)
-    questions = "generate.prompt=[what does the text say ?, what colour is the circle ?]"
+    questions = "generate.prompt:=[what does the text say ?, what colour is the circle ?]"
     result = invoke("run", str(tmp_path / "two.yaml"), "--out", str(tmp_path), "--set", questions)
     assert result.exit_code == 0
     assert result.stdout == "stop\nred\n"
 
 
-def test_text_that_looks_like_yaml_is_taken_as_text(tmp_path):
-    result = invoke("run", COMBINED, "--json", "--out", str(tmp_path), "--set", "prompt=is it: {red} # really?")
-    assert result.exit_code == 0
-    record = json.loads((tmp_path / "run.json").read_text())
-    assert record["inputs"]["prompt"] == "is it: {red} # really?"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "is it: {red} # really?",
+        "[INST] what is it? [/INST]",
+        '"quoted"',
+        "null",
+        "0.5",
+        "$node",
+        " blanks ",
+        "",
+        "a=b",
+        "=",
+    ],
+)
+@pytest.mark.parametrize("target", ["prompt", "generate.prompt", "sub.prompt", "sub/generate.prompt"])
+def test_a_text_is_taken_as_it_is_typed(target, text, tmp_path):
+    graph = Graph.load(COMBINED)
+    graph.folder = PIPELINES
+    graph.add("./fopru_rank.yaml", "sub")
+    apply_set(graph, f"{target}={text}")
+    assert errors_of(graph.problems()) == []
+    name, key = ("sub/generate", "prompt") if "sub" in target else ("generate", "prompt")
+    given = graph.flat().node(name).inputs[key]
+    assert (graph.inputs["prompt"].default if isinstance(given, Ref) else given) == text
+
+
+def test_after_a_colon_a_text_is_yaml(tmp_path):
+    graph = Graph.load(COMBINED)
+    for typed, value in (
+        ('prompt:="a\\tb"', "a\tb"),
+        ("generate.prompt:=[a, b]", ["a", "b"]),
+        ("model.revision:=null", None),
+    ):
+        apply_set(graph, typed)
+        assert graph.written(typed.partition(":")[0]) == value
+    apply_set(graph, "prune.ratio:=0.5")
+    apply_set(graph, "prune.tokens=null")
+    assert (graph.written("prune.ratio"), graph.written("prune.tokens")) == (0.5, None)
+    assert errors_of(graph.problems()) == []
 
 
 @pytest.mark.parametrize(

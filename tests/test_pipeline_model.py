@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import ClassVar
+
 import pytest
 
+from fopru_graph import values
 from fopru_graph.errors import UserError
-from fopru_graph.graph import Cancelled, CancelToken, Graph
+from fopru_graph.graph import Cancelled, CancelToken, Graph, Node, Ref, Registry, node
 from fopru_graph.lvlm.inputs.images import load_image
 from fopru_graph.pipeline_model import PipelineModel
 
@@ -104,7 +108,7 @@ def test_pipelines_that_cannot_be_asked_are_refused(loaded):
     graph.output(
         "more", graph.add("LLMGenerate", "again", model=given["model"], tokens=given["tokens"], prompt="x").text
     )
-    with pytest.raises(UserError, match="generating node"):
+    with pytest.raises(UserError, match="exactly one generating node is needed, there are 2: generate, again"):
         PipelineModel(graph, loaded)
 
 
@@ -116,3 +120,70 @@ def test_it_can_be_stopped(loaded):
         model.answer(TEXT, [SIGN])
     token.clear()
     assert model.answer(TEXT, [SIGN]).text == "stop"
+
+
+def sub_graph(**inputs):
+    graph = Graph("sign")
+    graph.folder = Path()
+    sign = graph.add("./pipelines/fopru_rank.yaml", "sign", **inputs)
+    graph.output("text", sign.text)
+    return graph
+
+
+@pytest.mark.parametrize("prompt", [None, "fixed in the file", "$inputs"])
+def test_a_pipeline_in_a_sub_graph_answers_like_the_pipeline_itself(loaded, prompt):
+    graph = sub_graph(image="demo:night-cafe")
+    if prompt is not None:
+        graph.nodes["sign"].inputs["prompt"] = graph.input("q", "str", "x") if prompt == "$inputs" else prompt
+    graph.set("sign/prune.ratio", 0.5)
+    model, plain = PipelineModel(graph, loaded), Graph.load("pipelines/fopru_rank.yaml")
+    plain.set("prune.ratio", 0.5)
+    alone = PipelineModel(plain, loaded)
+    assert model.handle is alone.handle
+    for question, picture in ((TEXT, SIGN), (COLOUR, TAXI), (TEXT, TAXI)):
+        ours, its = model.answer(question, [picture]), alone.answer(question, [picture])
+        assert (ours.text, ours.report["visual_tokens"]) == (its.text, its.report["visual_tokens"])
+    assert "sign/prune" in model.last_run().by_node
+
+
+@node(category="order")
+class Asked(Node):
+    """Remembers the question that it is asked."""
+
+    questions: ClassVar[list[str]] = []
+
+    def run(self, question: str, tokens: values.VisualTokens) -> values.VisualTokens:
+        self.questions.append(question)
+        return tokens
+
+
+def test_a_question_reaches_every_node_of_a_sub_graph_that_holds_the_same_text(loaded, tmp_path):
+    text = Path("pipelines/baseline.yaml").read_text()
+    text = text.replace("tokens: $project", "tokens: $asked").replace(
+        "  generate:", "  asked: {type: Asked, inputs: {question: $inputs.prompt, tokens: $project}}\n  generate:"
+    )
+    (tmp_path / "block.yaml").write_text(text)
+    registry = Registry.default()
+    registry.add(Asked)
+    graph = Graph("asked", registry=registry)
+    graph.folder = tmp_path
+    graph.output("text", graph.add("./block.yaml", "block").text)
+    PipelineModel(graph, loaded).answer(TEXT, [SIGN])
+    assert Asked.questions == [TEXT]
+
+
+def switched(when):
+    graph = Graph.load("pipelines/fopru_rank.yaml")
+    given = dict(graph.node("generate").inputs)
+    all_tokens = graph.add("Project", "all", model=given["model"], features=Ref("encode"))
+    other = graph.add("LLMGenerate", "baseline", **given | {"tokens": all_tokens})
+    graph.outputs.clear()
+    graph.add("Switch", "switch", when=when, then=Ref("generate", "text"), otherwise=other.text)
+    graph.output("text", Ref("switch"))
+    return graph
+
+
+def test_of_a_switch_the_branch_that_is_taken_answers(loaded):
+    for when, kept in ((True, 64), (False, 256)):
+        answer = PipelineModel(switched(when), loaded).answer(TEXT, [SIGN])
+        assert answer.report["visual_tokens"]["kept"] == kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -121,21 +122,29 @@ def refuse(problems: list[Problem], file: Path, as_json: bool) -> NoReturn:
 
 
 def apply_set(graph: Graph, option: str) -> None:
-    """Apply one NAME=VALUE of ``--set``. A target of type text gets VALUE as it is, any other target reads it as YAML.
+    """Apply one NAME=VALUE of ``--set``. A target that takes text gets VALUE as it was typed, any other reads YAML.
+
+    ``NAME:=VALUE`` is YAML for every target: a list of texts, null, a text with escapes.
 
     Raises:
         PipelineError: the graph has no such target, or it takes no such value.
     """
     from fopru_graph.graph import PipelineError, parse_value
 
-    target, equals, text = option.partition("=")
+    name, equals, text = option.partition("=")
+    target = target_of(option)
     if not equals:
         fail(2, f"--set {option}: there is no =", "write --set NAME=VALUE or --set NODE.INPUT=VALUE")
     try:
-        value: Any = text if _takes_text(graph, target) and not text.startswith("[") else parse_value(text)
+        value: Any = text if name == target and _takes_text(graph, target) else parse_value(text)
     except PipelineError as error:
         fail(2, f"--set {target}: {error.problems[0].message}", "quote the value as in YAML")
     graph.set(target, value)
+
+
+def target_of(option: str) -> str:
+    """The target of one ``--set``, e.g. ``prune.ratio`` of ``prune.ratio=0.5`` and of ``prune.ratio:=0.5``."""
+    return option.partition("=")[0].removesuffix(":")
 
 
 def try_set(graph: Graph, option: str) -> list[Problem]:
@@ -150,23 +159,30 @@ def try_set(graph: Graph, option: str) -> list[Problem]:
 
 
 def _takes_text(graph: Graph, target: str) -> bool:
+    from fopru_graph.graph import PipelineError
+
     name, dot, key = target.rpartition(".")
     if not dot:
-        return target in graph.inputs and graph.inputs[target].type in ("str", "path")
-    spec = graph.registry.find(graph.nodes[name].type) if name in graph.nodes else None
-    return spec is not None and key in spec.inputs and "str" in spec.inputs[key].type_name.split(" | ")
+        return target in graph.inputs and not {"str", "path"}.isdisjoint(graph.inputs[target].type.split(" | "))
+    try:
+        flat = graph.flat()
+    except PipelineError:  # told when the graph is checked
+        return False
+    if name in flat.nodes:
+        spec = graph.registry.find(flat.nodes[name].type)
+        return spec is not None and key in spec.inputs and "str" in spec.inputs[key].type_name.split(" | ")
+    block = flat.blocks.get(posixpath.normpath(graph.nodes[name].type)) if name in graph.nodes else None
+    return block is not None and _takes_text(type(graph).loads(block, graph.registry), key)
 
 
 def set_values(graph: Graph, sets: Iterable[str] | None) -> dict[str, Any]:
     """The values that ``--set`` gave to a graph, by target; a target that the graph does not have is left out."""
     values: dict[str, Any] = {}
-    for option in sets or ():
-        target = option.partition("=")[0]
-        name, dot, key = target.rpartition(".")
-        if not dot and target in graph.inputs:
-            values[target] = graph.inputs[target].default
-        elif dot and name in graph and key in graph.node(name).inputs:
-            values[target] = graph.node(name).inputs[key]
+    from fopru_graph.graph import MISSING
+
+    for target in map(target_of, sets or ()):
+        if (value := graph.written(target)) is not MISSING:
+            values[target] = value
     return values
 
 

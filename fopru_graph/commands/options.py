@@ -24,7 +24,12 @@ NodesOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON for machines")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="set a pipeline input, or NODE.INPUT=VALUE")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="set a pipeline input, or NODE.INPUT=VALUE; texts as typed, the rest is YAML, as all is after NAME:=VALUE",
+    ),
 ]
 WriteOption = Annotated[Path | None, typer.Option("--output", "-o", help="file to write; stdout without it")]
 TaskOption = Annotated[
@@ -43,6 +48,9 @@ EvalOutOption = Annotated[Path, typer.Option(help="folder for results; what is t
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps; sets it in every LoadModel")]
 
 
+OPTION_OF = {"device": "--device", "dtype": "--dtype", "attention": "--attn"}  # by the input of LoadModel
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """Where and how the model runs; None leaves what the pipeline says."""
@@ -52,12 +60,22 @@ class ModelOptions:
     attention: Annotated[str | None, typer.Option("--attn", help="sdpa, eager or flash_attention_2, likewise")] = None
 
     def apply(self, graph: Graph) -> None:
-        """Set the options that were given in every LoadModel node of ``graph``."""
+        """Set the options that were given in every LoadModel node of ``graph``, those in sub-graphs too.
+
+        Raises:
+            PipelineError: an option was given, and there is no such node.
+        """
+        from fopru_graph.graph import PipelineError, Problem
+
         given = {key: value for key, value in asdict(self).items() if value is not None}
-        for name, entry in graph.nodes.items():
-            if entry.type == "LoadModel":
-                for key, value in given.items():
-                    graph.set(f"{name}.{key}", value)
+        models = graph.of_type("LoadModel") if given else []
+        if given and not models:
+            flags = ", ".join(OPTION_OF[key] for key in given)
+            message, hint = f"{flags}: the pipeline has no LoadModel node", "leave the option out"
+            raise PipelineError([Problem("no-model", message, hint=hint)], graph.file)
+        for name in models:
+            for key, value in given.items():
+                graph.set(f"{name}.{key}", value)
 
 
 @dataclass(frozen=True)

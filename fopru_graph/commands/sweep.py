@@ -17,9 +17,10 @@ from fopru_graph.commands.arguments import (
     refuse,
     set_values,
     split_names,
+    target_of,
     try_set,
 )
-from fopru_graph.commands.options import ModelOptions, SweepOptions
+from fopru_graph.commands.options import OPTION_OF, ModelOptions, SweepOptions
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import Configuration, configurations_of
 from fopru_graph.evaluation.tasks import get_task
@@ -104,7 +105,7 @@ def _changed(
         changed, applied = graph.copy(), []
         for option in sets:
             if problems := try_set(changed, option):
-                refused[option.partition("=")[0]] = problems
+                refused[target_of(option)] = problems
             else:
                 applied.append(option)
         yield ratio, changed, applied
@@ -124,8 +125,7 @@ def _configuration(graph: Graph, ratio: float | None, sets: list[str]) -> Config
 
 def _options_of(nodes: list[Path] | None, model: ModelOptions) -> tuple[str, ...]:
     """Options that every cell gets as they were given."""
-    names = {"device": "--device", "dtype": "--dtype", "attention": "--attn"}
-    given = [(names[key], value) for key, value in asdict(model).items() if value is not None]
+    given = [(OPTION_OF[key], value) for key, value in asdict(model).items() if value is not None]
     return tuple(part for pair in [*(("--nodes", str(folder)) for folder in nodes or []), *given] for part in pair)
 
 

@@ -46,7 +46,7 @@ def _check_tunable(graph: Graph) -> None:
     if len(configurations_of(graph, (1.0, 0.5))) < 2:
         raise UserError(
             f"{graph.name or graph.file} has no ratio to tune",
-            "give pipelines with a pruning node that has a ratio, at the top level",
+            "give pipelines with a pruning node that has a ratio",
         )
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fopru_graph.drawing.style import NEUTRAL, clean, colour_index, value_text
-from fopru_graph.graph.check.expand import is_block
-from fopru_graph.graph.model import GraphNode, Model
+from fopru_graph.graph.model import GraphNode, Model, is_block
 from fopru_graph.graph.values import INPUTS, MISSING, Ref, Value, refs_in
 
 Kind = Literal["node", "input", "output"]

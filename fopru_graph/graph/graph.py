@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from fopru_graph.graph.cache import DiskCache, MemoryCache
+from fopru_graph.graph.check.expand import expand
 from fopru_graph.graph.check.validate import validate
 from fopru_graph.graph.context import CancelToken
 from fopru_graph.graph.declare.node import snake_case
@@ -158,6 +159,17 @@ class Graph(Model):
     def _free_name(self, base: str) -> str:
         names = itertools.chain([base], (f"{base}_{number}" for number in itertools.count(2)))
         return next(name for name in names if name not in self.nodes and name != INPUTS)
+
+    def flat(self) -> Self:
+        """The pipeline without sub-graphs: their nodes are named ``outer/inner``. Raises `PipelineError`."""
+        flat, problems = expand(self)
+        if errors := errors_of(problems):
+            raise PipelineError(errors, self.file)
+        return flat
+
+    def of_type(self, type_name: str) -> list[str]:
+        """The nodes of a type, those in sub-graphs too, as `set` takes them, e.g. ``block/model``."""
+        return [name for name, entry in expand(self)[0].nodes.items() if entry.type == type_name]
 
     # -- checking and running -----------------------------------------------------------------------------------------
 

@@ -20,6 +20,18 @@ INPUT_TYPES: dict[str, Any] = {
 }  # fmt: skip
 
 
+def is_block(type_name: str) -> bool:
+    """Whether a node's type names a sub-graph's file rather than a node type."""
+    return type_name.endswith((".yaml", ".yml")) or "/" in type_name
+
+
+def inner_input(key: str) -> tuple[str, str] | None:
+    """What an input of a sub-graph's node sets inside it: ``prune.ratio`` the ratio of prune, ``a/b.x`` b.x of a."""
+    path, dot, name = key.rpartition(".")
+    node, slash, rest = path.partition("/")
+    return (node, f"{rest}.{name}" if slash else name) if dot else None
+
+
 @dataclass(frozen=True)
 class Origin:
     """The source of a node that comes from a sub-graph: the outer node and its line, the sub-graph's file and line."""
@@ -133,14 +145,15 @@ class Model:
         return links
 
     def set(self, target: str, value: Any) -> None:
-        """Set a node's input (``"prune.ratio"``) or replace a pipeline input's default (``"image"``).
+        """Set a node's input or replace a pipeline input's default (``"image"``).
 
-        Raises `PipelineError` when there is no such input; validation judges the value.
+        ``"prune.ratio"`` is an input of a node, ``"block/prune.ratio"`` of a node in the sub-graph of ``block``. Raises
+        `PipelineError` when there is no such input; validation judges the value, and what is in sub-graphs.
         """
-        node_name, dot, key = target.rpartition(".")
-        if not dot:
+        if "." not in target:
             self._set_pipeline_input(target, value)
             return
+        node_name, key = self._place(target)
         if node_name not in self.nodes:
             message, hint = f"cannot set {target}: no node {node_name!r}", hint_choices(node_name, self.nodes)
             raise PipelineError([Problem("unknown-node", message, hint=hint)], self.file)
@@ -149,6 +162,20 @@ class Model:
         if spec is not None and (unknown := spec.unknown_inputs([key])):
             raise PipelineError([replace(unknown[0], node=node_name, line=entry.line)], self.file)
         entry.inputs[key] = plain_input(value, node_name, key)
+
+    def written(self, target: str) -> Value:
+        """The value that `set` gave to a target, or that the pipeline has there; `MISSING` if there is none."""
+        if "." not in target:
+            return self.inputs[target].default if target in self.inputs else MISSING
+        node_name, key = self._place(target)
+        return self.nodes[node_name].inputs.get(key, MISSING) if node_name in self.nodes else MISSING
+
+    def _place(self, target: str) -> tuple[str, str]:
+        """The node and its input that hold the value of a target: an outer node sets inputs inside its sub-graph."""
+        name, _, key = target.rpartition(".")
+        outer, slash, rest = name.partition("/")
+        inside = slash and name not in self.nodes and outer in self.nodes and is_block(self.nodes[outer].type)
+        return (outer, f"{rest}.{key}") if inside else (name, key)
 
     def _set_pipeline_input(self, name: str, value: Any) -> None:
         if name not in self.inputs:

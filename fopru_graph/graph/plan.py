@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -11,14 +12,15 @@ import networkx as nx
 from fopru_graph.graph.branches import Branches, LazyInputs, lazy_inputs, not_asked
 from fopru_graph.graph.cache import DiskCache, MemoryCache
 from fopru_graph.graph.check.binding import Checked
-from fopru_graph.graph.check.expand import is_block
+from fopru_graph.graph.check.expand import expand
 from fopru_graph.graph.check.validate import check
 from fopru_graph.graph.declare.node import CachePolicy
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, errors_of, hint_choices
-from fopru_graph.graph.model import Model, PipelineOutput
+from fopru_graph.graph.model import Model, PipelineOutput, is_block
 from fopru_graph.graph.steps import Keys, Step
 from fopru_graph.graph.values import INPUTS, Ref, parse_reference
+from fopru_graph.graph.yaml.read import read_text
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,13 @@ def plan(
     registry = registry or graph.registry
     chosen = None if targets is None else list(targets)
     asked = [to] if to is not None else chosen
-    checked = check(_with_outputs_of_blocks(graph, asked or ()), registry, to_run=True, partial=asked is not None)
+    source = graph
+    if of_blocks := {target: outputs for target in asked or () if (outputs := _outputs_of_block(graph, target))}:
+        source = graph.copy()
+        for outputs in of_blocks.values():
+            source.outputs |= outputs
+        chosen, to = [name for target in asked or () for name in of_blocks.get(target, [target])], None
+    checked = check(source, registry, to_run=True, partial=asked is not None)
     if errors := errors_of(checked.problems):
         raise PipelineError(errors, graph.file)
     wanted, literals, roots = _targets(checked, chosen, to)
@@ -100,18 +108,25 @@ def plan(
     )  # fmt: skip
 
 
-def _with_outputs_of_blocks(graph: Model, targets: Iterable[str]) -> Model:
-    """The pipeline with those targets that name a sub-graph, or an output of one, as declared outputs."""
-    refs = {target: parse_reference("$" + target.removeprefix("$")) for target in targets}
-    of_blocks = {
-        target: ref
-        for target, ref in refs.items()
-        if ref is not None and target not in graph.outputs and is_block(getattr(graph.nodes.get(ref.node), "type", ""))
-    }
-    if of_blocks:
-        graph = graph.copy()
-        graph.outputs |= {target: PipelineOutput(ref) for target, ref in of_blocks.items()}
-    return graph
+def _outputs_of_block(graph: Model, target: str) -> dict[str, PipelineOutput]:
+    """The outputs of a sub-graph that a target names, as ``block.text``, or the one; nothing for any other target."""
+    ref = _reference(target)
+    if (
+        target in graph.outputs
+        or ref is None
+        or ref.node not in graph.nodes
+        or not is_block(graph.nodes[ref.node].type)
+    ):
+        return {}
+    if ref.output is not None:
+        return {f"{ref.node}.{ref.output}": PipelineOutput(ref)}
+    block, file = Model(registry=graph.registry), posixpath.normpath(graph.nodes[ref.node].type)
+    read_text(block, expand(graph)[0].blocks.get(file, ""), file)
+    return {f"{ref.node}.{name}": PipelineOutput(Ref(ref.node, name)) for name in block.outputs}
+
+
+def _reference(target: str) -> Ref | None:
+    return parse_reference("$" + target.removeprefix("$"))
 
 
 def _step(checked: Checked, name: str, lazy: LazyInputs, keys: Keys) -> Step:
@@ -160,7 +175,7 @@ def _targets(
 
 
 def _target_node(checked: Checked, target: str) -> tuple[str, list[str]]:
-    ref = parse_reference("$" + target.removeprefix("$"))
+    ref = _reference(target)
     if ref is None or ref.node not in checked.specs:
         message, known = f"there is no output or node {target!r}", [*checked.flat.outputs, *checked.specs]
         raise PipelineError([Problem("unknown-node", message, hint=hint_choices(target, known))], checked.flat.file)

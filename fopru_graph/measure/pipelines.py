@@ -67,7 +67,7 @@ def settings_of(graph: Graph, plan: Plan, ratios: Sequence[float]) -> list[Setti
 
     A pipeline of n pruning stages keeps the n-th root of the ratio in each of them, as the paper does for FoPru and
     FastV: a quarter is a half of a half. A pipeline that drops nothing is run once, at ratio 1. A pipeline without a
-    ratio to set is run once, as written: methods that choose the number of tokens have none, nor has a sub-graph.
+    ratio to set is run once, as written: methods that choose the number of tokens have none.
 
     Raises:
         UserError: a ratio lies outside (0, 1], or a pruning node has a fixed number of tokens.
@@ -75,8 +75,7 @@ def settings_of(graph: Graph, plan: Plan, ratios: Sequence[float]) -> list[Setti
     check_ratios(ratios)
     pruning = [name for name, step in plan.steps.items() if step.spec.category == "prune"]
     stages = [name for name in pruning if "ratio" in plan.steps[name].inputs]
-    settable = [name for name in stages if name in graph]
-    for name in settable:
+    for name in stages:
         if plan.steps[name].inputs.get("tokens") is not None:
             raise UserError(
                 f"{name_of(graph)}: {name}.tokens is fixed, so no ratio can be set",
@@ -84,7 +83,7 @@ def settings_of(graph: Graph, plan: Plan, ratios: Sequence[float]) -> list[Setti
             )
     if not pruning:
         return [Setting(1.0, {}, False)]
-    if not stages or len(settable) < len(stages):
+    if not stages:
         return [Setting(None, {}, True)]
     return [
         Setting(ratio, {f"{name}.ratio": ratio ** (1 / len(stages)) for name in stages}, ratio < 1)
@@ -93,17 +92,16 @@ def settings_of(graph: Graph, plan: Plan, ratios: Sequence[float]) -> list[Setti
 
 
 def generating_node(graph: Graph, plan: Plan) -> str:
-    """The node at the top level that answers.
+    """The node that answers, wherever it stands.
 
     Raises:
-        UserError: there is none, or more than one.
+        UserError: there is none, or more than one that may run.
     """
     generating = [name for name, step in plan.steps.items() if step.spec.category == "generate"]
-    if len(generating) != 1 or generating[0] not in graph:
-        raise UserError(
-            f"{name_of(graph)}: exactly one generating node at the top level is needed, there are {len(generating)}",
-            "give pipelines that end in LLMGenerate",
-        )
+    if len(generating) != 1:
+        found = f"there are {len(generating)}: {', '.join(generating)}" if generating else "there is none"
+        hint = "give pipelines that end in one LLMGenerate"
+        raise UserError(f"{name_of(graph)}: exactly one generating node is needed, {found}", hint)
     return generating[0]
 
 
@@ -158,10 +156,11 @@ def stock_pipeline(graph: Graph) -> BenchedPipeline:
     Raises:
         UserError: the pipeline encodes no picture or asks several prompts at once.
     """
+    graph = graph.flat()
     steps = Executor(graph.registry).plan(graph).steps
     by_category = {steps[name].spec.category: name for name in reversed(list(graph.nodes)) if name in steps}  # first
     if not {"encode", "generate"} <= set(by_category):
-        raise UserError(f"{name_of(graph)}: no picture is encoded at the top level", "leave out --stock")
+        raise UserError(f"{name_of(graph)}: no picture is encoded", "leave out --stock")
     given = graph.node(by_category["generate"]).inputs
     if isinstance(given.get("prompt"), list):
         raise UserError(f"{name_of(graph)}: the stock row answers one prompt, not a batch", "leave out --stock")

@@ -70,7 +70,7 @@ class FopruGraph(lmms):
         self._rank, self._world_size = ranks.rank, ranks.world
         graph = Graph.load(pipeline, _registry(nodes))
         load_inputs = {"device": device or ranks.device(), "dtype": dtype}
-        for name in [name for name, entry in graph.nodes.items() if entry.type == "LoadModel"]:
+        for name in graph.of_type("LoadModel"):
             for key, value in load_inputs.items():
                 if value is not None:
                     graph.set(f"{name}.{key}", value)

@@ -81,12 +81,13 @@ def combinations(sets: Sequence[str], ratios: Sequence[float] | None, zipped: bo
     """
     axes: dict[str, list[Any]] = {}
     for option in sets:
-        target, equals, text = option.partition("=")
+        name, equals, text = option.partition("=")
+        target = name.removesuffix(":")
         if not equals:
             raise UserError(f"--set {option}: there is no =", "write --set NODE.INPUT=VALUE,VALUE")
         if target in axes:
             raise UserError(f"--set {target} is given twice", f"write one list: --set {target}=VALUE,VALUE")
-        axes[target] = [f"{target}={value}" for value in split_values(text)]
+        axes[target] = [f"{name}={value}" for value in split_values(text)]
     axes["--ratio"] = list(ratios) if ratios is not None else [None]
     combined = zip(*_zippable(axes), strict=True) if zipped else itertools.product(*axes.values())
     return [(tuple(sets), ratio) for *sets, ratio in combined]
@@ -149,7 +150,7 @@ def cell_of(
     argv += ["--limit", str(common.limit)] if common.limit is not None else []
     argv += ["--retry"] if common.retry else []
     argv += [*common.extra, "--out", str(common.out), "--json"]
-    targets = {option.partition("=")[0] for option in sets}
+    targets = {option.partition("=")[0].removesuffix(":") for option in sets}
     settings = {key: value for key, value in configuration.settings.items() if key in targets}
     return Cell(
         configuration.folder(task),

@@ -358,10 +358,12 @@ def test_a_run_goes_up_to_a_declared_output_a_sub_graph_or_an_output_of_one(regi
     graph = Graph.load(tmp_path / "outer.yaml", registry)
     assert fresh(graph, to="answer") == {"answer": "hi"}
     assert fresh(graph, to="block.text") == {"block.text": "hi"}
-    assert fresh(graph, to="single") == {"single": ""}
+    assert fresh(graph, to="single") == {"single.only": ""}
     assert calls == ["Text"] * 3
-    with pytest.raises(ValueError, match="several outputs"):
-        fresh(graph, to="block")
+    assert list(fresh(graph, to="block")) == ["block.picture", "block.text"]
+    assert fresh(graph, targets=["single", "answer"]) == {"single.only": "", "answer": "hi"}
+    with pytest.raises(ValueError, match="no output 'txt'"):
+        fresh(graph, to="block.txt")
     with pytest.raises(ValueError, match="did you mean 'answer'"):
         fresh(graph, to="anser")
     assert list(graph.outputs) == ["answer"]

@@ -290,3 +290,59 @@ def test_a_list_of_references_handed_through_a_block_feeds_a_node_but_is_no_outp
     assert load(tmp_path, registry, outer=outer, block=block).run()["g"] == 2
     graph = load(tmp_path, registry, outer=outer.replace("g: $g", "g: $g, b: $b"), block=block)
     assert [(problem.code, problem.input) for problem in errors(graph)] == [("bad-reference", "b")]
+
+
+# -- inputs of nodes in sub-graphs ------------------------------------------------------------------------------------
+
+
+def nested(folder: Path, registry: Registry) -> Graph:
+    middle = (
+        "format: 1\ninputs:\n  picture: {type: Picture}\nnodes:\n"
+        "  inner: {type: ./block.yaml, inputs: {picture: $inputs.picture}}\noutputs: {kept: $inner.kept}\n"
+    )
+    outer = OUTER.replace("./block.yaml", "./middle.yaml")
+    outer = outer.replace(", ratio: 1.0", "").replace(", scores: $block.scores", "")
+    return load(folder, registry, outer=outer, middle=middle, block=BLOCK)
+
+
+def test_an_input_of_a_node_in_a_sub_graph_can_be_set_wherever_the_node_stands(tmp_path, registry):
+    graph = nested(tmp_path, registry)
+    assert graph.run()["total"] == 5.0
+    assert graph.run(sets={"block/inner/keep.ratio": 1.0})["total"] == 6.0
+    assert graph.run(sets={"block/inner/score.scale": 2.0})["total"] == 10.0
+    assert graph.run(sets={"block/inner.ratio": 0.25})["total"] == 3.0  # an input of the inner block
+    graph.set("block/inner/keep.ratio", 1.0)
+    assert graph.written("block/inner/keep.ratio") == 1.0
+    assert graph.nodes["block"].inputs["inner/keep.ratio"] == 1.0
+    assert Graph.loads(graph.dumps(), registry) == graph
+    again = Graph.from_record(graph.run().record, registry)
+    assert again.run()["total"] == 6.0
+    assert graph.of_type("Keep") == ["block/inner/keep"]
+
+
+def test_a_link_can_be_set_in_a_sub_graph(tmp_path, registry):
+    graph = load(tmp_path, registry, outer=OUTER, block=BLOCK)
+    graph.nodes["block"].inputs["keep.ratio"] = graph.Add(a=0.25, b=0.25)._as_ref()
+    assert graph.problems() == []
+    assert graph.run()["total"] == 5.0
+
+
+def test_what_is_set_in_a_sub_graph_is_judged(tmp_path, registry):
+    def codes(target: str, value: object) -> list[tuple[str, str | None]]:
+        graph = nested(tmp_path, registry)
+        graph.set(target, value)
+        return [(problem.code, problem.hint) for problem in errors(graph)]
+
+    assert codes("block/inner/kep.ratio", 1.0) == [("unknown-node", "did you mean 'keep'?")]
+    assert codes("block/iner/keep.ratio", 1.0) == [("unknown-node", "did you mean 'inner'?")]
+    assert codes("block/inner/keep.ratoi", 1.0) == [("unknown-input", "did you mean 'ratio'?")]
+    assert [code for code, _ in codes("block/inner/keep.ratio", 7)] == ["out-of-range"]
+    with pytest.raises(ValueError, match="no node 'blok/inner'"):
+        nested(tmp_path, registry).set("blok/inner.ratio", 1.0)
+
+
+def test_a_flat_graph_has_no_sub_graphs_and_runs_alike(tmp_path, registry):
+    graph = nested(tmp_path, registry)
+    flat = graph.flat()
+    flat.set("block/inner/keep.ratio", 1.0)
+    assert flat.run()["total"] == 6.0 and graph.run()["total"] == 5.0

@@ -9,7 +9,7 @@ from typing import TypeVar
 from fopru_graph.graph.check.binding import declared_problem
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
-from fopru_graph.graph.model import GraphNode, Model, Origin
+from fopru_graph.graph.model import GraphNode, Model, Origin, inner_input, is_block
 from fopru_graph.graph.values import (
     INPUTS,
     INVALID,
@@ -28,11 +28,6 @@ from fopru_graph.graph.yaml.tree import MAX_VALUES
 MAX_NESTING = 8
 MAX_NODES = 10_000  # of the flat pipeline, sub-graphs counted too
 AnyModel = TypeVar("AnyModel", bound=Model)
-
-
-def is_block(type_name: str) -> bool:
-    """Whether a node's type names a sub-graph's file rather than a node type."""
-    return type_name.endswith((".yaml", ".yml")) or "/" in type_name
 
 
 def expand(model: AnyModel, registry: Registry | None = None) -> tuple[AnyModel, list[Problem]]:
@@ -78,7 +73,7 @@ class _Expansion:
             self._full = True
             self._add(outer, "bad-subgraph", f"with its sub-graphs the pipeline has more than {MAX_NODES} nodes")
             return
-        given = self._given(outer, block)
+        given, inside = self._given(outer, block), self._inside(outer, block)
         prefix = outer.name + "/"
 
         def inner(ref: Ref) -> Value:
@@ -99,6 +94,7 @@ class _Expansion:
                 self._add(expanded, "unknown-pipeline-input", f"{ref} is no input of this block", hint)
             for key, value in entry.inputs.items():
                 expanded.inputs[key] = self._bounded(replace_refs(value, inner), expanded, key)
+            expanded.inputs |= inside.get(entry.name, {})
             if is_block(expanded.type):
                 self._block(expanded, posixpath.dirname(path), (*above, path))
             else:
@@ -150,7 +146,7 @@ class _Expansion:
     def _given(self, outer: GraphNode, block: Model) -> dict[str, Value]:
         """The value of each of the block's inputs: the outer node's, or the default."""
         for name in outer.inputs:
-            if name not in block.inputs:
+            if name not in block.inputs and inner_input(name) is None:
                 hint = hint_choices(name, block.inputs)
                 self._add(outer, "unknown-input", f"{outer.type} has no input {name!r}", hint, name)
         values: dict[str, Value] = {}
@@ -167,6 +163,20 @@ class _Expansion:
                 value = INVALID
             values[name] = value
         return values
+
+    def _inside(self, outer: GraphNode, block: Model) -> dict[str, dict[str, Value]]:
+        """The inputs that the outer node sets in nodes of the block, by their names: ``prune.ratio`` that of prune."""
+        inside: dict[str, dict[str, Value]] = {}
+        for key, value in outer.inputs.items():
+            if (place := inner_input(key)) is None:
+                continue
+            node, name = place
+            if node in block.nodes:
+                inside.setdefault(node, {})[name] = value
+            else:
+                hint = hint_choices(node, block.nodes)
+                self._add(outer, "unknown-node", f"{outer.type} has no node {node!r}", hint, key)
+        return inside
 
     def _resolve(self, value: Value, entry: GraphNode, key: str | None = None, depth: int = 0) -> Value:
         """Follow references through blocks: a block's output may be that of an inner block, or a value given to it."""

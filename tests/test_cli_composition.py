@@ -1,0 +1,76 @@
+"""Pipelines of several parts at the command line: sub-graphs, two answers, branches."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.test_cli import PIPELINES, invoke
+
+README = (PIPELINES.parent / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def sign(tmp_path, monkeypatch):
+    """The README's pipeline of five lines, as it stands there."""
+    (tmp_path / "pipelines").symlink_to(PIPELINES)
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "sign.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return "sign.yaml"
+
+
+def test_a_pipeline_in_a_sub_graph_can_be_evaluated_at_ratios(sign):
+    result = invoke("eval", sign, "--task", "scenes", "--ratio", "0.5", "--limit", "2", "--json")
+    assert result.exit_code == 0, result.stderr
+    (row,) = json.loads(result.stdout)["results"]
+    assert (row["ratio"], row["tokens"]["kept"], row["errors"], row["n"]) == (0.5, 128, 0, 2)
+
+
+def test_a_pipeline_in_a_sub_graph_can_be_benched_beside_stock(sign):
+    options = ["--ratio", "0.25", "--new-tokens", "2", "--repeat", "1", "--stock", "--json"]
+    result = invoke("bench", sign, *options)
+    assert result.exit_code == 0, result.stderr
+    variants = json.loads(result.stdout)["variants"]
+    assert [variant["visual_per_layer"][0] for variant in variants] == [64, 256]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--dtype", "nonsense"], "nonsense"),
+        (["--device", "nonsense"], "nonsense"),
+        (["--attn", "nonsense"], "nonsense"),
+        (["--set", "sign/model.dtype=nonsense"], "nonsense"),
+        (["--set", "sign/modle.dtype=float32"], "did you mean 'model'"),
+    ],
+)
+@pytest.mark.parametrize("command", [["run"], ["eval", "--task", "scenes"]])
+def test_options_of_the_model_reach_it_in_a_sub_graph(sign, command, options, says):
+    result = invoke(command[0], sign, *command[1:], *options)
+    assert result.exit_code in (1, 2) and says in result.stderr, result.stderr
+
+
+def test_the_dtype_of_a_model_in_a_sub_graph_is_the_given_one(sign):
+    result = invoke("run", sign, "--dtype", "bfloat16", "--attn", "eager", "--json")
+    assert json.loads(result.stdout)["dtype"] == "bfloat16"
+    again = invoke("run", "fopru-out/run.json", "--json", "--out", "again")
+    assert json.loads(again.stdout)["dtype"] == "bfloat16", "the record replays with the option"
+
+
+def test_an_option_that_no_node_takes_is_refused(tmp_path):
+    (tmp_path / "text.yaml").write_text(
+        "format: 1\nnodes:\n  save: {type: SaveText, inputs: {text: a}}\noutputs: {x: $save}\n"
+    )
+    result = invoke("run", str(tmp_path / "text.yaml"), "--dtype", "float32", "--out", str(tmp_path))
+    assert result.exit_code == 2 and "--dtype: the pipeline has no LoadModel node" in result.stderr
+
+
+@pytest.mark.parametrize("to", ["text", "sign", "sign.text", "sign/generate", "sign/generate.text"])
+def test_a_run_goes_up_to_an_output_by_any_of_its_names(sign, to):
+    result = invoke("run", sign, "--to", to)
+    assert (result.exit_code, result.stdout) == (0, "cafe\n")
+    assert not Path("fopru-out/sign.txt").exists()
