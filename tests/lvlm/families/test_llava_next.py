@@ -51,7 +51,7 @@ def test_a_padded_batch_and_two_images_in_one_prompt_are_stock():
     sizes = ["wide", "square", "tall"]
     texts = ["USER: <image>\nwhat? ASSISTANT:", "USER: <image>\n<image>\nwhich one is it? ASSISTANT:"]
     _, ids, logits = stock(family, texts, sizes)
-    prompts = ["<image>what?", "<image><image>which one is it?"]
+    prompts = ["<image>\nwhat?", "<image>\n<image>\nwhich one is it?"]
     generation, ours = run(family, family.project(encode(family, *sizes), None), prompts)
     assert [list(one) for one in generation.token_ids] == ids
     assert (ours - logits).abs().max() < 1e-4
