@@ -36,14 +36,14 @@ def check_equal(row, kernel, batch, pipeline):
     assert ours.visual_per_layer == expected.visual_per_layer
 
 
-@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("batch", ["two images", "batch of two sizes"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_flash_attention_answers_as_sdpa_does(name, batch):
     """Padded too, and ragged where pictures of different sizes keep different numbers of tokens."""
     check_equal(ZOO[name], "flash_attention_2", batch, "fopru_fastv")
 
 
-@pytest.mark.parametrize("pipeline", ["baseline", "rank", "fastv"])
+@pytest.mark.parametrize("pipeline", ["baseline", "fastv"])
 @pytest.mark.parametrize("kernel", flash.NAMES)
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
 def test_every_name_of_a_flash_kernel_answers_as_sdpa_does(name, kernel, pipeline):

@@ -67,10 +67,15 @@ class _Hooks:
         self._attention: dict[int, tuple[torch.Tensor, torch.Tensor, float, Any]] = {}  # by the cut that ranks by it
         self._masks: dict[tuple[int, int, int | None], tuple[Any, torch.Tensor | None]] = {}  # of this step
         self._prefilled = False
-        short = [window for window in self._windows[min(cuts.layers, default=self._last + 1) :] if window is not None]
-        if self._flash and any(window < self._length for window in short):
+        self._check_windows()
+
+    def _check_windows(self) -> None:
+        """Flash kernels hide no key from a layer that is cut, or ranks for a cut, by its place in the whole prompt."""
+        affected = self._windows[self._cuts.layers[0] - 1 :] if self._flash and self._cuts.layers else []
+        shorter = [window for window in affected if window is not None and window < self._length]
+        if shorter:
             raise UserError(
-                f"a prompt of {self._length} tokens is longer than the model's sliding window of {min(short)}, "
+                f"a prompt of {self._length} tokens is longer than the model's sliding window of {min(shorter)}, "
                 "in which flash kernels would count the tokens that in-LLM pruning keeps",
                 "load the model with attention: sdpa",
             )

@@ -109,11 +109,11 @@ def test_layers_that_cut_nothing_keep_the_cache_that_stock_gives_them():
 # What cannot be exact is refused before a layer runs.
 
 
-def check_refused(family, prompt, match, hint, **options):
+def check_refused(family, prompt, match, hint, cuts=CUTS, **options):
     ran = []
     hooks = [layer.register_forward_pre_hook(lambda *_: ran.append(1)) for layer in family.layers]
     with pytest.raises(UserError, match=match) as refused:
-        under_stock_generate(family, prompt, CUTS, **options)
+        under_stock_generate(family, prompt, cuts, **options)
     assert hint in refused.value.hint and not ran
     for hook in hooks:
         hook.remove()
@@ -184,3 +184,7 @@ def test_flash_kernels_are_refused_where_the_prompt_is_longer_than_the_window(mo
     with pytest.raises(UserError, match="sliding window of 39"):
         run(family, tokens, ["what?"], [fastv(2, 0.5)])
     run(family, tokens, ["what?"])  # without a cut the kernel's own window is right
+    kinds = ["full_attention"] * len(family.layers)
+    kinds[1] = "sliding_attention"  # it ranks for the cut after it
+    family.language_model.config.layer_types = kinds
+    check_refused(family, build_prompt(family, ["what?"], tokens), "sliding window of 39", "sdpa", cuts=[(2, 0.5)])

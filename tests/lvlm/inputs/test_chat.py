@@ -74,8 +74,10 @@ TEXT_ONLY = {
 }
 
 
-@pytest.mark.parametrize("template", TEXT_ONLY)
-@pytest.mark.parametrize("name", ["internvl", "llava", "llava_onevision"])
+@pytest.mark.parametrize(
+    ("name", "template"),
+    [*(("internvl", kind) for kind in TEXT_ONLY), ("llava", "adds"), ("llava_onevision", "prints")],
+)
 def test_a_template_for_text_only_gets_the_placeholders_in_the_text(name, template):
     family = ZOO[name].build("sdpa")
     family.processor.chat_template = TEXT_ONLY[template]
