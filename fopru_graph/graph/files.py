@@ -7,8 +7,13 @@ import uuid
 from pathlib import Path
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a temporary file in the same folder and rename it to ``path``."""
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Write a temporary file in the same folder and rename it to ``path``; text as UTF-8.
+
+    What is not UTF-8 in the name of a file is written as ``?``: JSON and YAML have no other way.
+    """
+    if isinstance(data, str):
+        data = data.encode(errors="replace")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as stream:
