@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -136,6 +137,17 @@ def test_a_torn_last_line_costs_its_row_only(tmp_path):
     assert result.exit_code == 3
     (summary,) = json.loads(result.stdout)["results"]
     assert summary["errors"] == 1 and summary["n"] == 11 and "pope.jsonl row 12" in summary["common_error"]["message"]
+
+
+def test_a_question_that_no_file_can_hold_costs_its_row_only(tmp_path):
+    write_pope(tmp_path / "data", 2)
+    with (tmp_path / "data" / "pope.jsonl").open("a") as stream:
+        stream.write(json.dumps({"question": "Is there a \ud800?", "answer": "yes", "image": "0.png"}) + "\n")
+    for _ in range(2):  # and again on resuming
+        result = evaluate(tmp_path, BASELINE, "--task", "pope", "--data", str(tmp_path / "data"), "--json")
+        (summary,) = json.loads(result.stdout)["results"]
+        assert (result.exit_code, summary["n"], summary["errors"]) == (3, 2, 1)
+    assert rows_of(Path(summary["folder"]))[2]["status"] == "error"
 
 
 def test_results_of_another_configuration_are_left_alone(tmp_path):

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fopru_graph import values
-from fopru_graph.errors import UserError
 from fopru_graph.evaluation.task import Record, RecordError
-from fopru_graph.graph import NodeError, Ref, RunResult
+from fopru_graph.graph import Cancelled, Ref, RunResult
 from fopru_graph.graph.files import write_atomically
 
 if TYPE_CHECKING:
@@ -43,8 +42,10 @@ def draw_gallery(run: CellRun, folder: Path) -> str | None:
         if attention is not None and samples:
             shown = [(run.records.key(index), run.records.images(index, record)[0][1]) for index, record in samples]
             write_attention(run.model.handle, shown, attention)
-    except (UserError, NodeError, OSError) as error:
-        return str(error)
+    except Cancelled:
+        raise
+    except Exception as error:  # as in `CellRun.sample`: a row may hold anything
+        return str(error) or type(error).__name__
     return None
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from fopru_graph.evaluation.configurations import Configuration
 from fopru_graph.evaluation.pictures import draw_gallery
 from fopru_graph.evaluation.ranks import Ranks
 from fopru_graph.evaluation.task import RecordError, Records, Task
-from fopru_graph.graph import Graph, NodeError
+from fopru_graph.graph import Cancelled, Graph, NodeError
 from fopru_graph.graph.run.record import timestamp
 from fopru_graph.pipeline_model import Answer, PipelineModel, answering_plan
 from fopru_graph.results.cell import Cell
@@ -98,7 +99,7 @@ class CellRun:
         not_drawn = draw_gallery(self, self.folder)
         files = (row["picture_files"] for row in cell.rows())  # those of now: `scan` has compared them
         about = {"limit": self.limit, "not_drawn": not_drawn, "identity": summary_identity(identity, files)}
-        summary = Summary(**self._heading(), **figures, **about).model_dump(mode="json")
+        summary = Summary(**self._heading(), **figures, **encodable(about)).model_dump(mode="json")
         cell.write_summary(summary)  # last: where it is, all of the cell is
         return summary
 
@@ -117,35 +118,41 @@ class CellRun:
                     on_progress(progress)
 
     def sample(self, index: int) -> Row:
-        """Run one sample; returns its row. A failure becomes the row's error, never an answer.
+        """Run one sample; returns its row. A failure, whatever it is, becomes the row's error, never an answer.
 
         Raises:
             Cancelled: the run was cancelled.
         """
-        begin = time.perf_counter()
-        files = self.records.picture_files(index)
-        head: dict[str, Any] = {"index": index, "id": self.records.key(index), "picture_files": files}
+        head = {"index": index, "id": self.records.key(index), "picture_files": self.records.picture_files(index)}
         try:
-            record = self.records.read(index)
-            pictures = self.records.images(index, record)
-            answer = self.model.answer(self.task.prompt(record), pictures, self.task.max_new_tokens)
-            score = self.task.score(answer.text, record)
+            return Row.model_validate(encodable(head | self._answered(index)))
+        except Cancelled:
+            raise
         except RecordError as error:
-            return Row(**head, status="error", error=str(error))
+            why = str(error)
         except NodeError as error:
-            return Row(**head, status="error", error=f"{error.node}: {error.cause}")
+            why = f"{error.node}: {error.cause}"
+        except Exception as error:  # of a prompt, a scorer or a kind of question: a row may hold anything
+            why = f"{type(error).__name__}: {error}"
+        return Row.model_validate(encodable(head | {"status": "error", "error": why}))
+
+    def _answered(self, index: int) -> dict[str, Any]:
+        begin = time.perf_counter()
+        record = self.records.read(index)
+        pictures = self.records.images(index, record)
+        answer = self.model.answer(self.task.prompt(record), pictures, self.task.max_new_tokens)
+        score = self.task.score(answer.text, record)
         total_ms = (time.perf_counter() - begin) * 1e3
-        return Row(
-            **head,
-            type=self.task.kind(record),
-            picture=pictures[0][0] if pictures else "",
-            status="ok",
-            answer=answer.text,
-            score=score.value,
-            facts=dict(score.facts),
+        return {
+            "type": self.task.kind(record),
+            "picture": pictures[0][0] if pictures else "",
+            "status": "ok",
+            "answer": answer.text,
+            "score": score.value,
+            "facts": json.loads(json.dumps(dict(score.facts), allow_nan=False)),  # what no file can hold fails here
             **_counts(answer),
-            timing=_timing(answer, total_ms, self.ranks.rank),
-        )
+            "timing": _timing(answer, total_ms, self.ranks.rank),
+        }
 
     def identity(self) -> dict[str, Any]:
         """What the rows are results of, and how they were made. Only ``identity`` must stay the same in a folder."""
@@ -188,6 +195,15 @@ def identity_of(graph: Graph, task: Task, records: Records) -> dict[str, Any]:
     facts = {"name": task.name, "scorer": task.scorer, "max_new_tokens": task.max_new_tokens}
     functions = (task.prompt, task.score, task.kind, task.metrics)
     return cell_identity(plan, target, task=facts, functions=functions, data=records.fingerprint)
+
+
+def encodable(value: Any) -> Any:
+    """A JSON value whose texts UTF-8 can hold: half of a surrogate pair, which JSON can, becomes its ``\\u`` escape."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {encodable(key): encodable(item) for key, item in value.items()}
+    return [encodable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def finished_identity(identity: dict[str, Any], records: Records) -> str:

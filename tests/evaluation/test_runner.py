@@ -9,7 +9,9 @@ from dataclasses import replace
 import pytest
 
 from fopru_graph.errors import UserError
-from tests.evaluation.toys import BASELINE, ToyModel, ToyRecords, cell_run
+from fopru_graph.evaluation.pictures import draw_gallery
+from fopru_graph.evaluation.task import Score
+from tests.evaluation.toys import BASELINE, TASK, ToyModel, ToyRecords, cell_run
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +56,58 @@ def test_what_fails_is_a_row_with_its_reason_and_no_answer(tmp_path):
     for row in (rows[4], rows[7]):
         assert row["status"] == "error" and row["answer"] is None and row["score"] is None
     assert [sorted(row) for row in rows] == [sorted(rows[0])] * 12
+
+
+def raises(*_):
+    raise KeyError("number")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "says"),
+    [
+        ("prompt", raises, "KeyError: 'number'"),
+        ("score", raises, "KeyError: 'number'"),
+        ("kind", raises, "KeyError: 'number'"),
+        ("kind", lambda _record: 7, "type"),
+        ("score", lambda _answer, _record: Score(float("nan")), "score"),
+        ("score", lambda _answer, _record: Score(1.5), "score"),
+        ("score", lambda _answer, _record: Score(1.0, {"seen": object()}), "not JSON serializable"),
+        ("score", lambda _answer, _record: Score(1.0, {"seen": float("inf")}), "not JSON compliant"),
+    ],
+)
+def test_whatever_fails_on_a_row_is_the_error_of_that_row(tmp_path, part, value, says):
+    usual = getattr(TASK, part)
+
+    def spoilt(*arguments):
+        return (value if arguments[-1]["number"] == 2 else usual)(*arguments)
+
+    for _ in range(2):  # and again on resuming
+        summary = replace(cell_run(tmp_path, ToyRecords(4)), task=replace(TASK, **{part: spoilt})).run()
+        row = rows_of(tmp_path)[2]
+        assert (summary["n"], summary["errors"], row["status"], row["answer"]) == (3, 1, "error", None)
+        assert says in row["error"] and summary["common_error"]["message"] == row["error"]
+
+
+def test_half_a_surrogate_pair_in_a_row_is_written_as_its_escape(tmp_path):
+    half = "\ud800"
+    spoilt = {
+        "kind": lambda record: half,
+        "score": lambda _answer, _record: Score(1.0, {half: [half]}),
+        "prompt": lambda record: str(record["number"]),
+    }
+    cell = replace(cell_run(tmp_path, ToyRecords(2), ToyModel(answers=half)), task=replace(TASK, **spoilt))
+    broken = replace(cell, records=ToyRecords(2, broken=[1], why=half))
+    for run in (broken, broken, replace(cell, retry=True)):
+        summary = run.run()
+    assert summary["n"] == 2 and list(summary["per_type"]) == ["\\ud800"]
+    (row, _) = rows_of(tmp_path)
+    assert (row["answer"], row["facts"]) == ("\\ud800", {"\\ud800": ["\\ud800"]})
+
+
+def test_a_cell_is_finished_even_if_its_pictures_fail_for_whatever_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr("fopru_graph.evaluation.runner.draw_gallery", draw_gallery)
+    summary = replace(cell_run(tmp_path, ToyRecords(2)), task=replace(TASK, prompt=raises)).run()
+    assert summary["errors"] == 2 and summary["not_drawn"] == "'number'"
 
 
 def test_a_method_that_always_fails_has_no_accuracy(tmp_path):

@@ -19,8 +19,8 @@ BASELINE, RANK = "pipelines/baseline.yaml", "pipelines/fopru_rank.yaml"
 class ToyRecords:
     """``count`` records; those in ``broken`` cannot be read."""
 
-    def __init__(self, count=12, broken=(), fingerprint="toy"):
-        self.count, self.broken, self.fingerprint = count, set(broken), fingerprint
+    def __init__(self, count=12, broken=(), fingerprint="toy", why="broken"):
+        self.count, self.broken, self.fingerprint, self.why = count, set(broken), fingerprint, why
         self.source = "toys"
 
     def __len__(self):
@@ -31,7 +31,7 @@ class ToyRecords:
 
     def read(self, index):
         if index in self.broken:
-            raise RecordError(f"toy.jsonl row {index + 1}: broken")
+            raise RecordError(f"toy.jsonl row {index + 1}: {self.why}")
         return {"number": index}
 
     def picture_files(self, index):
@@ -42,11 +42,11 @@ class ToyRecords:
 
 
 class ToyModel:
-    """Answers with the number that it is asked for; fails or stops where it is told to."""
+    """Answers with the number that it is asked for, or with ``answers``; fails or stops where it is told to."""
 
-    def __init__(self, fails=(), stop=None):
+    def __init__(self, fails=(), stop=None, answers=None):
         self.handle = SimpleNamespace(name="toy", device="cpu", dtype="float32")
-        self.fails, self.stop, self.asked = set(fails), stop, []
+        self.fails, self.stop, self.asked, self.answers = set(fails), stop, [], answers
 
     def answer(self, prompt, images, max_new_tokens=None):
         number = int(prompt)
@@ -63,7 +63,7 @@ class ToyModel:
             "kv_bytes": 100 + number,
             "prefill_ms": 1.0,
         }
-        return Answer(prompt, report, 2.0, None)
+        return Answer(self.answers or prompt, report, 2.0, None)
 
 
 TASK = Task(
