@@ -135,7 +135,7 @@ def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -
         positions=family.to_device(_batch_positions(positions, mask, family.first_position)),
         visual=family.to_device(visual),
         embedding_index=torch.where(visual, visual.flatten().cumsum(0).view_as(visual) - 1, -1),
-        deepstack=tuple(torch.cat(layer).to(embeds.dtype) for layer in zip(*tokens.deepstack, strict=True)),
+        deepstack=tuple(torch.cat(layer).to(embeds) for layer in zip(*tokens.deepstack, strict=True)),
     )
 
 
