@@ -141,14 +141,15 @@ class DiskCache:
     def get(self, key: str) -> Values | None:
         """The outputs kept under a key, or None; raises `CorruptEntry` when the entry is damaged."""
         entry = self._entry(key)
+        found = None
         try:
-            if not entry.is_dir():
+            if (found := _inode(entry)) is None:
                 return None
             names = _verify(entry, key)
             values = {name: self.codec.load(entry / str(index)) for index, name in enumerate(names)}
         except Exception as error:  # a codec may fail in any way on an entry of another version
-            if isinstance(error, FileNotFoundError) and not entry.is_dir():
-                return None  # another process has just removed it
+            if found and _inode(entry) != found:
+                return None  # another process has just removed or replaced it
             raise CorruptEntry(f"the cache entry {entry} is damaged ({error}); it is computed again") from error
         with contextlib.suppress(OSError):  # a cache that may only be read
             os.utime(entry / _MANIFEST)
@@ -242,6 +243,14 @@ class DiskCache:
             with contextlib.suppress(OSError):
                 if work.stat().st_mtime <= time.time() - age:
                     shutil.rmtree(work, ignore_errors=True)
+
+
+def _inode(folder: Path) -> int | None:
+    """Tells folders of the same name apart; None if there is none."""
+    try:
+        return folder.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _size(folder: Path) -> int:
