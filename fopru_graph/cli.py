@@ -71,21 +71,23 @@ def run(
     explain: Annotated[bool, typer.Option("--explain", help="show what would run and why, and stop")] = False,
     nodes: NodesOption = None,
     cache: Annotated[Path | None, typer.Option(help="keep encoded pictures in this folder between runs")] = None,
+    cache_gb: Annotated[float, typer.Option(min=0, help="most GB there; what was not used longest makes room")] = 10,
     traceback: Annotated[
         bool, typer.Option("--traceback", help="show Python's traceback of an unexpected failure")
     ] = False,
     model: ModelOptions,
 ) -> None:
     """Run a pipeline: the answer streams to stdout, figures follow on stderr."""
-    from fopru_graph.commands.run import explain_run, run_pipeline
+    from fopru_graph.commands.run import explain_run, open_cache, run_pipeline
     from fopru_graph.graph import PipelineError
 
     graph = open_graph(file, nodes, sets, as_json, model)
     try:
         if explain:
-            explain_run(graph, to, cache, as_json)
+            explain_run(graph, to, open_cache(cache, cache_gb), as_json)
             return
-        code = run_pipeline(graph, out=out, to=to, cache=cache, as_json=as_json, traceback=traceback)
+        disk = open_cache(cache, cache_gb)
+        code = run_pipeline(graph, out=out, to=to, disk=disk, as_json=as_json, traceback=traceback)
     except PipelineError as error:  # what only this run asks for: the target of --to, an input without a default
         refuse(error.problems, file, as_json)
     raise typer.Exit(code)
@@ -238,6 +240,27 @@ def schema(
     from fopru_graph.graph.yaml.schema import pipeline_schema
 
     write_text(json.dumps(pipeline_schema(make_registry(nodes)), indent=2, ensure_ascii=False) + "\n", output)
+
+
+cache_app = typer.Typer(no_args_is_help=True, help="Show or remove what `run --cache DIR` has kept.")
+app.add_typer(cache_app, name="cache")
+CacheOption = Annotated[Path, typer.Option("--cache", metavar="DIR", help="the folder of `run`", show_default=False)]
+
+
+@cache_app.command(name="list")
+def cache_list(cache: CacheOption, as_json: JsonOption = False) -> None:
+    """List the entries of a cache, the one that was used last first."""
+    from fopru_graph.commands.cache import list_cache
+
+    list_cache(cache, as_json)
+
+
+@cache_app.command(name="clear")
+def cache_clear(cache: CacheOption, as_json: JsonOption = False) -> None:
+    """Remove the entries of a cache; other files of the folder stay."""
+    from fopru_graph.commands.cache import clear_cache
+
+    clear_cache(cache, as_json)
 
 
 @app.command()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fopru_graph import values
+
+if TYPE_CHECKING:
+    import torch
 
 _JSON, _TENSORS = "value.json", "tensors.safetensors"
 
@@ -28,7 +31,7 @@ class TensorCodec:
         save_file(tensors, folder / _TENSORS)
 
     def load(self, folder: Path) -> Any:
-        """Read what `dump` wrote; tensors are on the CPU."""
+        """Read what `dump` wrote; tensors are where they were, or on the CPU if that device is not there now."""
         from safetensors.torch import load_file
 
         data = json.loads((folder / _JSON).read_text(encoding="utf-8"))
@@ -43,7 +46,7 @@ def _encode(value: Any, tensors: dict[str, Any]) -> Any:
     if isinstance(value, torch.Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().contiguous().clone()  # views of one storage must not share it in the file
-        return {"tensor": name}
+        return {"tensor": name, "device": str(value.device)}
     if isinstance(value, tuple | list):
         return {type(value).__name__: [_encode(item, tensors) for item in value]}
     if dataclasses.is_dataclass(value) and getattr(values, type(value).__name__, None) is type(value):
@@ -52,11 +55,18 @@ def _encode(value: Any, tensors: dict[str, Any]) -> Any:
     raise TypeError(f"a {type(value).__name__} cannot be stored in the disk cache")
 
 
+def _placed(tensor: torch.Tensor, device: str) -> torch.Tensor:
+    try:
+        return tensor.to(device)
+    except (RuntimeError, AssertionError):  # fewer GPUs than then; what reads the value moves it
+        return tensor
+
+
 def _decode(data: Any, tensors: dict[str, Any]) -> Any:
     if not isinstance(data, dict):
         return data
     if "tensor" in data:
-        return tensors[data["tensor"]]
+        return _placed(tensors[data["tensor"]], data["device"])
     if "tuple" in data:
         return tuple(_decode(item, tensors) for item in data["tuple"])
     if "list" in data:

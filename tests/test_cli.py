@@ -209,6 +209,22 @@ def test_the_disk_cache_spares_the_encoder_and_changes_nothing(tmp_path):
     assert reused["encode"]["action"] == "reuse"
 
 
+def test_a_cache_is_listed_and_cleared(tmp_path):
+    cache = ["--cache", str(tmp_path / "cache")]
+    invoke("run", COMBINED, "--out", str(tmp_path / "out"), *cache)
+    listed = json.loads(invoke("cache", "list", *cache, "--json").stdout)
+    [entry] = listed["entries"]
+    assert entry["bytes"] == listed["bytes"] > 10_000 and entry["used"].startswith("20")
+    assert entry["key"][:12] in invoke("cache", "list", *cache).stdout
+    assert json.loads(invoke("cache", "clear", *cache, "--json").stdout)["removed"] == 1
+    assert invoke("cache", "clear", *cache).stdout.startswith("removed 0 entries")
+    assert list((tmp_path / "cache").iterdir()) == []
+    small = invoke("run", COMBINED, "--json", "--out", str(tmp_path / "out"), *cache, "--cache-gb", "0.0001")
+    assert small.exit_code == 0 and "the cache may have 100000" in json.loads(small.stdout)["warnings"][0]
+    missing = invoke("cache", "list", "--cache", str(tmp_path / "nowhere"))
+    assert missing.exit_code == 2 and "there is no folder" in missing.stderr
+
+
 def test_a_record_can_be_run_again(tmp_path):
     invoke("run", COMBINED, "--out", str(tmp_path), "--set", "prompt=what colour is the square ?")
     result = invoke("run", str(tmp_path / "run.json"), "--json", "--out", str(tmp_path / "again"))

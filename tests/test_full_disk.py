@@ -99,7 +99,7 @@ def test_a_cache_folder_that_cannot_be_read_is_passed_over(graph, tmp_path, monk
     def refuse(*_arguments):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "is_dir", refuse)
+    monkeypatch.setattr("fopru_graph.graph.cache._inode", refuse)
     result = Executor(disk=disk).run(graph)
     assert result["x"] == {"value": 1}
     assert "Permission denied" in result.record.warnings[0]

@@ -24,12 +24,14 @@ from fopru_graph.terminal.progress import RunDisplay
 from fopru_graph.terminal.tables import show_summary
 
 
-def run_pipeline(graph: Graph, *, out: Path, to: str | None, cache: Path | None, as_json: bool, traceback: bool) -> int:
+def run_pipeline(
+    graph: Graph, *, out: Path, to: str | None, disk: DiskCache | None, as_json: bool, traceback: bool
+) -> int:
     """Run ``graph``, show or print its figures, leave its record in ``out``; returns the exit code."""
     quieten()
     make_folder(out)
     display = RunDisplay(stream_text=not as_json)
-    executor = Executor(graph.registry, disk=_disk(cache))
+    executor = Executor(graph.registry, disk=disk)
     token = CancelToken()
     try:
         with interrupt_cancels(token):
@@ -94,9 +96,9 @@ def _is_answer(result: RunResult, name: str) -> bool:
     return ref is None or not result.plan.steps[ref.node].spec.output
 
 
-def explain_run(graph: Graph, to: str | None, cache: Path | None, as_json: bool) -> None:
+def explain_run(graph: Graph, to: str | None, disk: DiskCache | None, as_json: bool) -> None:
     """Show for every node its cache key, and whether it would run, come from the cache or be skipped."""
-    steps = Executor(graph.registry, disk=_disk(cache)).explain(graph, to=to)
+    steps = Executor(graph.registry, disk=disk).explain(graph, to=to)
     if as_json:
         print(json.dumps(steps, ensure_ascii=False, indent=2))
         return
@@ -106,11 +108,16 @@ def explain_run(graph: Graph, to: str | None, cache: Path | None, as_json: bool)
     console.print(table)
 
 
-def _disk(folder: Path | None) -> DiskCache | None:
+def open_cache(folder: Path | None, gigabytes: float) -> DiskCache | None:
+    """The disk cache of ``--cache``, None without a folder.
+
+    Raises:
+        UserError: the folder cannot be used.
+    """
     if folder is None:
         return None
     try:
-        return DiskCache(folder, TensorCodec())
+        return DiskCache(folder, TensorCodec(), int(gigabytes * 1e9))
     except OSError as error:
         raise UserError(
             f"the cache folder {folder} cannot be used: {error.strerror}", "choose another with --cache"

@@ -5,7 +5,7 @@ It knows nothing of models and does not import torch. Its layers, each of which 
 """
 
 from fopru_graph.errors import UserError
-from fopru_graph.graph.cache import Codec, CorruptEntry, DiskCache, JsonCodec, MemoryCache
+from fopru_graph.graph.cache import Codec, CorruptEntry, DiskCache, DiskEntry, JsonCodec, MemoryCache
 from fopru_graph.graph.check.expand import expand
 from fopru_graph.graph.check.validate import validate, validate_file
 from fopru_graph.graph.context import CancelToken, Context
@@ -42,7 +42,7 @@ __all__ = [
     "Cancelled", "NodeError", "PipelineError", "Problem", "UserError",
     "expand", "validate", "validate_file",
     "CancelToken", "Executor", "Plan", "RunRecord", "RunResult", "Step", "describe", "plan",
-    "Codec", "CorruptEntry", "DiskCache", "JsonCodec", "MemoryCache",
+    "Codec", "CorruptEntry", "DiskCache", "DiskEntry", "JsonCodec", "MemoryCache",
     "Event", "NodeFailed", "NodeFinished", "NodeProgress", "NodeSkipped", "NodeStarted", "NodeText", "RunFinished",
     "RunStarted", "RunWarning",
 ]

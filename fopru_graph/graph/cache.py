@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 import threading
+import time
+import uuid
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 Values = dict[str, Any]  # a node's outputs by name
 _MANIFEST = "manifest.json"
+_WORK = ".writing-"  # before the names of folders that are no entries yet, or no longer
+_ABANDONED = 3600  # seconds after which a folder of these is nobody's
+MAX_BYTES = 10 * 10**9
 
 
 class MemoryCache:
     """The outputs of the ``max_entries`` most recently used nodes; threads may share it.
 
-    Lists, dicts, tuples and sets are copied on the way in and on the way out, so that nobody can change a cached value
-    through them. Tensors, data classes and other objects are shared: nodes never change an input.
+    By default there is room for 64, and for all nodes of two runs of the largest graph that uses it. Lists, dicts,
+    tuples and sets are copied on the way in and on the way out, so that nobody can change a cached value through them.
+    Tensors, data classes and other objects are shared: nodes never change an input.
     """
 
-    def __init__(self, max_entries: int = 64) -> None:
-        self.max_entries = max_entries
+    def __init__(self, max_entries: int | None = None) -> None:
+        self.max_entries = 64 if max_entries is None else max_entries
+        self._grows = max_entries is None
         self._entries: OrderedDict[str, Values] = OrderedDict()
         self._lock = threading.Lock()
+
+    def fit(self, nodes: int) -> None:
+        """Prepare for a run of so many nodes: a cache without a size of its own holds two such runs."""
+        if self._grows:
+            self.max_entries = max(self.max_entries, 2 * nodes)
 
     def get(self, key: str) -> Values | None:
         """The outputs kept under a key, or None."""
@@ -103,57 +115,146 @@ class CorruptEntry(Exception):
     """A cache entry on disk that differs from what was written."""
 
 
+class DiskEntry(NamedTuple):
+    """An entry of a disk cache: its key, its folder, its bytes and when it was used last, in seconds since 1970."""
+
+    key: str
+    folder: Path
+    size: int
+    used: float
+
+
 class DiskCache:
     """The outputs of nodes in a private folder, with one sub-folder for each key.
 
-    An entry appears at once or not at all, and every byte of it is verified when it is read. Several processes may use
-    the folder at the same time.
+    An entry appears at once or not at all, and every byte of it is verified when it is read. When there are more than
+    ``max_bytes``, those that were not used for longest make room. Several processes may use the folder at the same
+    time.
     """
 
-    def __init__(self, folder: str | Path, codec: Codec | None = None) -> None:
+    def __init__(self, folder: str | Path, codec: Codec | None = None, max_bytes: int = MAX_BYTES) -> None:
         self.folder = Path(folder)
         self.codec = codec or JsonCodec()
+        self.max_bytes = max_bytes
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # an existing folder keeps its mode
 
     def get(self, key: str) -> Values | None:
         """The outputs kept under a key, or None; raises `CorruptEntry` when the entry is damaged."""
         entry = self._entry(key)
+        found = None
         try:
-            if not entry.is_dir():
+            if (found := _inode(entry)) is None:
                 return None
             names = _verify(entry, key)
-            return {name: self.codec.load(entry / str(index)) for index, name in enumerate(names)}
+            values = {name: self.codec.load(entry / str(index)) for index, name in enumerate(names)}
         except Exception as error:  # a codec may fail in any way on an entry of another version
+            if found and _inode(entry) != found:
+                return None  # another process has just removed or replaced it
             raise CorruptEntry(f"the cache entry {entry} is damaged ({error}); it is computed again") from error
+        with contextlib.suppress(OSError):  # a cache that may only be read
+            os.utime(entry / _MANIFEST)
+        return values
 
     def put(self, key: str, values: Values) -> None:
         """Keep outputs; a damaged entry is replaced.
 
-        Raises TypeError for a value that the codec cannot write, and OSError.
+        Raises TypeError for a value that the codec cannot write, ValueError for one that is larger than the cache may
+        be, and OSError.
         """
         entry = self._entry(key)
         entry.parent.mkdir(exist_ok=True, mode=0o700)
-        work = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.folder))
+        work = self._aside()
+        work.mkdir(mode=0o700)
         try:
             for index, value in enumerate(values.values()):
                 (work / str(index)).mkdir()
                 self.codec.dump(value, work / str(index))
+            if (size := _size(work)) > self.max_bytes:
+                raise ValueError(f"they have {size} bytes, the cache may have {self.max_bytes}")
             body = {"key": key, "outputs": list(values), "files": _checksums(work)}
             (work / _MANIFEST).write_text(json.dumps({"body": body, "sum": _sum(body)}), encoding="utf-8")
-            _replace(work, entry, key)
+            self._move(work, entry, key)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+        self._make_room(key)
 
-    def clear(self) -> None:
-        """Remove every entry."""
-        for path in self.folder.iterdir():
-            shutil.rmtree(path, ignore_errors=True)
+    def entries(self) -> list[DiskEntry]:
+        """All entries, the one that was used last first."""
+        found = []
+        for folder in self.folder.glob("[0-9a-f][0-9a-f]/*"):
+            with contextlib.suppress(OSError):  # removed meanwhile
+                if folder.name.startswith(folder.parent.name):
+                    used = (folder / _MANIFEST).stat().st_mtime
+                    found.append(DiskEntry(folder.name, folder, _size(folder), used))
+        return sorted(found, key=lambda entry: entry.used, reverse=True)
+
+    def clear(self) -> list[DiskEntry]:
+        """Remove every entry and what killed runs left; returns the entries. Other files of the folder stay."""
+        entries = self.entries()
+        for entry in entries:
+            self._remove(entry.folder)
+            with contextlib.suppress(OSError):  # it holds something else
+                entry.folder.parent.rmdir()
+        self._sweep(0)
+        return entries
 
     def __contains__(self, key: str) -> bool:
         return self._entry(key).is_dir()
 
     def _entry(self, key: str) -> Path:
         return self.folder / key[:2] / key
+
+    def _move(self, work: Path, entry: Path, key: str) -> None:
+        """Give the complete entry its name; a sound one that another process wrote in the meantime stays."""
+        try:
+            os.rename(work, entry)
+            return
+        except OSError:
+            if not entry.is_dir():
+                raise
+        try:
+            _verify(entry, key)
+        except Exception:
+            self._remove(entry)
+            os.rename(work, entry)
+
+    def _make_room(self, key: str) -> None:
+        """Remove the entries that were not used for longest, but not that of ``key``."""
+        self._sweep(_ABANDONED)
+        total = 0
+        for entry in sorted(self.entries(), key=lambda entry: entry.key != key):  # stable: that of the key first
+            total += entry.size
+            if total > self.max_bytes:
+                self._remove(entry.folder)
+
+    def _remove(self, folder: Path) -> None:
+        """Take an entry away at once, so that a process that reads it meets all of it or nothing."""
+        with contextlib.suppress(OSError):  # another process removes it, or the cache may only be read
+            aside = self._aside()
+            os.rename(folder, aside)
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _aside(self) -> Path:
+        return self.folder / f"{_WORK}{uuid.uuid4().hex}"
+
+    def _sweep(self, age: float) -> None:
+        """Remove what runs were writing that were killed more than ``age`` seconds ago."""
+        for work in self.folder.glob(f"{_WORK}*"):
+            with contextlib.suppress(OSError):
+                if work.stat().st_mtime <= time.time() - age:
+                    shutil.rmtree(work, ignore_errors=True)
+
+
+def _inode(folder: Path) -> int | None:
+    """Tells folders of the same name apart; None if there is none."""
+    try:
+        return folder.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _verify(entry: Path, key: str) -> list[str]:
@@ -180,20 +281,3 @@ def _checksums(folder: Path) -> dict[str, str]:
             with path.open("rb") as stream:
                 sums[path.relative_to(folder).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
     return sums
-
-
-def _replace(work: Path, entry: Path, key: str) -> None:
-    """Move the complete entry to its name; a sound entry that another process wrote in the meantime stays."""
-    try:
-        os.rename(work, entry)
-        return
-    except OSError:
-        if not entry.is_dir():
-            raise
-    try:
-        _verify(entry, key)
-    except Exception:
-        aside = Path(tempfile.mkdtemp(prefix=".damaged-", dir=entry.parent.parent))
-        os.rename(entry, aside / "entry")
-        os.rename(work, entry)
-        shutil.rmtree(aside, ignore_errors=True)

@@ -10,12 +10,26 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fopru_graph.graph import Context, DiskCache, Executor, Graph, MemoryCache, Node, Registry, RunWarning, node, plan
+from fopru_graph.graph import (
+    Context,
+    DiskCache,
+    Executor,
+    Graph,
+    JsonCodec,
+    MemoryCache,
+    Node,
+    Registry,
+    RunWarning,
+    node,
+    plan,
+)
 from fopru_graph.graph.steps import digest, ingredients
 from tests.graph import toys
 from tests.graph.toys import fresh
@@ -424,6 +438,100 @@ def test_a_run_without_room_on_disk_goes_on_with_a_warning(registry, tmp_path, m
     events: list[Any] = []
     assert fresh(kept(registry), disk=disk, on_event=events.append)["x"] == {"value": 1}
     assert any(isinstance(event, RunWarning) for event in events)
+
+
+def test_a_disk_cache_keeps_what_was_used_last_within_its_bytes(tmp_path):
+    def put(number: int) -> None:
+        disk.put(f"{number:064x}", {"output": "x" * 1000})
+        os.utime(disk.folder / "00" / f"{number:064x}" / "manifest.json", (number, number))
+
+    disk = DiskCache(tmp_path / "c", max_bytes=5000)
+    for number in range(3):
+        put(number)
+    (size,) = {entry.size for entry in disk.entries()}
+    assert 1000 < size < 5000 / 3
+    assert disk.get(f"{0:064x}") is not None  # used now, so that 1 is the oldest
+    put(3)
+    assert [int(entry.key, 16) for entry in disk.entries()] == [0, 3, 2]
+    with pytest.raises(ValueError, match="the cache may have 5000"):
+        disk.put("f" * 64, {"output": "x" * 6000})
+    assert len(disk.entries()) == 3
+    DiskCache(tmp_path / "c", max_bytes=size).put("f" * 64, {"output": "x" * 1000})
+    assert [entry.key for entry in disk.entries()] == ["f" * 64]
+
+
+def test_what_killed_runs_left_is_swept_and_what_others_write_now_is_not(tmp_path):
+    disk = DiskCache(tmp_path / "c")
+    for name, age in (("old", 7200), ("now", 0)):
+        work = disk.folder / f".writing-{name}"
+        work.mkdir()
+        (work / "tensors").write_text("half of it")
+        os.utime(work, (time.time() - age,) * 2)
+    disk.put("ab" * 32, {"output": 1})
+    assert sorted(path.name for path in disk.folder.iterdir()) == [".writing-now", "ab"]
+
+
+def test_clearing_takes_entries_only(tmp_path):
+    """The folder may be one that holds other things too."""
+    disk = DiskCache(tmp_path)
+    for key in ("ab" * 32, "ab" + "cd" * 31, "00" * 32):
+        disk.put(key, {"output": 1})
+    (tmp_path / ".writing-killed").mkdir()
+    for mine in ("thesis.txt", "ab/notes.txt", "ff/photo/a.txt"):
+        (tmp_path / mine).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / mine).write_text("mine")
+    assert len(disk.clear()) == 3
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
+    assert left == ["ab", "ab/notes.txt", "ff", "ff/photo", "ff/photo/a.txt", "thesis.txt"]
+
+
+def test_an_entry_that_another_process_removes_while_it_is_read_is_a_miss_without_a_warning(tmp_path):
+    class Removing(JsonCodec):
+        def load(self, folder: Path) -> Any:
+            disk.clear()
+            return super().load(folder)
+
+    disk = DiskCache(tmp_path, Removing())
+    disk.put("ab" * 32, {"output": 1})
+    assert disk.get("ab" * 32) is None
+
+
+def test_processes_that_make_room_for_each_other_lose_nothing_but_the_oldest(tmp_path):
+    def write(number: int) -> None:
+        disk = DiskCache(tmp_path, max_bytes=2000)
+        for index in range(15):
+            disk.put(f"{number:02x}{index:062x}", {"output": [index] * 50})
+            disk.get(f"{(number + 1) % 4:02x}{index:062x}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    disk = DiskCache(tmp_path, max_bytes=2000)
+    assert all(disk.get(entry.key) == {"output": [int(entry.key[2:], 16)] * 50} for entry in disk.entries())
+    assert sum(entry.size for entry in disk.entries()) <= 2000
+    assert not list(tmp_path.glob(".writing-*"))
+
+
+def test_a_cache_that_may_only_be_read_serves(tmp_path, monkeypatch):
+    disk = DiskCache(tmp_path)
+    disk.put("ab" * 32, {"output": 1})
+
+    def refuse(*_arguments: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert disk.get("ab" * 32) == {"output": 1}
+
+
+def test_a_graph_of_more_nodes_than_a_memory_cache_holds_by_default_runs_nothing_twice(graph, calls):
+    last: Any = graph.Add(a=1, id="first")
+    for _ in range(80):
+        last = graph.Add(a=last)
+    graph.output("x", last)
+    for at in (1, 2, 1):
+        graph.run(sets={"first.a": at})
+    assert calls == ["Add"] * 162
+    graph.run(cache=MemoryCache(3))
+    assert graph.run(cache=MemoryCache(3))["x"] == 82.0
 
 
 # -- explain ----------------------------------------------------------------------------------------------------------

@@ -175,3 +175,13 @@ def test_entry_points_name_a_module_or_a_class(monkeypatch):
 def test_importing_the_engine_imports_no_torch():
     script = "import sys, fopru_graph.graph; assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+
+
+def test_pipes_and_broken_links_in_a_folder_are_failures_and_only_its_packs_are_read(tmp_path):
+    (tmp_path / ".venv").mkdir()
+    os.mkfifo(tmp_path / ".venv" / "not_ours.py")
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "gone.py").symlink_to(tmp_path / "nowhere")
+    failures = Registry().load_folder(tmp_path)
+    assert [Path(failure.source).name for failure in failures] == ["gone.py", "pipe.py"]
+    assert failures[1].summary == f"{tmp_path}/pipe.py is no regular file"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib
 import importlib.metadata
@@ -83,9 +84,12 @@ class Registry:
         if not path.exists():
             raise PipelineError([Problem("pack-failed", f"there is no folder or file {path}")])
         before = len(self._failures)
-        sources = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-        self.packs[str(path.resolve())] = files_digest(sources, path if path.is_dir() else path.parent)
-        for file in pack_files(path):
+        files = pack_files(path)
+        sources = [source for file in files for source in ([file] if file.is_file() else file.rglob("*.py"))]
+        with contextlib.suppress(OSError):  # a file that cannot be read is a failure below
+            root = path if path.is_dir() else path.parent
+            self.packs[str(path.resolve())] = files_digest(filter(Path.is_file, sources), root)
+        for file in files:
             self._load_file(file)
         return self._failures[before:]
 
@@ -171,6 +175,9 @@ class Registry:
         origin = (file / "__init__.py" if file.is_dir() else file).resolve()
         if other := self._files.get(origin):
             self._fail(str(file), f"{file} is already loaded as {other}")
+            return
+        if origin.exists() and not origin.is_file():  # reading a pipe may wait for ever
+            self._fail(str(file), f"{file} is no regular file")
             return
         try:
             self._collect(import_file(origin))

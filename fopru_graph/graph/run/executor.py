@@ -53,6 +53,8 @@ class Executor:
         node fails and `Cancelled` if ``cancel`` is set; an exception of ``on_event`` ends the run and is raised.
         """
         chosen = self.plan(graph, targets, to=to, sets=sets)
+        if self.cache is not None:
+            self.cache.fit(len(chosen.steps))
         runner = Runner(chosen, self.cache, self.disk, on_event, cancel or CancelToken(), out)
         started, begin = timestamp(), time.perf_counter()
 

@@ -333,6 +333,12 @@ def execution_device(module: torch.nn.Module) -> torch.device:
     return next(iter(module.parameters())).device
 
 
+def entering(module: torch.nn.Module, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor where and in the type that the module computes in: it may come from a cache or another model."""
+    types = (weight.dtype for weight in module.parameters() if weight.is_floating_point())
+    return tensor.to(execution_device(module), next(types, tensor.dtype))
+
+
 def copy_to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A copy on ``device`` that the host does not wait for (through pinned memory on CUDA)."""
     if device.type == "cuda" and tensor.device.type == "cpu":

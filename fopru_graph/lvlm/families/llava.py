@@ -11,7 +11,7 @@ import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.capture_qk import capture_qk
-from fopru_graph.lvlm.families.family import Family, copy_to, execution_device, read_layer
+from fopru_graph.lvlm.families.family import Family, copy_to, entering, execution_device, read_layer
 from fopru_graph.lvlm.families.registry import register_family
 from fopru_graph.values import Image, Selection, Tile, TileAttention, Video, VisionFeatures, VisualTokens
 
@@ -163,7 +163,7 @@ class Llava(Family):
         layer, module = self.tower_layers[layer_index], self.attention_module(layer_index)
         # If the projector reads several layers, their features lie side by side; the last are those of the layer below.
         features = torch.cat([tile.prefix_features, tile.features])[:, -self.tower_width :]
-        hidden = layer.layer_norm1(features.to(execution_device(layer)))
+        hidden = layer.layer_norm1(entering(layer, features))
         query, key = (
             project(hidden).unflatten(-1, (-1, module.head_dim)).transpose(0, 1)
             for project in (module.q_proj, module.k_proj)
@@ -181,7 +181,7 @@ class Llava(Family):
     def _project_kept(self, features: Sequence[torch.Tensor], kept: Sequence[torch.Tensor]) -> torch.Tensor:
         """The kept tokens of all tiles through the projector, (ΣK, E)."""
         tokens = torch.cat([tile[index] for tile, index in zip(features, kept, strict=True)])
-        embeddings: torch.Tensor = self.projector(tokens.to(execution_device(self.projector)))  # a disk cache gives CPU
+        embeddings: torch.Tensor = self.projector(entering(self.projector, tokens))
         return embeddings
 
 

@@ -174,7 +174,7 @@ def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -
         unpruned_ids=unpruned_ids,
         unpruned_mask=unpruned_mask,
         spans=tuple(span(prompt.ids, prompt.positions) for prompt in written),
-        deepstack=tuple(torch.cat(layer).to(embeds.dtype) for layer in zip(*tokens.deepstack, strict=True)),
+        deepstack=tuple(torch.cat(layer).to(embeds) for layer in zip(*tokens.deepstack, strict=True)),
     )
 
 
