@@ -9,8 +9,8 @@ from pydantic import Field
 from fopru_graph import values
 from fopru_graph.graph import Context, Node, Outputs, node
 
-MaxNewTokens = Annotated[int, Field(ge=1, description="most tokens of the answer")]
-MinNewTokens = Annotated[int, Field(ge=0, description="stop tokens are not taken before so many others")]
+MaxNewTokens = Annotated[int, Field(ge=1, description="most tokens of the answer; it ends with the model's positions")]
+MinNewTokens = Annotated[int, Field(ge=0, description="tokens before stop tokens are taken; 0: the checkpoint decides")]
 
 
 class Answer(Outputs):
@@ -22,7 +22,10 @@ class Answer(Outputs):
 
 @node(category="generate")
 class LLMGenerate(Node):
-    """Answer a prompt about the images; in-LLM pruners are applied for this run only."""
+    """Answer a prompt about the images; in-LLM pruners are applied for this run only.
+
+    The checkpoint's generation_config holds (penalties, blocked tokens), except that answers are greedy by default.
+    """
 
     def run(
         self,

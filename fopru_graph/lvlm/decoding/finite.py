@@ -20,8 +20,7 @@ class NotFinite(UserError):
 
 def finite_rows(values: torch.Tensor) -> torch.Tensor:
     """(B,) bool: whether all of each row of ``values`` (B, V) is finite."""
-    lowest, highest = values.aminmax(dim=-1)  # one pass; NaN comes through
-    return lowest.isfinite() & highest.isfinite()
+    return values.sum(-1, dtype=torch.float32) * 0 == 0  # NaN and infinity come through both; few kernels, one pass
 
 
 def of_samples(bad: Sequence[int], batch: int) -> str:

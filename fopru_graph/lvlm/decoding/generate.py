@@ -18,7 +18,7 @@ from fopru_graph.lvlm.decoding.prefix_cache import keep_prefix, known_prefix
 from fopru_graph.lvlm.decoding.runner import DecoderRunner, KeyValues, StockRunner
 from fopru_graph.lvlm.decoding.sampling import Sampler, decode_text
 from fopru_graph.lvlm.decoding.segments import SegmentRunner, fits_segments
-from fopru_graph.lvlm.decoding.settings import told
+from fopru_graph.lvlm.decoding.settings import node_arguments
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.inputs.prompt import Prompt, build_prompt
 from fopru_graph.lvlm.loading.generation import check_generation_config
@@ -82,7 +82,7 @@ def generate(
         limit = answer_limit(family, prompt.lengths, prompt.spans, max_new_tokens, min_new_tokens)
         prefix = [] if pruners else known_prefix(family, tokens, prompt)
         runner = runner_class(family, prompt, pruners, limit - 1, prefix)
-        sampler = Sampler(family, prompt, told(limit, min_new_tokens, temperature), seed)
+        sampler = Sampler(family, prompt, node_arguments(limit, min_new_tokens, temperature), seed)
         try:
             with runner.hooks():
                 ids, times = _answer(runner, sampler, tokens.scores_finite, limit, on_step)

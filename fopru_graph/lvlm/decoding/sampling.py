@@ -20,12 +20,12 @@ class Sampler:
     Args:
         family: its stop tokens end an answer.
         prompt: the prompts.
-        said: what a node's inputs say, see `settings.told`; the checkpoint's generation_config says the rest.
+        arguments: what a node's inputs say, see `settings.node_arguments`; the checkpoint says the rest.
         seed: of the drawing.
     """
 
-    def __init__(self, family: Family, prompt: Prompt, said: dict[str, Any], seed: int) -> None:
-        self._family, self._prompt, self._said = family, prompt, said
+    def __init__(self, family: Family, prompt: Prompt, arguments: dict[str, Any], seed: int) -> None:
+        self._family, self._prompt, self._arguments = family, prompt, arguments
         self._device = family.device
         self._processors: LogitsProcessorList | None = None
         self._ids: torch.Tensor  # (B, U + picked), which processors read
@@ -33,7 +33,7 @@ class Sampler:
         self._pad = family.pad_id
         self._finished = torch.zeros(len(prompt.texts), dtype=torch.bool, device=self._device)
         self._finite = ~self._finished
-        self._generator = torch.Generator(device=self._device).manual_seed(seed) if said["do_sample"] else None
+        self._generator = torch.Generator(device=self._device).manual_seed(seed) if arguments["do_sample"] else None
 
     def pick(self, logits: torch.Tensor) -> torch.Tensor:
         """Next ids (B,) from logits (B, V); samples that have ended get padding."""
@@ -41,7 +41,7 @@ class Sampler:
         self._finite &= finite_rows(logits) | self._finished
         if self._processors is None:  # made while the device is busy with the prompt
             self._ids = self._family.to_device(self._prompt.unpruned_ids)
-            self._processors = logits_processors(self._family, self._ids, self._prompt.unpruned_mask, self._said)
+            self._processors = logits_processors(self._family, self._ids, self._prompt.unpruned_mask, self._arguments)
         if not self._processors and self._generator is None:
             return torch.where(self._finished, self._pad, logits.argmax(-1))
         try:
@@ -67,13 +67,13 @@ class Sampler:
             NotFinite: scores or logits are not finite.
         """
         self._finished = self._finished | torch.isin(ids, self._stop)
-        flags = [self._finished.all(), self._finite.all(), *(flag.to(self._device) for flag in scores_finite)]
-        finished, finite, *scored = torch.stack(flags).tolist()
+        flags = [self._finished, self._finite, *(flag.to(self._device).expand(len(ids)) for flag in scores_finite)]
+        finished, finite, *scored = (all(samples) for samples in torch.stack(flags).tolist())
         if not all(scored):
             raise NotFinite("the scores that visual tokens were to be chosen by")
         if not finite:
             raise NotFinite(self._culprit())
-        return bool(finished)
+        return finished
 
     def _culprit(self) -> str:
         """What is not finite, and in which prompt: the visual tokens, or logits that were made of finite ones."""

@@ -1,7 +1,7 @@
 """What changes logits before a token is chosen: the checkpoint's ``generation_config``, by transformers' own code.
 
 Greedy search is the default whatever the checkpoint's ``do_sample`` says, so that answers repeat; all its other
-settings are honoured. Both arms of a bench go by `told`.
+settings are honoured. Both arms of a bench go by `node_arguments`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.loading.checkpoint import first_line
 
 
-def told(max_new_tokens: int, min_new_tokens: int = 0, temperature: float = 0.0) -> dict[str, Any]:
+def node_arguments(max_new_tokens: int, min_new_tokens: int = 0, temperature: float = 0.0) -> dict[str, Any]:
     """The inputs of a generating node as arguments of the stock ``generate``; what is 0 the checkpoint may set."""
-    said: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
+    arguments: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
     if temperature > 0:
-        said["temperature"] = float(temperature)
+        arguments["temperature"] = float(temperature)
     if min_new_tokens:
-        said["min_new_tokens"] = min_new_tokens
-    return said
+        arguments["min_new_tokens"] = min_new_tokens
+    return arguments
 
 
 def logits_processors(
-    family: Family, ids: torch.Tensor, mask: torch.Tensor, said: dict[str, Any]
+    family: Family, ids: torch.Tensor, mask: torch.Tensor, arguments: dict[str, Any]
 ) -> LogitsProcessorList:
     """What the stock ``generate`` would apply to the logits, in its order; empty if there is nothing.
 
@@ -35,14 +35,14 @@ def logits_processors(
         family: the model.
         ids: (B, U) of the unpruned prompts, as stock has them: dropped tokens change no penalty and no length.
         mask: (B, U) on the CPU, 0 on padding.
-        said: as `told` returns it.
+        arguments: as `node_arguments` returns it.
 
     Raises:
         UserError: a setting of the checkpoint's has a wrong value.
     """
     model, (batch, length) = family.model, ids.shape
     try:
-        config, _ = model._prepare_generation_config(None, **said)
+        config, _ = model._prepare_generation_config(None, **arguments)
         model._prepare_special_tokens(config, True, device="cpu", batch_size=batch)  # it reads what it makes
         if config._eos_token_tensor is not None:
             config._eos_token_tensor = family.to_device(config._eos_token_tensor)
@@ -58,7 +58,7 @@ def logits_processors(
             device=family.device,
             model_kwargs={"attention_mask": mask},
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise wrong_setting(error) from error
     return processors
 

@@ -11,12 +11,12 @@ import torch
 from transformers import DynamicCache
 from transformers.generation.streamers import BaseStreamer
 
-from fopru_graph.errors import UserError
+from fopru_graph.errors import UserError, first_line
 from fopru_graph.lvlm.decoding.finite import NotFinite, finite_rows
 from fopru_graph.lvlm.decoding.generate import measured
 from fopru_graph.lvlm.decoding.limit import answer_limit, warn_cut
 from fopru_graph.lvlm.decoding.sampling import decode_text
-from fopru_graph.lvlm.decoding.settings import told, wrong_setting
+from fopru_graph.lvlm.decoding.settings import node_arguments
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.inputs.prompt import chat_text, distribute_images, span
 from fopru_graph.lvlm.inputs.token_ids import check_embedded
@@ -58,9 +58,9 @@ class _TokenClock(BaseStreamer):
 
     def check(self) -> None:
         """Refuse logits that are not finite; waits for the last ones."""
-        if not all(self._finite):
+        finite, self._finite = self._finite, []
+        if finite and not torch.stack(finite).all():
             raise NotFinite("the logits")
-        self._finite.clear()
 
 
 @torch.inference_mode()
@@ -102,12 +102,14 @@ def stock_generate(
         start = time.perf_counter()
         inputs = inputs.to(family.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(family.dtype)
+        options = node_arguments(limit, min_new_tokens) | _READABLE | {cache_argument(): cache}
         try:
-            output = family.model.generate(
-                **inputs, **{cache_argument(): cache}, **told(limit, min_new_tokens), **_READABLE, streamer=clock
-            )
+            output = family.model.generate(**inputs, **options, streamer=clock)
         except ValueError as error:
-            raise wrong_setting(error) from error
+            raise UserError(
+                f"transformers' own generate refuses its input: {first_line(error)}",
+                "look into the checkpoint's generation_config.json; pipelines without StockGenerate may do without it",
+            ) from error
     new = tuple(output[0, asked:].tolist())
     warn_cut(family, [new], limit, max_new_tokens)
     visual = int((inputs["input_ids"] == family.image_token_id).sum()) - family.newlines(images)

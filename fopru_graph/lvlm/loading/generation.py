@@ -37,7 +37,8 @@ def check_generation_file(name: str, source: str, options: dict[str, Any]) -> No
     Raises:
         UserError: the file is damaged, which transformers would pass over, or as for `check_generation_config`.
     """
-    path = cached_file(source, FILE, _raise_exceptions_for_missing_entries=False, **options)
+    absent = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    path = cached_file(source, FILE, **absent, **options)
     if path is None:
         return
     try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import BatchFeature, LlamaConfig
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding import captured, segments
@@ -109,6 +111,11 @@ def test_rope_scaling_stretches_the_limit(rope, limit):
     assert position_limit(config) == limit
 
 
+def test_rope_scaling_of_old_configurations_is_read():
+    config = LlamaConfig(max_position_embeddings=100, rope_scaling={"type": "linear", "factor": 4.0})
+    assert position_limit(config) == 400
+
+
 def test_every_family_has_a_limit():
     for name, row in ZOO.items():
         assert position_limit(row.build("sdpa").language_model.config) in (2048, 4096), name
@@ -157,3 +164,40 @@ def test_buffers_grow_with_the_answer_and_change_nothing(batch, cuts, monkeypatc
         assert grown.token_ids == thin.token_ids and (logits - expected).abs().max() < 1e-4
         assert (grown.kv_lengths, grown.kv_bytes) == (thin.kv_lengths, thin.kv_bytes)
     assert len(family.steps) > 2  # each longer than the one before
+
+
+class StockLike:
+    """As much of a stock Qwen2-VL processor as `stock_generate` asks for; the real one needs torchvision."""
+
+    def __init__(self, family):
+        self.family, parts = family, family.processor
+        self.tokenizer, self.image_processor = parts.tokenizer, parts.image_processor
+        self.chat_template, self.apply_chat_template = parts.chat_template, parts.apply_chat_template
+
+    def __call__(self, text, images, return_tensors):
+        prepared = self.family.prepare(images)
+        first, *others = text.split(self.family.placeholder)
+        written = [piece for pair in zip(prepared.markup, others, strict=True) for piece in pair]
+        ids = torch.tensor([self.family.tokenize("".join([first, *written]))])
+        kinds = (ids == self.family.image_token_id).int()
+        return BatchFeature({"input_ids": ids, "mm_token_type_ids": kinds, **prepared.inputs})
+
+
+def test_the_stock_arm_counts_positions_as_ours_does():
+    family = ZOO["qwen2_vl"].build("sdpa")
+    images = [tiny.image(0, 112, 112), tiny.image(1, 150, 60)]
+    tokens = all_tokens(family, images)
+    family.processor = StockLike(family)
+    ours = generate(family, tokens, ["x"], max_new_tokens=3)
+    assert stock_generate(family, images, "x", 3).token_ids == ours.token_ids
+    spans = {}
+    for limit in range(ours.kv_lengths[0] - 40, ours.kv_lengths[0]):
+        family.language_model.config.max_position_embeddings = limit
+        for arm, answer in (
+            ("ours", lambda: generate(family, tokens, ["x"], max_new_tokens=1)),
+            ("stock", lambda: stock_generate(family, images, "x", 1)),
+        ):
+            with contextlib.suppress(UserError):
+                answer()
+                spans.setdefault(arm, limit)
+    assert spans["ours"] == spans["stock"] < ours.kv_lengths[0] - 2

@@ -12,7 +12,7 @@ from fopru_graph.lvlm.decoding.generate import generate
 from fopru_graph.lvlm.decoding.runner import StockRunner
 from fopru_graph.lvlm.decoding.sampling import Sampler
 from fopru_graph.lvlm.decoding.segments import SegmentRunner, fits_segments
-from fopru_graph.lvlm.decoding.settings import told
+from fopru_graph.lvlm.decoding.settings import node_arguments
 from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
@@ -192,7 +192,7 @@ def test_the_host_waits_for_nothing_between_image_and_first_token(kind, prompts)
         tokens = family.project(features, Reorder()(selection=RankPrune()(significance=scores, ratio=0.5)))
     prompt = build_prompt(family, prompts, tokens)  # counts on the host, which are known there
     with torch.inference_mode():
-        runner, sampler = kind(family, prompt, [fastv(2, 0.5)], 3), Sampler(family, prompt, told(4), 0)
+        runner, sampler = kind(family, prompt, [fastv(2, 0.5)], 3), Sampler(family, prompt, node_arguments(4), 0)
         with runner.hooks(), NoWaiting():
             sampler.pick(runner.prefill())
 
