@@ -1,13 +1,14 @@
 """The command line. Results go to stdout, everything else to stderr. A command imports its module when it is called.
 
 Exit codes: 0 done, 1 a node failed or a file could not be written (an answer is printed all the same), 2 bad pipeline
-or usage, 3 some samples or cells failed, 130 interrupted.
+or usage, 3 some samples or cells failed, 130 interrupted. With ``--json`` a command that has no result prints
+``{"error": {message, hint, location, node, problems}}``.
 """
 
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -36,8 +37,11 @@ from fopru_graph.commands.options import (
     WriteOption,
     expand_options,
 )
+from fopru_graph.commands.program import Command, Program
+from fopru_graph.terminal.stdout import stdout
 
 app = typer.Typer(
+    cls=Program,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -45,19 +49,15 @@ app = typer.Typer(
 )
 
 
+command = partial(app.command, cls=Command)
+
+
 def main() -> None:
-    """Entry point of ``fopru-graph``: a user's mistake becomes one message and an exit code."""
-    from fopru_graph.errors import UserError
-
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except UserError as error:
-        fail(1, error.message, error.hint)
+    """Entry point of ``fopru-graph``."""
+    app()
 
 
-@app.command()
+@command()
 @expand_options
 def run(
     *,
@@ -81,7 +81,7 @@ def run(
     from fopru_graph.commands.run import explain_run, open_cache, run_pipeline
     from fopru_graph.graph import PipelineError
 
-    graph = open_graph(file, nodes, sets, as_json, model)
+    graph = open_graph(file, nodes, sets, model)
     try:
         if explain:
             explain_run(graph, to, open_cache(cache, cache_gb), as_json)
@@ -89,11 +89,11 @@ def run(
         disk = open_cache(cache, cache_gb)
         code = run_pipeline(graph, out=out, to=to, disk=disk, as_json=as_json, traceback=traceback)
     except PipelineError as error:  # what only this run asks for: the target of --to, an input without a default
-        refuse(error.problems, file, as_json)
+        refuse(error.problems, file)
     raise typer.Exit(code)
 
 
-@app.command()
+@command()
 @expand_options
 def bench(options: BenchOptions, model: ModelOptions) -> int:
     """Measure pipelines against each other in one process: times, tokens, memory, and the limits of arithmetic."""
@@ -102,7 +102,7 @@ def bench(options: BenchOptions, model: ModelOptions) -> int:
     return bench(options, model)
 
 
-@app.command(name="eval")
+@command(name="eval")
 @expand_options
 def evaluate(options: EvalOptions, model: ModelOptions) -> int:
     """Accuracy of pipelines on benchmarks: a row a sample, goes on where it was stopped, over several processes."""
@@ -111,7 +111,7 @@ def evaluate(options: EvalOptions, model: ModelOptions) -> int:
     return evaluate(options, model)
 
 
-@app.command()
+@command()
 @expand_options
 def sweep(*, files: FilesArgument, options: SweepOptions, nodes: NodesOption = None, model: ModelOptions) -> int:
     """Evaluate every combination of pipelines, tasks, ratios and settings, each in a process of its own."""
@@ -120,7 +120,7 @@ def sweep(*, files: FilesArgument, options: SweepOptions, nodes: NodesOption = N
     return sweep_files(files, nodes, options, model)
 
 
-@app.command()
+@command()
 @expand_options
 def tune(options: TuneOptions, model: ModelOptions) -> int:
     """Find the smallest share of visual tokens that a task allows; several files are strategies to choose from."""
@@ -129,7 +129,7 @@ def tune(options: TuneOptions, model: ModelOptions) -> int:
     return tune(options, model)
 
 
-@app.command()
+@command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="what eval or sweep wrote", show_default=False)],
     output: Annotated[
@@ -144,7 +144,7 @@ def report(
     report_results(folder, output, as_json)
 
 
-@app.command()
+@command()
 def validate(
     file: FileArgument, as_json: JsonOption = False, nodes: NodesOption = None, sets: SetOption = None
 ) -> None:
@@ -153,16 +153,16 @@ def validate(
 
     _, problems = check_graph(file, nodes, sets)
     if as_json:
-        _print_json({"problems": [problem.to_json() for problem in problems]})
+        stdout.json({"problems": [problem.to_json() for problem in problems]}, indent=2)
     else:
         show(problems, file)
         if not problems:
-            print(f"{file}: valid")
+            stdout.line(f"{file}: valid")
     if errors_of(problems):
         raise typer.Exit(2)
 
 
-@app.command(name="nodes")
+@command(name="nodes")
 def list_nodes(
     type_name: Annotated[
         str | None, typer.Argument(metavar="[TYPE]", help="show one node type in full", show_default=False)
@@ -181,14 +181,14 @@ def list_nodes(
         fail(2, error.problems[0].message, error.problems[0].hint)
     if as_json:
         described = [describe_node(spec) for spec in specs]
-        _print_json(described[0] if type_name else described)
+        stdout.json(described[0] if type_name else described, indent=2)
     elif type_name:
         show_node(specs[0])
     else:
         show_catalogue(specs)
 
 
-@app.command()
+@command()
 def models(as_json: JsonOption = False) -> None:
     """List the model families that are served, with checkpoints of each and what it supports."""
     from fopru_graph.lvlm.families.registry import served_families
@@ -196,12 +196,12 @@ def models(as_json: JsonOption = False) -> None:
 
     families = [card.to_json() for card in served_families()]
     if as_json:
-        _print_json({"models": families})
+        stdout.json({"models": families}, indent=2)
     else:
         show_models(families)
 
 
-@app.command()
+@command()
 def tasks(as_json: JsonOption = False) -> None:
     """List the benchmarks that pipelines can be evaluated on."""
     from fopru_graph.evaluation.tasks import TASKS, get_task
@@ -210,12 +210,12 @@ def tasks(as_json: JsonOption = False) -> None:
     keys = ("name", "title", "scorer", "max_new_tokens")
     described = [{key: getattr(get_task(name), key) for key in keys} for name in TASKS]
     if as_json:
-        _print_json({"tasks": described})
+        stdout.json({"tasks": described}, indent=2)
     else:
         show_tasks(described)
 
 
-@app.command()
+@command()
 def draw(
     file: FileArgument,
     form: Annotated[str, typer.Option("--format", help="mermaid, dot or svg")] = "mermaid",
@@ -231,7 +231,7 @@ def draw(
     write_text(draw_graph(open_graph(file, nodes), form), output)
 
 
-@app.command()
+@command()
 def schema(
     output: WriteOption = None,
     nodes: NodesOption = None,
@@ -239,7 +239,11 @@ def schema(
     """Print the JSON Schema of pipeline files, for completion and checks in editors."""
     from fopru_graph.graph.yaml.schema import pipeline_schema
 
-    write_text(json.dumps(pipeline_schema(make_registry(nodes)), indent=2, ensure_ascii=False) + "\n", output)
+    described = pipeline_schema(make_registry(nodes))
+    if output is None:
+        stdout.json(described, indent=2)
+    else:
+        write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", output)
 
 
 cache_app = typer.Typer(no_args_is_help=True, help="Show or remove what `run --cache DIR` has kept.")
@@ -247,7 +251,7 @@ app.add_typer(cache_app, name="cache")
 CacheOption = Annotated[Path, typer.Option("--cache", metavar="DIR", help="the folder of `run`", show_default=False)]
 
 
-@cache_app.command(name="list")
+@cache_app.command(name="list", cls=Command)
 def cache_list(cache: CacheOption, as_json: JsonOption = False) -> None:
     """List the entries of a cache, the one that was used last first."""
     from fopru_graph.commands.cache import list_cache
@@ -255,7 +259,7 @@ def cache_list(cache: CacheOption, as_json: JsonOption = False) -> None:
     list_cache(cache, as_json)
 
 
-@cache_app.command(name="clear")
+@cache_app.command(name="clear", cls=Command)
 def cache_clear(cache: CacheOption, as_json: JsonOption = False) -> None:
     """Remove the entries of a cache; other files of the folder stay."""
     from fopru_graph.commands.cache import clear_cache
@@ -263,22 +267,18 @@ def cache_clear(cache: CacheOption, as_json: JsonOption = False) -> None:
     clear_cache(cache, as_json)
 
 
-@app.command()
+@command()
 def doctor(as_json: JsonOption = False) -> None:
     """Check this installation: versions, devices, the bundled model, one real answer."""
     from fopru_graph.commands.doctor import examine, show_findings
 
     findings = examine()
     if as_json:
-        _print_json([finding._asdict() for finding in findings])
+        stdout.json([finding._asdict() for finding in findings], indent=2)
     else:
         show_findings(findings)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
-
-
-def _print_json(data: object) -> None:
-    print(json.dumps(data, indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -36,8 +36,11 @@ def test_run_json_has_the_promised_keys_and_the_right_answer(tmp_path):
     data = json.loads(result.stdout)
     assert list(data) == [
         *("pipeline", "outputs", "visual_tokens", "ttft_ms", "tpot_ms", "new_tokens"),
-        *("kv_bytes", "peak_memory_bytes", "device", "dtype", "nodes", "warnings"),
+        *("kv_bytes", "peak_memory_bytes", "device", "dtype", "nodes", "generations", "warnings"),
     ]
+    assert list(data["generations"]) == ["generate"]
+    for key, figure in data["generations"]["generate"].items():
+        assert data[key] == figure
     assert data["outputs"]["text"] == "stop"
     tokens = data["visual_tokens"]
     assert (tokens["encoded"], tokens["kept"], tokens["final"], tokens["layer_average"]) == (256, 128, 64, 96.0)
@@ -187,7 +190,7 @@ def test_an_input_without_a_default_must_be_set(tmp_path):
     assert invoke("validate", str(tmp_path / "ask.yaml")).exit_code == 0
     missing = invoke("run", str(tmp_path / "ask.yaml"), *options)
     assert missing.exit_code == 2
-    assert json.loads(missing.stdout)["problems"][0]["input"] == "image"
+    assert json.loads(missing.stdout)["error"]["problems"][0]["input"] == "image"
     assert invoke("run", str(tmp_path / "ask.yaml"), *options, "--set", "image=demo:zoo-gate").exit_code == 0
 
 
@@ -450,8 +453,8 @@ def test_ctrl_c_ends_with_130_and_leaves_a_record(tmp_path):
     (tmp_path / "slow.yaml").write_text("format: 1\nnodes:\n  slow: {type: Slow}\noutputs: {text: $slow}\n")
     command = [sys.executable, "-m", "fopru_graph.cli", "run", "slow.yaml", "--nodes", "slow.py", "--out", "out"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert "waiting" in process.stdout.readline()
+    assert process.stderr is not None
+    assert any("waiting" in line for line in iter(process.stderr.readline, ""))
     time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)

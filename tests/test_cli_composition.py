@@ -74,3 +74,67 @@ def test_a_run_goes_up_to_an_output_by_any_of_its_names(sign, to):
     result = invoke("run", sign, "--to", to)
     assert (result.exit_code, result.stdout) == (0, "cafe\n")
     assert not Path("fopru-out/sign.txt").exists()
+
+
+def without_pictures(name: str) -> str:
+    """A shipped pipeline that writes no file, for use as a sub-graph."""
+    text = (PIPELINES / f"{name}.yaml").read_text().replace(", picture: $picture}", "}")
+    return re.sub(r"  picture:.*?(?=outputs)", "", text, flags=re.DOTALL)
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+    for name in ("fopru_rank", "baseline"):
+        (tmp_path / f"{name}.yaml").write_text(without_pictures(name))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+BOTH = """\
+format: 1
+nodes:
+  a: {type: ./fopru_rank.yaml}
+  b: {type: ./baseline.yaml, inputs: {prompt: what colour is the circle ?}}
+outputs: {sign: $a.text, circle: $b.text}
+"""
+
+
+def test_two_generating_nodes_have_figures_and_answers_of_their_own(parts):
+    (parts / "both.yaml").write_text(BOTH)
+    data = json.loads(invoke("run", "both.yaml", "--json").stdout)
+    assert data["outputs"] == {"sign": "stop", "circle": "red"}
+    figures = data["generations"]
+    assert {name: entry["visual_tokens"]["kept"] for name, entry in figures.items()} == {
+        "a/generate": 64, "b/generate": 256,
+    }  # fmt: skip
+    assert all(entry["ttft_ms"] > 0 for entry in figures.values()), "what the other has computed counts for both"
+    assert all(data[key] is None for key in ("visual_tokens", "ttft_ms", "tpot_ms", "new_tokens", "kv_bytes"))
+    assert data["nodes"]["b/model"]["cached"] and not data["nodes"]["a/model"]["cached"], "one model is loaded"
+    shown = invoke("run", "both.yaml")
+    assert shown.stdout == "sign: stop\ncircle: red\n"
+    assert "a/generate" in shown.stderr and "b/generate" in shown.stderr
+
+
+SWITCHED = """\
+format: 1
+inputs: {prune: {type: bool, default: true}}
+nodes:
+  a: {type: ./fopru_rank.yaml}
+  b: {type: ./baseline.yaml}
+  choice: {type: Switch, inputs: {when: $inputs.prune, then: $a.text, otherwise: $b.text}}
+  save_a: {type: SaveText, inputs: {text: $a.text, file: a.txt}}
+  save_b: {type: SaveText, inputs: {text: $b.text, file: b.txt}}
+outputs: {text: $choice}
+"""
+
+
+@pytest.mark.parametrize(("prune", "kept", "other"), [("true", 64, "save_b"), ("false", 256, "save_a")])
+def test_of_a_switch_one_branch_runs_and_its_figures_are_shown(parts, prune, kept, other):
+    (parts / "switched.yaml").write_text(SWITCHED)
+    result = invoke("run", "switched.yaml", "--json", "--set", f"prune={prune}")
+    data = json.loads(result.stdout)
+    assert data["visual_tokens"]["kept"] == kept and len(data["generations"]) == 1
+    assert f"skipped: {other}: it hangs on" in result.stderr
+    assert sorted(path.name for path in Path("fopru-out").glob("*.txt")) == ["a.txt" if prune == "true" else "b.txt"]
+    shown = invoke("run", "switched.yaml", "--set", f"prune={prune}")
+    assert shown.stdout == "stop\n"

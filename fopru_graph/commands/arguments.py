@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 import sys
 from collections.abc import Iterable
@@ -11,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fopru_graph.commands.options import ModelOptions
+from fopru_graph.terminal.stdout import stdout
 
 if TYPE_CHECKING:
-    from fopru_graph.graph import Graph, Problem, Registry
+    from fopru_graph.graph import Graph, NodeError, Problem, Registry
 
 
 def make_registry(folders: list[Path] | None) -> Registry:
@@ -83,7 +83,6 @@ def open_graph(
     file: Path,
     folders: list[Path] | None,
     sets: list[str] | None = None,
-    as_json: bool = False,
     options: ModelOptions | None = None,
 ) -> Graph:
     """A graph that can run; otherwise shows its problems and ends the program with exit code 2."""
@@ -91,33 +90,36 @@ def open_graph(
 
     graph, problems = check_graph(file, folders, sets, options)
     if graph is None or errors_of(problems):
-        refuse(problems, file, as_json)
+        refuse(problems, file)
     show(problems, file)
     return graph
 
 
 def open_graphs(
-    files: list[Path], folders: list[Path] | None, sets: list[str] | None, as_json: bool, options: ModelOptions
+    files: list[Path], folders: list[Path] | None, sets: list[str] | None, options: ModelOptions
 ) -> list[Graph]:
     """Several graphs that can run. A ``--set`` applies to the graphs that have its target; one of them must."""
     from fopru_graph.graph.errors import errors_of
 
-    graphs = [open_graph(file, folders, None, as_json, options) for file in files]
+    graphs = [open_graph(file, folders, None, options) for file in files]
     for option in sets or []:
         problems = [try_set(graph, option) for graph in graphs]
         if all(problems):
-            refuse(problems[-1], files[-1], as_json)
+            refuse(problems[-1], files[-1])
     for graph, file in zip(graphs, files, strict=True):
         if errors := errors_of(graph.problems()):
-            refuse(errors, file, as_json)
+            refuse(errors, file)
     return graphs
 
 
-def refuse(problems: list[Problem], file: Path, as_json: bool) -> NoReturn:
-    """Show the problems, with ``as_json`` on stdout too, and end the program with exit code 2."""
+def refuse(problems: list[Problem], file: Path) -> NoReturn:
+    """Show the problems and end the program with exit code 2."""
+    from fopru_graph.graph.errors import errors_of
+
     show(problems, file)
-    if as_json:
-        print(json.dumps({"problems": [problem.to_json() for problem in problems]}, ensure_ascii=False))
+    first = (errors_of(problems) or problems)[0]
+    location = f"{file}:{first.line}" if first.line else str(file)
+    stdout.note_error(first.message, first.hint, location=location, node=first.node, problems=problems)
     sys.exit(2)
 
 
@@ -220,9 +222,9 @@ def show(problems: list[Problem], file: Path) -> None:
 
 
 def write_text(text: str, output: Path | None) -> None:
-    """Write to a file, or print if ``output`` is None."""
+    """Write to a file, or to stdout if ``output`` is None."""
     if output is None:
-        print(text, end="" if text.endswith("\n") else "\n")
+        stdout.line(text.removesuffix("\n"))
         return
     from fopru_graph.graph.files import write_atomically
 
@@ -232,9 +234,9 @@ def write_text(text: str, output: Path | None) -> None:
         fail(2, f"{output} cannot be written: {error.strerror or error}")
 
 
-def fail(code: int, message: str, hint: str | None = None) -> NoReturn:
-    """Show an error with its hint and end the program."""
+def fail(code: int, message: str, hint: str | None = None, error: NodeError | None = None) -> NoReturn:
+    """Show an error with its hint and end the program; ``error`` is the node's that failed, if one did."""
     from fopru_graph.terminal.console import show_failure
 
-    show_failure(message, hint)
+    show_failure(message, hint, *((error.location, error.node) if error is not None else ()))
     sys.exit(code)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fopru_graph.commands.arguments import fail, open_graphs, parse_ratios
+from fopru_graph.commands.arguments import fail, open_graphs, parse_ratios, target_of
 from fopru_graph.commands.options import BenchOptions, ModelOptions
 from fopru_graph.commands.run import interrupt_cancels, make_folder, quieten
 from fopru_graph.errors import UserError
@@ -21,7 +19,8 @@ from fopru_graph.report.bench.files import write_bench
 from fopru_graph.report.bench.paper import PAPER_MODELS, paper_json, show_paper
 from fopru_graph.report.bench.table import show_bench
 from fopru_graph.results.bench import BenchResult
-from fopru_graph.terminal.console import console, show_failure, show_warning
+from fopru_graph.terminal.console import console, say, show_failure, show_warning
+from fopru_graph.terminal.stdout import stdout
 
 _INTERRUPTED = "interrupted; what was measured until then is above and in the files"
 
@@ -41,7 +40,7 @@ def bench(options: BenchOptions, model: ModelOptions) -> int:
         fail(2, "name pipeline files, or --paper and no file", "e.g. fopru-graph bench pipelines/*.yaml")
     if options.paper:
         return bench_paper(options, model)
-    graphs = open_graphs(options.files or [], options.nodes, options.sets, options.as_json, model)
+    graphs = open_graphs(options.files or [], options.nodes, options.sets, model)
     return bench_pipelines(graphs, ratios, options)
 
 
@@ -62,14 +61,14 @@ def bench_pipelines(graphs: Sequence[Graph], ratios: Sequence[float], options: B
         show_failure("interrupted before anything was measured")
         return 130
     except NodeError as error:
-        show_failure(str(error), error.hint)
+        show_failure(str(error), error.hint, error.location, error.node)
         return 1
     if options.as_json:
-        print(json.dumps(result.to_json(), ensure_ascii=False))
+        stdout.json(result.to_json())
     else:
         show_bench(result)
     for path in write_bench(result, options.out):
-        console.print(f"[dim]{path.suffix.removeprefix('.')}[/] {escape(str(path))}", soft_wrap=True)
+        say((path.suffix.removeprefix("."), "dim"), f" {path}")
     if result.interrupted:
         show_failure(_INTERRUPTED)
         return 130
@@ -79,11 +78,11 @@ def bench_pipelines(graphs: Sequence[Graph], ratios: Sequence[float], options: B
 def bench_paper(options: BenchOptions, model: ModelOptions) -> int:
     """Measure the paper's models (or the one that ``--set model=`` names), show its tables; returns the exit code."""
     sets = options.sets or []
-    chosen = [option.partition("=")[2] for option in sets if option.startswith("model=")]
-    others = [option for option in sets if not option.startswith("model=")]
+    chosen = [option.partition("=")[2] for option in sets if target_of(option) == "model"]
+    others = [option for option in sets if target_of(option) != "model"]
     names = chosen or [accepted[0] for accepted in PAPER_MODELS.values()]
     _make_folder(options.out)
-    if not any(option.startswith("image=") for option in others):
+    if not any(target_of(option) == "image" for option in others):
         others.append(f"image={_paper_picture(options.out)}")
     results: list[BenchResult] = []
     unmeasured: dict[str, str] = {}
@@ -100,7 +99,7 @@ def bench_paper(options: BenchOptions, model: ModelOptions) -> int:
         if interrupted:
             break
     if options.as_json:
-        print(json.dumps({"tables": paper_json(results), "unmeasured": unmeasured}, ensure_ascii=False))
+        stdout.json({"tables": paper_json(results), "unmeasured": unmeasured})
     else:
         show_paper(results, unmeasured)
     if interrupted:
@@ -126,7 +125,7 @@ def _paper_cases(name: str, sets: list[str], options: BenchOptions, model: Model
 
     folder = Path(pipelines.__path__[0])
     files = [folder / f"{pipeline}.yaml" for pipeline in PAPER_RATIOS]
-    graphs = open_graphs(files, None, [f"model={name}", *sets], options.as_json, model)
+    graphs = open_graphs(files, None, [f"model={name}", *sets], model)
     pairs = zip(graphs, PAPER_RATIOS.values(), strict=True)
     cases = [case for graph, ratios in pairs for case in benched_pipelines(graph, ratios)]
     return cases + ([stock_pipeline(graphs[0])] if options.stock else [])
@@ -161,10 +160,10 @@ def _measure(cases: Sequence[BenchedPipeline], options: BenchOptions) -> BenchRe
 @contextmanager
 def _progress() -> Iterator[OnProgress]:
     """A progress bar on stderr that disappears at the end."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=None)
-        yield lambda done, total, text: progress.update(task, completed=done, total=total, description=escape(text))
+        yield lambda done, total, text: progress.update(task, completed=done, total=total, description=text)
 
 
 def _check_names(graphs: Sequence[Graph]) -> None:

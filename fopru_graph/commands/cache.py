@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from fopru_graph.commands.arguments import fail
 from fopru_graph.graph.cache import DiskCache
 from fopru_graph.terminal.console import simple_table, stdout_console
 from fopru_graph.terminal.format import size
+from fopru_graph.terminal.stdout import stdout
 
 
 def list_cache(folder: Path, as_json: bool) -> None:
@@ -19,7 +19,7 @@ def list_cache(folder: Path, as_json: bool) -> None:
     used = [datetime.fromtimestamp(entry.used, UTC).isoformat(timespec="seconds") for entry in entries]
     if as_json:
         rows = [{"key": e.key, "bytes": e.size, "used": when} for e, when in zip(entries, used, strict=True)]
-        print(json.dumps({"folder": str(folder), "bytes": total, "entries": rows}, ensure_ascii=False))
+        stdout.json({"folder": str(folder), "bytes": total, "entries": rows})
         return
     table = simple_table("key", ">size", "used last")
     for entry, when in zip(entries, used, strict=True):
@@ -33,9 +33,9 @@ def clear_cache(folder: Path, as_json: bool) -> None:
     removed = _open(folder).clear()
     total = sum(entry.size for entry in removed)
     if as_json:
-        print(json.dumps({"folder": str(folder), "removed": len(removed), "bytes": total}, ensure_ascii=False))
+        stdout.json({"folder": str(folder), "removed": len(removed), "bytes": total})
     else:
-        print(f"removed {len(removed)} entries, {size(total)}")
+        stdout.line(f"removed {len(removed)} entries, {size(total)}")
 
 
 def _open(folder: Path) -> DiskCache:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fopru_graph.commands.arguments import fail, open_graphs, parse_ratios, set_values, split_names
@@ -26,7 +24,8 @@ from fopru_graph.graph import Cancelled, CancelToken, Graph, NodeError, Pipeline
 from fopru_graph.pipeline_model import PipelineModel
 from fopru_graph.results.cell import SUMMARY
 from fopru_graph.sweep.plan import data_paths
-from fopru_graph.terminal.console import console
+from fopru_graph.terminal.console import console, say
+from fopru_graph.terminal.stdout import stdout
 from fopru_graph.terminal.tables import show_evaluation
 
 _EVERY = 10.0  # seconds between two lines of progress on something that is no terminal
@@ -58,7 +57,7 @@ def open_inputs(
         fail(2, error.message, error.hint)
     if model.device is None:
         model = replace(model, device=ranks.device())
-    graphs = open_graphs(options.files, options.nodes, options.sets, options.as_json, model)
+    graphs = open_graphs(options.files, options.nodes, options.sets, model)
     try:
         for graph in graphs:
             check(graph)
@@ -92,7 +91,7 @@ def failures_end_program() -> Iterator[CancelToken]:
     except Cancelled:
         fail(130, "interrupted", "every finished sample is kept; the same command goes on from there")
     except NodeError as error:
-        fail(1, str(error), error.hint)
+        fail(1, str(error), error.hint, error)
     except UserError as error:
         fail(1, error.message, error.hint)
 
@@ -178,7 +177,7 @@ def _progress(label: str, ranks: Ranks) -> Iterator[Callable[[CellProgress], Non
         yield None
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
@@ -187,7 +186,7 @@ def _progress(label: str, ranks: Ranks) -> Iterator[Callable[[CellProgress], Non
     )
     started = last_line = time.monotonic()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        bar_task = bar.add_task(escape(label), total=None, rate="", accuracy="")
+        bar_task = bar.add_task(label, total=None, rate="", accuracy="")
         done_before: int | None = None  # samples of earlier runs, which do not count for the speed of this one
 
         def show(progress: CellProgress) -> None:
@@ -202,14 +201,14 @@ def _progress(label: str, ranks: Ranks) -> Iterator[Callable[[CellProgress], Non
             if not console.is_terminal and now - last_line > _EVERY:
                 last_line = now
                 left = (progress.total - progress.done) / rate
-                console.print(f"{label}: {progress.done}/{progress.total}, {text}, {left:.0f} s left, {accuracy}")
+                say(f"{label}: {progress.done}/{progress.total}, {text}, {left:.0f} s left, {accuracy}")
 
         yield show
 
 
 def _show(summaries: list[dict[str, Any]], options: EvalOptions) -> None:
     if options.as_json:
-        print(json.dumps({"results": summaries}, ensure_ascii=False))
+        stdout.json({"results": summaries})
         return
     show_evaluation(summaries)
-    console.print(f"[dim]rows and summaries[/] {escape(str(options.out))}/*/{SUMMARY}", soft_wrap=True)
+    say(("rows and summaries", "dim"), f" {options.out}/*/{SUMMARY}")

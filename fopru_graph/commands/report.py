@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from fopru_graph.results.comparisons import Comparison, compare, paired_scores
 from fopru_graph.results.methods import results_by_model
 from fopru_graph.results.reading import read_results
 from fopru_graph.terminal.console import show_warning
+from fopru_graph.terminal.stdout import stdout
 
 
 def report_results(folder: Path, output: Path | None, as_json: bool) -> None:
@@ -33,9 +33,9 @@ def report_results(folder: Path, output: Path | None, as_json: bool) -> None:
     for name, reason in written.left_out:
         show_warning(f"left out {name}: {reason}")
     if as_json:
-        print(json.dumps(_as_json(written, len(results.cells), comparisons), ensure_ascii=False))
+        stdout.json(_as_json(written, len(results.cells), comparisons))
     else:
-        print(written.page)
+        stdout.line(str(written.page))
 
 
 def _as_json(written: Written, cells: int, comparisons: list[Comparison]) -> dict[str, object]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import signal
 import traceback as tracebacks
@@ -15,12 +14,24 @@ from typing import Any
 from rich.markup import escape
 
 from fopru_graph.errors import UserError
-from fopru_graph.graph import Cancelled, CancelToken, DiskCache, Executor, Graph, NodeError, RunRecord, RunResult
+from fopru_graph.graph import (
+    Cancelled,
+    CancelToken,
+    DiskCache,
+    Executor,
+    Graph,
+    NodeError,
+    Plan,
+    Ref,
+    RunRecord,
+    RunResult,
+)
 from fopru_graph.graph.context import RECORD
 from fopru_graph.measure.timing import summarise
 from fopru_graph.storage import TensorCodec
-from fopru_graph.terminal.console import console, show_failure, show_warning, simple_table
+from fopru_graph.terminal.console import console, say, show_failure, show_warning, simple_table
 from fopru_graph.terminal.progress import RunDisplay
+from fopru_graph.terminal.stdout import stdout
 from fopru_graph.terminal.tables import show_summary
 
 
@@ -30,33 +41,38 @@ def run_pipeline(
     """Run ``graph``, show or print its figures, leave its record in ``out``; returns the exit code."""
     quieten()
     make_folder(out)
-    display = RunDisplay(stream_text=not as_json)
     executor = Executor(graph.registry, disk=disk)
+    texts = {} if as_json else _texts(executor.plan(graph, to=to))
+    display = RunDisplay({ref.node: label for label, ref in texts.values() if ref is not None})
     token = CancelToken()
     try:
         with interrupt_cancels(token):
             result = executor.run(graph, to=to, on_event=display, cancel=token, out=out)
     except Cancelled as cancelled:
-        _finish_early(cancelled.record, out, as_json, "cancelled", None)
+        _finish_early(cancelled.record, out)
+        show_failure("cancelled")
         return 130
     except NodeError as failure:
         if traceback:
             tracebacks.print_exception(failure.cause)
-        _finish_early(failure.record, out, as_json, str(failure), failure.hint)
+        _finish_early(failure.record, out)
+        show_failure(str(failure), failure.hint, failure.location, failure.node)
         return 1
     unsaved = _save(result.record, out)
     summary = summarise(result) | {"warnings": [*result.record.warnings, *unsaved]}
     code = 1 if unsaved or any(warning.lost for warning in result.warnings) else 0
     if as_json:
-        print(json.dumps(summary, ensure_ascii=False))
+        stdout.json(summary)
         return code
     answers = {name: value for name, value in result.items() if _is_answer(result, name)}
-    for value in answers.values():
-        if value != display.streamed:
-            print(value if isinstance(value, str) else "\n".join(value))
+    for name, value in answers.items():
+        label, ref = texts.get(name, ("", None))
+        if ref is None or display.streamed.get(ref.node) != value:
+            for text in [value] if isinstance(value, str) else value:
+                stdout.line(f"{label}{text}")
     show_summary(summary, by_products=[name for name in result if name not in answers and result[name] is not None])
     if not unsaved:
-        console.print(f"[dim]record[/] {escape(str(out / RECORD))}", soft_wrap=True)
+        say(("record", "dim"), f" {out / RECORD}")
     return code
 
 
@@ -87,6 +103,23 @@ def _save(record: RunRecord, out: Path) -> list[str]:
     return []
 
 
+def _texts(plan: Plan) -> dict[str, tuple[str, Ref | None]]:
+    """The outputs that may be texts, each with its label, and the node's output that is streamed as this one.
+
+    Answers are labelled by the names of outputs if there may be several.
+    """
+    may = {}
+    for name, ref in plan.wanted.items():
+        spec = plan.steps[ref.node].spec
+        kinds = spec.outputs[ref.output or "output"].type_name.split(" | ")
+        if not spec.output and not {"str", "list[str]", "Any"}.isdisjoint(kinds):
+            may[name] = ref
+    names = [*may, *(name for name, value in plan.literals.items() if isinstance(value, str))]
+    streamed: dict[str, str] = {ref.node: name for name, ref in reversed(may.items())}
+    labels = {name: f"{name}: " if len(names) > 1 else "" for name in names}
+    return {name: (labels[name], may[name] if name in streamed.values() else None) for name in names}
+
+
 def _is_answer(result: RunResult, name: str) -> bool:
     """Whether an output is text to print. The path that a node with an effect returns, for example, is not."""
     value = result[name]
@@ -100,7 +133,7 @@ def explain_run(graph: Graph, to: str | None, disk: DiskCache | None, as_json: b
     """Show for every node its cache key, and whether it would run, come from the cache or be skipped."""
     steps = Executor(graph.registry, disk=disk).explain(graph, to=to)
     if as_json:
-        print(json.dumps(steps, ensure_ascii=False, indent=2))
+        stdout.json(steps, indent=2)
         return
     table = simple_table("node", "action", "why", "key")
     for name, step in steps.items():
@@ -124,13 +157,10 @@ def open_cache(folder: Path | None, gigabytes: float) -> DiskCache | None:
         ) from error
 
 
-def _finish_early(record: RunRecord | None, out: Path, as_json: bool, message: str, hint: str | None) -> None:
-    """Write the record of the nodes that ran, and show why the run ended."""
+def _finish_early(record: RunRecord | None, out: Path) -> None:
+    """Write the record of the nodes that ran."""
     if record is not None:
         _save(record, out)
-    if as_json:
-        print(json.dumps({"error": {"message": message, "hint": hint}}, ensure_ascii=False))
-    show_failure(message, hint)
 
 
 def quieten() -> None:

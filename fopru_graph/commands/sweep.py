@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from rich.markup import escape
 
 from fopru_graph.commands.arguments import (
     fail,
@@ -32,7 +29,8 @@ from fopru_graph.sweep.plan import Combination, CommonOptions, cell_of, combinat
 from fopru_graph.sweep.process import StopSignals, slots_for
 from fopru_graph.sweep.slurm import Array, submitter
 from fopru_graph.sweep.workers import Worker
-from fopru_graph.terminal.console import console, show_failure
+from fopru_graph.terminal.console import say, show_failure
+from fopru_graph.terminal.stdout import stdout
 from fopru_graph.terminal.sweep import SweepProgress, show_sweep
 
 EXECUTORS = ("local", "slurm", "submitit-local")
@@ -81,16 +79,16 @@ def plan_cells(files: list[Path], nodes: list[Path] | None, options: SweepOption
     common = CommonOptions(options.out, options.limit, options.retry, _options_of(nodes, model))
     cells: list[Cell] = []
     refused: list[dict[str, list[Problem]]] = []
-    for graph, file in zip(open_graphs(files, nodes, None, options.as_json, model), files, strict=True):
+    for graph, file in zip(open_graphs(files, nodes, None, model), files, strict=True):
         refused.append({})
         for ratio, changed, sets in _changed(graph, combined, refused[-1]):
             if errors := errors_of(changed.problems()):
-                refuse(errors, file, options.as_json)
+                refuse(errors, file)
             configuration = _configuration(changed, ratio, sets)
             cells += [cell_of(configuration, file, sets, task, data.get(task), common) for task in tasks]
     for target, problems in refused[-1].items():
         if all(target in of_file for of_file in refused):
-            refuse(problems, files[-1], options.as_json)
+            refuse(problems, files[-1])
     return distinct(cells)
 
 
@@ -166,10 +164,10 @@ def _rows(folder: SweepFolder) -> list[dict[str, Any]]:
 def _finish(rows: list[dict[str, Any]], options: SweepOptions, interrupted: bool) -> int:
     if options.as_json:
         plain = [{key: value for key, value in row.items() if key not in ("started", "ended")} for row in rows]
-        print(json.dumps({"cells": plain}, ensure_ascii=False))
+        stdout.json({"cells": plain})
     else:
         show_sweep(rows)
-        console.print(f"[dim]results, records and logs[/] {escape(str(options.out))}", soft_wrap=True)
+        say(("results, records and logs", "dim"), f" {options.out}")
     if interrupted:
         show_failure("interrupted", "every finished sample is kept; the same command goes on from there")
         return 130

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,8 +19,9 @@ from fopru_graph.evaluation.task import Records, Task
 from fopru_graph.evaluation.tune import PAPER_RATIOS, Drop, Tuned, drop_between, find_smallest_ratio
 from fopru_graph.graph import CancelToken, Graph
 from fopru_graph.pipeline_model import PipelineModel
-from fopru_graph.terminal.console import simple_table, stdout_console
+from fopru_graph.terminal.console import say, simple_table, stdout_console
 from fopru_graph.terminal.format import percent
+from fopru_graph.terminal.stdout import stdout
 
 
 def tune(options: TuneOptions, model: ModelOptions) -> int:
@@ -76,7 +76,7 @@ def _show(results: Sequence[Tuned], as_json: bool) -> None:
     best = {task: _best([result for result in results if result.task == task]) for task in tasks}
     if as_json:
         chosen = {task: None if result is None else result.pipeline for task, result in best.items()}
-        print(json.dumps({"results": [result.to_json() for result in results], "best": chosen}, ensure_ascii=False))
+        stdout.json({"results": [result.to_json() for result in results], "best": chosen})
         return
     out = stdout_console()
     for result in results:
@@ -90,11 +90,11 @@ def _show(results: Sequence[Tuned], as_json: bool) -> None:
                 percent(drop.ratio), f"{drop.accuracy:.1f}", f"{drop.drop:.2f}", interval, str(drop.n), mark.strip()
             )
         out.print(table)
-        out.print(escape(result.statement()), soft_wrap=True)
+        say(result.statement(), to=out)
     if len(results) > len(best):
         for task, winner in best.items():
             if winner is not None:
-                out.print(f"[bold]{escape(task)}[/]: fewest tokens with {escape(winner.pipeline)}", soft_wrap=True)
+                say((task, "bold"), f": fewest tokens with {winner.pipeline}", to=out)
 
 
 def _best(results: Sequence[Tuned]) -> Tuned | None:

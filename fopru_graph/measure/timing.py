@@ -6,12 +6,11 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import networkx as nx
-
 from fopru_graph.graph import RunResult
 from fopru_graph.graph.events import Event, NodeFinished, NodeStarted
 from fopru_graph.measure.machine import peak_memory_bytes, peaks
 
+_FIGURES = ("visual_tokens", "ttft_ms", "tpot_ms", "new_tokens", "kv_bytes", "device", "dtype")  # of a generation
 NOT_TIMED = "load"  # category of the nodes whose time is no part of the time to first token
 _STAGE_OF = {  # category of a node -> its stage; `generate` splits into prefill and decode by its report
     "encode": "encode",
@@ -24,37 +23,58 @@ _STAGE_OF = {  # category of a node -> its stage; `generate` splits into prefill
 
 
 def summarise(result: RunResult) -> dict[str, Any]:
-    """The figures of a finished run as a JSON object; those of the generation are null where there is none.
+    """The figures of a finished run as a JSON object.
 
-    ``ttft_ms`` (time to first token) adds up the times of all nodes that the first generating node depends on, without
+    ``generations`` has those of every node that generated, by its name. They also stand in the object itself if there
+    is one such node; else they are null there.
+
+    ``ttft_ms`` (time to first token) adds up the times of all nodes that the generating node depends on, without
     loading and preparing pictures, and its prefill: from the pixels in memory to the first token's id, as in a bench.
     It is null when any part of that came from a cache.
     """
     record = result.record
     nodes = {name: {"ms": entry["ms"], "cached": entry["cached"]} for name, entry in record.nodes.items()}
-    generate = next((n for n, entry in record.nodes.items() if "prefill_ms" in (entry.get("report") or {})), None)
-    report: dict[str, Any] = record.nodes[generate]["report"] if generate is not None else {}
-    summary = {
+    generated = [name for name, entry in record.nodes.items() if "prefill_ms" in (entry.get("report") or {})]
+    generations = {name: _figures(result, name) for name in generated}
+    figures = generations[generated[0]] if len(generated) == 1 else dict.fromkeys(_FIGURES)
+    device = next((each["device"] for each in generations.values()), "cpu")
+    return {
         "pipeline": result.plan.graph.name,
         "outputs": record.outputs,
-        "visual_tokens": report.get("visual_tokens"),
-        "ttft_ms": time_to_first_token(result, generate) if generate is not None else None,
-        **{key: report.get(key) for key in ("tpot_ms", "new_tokens", "kv_bytes")},
-        "peak_memory_bytes": peak_memory_bytes(peaks(report.get("device", "cpu"))),
-        **{key: report.get(key) for key in ("device", "dtype")},
+        **{key: figures[key] for key in _FIGURES[:-2]},
+        "peak_memory_bytes": peak_memory_bytes(peaks(device)),
+        **{key: figures[key] for key in _FIGURES[-2:]},
         "nodes": nodes,
+        "generations": generations,
     }
-    return {key: round(value, 3) if isinstance(value, float) else value for key, value in summary.items()}
+
+
+def _figures(result: RunResult, generate: str) -> dict[str, Any]:
+    report = result.record.nodes[generate]["report"] | {"ttft_ms": time_to_first_token(result, generate)}
+    figures = {key: report.get(key) for key in _FIGURES}
+    return {key: round(value, 3) if isinstance(value, float) else value for key, value in figures.items()}
 
 
 def time_to_first_token(result: RunResult, generate: str, constant: Container[str] = ()) -> float | None:
     """Milliseconds until the node ``generate`` had its first token, see `summarise`; None where a part was cached.
 
-    ``constant`` nodes do not depend on the question, so that they may come from a cache.
+    ``constant`` nodes do not depend on the question, so that they may come from a cache. What an equal node of the run
+    has computed counts as computed for this one.
     """
     steps, nodes = result.plan.steps, result.record.nodes
-    before = [name for name in nx.ancestors(result.plan.flat.links(), generate) if name in nodes]
-    timed = [name for name in before if steps[name].spec.category != NOT_TIMED]
+    computed = {entry["key"]: name for name, entry in nodes.items() if not entry["cached"]}
+
+    def source(name: str) -> str:
+        return computed.get(nodes[name]["key"], name) if name in nodes and nodes[name]["cached"] else name
+
+    generate = source(generate)
+    before: set[str] = set()
+    stack = [generate]
+    while stack:
+        new = {source(name) for name in result.plan.keys.parents(stack.pop())} - before
+        before |= new
+        stack += new
+    timed = [name for name in before if name in nodes and steps[name].spec.category != NOT_TIMED]
     if any(nodes[name]["cached"] for name in [*timed, generate] if name not in constant):
         return None
     timed = [name for name in timed if not nodes[name]["cached"]]

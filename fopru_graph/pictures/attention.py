@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fopru_graph.pictures.backend import import_matplotlib
 from fopru_graph.terminal.format import percent
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def draw_concentration(data: Mapping[str, Any]) -> Figure:
     Raises:
         ValueError: ``data`` has no picture.
     """
+    import_matplotlib()
     from matplotlib.figure import Figure
 
     pictures = data["pictures"]

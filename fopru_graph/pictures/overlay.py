@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from fopru_graph.pictures.backend import import_matplotlib
+
 Pixels = npt.NDArray[np.uint8]
 
 KEPT = "kept before the language model"
@@ -88,8 +90,7 @@ def heat_map(picture: Pixels, grid: tuple[int, int], scores: npt.NDArray[Any]) -
 
     The scale ends at the 99th percentile: attention has a long tail, and a few patches would leave all others dark.
     """
-    from matplotlib import colormaps
-
+    colormaps = import_matplotlib().colormaps
     colours = (_HEAT * 255 * colormaps["magma"](_unit(scores))[:, :3]).astype(np.float32)  # one colour per patch
     return _bytes(_spread(colours, picture, grid) + (1 - _HEAT) * _grey(picture))
 
@@ -185,8 +186,7 @@ def _sheet(panels: list[_Panel], title: str, size: int) -> Image.Image:
 
 def _colour_bar(sheet: Image.Image, box: tuple[int, int, int, int], font: ImageFont.FreeTypeFont) -> None:
     """``low``, the colours of the heat map from low to high, ``high`` within the box."""
-    from matplotlib import colormaps
-
+    colormaps = import_matplotlib().colormaps
     left, top, right, bottom = box
     draw, pad = ImageDraw.Draw(sheet), (bottom - top) // 2
     draw.text((left, (top + bottom) // 2), "low", _MUTED, font, anchor="lm")
@@ -199,9 +199,7 @@ def _colour_bar(sheet: Image.Image, box: tuple[int, int, int, int], font: ImageF
 @functools.lru_cache(maxsize=32)
 def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
     """A font that matplotlib ships: the same glyphs on every machine, with Greek, Cyrillic and mathematics."""
-    import matplotlib
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)
+    return ImageFont.truetype(Path(import_matplotlib().get_data_path(), "fonts", "ttf", name), size)
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int, most: int = 99) -> list[str]:

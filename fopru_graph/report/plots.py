@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
+from fopru_graph.pictures.backend import import_matplotlib
 from fopru_graph.terminal.format import percent
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _LOG_BELOW = 0.1  # with a smaller share, ratios would lie too close together on
 
 def plot_settings(more: Mapping[str, Any] | None = None) -> AbstractContextManager[None]:
     """The settings of matplotlib under which figures must be both drawn and written, ``more`` among them."""
+    import_matplotlib()
     import matplotlib.style
 
     return matplotlib.style.context(["default", _SETTINGS | dict(more or {})])
@@ -31,6 +33,7 @@ def plot_settings(more: Mapping[str, Any] | None = None) -> AbstractContextManag
 
 def new_figure(width: float, height: float, **spacing: Any) -> Figure:
     """An empty figure, sizes in inches, without matplotlib's global state; its parts do not overlap."""
+    import_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
 from fopru_graph.graph import NodeSpec, Socket
-from fopru_graph.terminal.console import simple_table
-
-_out = Console(highlight=False)
+from fopru_graph.terminal.console import simple_table, stdout_console
 
 
 def describe_node(spec: NodeSpec) -> dict[str, Any]:
@@ -42,31 +39,33 @@ def show_catalogue(specs: Iterable[NodeSpec]) -> None:
     for spec in sorted(specs, key=lambda spec: (spec.category, spec.type)):
         gives = ", ".join(socket.type_name for socket in spec.outputs.values())
         table.add_row(spec.category, f"[bold]{spec.type}[/]", escape(gives), escape(spec.summary))
-    _out.print(table)
+    stdout_console().print(table)
 
 
 def show_node(spec: NodeSpec) -> None:
     """Print a node type with its documentation, its inputs and its outputs."""
-    _out.print(f"[bold]{spec.type}[/] [dim]{spec.category}[/]\n{escape(spec.doc)}\n")
+    out = stdout_console()
+    out.print(f"[bold]{spec.type}[/] [dim]{spec.category}[/]\n{escape(spec.doc)}\n")
     table = simple_table("input", "type", "default", "")
     for name, socket in spec.inputs.items():
         default = "[dim]required[/]" if socket.required else escape(repr(socket.default_value()))
         table.add_row(
             name, escape(socket.type_name), default, escape(socket.doc) + (" [dim](lazy)[/]" if socket.lazy else "")
         )
-    _out.print(table)
+    out.print(table)
     table = simple_table("output", "type")
     for name, socket in spec.outputs.items():
         table.add_row(name, escape(socket.type_name))
-    _out.print()
-    _out.print(table)
+    out.print()
+    out.print(table)
 
 
 def show_models(models: Iterable[Mapping[str, Any]]) -> None:
     """Print the model families with what each supports: video, in-LLM pruning, visual tokens, known checkpoints."""
+    out = stdout_console()
     for model in models:
         video = "[green]video[/]" if model["video"] else "no video"
-        _out.print(f"[bold]{model['family']}[/]  {video}, in-LLM pruning from layer {escape(model['first_cut'])}")
+        out.print(f"[bold]{model['family']}[/]  {video}, in-LLM pruning from layer {escape(model['first_cut'])}")
         lines = {
             "visual tokens": model["tokens"],
             "e.g.": ", ".join(model["checkpoints"]),
@@ -75,8 +74,8 @@ def show_models(models: Iterable[Mapping[str, Any]]) -> None:
         }
         for name, text in lines.items():
             if text:
-                _out.print(Padding(f"[dim]{name}[/] {escape(text)}", (0, 0, 0, 4)))
-    _out.print("\nAll of them: pruning before and in the language model, batches, several images in one prompt.")
+                out.print(Padding(f"[dim]{name}[/] {escape(text)}", (0, 0, 0, 4)))
+    out.print("\nAll of them: pruning before and in the language model, batches, several images in one prompt.")
 
 
 def show_tasks(tasks: Iterable[Mapping[str, Any]]) -> None:
@@ -84,4 +83,4 @@ def show_tasks(tasks: Iterable[Mapping[str, Any]]) -> None:
     table = simple_table("task", "benchmark", "scorer", ">new tokens")
     for task in tasks:
         table.add_row(task["name"], escape(task["title"]), escape(task["scorer"]), str(task["max_new_tokens"]))
-    _out.print(table)
+    stdout_console().print(table)

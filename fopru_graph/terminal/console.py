@@ -1,27 +1,39 @@
 """The two consoles of the command line, and messages to people: problems, errors, warnings.
 
-Progress and messages go to stderr, results to stdout.
+Progress and messages go to stderr, results to stdout. What a user wrote comes out as it was written: no markup, no
+emoji codes, no highlighting.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
+from rich.segment import Segment, Segments
 from rich.table import Table
+
+from fopru_graph.terminal.stdout import stdout
 
 if TYPE_CHECKING:
     from fopru_graph.graph import Problem
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, emoji=False)
 
 
 def stdout_console() -> Console:
     """The console of results. In a pipe it is 200 columns wide, so that no table breaks there."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    return Console(file=stdout, highlight=False, emoji=False, width=None if stdout.isatty() else 200)  # type: ignore[arg-type]
+
+
+def say(*parts: str | tuple[str, str], to: Console = console) -> None:
+    """Write a line on stderr, or on another console. A part is a text, or a text and its style.
+
+    Texts are written as they are, tabs included: neither wrapped nor read as markup.
+    """
+    pairs = [(part, "") if isinstance(part, str) else part for part in parts]
+    segments = [Segment(text, to.get_style(style) if style else None) for text, style in pairs]
+    to.print(Segments([*segments, Segment.line()]), soft_wrap=True)
 
 
 def simple_table(*columns: str, title: str | None = None) -> Table:
@@ -38,19 +50,23 @@ def show_problems(problems: Iterable[Problem], file: str) -> None:
         colour = "red" if problem.severity == "error" else "yellow"
         location = f"{file}:{problem.line}" if problem.line else file
         socket = ".".join(part for part in (problem.node, problem.input) if part)
-        head = f"[bold]{escape(location)}[/] [{colour}]{problem.severity}[/] [dim]{problem.code}[/] {escape(socket)}"
-        console.print(f"{head}\n    {escape(problem.message)}", soft_wrap=True)
+        say((location, "bold"), " ", (problem.severity, colour), " ", (problem.code, "dim"), f" {socket}")
+        say(f"    {problem.message}")
         if problem.hint:
-            console.print(f"    [cyan]hint:[/] {escape(problem.hint)}", soft_wrap=True)
+            say("    ", ("hint:", "cyan"), f" {problem.hint}")
 
 
-def show_failure(message: str, hint: str | None = None) -> None:
-    """Print an error on stderr, and its hint unless the message contains it."""
-    console.print(f"[red]error:[/] {escape(message)}", soft_wrap=True)
+def show_failure(message: str, hint: str | None = None, location: str | None = None, node: str | None = None) -> None:
+    """Print on stderr why the command fails, and its hint unless the message contains it.
+
+    With ``--json`` it is also what a command without a result prints, with the failing ``node`` and its ``location``.
+    """
+    stdout.note_error(message, hint, location=location, node=node)
+    say(("error:", "red"), f" {message}")
     if hint and hint not in message:
-        console.print(f"[cyan]hint:[/] {escape(hint)}", soft_wrap=True)
+        say(("hint:", "cyan"), f" {hint}")
 
 
 def show_warning(message: str) -> None:
     """Print a warning on stderr; the program goes on."""
-    console.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
+    say(("warning:", "yellow"), f" {message}")

@@ -2,63 +2,73 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.markup import escape
+from collections.abc import Mapping
+
 from rich.status import Status
+from rich.text import Text
 
 from fopru_graph.graph.events import (
     Event,
     NodeFailed,
     NodeFinished,
     NodeProgress,
+    NodeSkipped,
     NodeStarted,
     NodeText,
     RunFinished,
     RunWarning,
 )
-from fopru_graph.terminal.console import console, show_warning
+from fopru_graph.terminal.console import console, say, show_warning
+from fopru_graph.terminal.stdout import stdout
 
 
 class RunDisplay:
-    """Takes the events of a run: shows the running node on stderr, and writes generated text to stdout as it comes.
+    """Takes the events of a run: shows the running node on stderr, and writes answers to stdout as they come.
 
-    ``streamed`` is the text that was written so far, so that the caller does not print it again.
+    Args:
+        labels: the nodes whose text is written, each with what stands in front of it.
+
+    Attributes:
+        streamed: the text of each of these nodes that was written so far, so that the caller does not print it again.
     """
 
-    def __init__(self, stream_text: bool) -> None:
-        self._stream_text = stream_text
-        self._out = Console(highlight=False)
+    def __init__(self, labels: Mapping[str, str]) -> None:
+        self._labels = labels
         self._status: Status | None = None
-        self._open_line = False
-        self.streamed = ""
+        self._open_line: str | None = None  # the node whose line has not ended
+        self.streamed: dict[str, str] = {}
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
         if isinstance(event, NodeStarted):
-            self._show_spinner(f"{event.node} [dim]{event.type}[/]")
+            self._show_spinner(Text.assemble(event.node, (f" {event.type}", "dim")))
         elif isinstance(event, NodeProgress):
-            self._show_spinner(f"{event.node} {event.i}/{event.n} [dim]{escape(event.text)}[/]")
-        elif isinstance(event, NodeText) and self._stream_text:
+            self._show_spinner(Text.assemble(f"{event.node} {event.i}/{event.n}", (f" {event.text}", "dim")))
+        elif isinstance(event, NodeText) and event.node in self._labels:
             self._stop_spinner()
-            self.streamed += event.chunk
-            self._open_line = True
-            self._out.print(event.chunk, end="", markup=False, soft_wrap=True)
-            self._out.file.flush()
+            if self._open_line != event.node:
+                self._end_line()
+                stdout.write(self._labels[event.node])
+            self.streamed[event.node] = self.streamed.get(event.node, "") + event.chunk
+            self._open_line = event.node
+            stdout.write(event.chunk)
         elif isinstance(event, RunWarning):
             self._stop_spinner()
             self._end_line()
             show_warning(f"{event.node}: {event.message}")
+        elif isinstance(event, NodeSkipped):
+            say(("skipped:", "yellow"), f" {event.node}: {event.why}")
         elif isinstance(event, NodeFinished | NodeFailed | RunFinished):
             self._stop_spinner()
             self._end_line()
 
     def _end_line(self) -> None:
         """End the line of streamed text, so that a spinner or an error does not write over it."""
-        if self._open_line:
-            self._out.print()
-            self._open_line = False
+        if self._open_line is not None:
+            stdout.write("\n")
+            self._open_line = None
 
-    def _show_spinner(self, text: str) -> None:
+    def _show_spinner(self, text: Text) -> None:
         if self._status is None:
             self._status = console.status(text, spinner="dots")
             self._status.start()

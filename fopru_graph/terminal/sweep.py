@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from fopru_graph.terminal.console import console, simple_table, stdout_console
+from fopru_graph.terminal.console import console, say, simple_table, stdout_console
 from fopru_graph.terminal.format import percent
 
 _COLOURS = {"done": "green", "running": "cyan", "pending": "dim", "failed": "red", "lost": "yellow"}
@@ -57,10 +57,10 @@ class SweepProgress:
         for cell in cells:
             if cell["state"] in _ENDED and before.get(cell["label"]) != cell["state"]:
                 ended = sum(state in _ENDED for state in self._shown.values())
-                line = f"{ended}/{len(cells)} {escape(cell['label'])}: {cell['state']}"
+                line = f"{ended}/{len(cells)} {cell['label']}: {cell['state']}"
                 if cell["accuracy"] is not None:
                     line += f", accuracy {100 * cell['accuracy']:.1f} % of {cell['n']}"
-                console.print(line + self._time_left(cells), soft_wrap=True)
+                say(line + self._time_left(cells))
 
     def _heading(self, cells: Sequence[Cell]) -> str:
         count = Counter(cell["state"] for cell in cells)
@@ -86,8 +86,7 @@ def show_sweep(cells: Sequence[Cell]) -> None:
     for cell in cells:
         if cell["error"] and cell["state"] in _ENDED:
             colour = "yellow" if cell["state"] == "done" else "red"
-            head = f"[{colour}]{escape(cell['label'])} {cell['state']}:[/]"
-            console.print(f"{head} {escape(cell['error'])}", soft_wrap=True)
+            say((f"{cell['label']} {cell['state']}:", colour), f" {cell['error']}")
 
 
 def _most_recent(cells: Sequence[Cell]) -> list[Cell]:

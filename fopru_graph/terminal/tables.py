@@ -8,32 +8,41 @@ from typing import Any
 from rich.markup import escape
 
 from fopru_graph.results.schema import failures
-from fopru_graph.terminal.console import console, simple_table, stdout_console
+from fopru_graph.terminal.console import console, say, simple_table, stdout_console
 from fopru_graph.terminal.format import milliseconds, percent, size
 
 
 def show_summary(summary: dict[str, Any], by_products: Iterable[str]) -> None:
-    """Print tokens, times and memory of a run, the time of every node, and the outputs that are not its answers."""
-    tokens = summary["visual_tokens"]
-    if tokens is not None:
+    """Print tokens, times and memory of a run, the time of every node, and the outputs that are not its answers.
+
+    Each node that generated has its row, named if there are several.
+    """
+    generations = {name: figures for name, figures in summary["generations"].items() if figures["visual_tokens"]}
+    if generations:
+        names = ["node"] if len(summary["generations"]) > 1 else []
         table = simple_table(
-            ">encoded", ">kept", ">final", ">layer average", ">TTFT ms", ">TPOT ms", ">KV cache", ">peak memory"
+            *(*names, ">encoded", ">kept", ">final", ">layer average"),
+            *(">TTFT ms", ">TPOT ms", ">KV cache", ">peak memory"),
         )
-        table.title = f"[bold]visual tokens and speed[/] [dim]({summary['device']}, {summary['dtype']})[/]"
-        table.add_row(
-            *(str(tokens[key]) for key in ("encoded", "kept", "final", "layer_average")),
-            milliseconds(summary["ttft_ms"]),
-            milliseconds(summary["tpot_ms"]),
-            size(summary["kv_bytes"]),
-            size(summary["peak_memory_bytes"]),
-        )
+        where = dict.fromkeys(f"{figures['device']}, {figures['dtype']}" for figures in generations.values())
+        table.title = f"[bold]visual tokens and speed[/] [dim]({'; '.join(where)})[/]"
+        for name, figures in generations.items():
+            tokens = figures["visual_tokens"]
+            table.add_row(
+                *([escape(name)] if names else []),
+                *(str(tokens[key]) for key in ("encoded", "kept", "final", "layer_average")),
+                milliseconds(figures["ttft_ms"]),
+                milliseconds(figures["tpot_ms"]),
+                size(figures["kv_bytes"]),
+                size(summary["peak_memory_bytes"]),
+            )
         console.print(table)
     table = simple_table("node", ">ms", "")
     for name, entry in summary["nodes"].items():
         table.add_row(escape(name), f"{entry['ms']:.1f}", "[dim]from cache[/]" if entry["cached"] else "")
     console.print(table)
     for name in by_products:
-        console.print(f"[bold]{escape(name)}[/] {escape(str(summary['outputs'][name]))}", soft_wrap=True)
+        say((name, "bold"), f" {summary['outputs'][name]}")
 
 
 def show_evaluation(summaries: Sequence[Mapping[str, Any]]) -> None:
@@ -62,7 +71,6 @@ def show_evaluation(summaries: Sequence[Mapping[str, Any]]) -> None:
     stdout_console().print(table)
     for summary in summaries:
         if why := failures(summary):
-            where = f"{summary['pipeline']} on {summary['task']}"
-            console.print(f"[yellow]{escape(where)}:[/] {escape(why)}", soft_wrap=True)
+            say((f"{summary['pipeline']} on {summary['task']}:", "yellow"), f" {why}")
         if summary["not_drawn"]:
-            console.print(f"[yellow]no pictures of {escape(summary['pipeline'])}:[/] {escape(summary['not_drawn'])}")
+            say((f"no pictures of {summary['pipeline']}:", "yellow"), f" {summary['not_drawn']}")

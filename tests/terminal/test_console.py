@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fopru_graph.graph import NodeFailed, NodeFinished, NodeStarted, NodeText, RunFinished
+from fopru_graph.graph import NodeFailed, NodeFinished, NodeSkipped, NodeStarted, NodeText, Problem, RunFinished
+from fopru_graph.terminal.console import show_failure, show_problems, show_warning
 from fopru_graph.terminal.format import size
 from fopru_graph.terminal.progress import RunDisplay
 
@@ -13,17 +14,17 @@ from fopru_graph.terminal.progress import RunDisplay
     "end", [NodeFinished("a", 1.0, False), NodeFailed("a", ValueError()), RunFinished("failed", 1.0)]
 )
 def test_streamed_text_ends_its_line_before_anything_else_is_shown(end, capsys):
-    display = RunDisplay(stream_text=True)
+    display = RunDisplay({"a": ""})
     for event in (NodeStarted("a", "LLMGenerate"), NodeText("a", "two "), NodeText("a", "words [x]"), end):
         display(event)
     assert capsys.readouterr().out == "two words [x]\n"
-    assert display.streamed == "two words [x]"
+    assert display.streamed == {"a": "two words [x]"}
     display(RunFinished("done", 2.0))
     assert capsys.readouterr().out == ""
 
 
 def test_nothing_is_streamed_where_json_is_wanted(capsys):
-    display = RunDisplay(stream_text=False)
+    display = RunDisplay({})
     for event in (NodeText("a", "words"), NodeFinished("a", 1.0, False)):
         display(event)
     assert capsys.readouterr().out == ""
@@ -35,3 +36,24 @@ def test_nothing_is_streamed_where_json_is_wanted(capsys):
 )
 def test_sizes(count, shown):
     assert size(count) == shown
+
+
+def test_texts_of_several_nodes_have_lines_and_labels_of_their_own(capsys):
+    display = RunDisplay({"a": "first: ", "b": "second: "})
+    for name, chunk in (("a", "one "), ("a", ":cat:\tx"), ("b", "two"), ("c", "not wanted"), ("a", "again")):
+        display(NodeText(name, chunk))
+    display(RunFinished("done", 1.0))
+    assert capsys.readouterr().out == "first: one :cat:\tx\nsecond: two\nfirst: again\n"
+
+
+def test_a_node_that_is_left_out_is_told(capsys):
+    RunDisplay({})(NodeSkipped("picture", "it hangs on fopru, whose branch is not taken"))
+    assert "skipped: picture: it hangs on fopru" in capsys.readouterr().err
+
+
+def test_what_users_wrote_is_shown_as_they_wrote_it(capsys):
+    odd = "C:\\x\\ :cat: [red]\t2001:db8::ab:cd [/]"
+    show_problems([Problem("code", odd, node="n", line=3, hint=odd)], odd)
+    show_failure(odd, f"hint {odd}")
+    show_warning(odd)
+    assert capsys.readouterr().err.count(odd) == 6
