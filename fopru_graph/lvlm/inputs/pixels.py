@@ -32,7 +32,7 @@ def one_tiff_decoder() -> Iterator[None]:
     It sets a global of Pillow's, so the caller lets one thread in at a time.
     """
     before = TiffImagePlugin.READ_LIBTIFF
-    TiffImagePlugin.READ_LIBTIFF = before or features.check("libtiff")
+    TiffImagePlugin.READ_LIBTIFF = before or bool(features.check("libtiff"))
     try:
         yield
     finally:
@@ -93,7 +93,7 @@ class Reader:
             raise unsupported(self._path, "animated PNG of 16-bit colours, one of them transparent")
         opened: Any = self._opened
         low = PIL.Image.open(io.BytesIO(opened.fp.getvalue()), formats=["PNG"])
-        low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]  # type: ignore[attr-defined]
+        low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]
         return low
 
 
@@ -107,9 +107,10 @@ def _prepare_tiff(path: str, opened: TiffImagePlugin.TiffImageFile) -> _Samples:
         raise unsupported(path, "TIFF of other inks than cyan, magenta, yellow and black")
     if opened.mode in ("P", "PA") and max(tags[_COLOUR_MAP]) < 256:  # old writers forgot that entries have 16 bits
         opened.palette = ImagePalette.raw("RGB;L", bytes(tags[_COLOUR_MAP]))
+    tiles: Any = opened.tile  # Pillow types the arguments of all decoders in one
     opened.tile = [
         tile._replace(args=(_NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:])) if tile[0] == "libtiff" else tile
-        for tile in opened.tile
+        for tile in tiles
     ]
     return _Samples(
         bits=tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))[0],
