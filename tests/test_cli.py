@@ -260,7 +260,7 @@ def test_a_record_made_with_nodes_of_one_s_own_says_which(tmp_path):
     assert invoke("run", str(tmp_path / "a.yaml"), "--out", str(tmp_path), *nodes).stdout == "HELLO\n"
     result = invoke("run", str(tmp_path / "run.json"), "--out", str(tmp_path), "--json")
     assert result.exit_code == 2
-    [problem] = json.loads(result.stdout)["problems"]
+    [problem] = json.loads(result.stdout)["error"]["problems"]
     assert problem["hint"] == f"give the nodes of the recorded run: --nodes {tmp_path / 'mine'}"
     assert invoke("run", str(tmp_path / "run.json"), "--out", str(tmp_path), *nodes).stdout == "HELLO\n"
 
@@ -300,7 +300,7 @@ def test_validate_json_lists_all_problems_with_the_promised_keys(tmp_path):
     path.write_text(BROKEN)
     result = invoke("validate", str(path), "--json")
     assert result.exit_code == 2
-    problems = json.loads(result.stdout)["problems"]
+    problems = json.loads(result.stdout)["error"]["problems"]
     assert all(list(p) == ["code", "severity", "node", "input", "line", "message", "hint"] for p in problems)
     assert [(p["code"], p["line"]) for p in problems if p["severity"] == "error"] == TEN
     hints = {p["code"]: p["hint"] for p in problems if p["code"] != "bad-value"}

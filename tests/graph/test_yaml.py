@@ -86,9 +86,9 @@ def test_an_attack_gives_a_located_problem_within_a_second(name, pure, registry,
             pytest.skip("the parser written in Python is slow on long texts")
         monkeypatch.setattr(tree, "_LOADER", yaml.SafeLoader)
     monkeypatch.chdir(tmp_path)
-    begin = time.perf_counter()
+    begin = time.process_time()
     problems = problems_of(text, registry)
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1
     first = next(problem for problem in problems if problem.severity == "error" and code in (None, problem.code))
     assert first.line == line
     assert not list(tmp_path.iterdir())
