@@ -211,4 +211,4 @@ def _rounded(numbers: Sequence[float]) -> list[float]:
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    write_atomically(path, (json.dumps(data, ensure_ascii=False) + "\n").encode())
+    write_atomically(path, json.dumps(data, ensure_ascii=False) + "\n")

@@ -30,7 +30,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a temporary file in the same folder and rename it to ``path``."""
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Write a temporary file in the same folder and rename it to ``path``; text as UTF-8.
+
+    What is not UTF-8 in the name of a file is written as ``?``: JSON and YAML have no other way.
+    """
     with replacing(path) as stream:
-        stream.write(data)
+        stream.write(data.encode(errors="replace") if isinstance(data, str) else data)

@@ -109,7 +109,7 @@ class Graph(Model):
 
     def save(self, path: str | Path) -> None:
         """Write the pipeline as a YAML file; a reader never sees half of it."""
-        write_atomically(Path(path), self.dumps().encode())
+        write_atomically(Path(path), self.dumps())
 
     # -- building -----------------------------------------------------------------------------------------------------
 

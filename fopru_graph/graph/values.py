@@ -118,7 +118,7 @@ def _text(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("the text holds a lone surrogate, which UTF-8 cannot encode") from None
+        raise ValueError("the text is not UTF-8; rename the file if it is the name of one") from None
     return text
 
 

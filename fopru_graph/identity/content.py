@@ -23,7 +23,7 @@ _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 
 def digest(value: Any) -> str:
     """SHA-256 of a JSON value in canonical form, the same in every process."""
-    return hashlib.sha256(_canonical(value).encode()).hexdigest()
+    return hashlib.sha256(_canonical(value).encode(errors="backslashreplace")).hexdigest()
 
 
 @functools.cache

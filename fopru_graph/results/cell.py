@@ -70,7 +70,7 @@ class Cell:
             if not path.exists():
                 if rows:
                     raise UserError(f"{self.folder} holds rows but no {IDENTITY}, so nobody knows of what", _ELSEWHERE)
-                write_atomically(path, (json.dumps(self._identity, indent=1, ensure_ascii=False) + "\n").encode())
+                write_atomically(path, json.dumps(self._identity, indent=1, ensure_ascii=False) + "\n")
                 return
         try:
             before = json.loads(path.read_text(encoding="utf-8"))["identity"]
@@ -171,7 +171,7 @@ class Cell:
         """
         with _writing(self.folder):
             text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
-            write_atomically(self.folder / SUMMARY, text.encode())
+            write_atomically(self.folder / SUMMARY, text)
 
 
 class Shard:
@@ -199,7 +199,7 @@ class Shard:
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
-    return (json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+    return (json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n").encode(errors="replace")
 
 
 @contextlib.contextmanager

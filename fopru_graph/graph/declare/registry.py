@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import pkgutil
 import re
 import sys
@@ -227,7 +228,7 @@ def import_file(file: Path) -> ModuleType:
     """
     package = file.name == "__init__.py"
     stem = re.sub(r"\W", "_", file.parent.name if package else file.stem)
-    name = f"fopru_pack_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}_{stem}"
+    name = f"fopru_pack_{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}_{stem}"
     locations = [str(file.parent)] if package else None
     spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=locations)
     if spec is None or spec.loader is None:

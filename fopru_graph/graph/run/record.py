@@ -83,7 +83,7 @@ class RunRecord:
 
     def save(self, path: str | Path) -> None:
         """Write the record as a JSON file, replacing it at once or not at all."""
-        write_atomically(Path(path), (json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n").encode())
+        write_atomically(Path(path), json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> RunRecord:

@@ -31,10 +31,10 @@ def write_bench(result: BenchResult, folder: str | Path) -> list[Path]:
         UserError: the files cannot be written there.
     """
     folder = Path(folder)
-    contents = {
-        "bench.json": (json.dumps(result.to_json(), indent=1, ensure_ascii=False) + "\n").encode(),
-        "bench.csv": bench_csv(result).encode(),
-        "bench.tex": bench_tex(result).encode(),
+    contents: dict[str, bytes | str] = {
+        "bench.json": json.dumps(result.to_json(), indent=1, ensure_ascii=False) + "\n",
+        "bench.csv": bench_csv(result),
+        "bench.tex": bench_tex(result),
         "bench.png": bench_picture(result, "png"),
         "bench.svg": bench_picture(result, "svg"),
     }

@@ -58,7 +58,7 @@ def write_report(
             chapters.append(chapter)
             left_out += unread
     output = output or results.folder / "report.html"
-    contents = {output: page(chapters, left_out).encode()}
+    contents = {output: page(chapters, left_out).encode(errors="replace")}
     for chapter, suffix in zip(chapters, suffixes, strict=True):
         for table in chapter.tables:
             named = replace(table, name=_slug(table.name) + suffix)  # a LaTeX file contains its name
