@@ -313,8 +313,10 @@ def read_layer(named: Any, depth: int) -> int:
 
 def count_weights(*modules: Any) -> int:
     """Weights of all matrices and convolutions in the modules: those that multiply every token."""
-    linear = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Conv3d)
-    return sum(part.weight.numel() for module in modules for part in module.modules() if isinstance(part, linear))
+    parts = [part for module in modules for part in module.modules()]
+    matrices = (part.in_features * part.out_features for part in parts if isinstance(part, torch.nn.Linear))
+    convolutions = (part.weight.numel() for part in parts if isinstance(part, (torch.nn.Conv2d, torch.nn.Conv3d)))
+    return sum(matrices) + sum(convolutions)  # a quantised matrix has fewer elements, several weights in each
 
 
 def count_bytes(*modules: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 from fopru_graph.errors import UserError, first_line
 from fopru_graph.identity import files_digest
+from fopru_graph.lvlm.loading.adapters import ADAPTER, refuse_adapter, refuse_adapter_weights
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "model"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -37,7 +39,8 @@ def open_checkpoint(name: str, revision: str | None) -> Checkpoint:
     """The checkpoint that ``name`` stands for: ``demo``, a folder or a hub name.
 
     Raises:
-        UserError: there is no such checkpoint, it is damaged or incomplete, has no safetensors, or needs remote code.
+        UserError: there is no such checkpoint, it is damaged or incomplete, has no safetensors, needs remote code, or
+            is an adapter.
     """
     folder = DEMO if name == "demo" else Path(name).expanduser()
     if name.strip() and folder.is_dir():
@@ -49,6 +52,7 @@ def open_checkpoint(name: str, revision: str | None) -> Checkpoint:
 
 def _folder_config(name: str, folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
+    refuse_adapter(name, folder / ADAPTER, beside_model=path.is_file())
     if not path.is_file():
         raise UserError(f"{name}: the folder has no config.json", "point to a checkpoint in Hugging Face layout")
     try:
@@ -63,6 +67,11 @@ def _folder_config(name: str, folder: Path) -> dict[str, Any]:
 def _hub_checkpoint(name: str, revision: str | None) -> Checkpoint:
     from huggingface_hub import hf_hub_download
 
+    adapter = None
+    with contextlib.suppress(Exception):  # there is none, or the hub cannot be reached, which is said below
+        adapter = Path(hf_hub_download(name, ADAPTER, revision=revision))
+    if adapter is not None:
+        refuse_adapter(name, adapter, beside_model=(adapter.parent / "config.json").is_file())
     try:
         path = Path(hf_hub_download(name, "config.json", revision=revision))
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -85,11 +94,12 @@ def _check_config(name: str, config: Any) -> dict[str, Any]:
 
 
 def _check_weights(name: str, folder: Path) -> None:
-    """Refuse a folder without safetensors, or with a shard missing."""
+    """Refuse a folder without safetensors, with a shard missing, or with weights of an adapter."""
     index = folder / _INDEX
     if index.is_file():
         try:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            shard_of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            shards = sorted(set(shard_of.values()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{name}: {_INDEX} cannot be read", "the file is damaged") from error
         missing = [shard for shard in shards if not (folder / str(shard)).is_file()]
@@ -98,7 +108,10 @@ def _check_weights(name: str, folder: Path) -> None:
                 f"{name}: {len(missing)} of {len(shards)} weight shards are missing: {', '.join(missing[:3])}",
                 "download them again",
             )
-    elif not (folder / _SINGLE).is_file():
+        refuse_adapter_weights(name, shard_of)
+    elif (folder / _SINGLE).is_file():
+        refuse_adapter_weights(name, _weight_names(folder / _SINGLE))
+    else:
         pickled = next((file for file in _PICKLED if (folder / file).exists()), None)
         found = f"only {pickled}" if pickled else "no weights"
         raise UserError(
@@ -107,3 +120,14 @@ def _check_weights(name: str, folder: Path) -> None:
             if pickled
             else "expected " + _SINGLE,
         )
+
+
+def _weight_names(file: Path) -> list[str]:
+    """The names of a safetensors file's weights, from its header; none if it is damaged, which loading says better."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(file, framework="np") as weights:
+            return list(weights.keys())
+    except Exception:  # its own SafetensorError, OSError …
+        return []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from typing import Any, Literal
 
 import accelerate
@@ -13,6 +15,7 @@ from fopru_graph.identity import source_of
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.registry import served_family
 from fopru_graph.lvlm.families.towers import check_tower
+from fopru_graph.lvlm.loading.adapters import refuse_adapter_weights
 from fopru_graph.lvlm.loading.checkpoint import open_checkpoint
 from fopru_graph.lvlm.loading.compat import missing_capabilities
 from fopru_graph.lvlm.loading.device import check_memory, choose_device
@@ -22,6 +25,7 @@ from fopru_graph.lvlm.loading.processor import open_processor
 from fopru_graph.values import ModelHandle
 
 Quantization = Literal["4bit", "8bit"]
+_LEFTOVER = re.compile(r"\.(position_ids|inv_freq|original_inv_freq|masked_bias|num_batches_tracked)$")  # computed anew
 
 
 def load_model(
@@ -42,7 +46,7 @@ def load_model(
         dtype: of the weights; ``auto`` is the checkpoint's on a GPU and float32 on the CPU.
         attention: kernel of every layer: sdpa, eager or flash_attention_2.
         device_map: ``auto``, ``balanced`` or ``sequential`` spreads the layers over all devices (accelerate) and
-            replaces ``device``.
+            replaces ``device``; without a GPU that is the CPU.
         revision: branch, tag or commit on the hub.
         quantization: ``4bit`` or ``8bit`` weights through bitsandbytes; a quantised checkpoint needs no option.
 
@@ -53,12 +57,12 @@ def load_model(
     """
     if missing := missing_capabilities():
         raise UserError(f"transformers {transformers.__version__} lacks {missing[0]}", "install a newer transformers")
-    target = choose_device(device)
+    target = choose_device(device if device_map is None else "auto")
     if name.startswith(PREFIX):
         return _random(name, target, dtype, attention)
     source, config, commit = open_checkpoint(name, revision)
     family = served_family(config.get("model_type"), name)
-    weight_type = _weight_type(dtype, target, device_map)
+    weight_type = _weight_type(dtype, target)
     # The commit, so that no file comes from a branch that moves meanwhile.
     options: dict[str, Any] = {"revision": commit} if commit else {}
     try:
@@ -82,12 +86,10 @@ def load_model(
     except UserError:
         raise
     except Exception as error:  # transformers raises many kinds here; each must end as one sentence
-        raise UserError(f"{name}: the checkpoint does not load: {first_line(error)}", _load_hint(error)) from error
-    if bad_weights := sorted([*loading_info["missing_keys"], *map(str, loading_info["mismatched_keys"])]):
         raise UserError(
-            f"{name}: {len(bad_weights)} weights are missing or of a wrong shape, e.g. {bad_weights[0]}",
-            "the files are incomplete or of another model; download them again",
-        )
+            f"{name}: the checkpoint does not load: {first_line(error)}", _load_hint(error, attention)
+        ) from error
+    _check_weights(name, model, loading_info)
     if device_map is None and getattr(model, "quantization_method", None) is None:
         model = model.to(target)
     return ModelHandle(name, family(model.eval().requires_grad_(False), processor))
@@ -107,14 +109,14 @@ def model_identity(
     Raises:
         UserError: there is no such checkpoint or device.
     """
-    target = choose_device(device)
+    target = choose_device(device if device_map is None else "auto")
     if name.startswith(PREFIX):
         config, weights = preset_config(find_preset(name)).to_dict(), name
         weight_type = _random_type(dtype, target)
     else:
         checkpoint = open_checkpoint(name, revision)
         config, weights = checkpoint.config, checkpoint.digest()
-        weight_type = _weight_type(dtype, target, device_map)
+        weight_type = _weight_type(dtype, target)
         if weight_type == "auto":
             weight_type = str(config.get("dtype") or config.get("torch_dtype") or "auto")
     return {
@@ -128,9 +130,9 @@ def model_identity(
     }
 
 
-def _weight_type(dtype: str, device: torch.device, device_map: str | None) -> str:
+def _weight_type(dtype: str, device: torch.device) -> str:
     """``auto`` stands for float32 on the CPU, and for the checkpoint's type elsewhere."""
-    return "float32" if dtype == "auto" and device.type == "cpu" and device_map is None else dtype
+    return "float32" if dtype == "auto" and device.type == "cpu" else dtype
 
 
 def _random_type(dtype: str, device: torch.device) -> str:
@@ -160,16 +162,51 @@ def _check_fits(name: str, config: Any, family: type[Family], dtype: str, device
     """Refuse a model that is larger than the free memory, from its configuration alone."""
     with accelerate.init_empty_weights():
         model = getattr(transformers, family.auto_class)._from_config(config)
+    model.tie_weights()  # else an output head that is the embeddings would count twice
     checkpoint_type = config.dtype or torch.float32
     size = (checkpoint_type if dtype == "auto" else getattr(torch, dtype)).itemsize
     check_memory(name, sum(weight.numel() for weight in model.parameters()) * size, device)
 
 
-def _load_hint(error: BaseException) -> str:
+def _check_weights(name: str, model: Any, loading_info: dict[str, Any]) -> None:
+    """Refuse weights that are not those of ``model``, by what transformers says of loading them.
+
+    Warns of weights of parts that the model does not have.
+
+    Raises:
+        UserError: weights are missing or of a wrong shape, or a part of the model has more of them than it takes.
+    """
+    extra = sorted(key for key in loading_info["unexpected_keys"] if not _LEFTOVER.search(key))
+    refuse_adapter_weights(name, extra)
+    if bad_weights := sorted([*loading_info["missing_keys"], *map(str, loading_info["mismatched_keys"])]):
+        raise UserError(
+            f"{name}: {len(bad_weights)} weights are missing or of a wrong shape, e.g. {bad_weights[0]}",
+            "the files are incomplete or of another model; download them again",
+        )
+    parts = {part for part, _ in model.named_modules()}
+    quantised = getattr(model, "quantization_method", None) is not None  # then its parts have scales and the like
+    if unused := [key for key in extra if _part_of(key) in parts and not quantised]:
+        raise UserError(
+            f"{name}: {len(unused)} weights have no place in the model that config.json describes, e.g. {unused[0]}",
+            "config.json belongs to other weights, or lacks a setting, e.g. the quantization or the number of layers",
+        )
+    if extra:
+        lacking = f"{len(extra)} weights of parts that the model does not have are not used, e.g. {extra[0]}"
+        warnings.warn(f"{name}: {lacking}", stacklevel=3)
+
+
+def _part_of(weight: str) -> str:
+    """The module that a weight belongs to, or the list of layers that its layer belongs to."""
+    module = weight.rpartition(".")[0]
+    numbered = re.match(r"(.*?layers?|.*?blocks)\.\d+\.", weight)
+    return numbered[1] if numbered else module
+
+
+def _load_hint(error: BaseException, attention: str) -> str:
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return "use a smaller dtype or device_map: auto"
     if isinstance(error, ImportError):
-        return "install what the message names, or choose attention: sdpa"
+        return "install what the message names" + (", or choose attention: sdpa" if attention != "sdpa" else "")
     if "does not support Flash Attention" in str(error):
         return "choose attention: sdpa"
     return "the files may be damaged or of another model; download them again"
