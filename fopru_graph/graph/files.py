@@ -35,7 +35,5 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 
     What is not UTF-8 in the name of a file is written as ``?``: JSON and YAML have no other way.
     """
-    if isinstance(data, str):
-        data = data.encode(errors="replace")
     with replacing(path) as stream:
-        stream.write(data)
+        stream.write(data.encode(errors="replace") if isinstance(data, str) else data)
