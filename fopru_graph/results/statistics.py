@@ -47,11 +47,34 @@ def wilson(mean: float, n: float, level: float = LEVEL) -> tuple[float, float]:
     return max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half))
 
 
+def t_quantile(freedom: int, level: float = LEVEL) -> float:
+    """The t that Student's distribution exceeds on neither side with probability ``level``.
+
+    By bisection of the finite series for whole degrees of freedom (Abramowitz and Stegun 26.7.3 and 26.7.4).
+
+    Args:
+        freedom: degrees of freedom, at least 1.
+        level: probability of [−t, t].
+    """
+    odd = freedom % 2
+    steps = np.arange(1, (freedom - odd) // 2)
+    factors = (2 * steps - 1 + odd) / (2 * steps + odd)
+    low, high = 0.0, math.pi / 2  # of the angle whose tangent is t / √freedom
+    for _ in range(60):
+        angle = (low + high) / 2
+        cos = math.cos(angle)
+        share = math.sin(angle) * (1 + float(np.cumprod(factors * cos * cos).sum())) * (cos if odd else 1)
+        if odd:
+            share = 2 / math.pi * (angle + (share if freedom > 1 else 0))
+        low, high = (angle, high) if share < level else (low, angle)
+    return math.sqrt(freedom) * math.tan(low)
+
+
 def interval(scores: Scores, groups: Groups | None = None) -> tuple[float, float]:
     """The 95 % interval of a mean score in [0, 1].
 
-    Scores of 0 and 1 get Wilson's interval; where pictures repeat, with n divided by the design effect, as Korn and
-    Graubard (1998) do for surveys. Graded scores get a percentile bootstrap with a fixed seed, over pictures where
+    Scores of 0 and 1 get Wilson's interval; where pictures repeat, with the effective number of samples of Korn and
+    Graubard (1998), as in surveys. Graded scores get a percentile bootstrap with a fixed seed, over pictures where
     ``groups`` names them.
 
     Raises:
@@ -167,16 +190,20 @@ def _clusters(values: Floats, groups: Groups | None) -> tuple[Floats, Floats]:
 
 
 def _effective(values: Floats, sums: Floats, counts: Floats) -> float:
-    """The effective number of samples: n divided by the design effect, never more than n.
+    """The effective number of samples: n divided by the design effect, adjusted for degrees of freedom; at most n.
 
     The design effect is the variance of a mean of clusters (linearised, as for a ratio) over that of independent
     samples. Where all samples are right or all are wrong it cannot be estimated, and each cluster counts as a sample.
+    Few clusters tell their variance badly: hence Korn and Graubard's factor (t of n − 1 over t of clusters − 1)².
     """
     n, clusters, mean = len(values), len(sums), float(values.mean())
-    if clusters in (1, n) or mean in (0.0, 1.0):
+    if clusters in (1, n):
         return float(clusters)
+    factor = (t_quantile(n - 1) / t_quantile(clusters - 1)) ** 2
+    if mean in (0.0, 1.0):
+        return float(clusters * factor)
     between = float(((sums - mean * counts) ** 2).sum()) * clusters / (clusters - 1) / n**2
-    return float(n / max(1.0, between / (mean * (1 - mean) / n)))
+    return float(n * factor / max(1.0, between / (mean * (1 - mean) / n)))
 
 
 def _bootstrap(sums: Floats, counts: Floats) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fopru_graph.results.statistics import agresti_min, holm, interval, mcnemar, paired_difference, wilson
+from fopru_graph.results.statistics import agresti_min, holm, interval, mcnemar, paired_difference, t_quantile, wilson
 
 # From scipy.stats.binomtest(k, n).proportion_ci(0.95, method="wilson"), version 1.17.1
 WILSON = {
@@ -85,17 +85,43 @@ def test_independent_questions_of_a_picture_count_all() -> None:
 
 def test_a_group_is_never_worth_more_than_its_samples() -> None:
     """Each picture has one right and one wrong answer: no variance between pictures, yet no false certainty."""
-    assert interval([1.0, 0.0] * 50, np.repeat(np.arange(50), 2)) == wilson(0.5, 100)
+    found = interval([1.0, 0.0] * 50, np.repeat(np.arange(50), 2))
+    assert found == wilson(0.5, 100 * (t_quantile(99) / t_quantile(49)) ** 2)
 
 
 def test_perfect_scores_count_pictures() -> None:
-    assert interval([1.0] * 40, np.repeat(np.arange(10), 4)) == wilson(1.0, 10)
+    found = interval([1.0] * 40, np.repeat(np.arange(10), 4))
+    assert found == wilson(1.0, 10 * (t_quantile(39) / t_quantile(9)) ** 2)
+
+
+def test_one_picture_is_one_sample() -> None:
+    assert interval([1.0, 1.0, 0.0, 1.0], ["a"] * 4) == wilson(0.75, 1)
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.7])
 def test_intervals_cover_the_truth_as_often_as_they_say(shared: float) -> None:
     hits = [low <= 0.5 <= high for low, high in (interval(*draw(60, 5, shared, seed)) for seed in range(400))]
     assert 0.92 <= np.mean(hits) <= 0.98
+
+
+@pytest.mark.parametrize("pictures", [5, 10])
+@pytest.mark.parametrize("shared", [0.0, 0.7, 1.0])
+def test_few_pictures_do_not_narrow_the_interval(pictures: int, shared: float) -> None:
+    drawn = (draw(pictures, 5, shared, seed) for seed in range(1000))
+    hits = [low <= 0.5 <= high for low, high in (interval(*sample) for sample in drawn)]
+    assert np.mean(hits) >= 0.94
+
+
+@pytest.mark.parametrize(("freedom", "t"), [(1, 12.7062), (2, 4.30265), (4, 2.77645), (9, 2.26216), (1000, 1.96234)])
+def test_students_t_equals_known_quantiles(freedom: int, t: float) -> None:
+    assert t_quantile(freedom) == pytest.approx(t, abs=1e-4)
+
+
+def test_students_t_equals_scipy() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    for freedom in (1, 2, 3, 4, 5, 38, 39, 1533, 20001):
+        for level in (0.8, 0.95, 0.99):
+            assert t_quantile(freedom, level) == pytest.approx(stats.t.ppf((1 + level) / 2, freedom), rel=1e-9)
 
 
 def test_graded_scores_cluster_too() -> None:
