@@ -67,7 +67,7 @@ def run(
     sets: SetOption = None,
     as_json: JsonOption = False,
     out: Annotated[Path, typer.Option(help="folder for pictures, texts and the run's record")] = Path("fopru-out"),
-    to: Annotated[str | None, typer.Option(help="run only what NODE or NODE.OUTPUT needs")] = None,
+    to: Annotated[str | None, typer.Option(help="run only what an output, NODE or NODE.OUTPUT needs")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="show what would run and why, and stop")] = False,
     nodes: NodesOption = None,
     cache: Annotated[Path | None, typer.Option(help="keep encoded pictures in this folder between runs")] = None,

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -157,6 +158,13 @@ def test_a_closed_pipe_and_a_closed_stdout_are_quiet(folder):
     for shell in (f"{command} | head -c 1", f"{command} >&-"):
         done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
         assert done.stderr == ""
+
+
+def test_a_full_or_closed_stderr_costs_no_answer(folder):
+    for redirect in ("2>/dev/full", "2>&-"):
+        command = ["bash", "-c", f"{shlex.join([sys.executable, *RUN])} {redirect}"]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, TEXT + "\n", "")
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------

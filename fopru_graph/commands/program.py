@@ -15,6 +15,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.terminal.console import show_failure
 from fopru_graph.terminal.stdout import stdout
 
+_UsageError: Any
 (_UsageError,) = typer.BadParameter.__bases__  # click's, or the copy that typer has of it
 
 

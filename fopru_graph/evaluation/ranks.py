@@ -18,7 +18,7 @@ from typing import Any
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled
-from fopru_graph.terminal.console import console
+from fopru_graph.terminal.console import say
 
 _LAUNCHER = re.compile(
     r"((LOCAL_|GROUP_|ROLE_|NODE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT))$|(TORCHELASTIC|ACCELERATE)_"
@@ -124,7 +124,7 @@ class Ranks:
                 waited = time.monotonic() - begin
                 if waited > _SILENT and not told:
                     told = True
-                    console.print(f"{who} waits for the others, which meet at {where}", soft_wrap=True)
+                    say(f"{who} waits for the others, which meet at {where}")
                 if waited > patience:
                     raise UserError(f"{who} waited {waited:.0f} s for the others, which meet at {where}", _UNSET)
         if failures:

@@ -20,28 +20,28 @@ if TYPE_CHECKING:
     from fopru_graph.graph import Problem
 
 
-class Stdout(io.TextIOBase):
-    """The stream of results.
+class Stream(io.TextIOBase):
+    """A text stream that goes on when it cannot write, and that writes an escape for what its encoding lacks.
 
     Attributes:
         failure: why something could not be written; None if everything was.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, target: TextIO | None = None) -> None:
         self.failure: OSError | None = None
-        self._stream: TextIO | None = None  # the real one, while the program runs
-        self._as_json = self._written = False
-        self._error: dict[str, Any] | None = None
+        self._target = target
 
-    # -- a file -------------------------------------------------------------------------------------------------------
+    @property
+    def target(self) -> TextIO:
+        """The real stream; ``sys.stdout`` while the program does not run."""
+        return self._target or sys.stdout
 
     def write(self, text: str) -> int:
-        """Write the text as it is; what the encoding lacks becomes an escape."""
-        self._written = self._written or bool(text)
+        """Write the text as it is, and flush."""
         if self.failure is None:
             try:
-                self._target.write(text)
-                self._target.flush()
+                self.target.write(text)
+                self.target.flush()
             except OSError as error:
                 self.failure = error
                 self._give_up()
@@ -52,27 +52,37 @@ class Stdout(io.TextIOBase):
 
     def isatty(self) -> bool:
         """Whether a person reads it."""
-        return self._target.isatty()
+        return self.target.isatty()
 
     def fileno(self) -> int:
         """The number of the real stream, if it has one."""
-        return self._target.fileno()
+        return self.target.fileno()
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # as every text stream has it
         """That of the real stream."""
-        return self._target.encoding or "utf-8"
-
-    @property
-    def _target(self) -> TextIO:
-        return self._stream or sys.stdout
+        return self.target.encoding or "utf-8"
 
     def _give_up(self) -> None:
         """Let the interpreter flush what is left into nothing; it would report the failure a second time."""
         with contextlib.suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self._target.fileno())
+            os.dup2(null, self.target.fileno())
             os.close(null)
+
+
+class Stdout(Stream):
+    """The stream of results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._as_json = self._written = False
+        self._error: dict[str, Any] | None = None
+
+    def write(self, text: str) -> int:
+        """Write the text as it is."""
+        self._written = self._written or bool(text)
+        return super().write(text)
 
     # -- results ------------------------------------------------------------------------------------------------------
 
@@ -107,21 +117,21 @@ class Stdout(io.TextIOBase):
 
     @contextlib.contextmanager
     def opened(self, as_json: bool) -> Iterator[None]:
-        """Stand in for ``sys.stdout``; ``as_json``: a failed command without a result writes an error object."""
-        before = sys.stdout
-        stream = before or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # a closed stdout is None
-        errors = stream.errors
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-        self._stream, self._as_json, self._written = stream, as_json, False
-        self.failure = self._error = None
-        sys.stdout = self  # as much of a text stream as print needs
-        try:
-            yield
-        finally:
-            sys.stdout, self._stream = before, None
-            if isinstance(stream, io.TextIOWrapper) and not stream.closed:
-                stream.reconfigure(errors=errors)
+        """Stand in for ``sys.stdout``, and a stream that goes on for ``sys.stderr``.
+
+        ``as_json``: a failed command without a result writes an error object.
+        """
+        before = sys.stdout, sys.stderr
+        with contextlib.ExitStack() as stack:
+            self._target, errors = (stack.enter_context(_with_escapes(stream)) for stream in before)
+            self._as_json, self._written = as_json, False
+            self.failure = self._error = None
+            sys.stdout, sys.stderr = self, Stream(errors)
+            try:
+                yield
+            finally:
+                sys.stdout, sys.stderr = before
+                self._target = None
 
     def finish(self, code: int) -> int:
         """The exit code of a command that ended with ``code``, after the error object that may be due."""
@@ -145,7 +155,7 @@ class Stdout(io.TextIOBase):
             yield
 
     def _move_to_free_descriptor(self, stack: contextlib.ExitStack) -> None:
-        stream = self._target
+        stream = self.target
         number, errors = stream.fileno(), sys.stderr.fileno()
         if number != 1:
             return
@@ -153,9 +163,27 @@ class Stdout(io.TextIOBase):
         stack.callback(os.close, copy)
         moved = open(copy, "w", encoding=stream.encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
         os.dup2(errors, number)
-        stack.callback(setattr, self, "_stream", stream)
+        stack.callback(setattr, self, "_target", stream)
         stack.callback(os.dup2, copy, number)
-        self._stream = moved
+        self._target = moved
+
+
+@contextlib.contextmanager
+def _with_escapes(stream: TextIO | None) -> Iterator[TextIO]:
+    """The stream with escapes for what its encoding lacks; nothing is written to one that is closed (None)."""
+    if stream is None:
+        with open(os.devnull, "w", encoding="utf-8") as nothing:
+            yield nothing
+    elif isinstance(stream, io.TextIOWrapper):
+        errors = stream.errors
+        stream.reconfigure(errors="backslashreplace")
+        try:
+            yield stream
+        finally:
+            if not stream.closed:
+                stream.reconfigure(errors=errors)
+    else:
+        yield stream
 
 
 stdout = Stdout()
