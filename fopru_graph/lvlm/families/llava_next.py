@@ -99,9 +99,9 @@ class LlavaNext(Llava):
         scores, so the host waits for them.
         """
         first_tokens = torch.tensor([0, *accumulate(features.counts)])  # of each tile, counted over all tiles
-        kept = torch.zeros(sum(features.counts), dtype=torch.bool)
-        for first, index in zip(first_tokens, self.kept_indices(features, selection), strict=False):
-            kept[first + index.cpu()] = True
+        pairs = zip(first_tokens.tolist(), self.kept_indices(features, selection), strict=False)
+        kept_tokens = torch.cat([first + index for first, index in pairs]).cpu()  # the one wait
+        kept = torch.zeros(sum(features.counts), dtype=torch.bool).index_fill(0, kept_tokens, True)
         embeddings, origin, newlines, encoded, placeholders = [], [], [], [], []
         for image, size in enumerate(features.image_sizes):
             tiles = [t for t, tile in enumerate(features.tiles) if tile.image == image]
@@ -131,9 +131,8 @@ class LlavaNext(Llava):
         tokens = features[places[real].to(features.device)].to(self.device)
         if tiles[0].prefix_features is not None:  # else they are projected already
             tokens = self._project_kept([tokens], [torch.arange(len(tokens), device=tokens.device)]).to(self.device)
-        embeddings = self._newline().to(tokens.dtype).repeat(len(places), 1)
-        embeddings[real.to(embeddings.device)] = tokens
-        return embeddings
+        newlines = self._newline().to(tokens.dtype).repeat(len(places), 1)
+        return newlines.index_copy(0, real.nonzero()[:, 0].to(newlines.device), tokens)
 
     def _newline(self) -> torch.Tensor:
         """The embedding (E,) at the end of a row."""
