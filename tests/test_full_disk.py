@@ -106,9 +106,14 @@ def test_a_cache_folder_that_cannot_be_read_is_passed_over(graph, tmp_path, monk
 
 
 def test_an_output_folder_without_rights_is_refused_before_anything_runs(tmp_path, monkeypatch):
+    def load(*_arguments):
+        raise AssertionError("the model is loaded before the folder is looked at")
+
+    monkeypatch.setattr("fopru_graph.lvlm.loading.load.load_model", load)
     access = os.access  # root may write everywhere
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and access(path, mode))
-    for command in (["run", COMBINED], ["bench", COMBINED]):
+    scenes = ["--task", "scenes"]
+    for command in (["run", COMBINED], ["bench", COMBINED], ["eval", COMBINED, *scenes], ["tune", COMBINED, *scenes]):
         result = invoke(*command, "--out", str(tmp_path))
         assert result.exit_code in (1, 2) and result.stdout == ""
         said = result.stderr + str(result.exception)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fopru_graph.commands.arguments import fail, open_graphs, parse_ratios, set_values, split_names
 from fopru_graph.commands.options import EvalOptions, ModelOptions, TuneOptions
-from fopru_graph.commands.run import interrupt_cancels, quieten
+from fopru_graph.commands.run import interrupt_cancels, make_folder, quieten
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import Configuration, configurations_of
 from fopru_graph.evaluation.ranks import Ranks
@@ -61,7 +61,9 @@ def open_inputs(
     try:
         for graph in graphs:
             check(graph)
-        return EvaluationInputs(graphs, open_tasks(split_names(options.task), options.data or (), options.limit), ranks)
+        tasks = open_tasks(split_names(options.task), options.data or (), options.limit)
+        make_folder(options.out)
+        return EvaluationInputs(graphs, tasks, ranks)
     except UserError as error:
         fail(2, error.message, error.hint)
     except PipelineError as error:

