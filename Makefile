@@ -1,10 +1,12 @@
 # make demo    run the shipped FoPru + FastV pipeline in its own virtual environment
 # make test    style, types, import rules and tests; test-all adds the slow ones
+# make extras  install every extra (or EXTRAS='eval slurm') into an environment of its own and exercise it; needs the network
 # Overridable: PYTHON (3.11 or newer), VENV, TORCH (a pip requirement, e.g. TORCH=torch==2.11.0), PYTEST_ARGS.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
+EXTRAS ?=
 
 BIN := $(VENV)/bin
 # pip in the virtual environment, always under the tested versions, so that no call moves torch to another build.
@@ -14,7 +16,7 @@ KEY := $(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 INSTALLED := $(VENV)/.installed-$(KEY)
 DEVELOP := $(VENV)/.develop-$(KEY)
 
-.PHONY: demo install test test-all check lint format clean
+.PHONY: demo install test test-all extras check lint format clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -27,6 +29,9 @@ test: check
 
 test-all: check
 	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
+
+extras:
+	$(PYTHON) tools/extras.py --torch '$(TORCH)' $(EXTRAS)
 
 check: $(DEVELOP)
 	$(BIN)/ruff format --check .

@@ -300,7 +300,7 @@ def test_validate_json_lists_all_problems_with_the_promised_keys(tmp_path):
     path.write_text(BROKEN)
     result = invoke("validate", str(path), "--json")
     assert result.exit_code == 2
-    problems = json.loads(result.stdout)["error"]["problems"]
+    problems = json.loads(result.stdout)["problems"]
     assert all(list(p) == ["code", "severity", "node", "input", "line", "message", "hint"] for p in problems)
     assert [(p["code"], p["line"]) for p in problems if p["severity"] == "error"] == TEN
     hints = {p["code"]: p["hint"] for p in problems if p["code"] != "bad-value"}

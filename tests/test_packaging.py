@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -247,3 +249,29 @@ def test_the_scorer_of_the_contributors_guide_works(tmp_path: Path) -> None:
     )
     done = python(code, str(tmp_path))
     assert done.stdout == "[[5.0, 1.0], [5.0, 1.0]] ((1, 2), (1, 2)) ('feature_norm', 'feature_norm')\n", done.stderr
+
+
+# Extras
+
+
+def test_every_extra_is_exercised() -> None:
+    spec = importlib.util.spec_from_file_location("extras", ROOT / "tools" / "extras.py")
+    assert spec is not None and spec.loader is not None
+    extras = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(extras)
+    assert set(extras.EXERCISES) == set(CONFIG["project"]["optional-dependencies"])
+    for command in (command for commands in extras.EXERCISES.values() for command in commands):
+        assert all((ROOT / part).exists() for part in command if part.startswith("tests/"))
+
+
+def test_lmms_eval_gets_a_filelock_that_it_can_use() -> None:
+    required = map(Requirement, CONFIG["project"]["optional-dependencies"]["lmms-eval"])
+    (filelock,) = (requirement for requirement in required if requirement.name == "filelock")
+    assert "4.2.12" in filelock.specifier and "4.3.1" not in filelock.specifier
+
+
+def test_no_text_tells_to_install_from_an_index_that_does_not_have_the_package() -> None:
+    texts = [path for kind in ("*.md", "*.py", "*.toml", "*.txt", "*.yaml", "Makefile") for path in ROOT.rglob(kind)]
+    ours = [path for path in texts if not {".venv", "build", "tests"} & set(path.relative_to(ROOT).parts)]
+    wrong = re.compile(r"pip install [^\n`]*\bfopru[-_]graph")
+    assert [path for path in ours if wrong.search(path.read_text(encoding="utf-8"))] == []

@@ -165,7 +165,8 @@ def failures(summary: Mapping[str, Any]) -> str | None:
     """How many samples of a cell failed and why, in a sentence, from the JSON of its `Summary`; None if none did."""
     if not (errors := summary.get("errors")):
         return None
-    how_many = f"{errors} of {errors + summary['n']} samples failed" if summary["n"] else f"all {errors} samples failed"
+    answered = summary.get("n") or 0
+    how_many = f"{errors} of {errors + answered} samples failed" if answered else f"all {errors} samples failed"
     if common := summary.get("common_error"):
         with_it = "" if common["count"] == errors else f", {common['count']} of them"
         return f"{how_many}{with_it} with: {common['message']}"

@@ -69,7 +69,7 @@ def submitter(kind: str, parameters: Mapping[str, Any]) -> Submit:
     try:
         import submitit
     except ImportError as error:
-        raise UserError(f"--executor {kind} needs submitit", "pip install 'fopru-graph[slurm]'") from error
+        raise UserError(f"--executor {kind} needs submitit", "pip install submitit") from error
     if kind == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
         raise UserError("there is no Slurm here: sbatch and srun are not found", "run the sweep on a login node")
 

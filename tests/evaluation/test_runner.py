@@ -11,6 +11,7 @@ import pytest
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.pictures import draw_gallery
 from fopru_graph.evaluation.task import Score
+from fopru_graph.graph import Cancelled
 from tests.evaluation.toys import BASELINE, TASK, ToyModel, ToyRecords, cell_run
 
 
@@ -86,6 +87,15 @@ def test_whatever_fails_on_a_row_is_the_error_of_that_row(tmp_path, part, value,
         row = rows_of(tmp_path)[2]
         assert (summary["n"], summary["errors"], row["status"], row["answer"]) == (3, 1, "error", None)
         assert says in row["error"] and summary["common_error"]["message"] == row["error"]
+
+
+def test_a_cancelled_sample_is_no_error_row(tmp_path):
+    def cancelled(_record):
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        replace(cell_run(tmp_path, ToyRecords(2)), task=replace(TASK, prompt=cancelled)).run()
+    assert (tmp_path / "shards" / "rank0.jsonl").read_bytes() == b""
 
 
 def test_half_a_surrogate_pair_in_a_row_is_written_as_its_escape(tmp_path):

@@ -191,4 +191,4 @@ def test_without_submitit_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UserError, match="needs submitit") as caught:
         submitter("slurm", {})
-    assert "fopru-graph[slurm]" in caught.value.hint
+    assert "pip install submitit" in caught.value.hint

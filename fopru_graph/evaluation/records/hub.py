@@ -63,7 +63,7 @@ def _load(task: str, hub: Hub) -> tuple[str, Any]:
     try:
         import datasets
     except ImportError as error:
-        hint = f"pip install 'fopru-graph[eval]', {local}"
+        hint = f"pip install datasets, {local}"
         raise UserError(
             f"the data of '{task}' is on the Hugging Face hub, which needs the package datasets", hint
         ) from error

@@ -119,7 +119,7 @@ def _open(file: Path) -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        hint = "pip install 'fopru-graph[eval]', or give JSON lines"
+        hint = "pip install pyarrow, or give JSON lines"
         raise UserError(f"reading '{file}' needs the package pyarrow", hint) from error
     return pyarrow.parquet.ParquetFile(file)
 

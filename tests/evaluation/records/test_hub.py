@@ -1,4 +1,7 @@
-"""Data sets of the hub, through a stand-in for the package ``datasets``: no test has a network."""
+"""Data sets of the hub, through a stand-in for the package ``datasets``: no test has a network.
+
+The last test takes the package itself, which `make extras` installs, and a folder that has the name of a data set.
+"""
 
 from __future__ import annotations
 
@@ -113,7 +116,7 @@ def test_a_missing_package_is_named_with_both_ways_out(monkeypatch):
     with pytest.raises(UserError) as caught:
         get_task("pope").open(None, None)
     assert "datasets" in caught.value.message
-    assert "fopru-graph[eval]" in caught.value.hint and "--data pope=PATH" in caught.value.hint
+    assert "pip install datasets" in caught.value.hint and "--data pope=PATH" in caught.value.hint
 
 
 def test_a_damaged_cache_is_an_error_of_its_row(hub, monkeypatch):
@@ -128,3 +131,16 @@ def test_a_missing_column_is_named(hub):
     hub.tables["lmms-lab/POPE", None, "test"] = Table([{"question": "q", "anwser": "yes", "image": {}}])
     with pytest.raises(UserError, match="lacks 'answer'"):
         get_task("pope").open(None, None)
+
+
+def test_the_package_itself_reads_a_data_set_as_the_stand_in_does(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "lmms-lab" / "POPE" / "data"
+    folder.mkdir(parents=True)
+    made = datasets.Dataset.from_list([row(i) for i in range(3)]).cast_column("image", datasets.Image())
+    made.to_parquet(str(folder / "test-00000-of-00001.parquet"))
+    records = get_task("pope").open(None, 2)
+    assert len(records) == 2 and records.fingerprint.startswith("hub:lmms-lab/POPE@")
+    assert [records.images(i, records.read(i))[0][1].getpixel((0, 0))[0] for i in (1, 0)] == [1, 0]
