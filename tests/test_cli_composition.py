@@ -140,7 +140,7 @@ nodes:
   choice: {type: Switch, inputs: {when: $inputs.prune, then: $a.text, otherwise: $b.text}}
   save_a: {type: SaveText, inputs: {text: $a.text, file: a.txt}}
   save_b: {type: SaveText, inputs: {text: $b.text, file: b.txt}}
-outputs: {text: $choice}
+outputs: {text: $choice, a: $save_a}
 """
 
 
@@ -151,6 +151,7 @@ def test_of_a_switch_one_branch_runs_and_its_figures_are_shown(parts, prune, kep
     data = json.loads(result.stdout)
     assert data["visual_tokens"]["kept"] == kept and len(data["generations"]) == 1
     assert f"skipped: {other}: it hangs on" in result.stderr
+    assert (data["outputs"]["a"] is None) == (prune == "false")
     assert sorted(path.name for path in Path("fopru-out").glob("*.txt")) == ["a.txt" if prune == "true" else "b.txt"]
     shown = invoke("run", "switched.yaml", "--set", f"prune={prune}")
     assert shown.stdout == "stop\n"
