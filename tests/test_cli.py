@@ -451,13 +451,14 @@ def test_ctrl_c_ends_with_130_and_leaves_a_record(tmp_path):
         "        while True:\n            time.sleep(0.02); ctx.check_cancelled()\n"
     )
     (tmp_path / "slow.yaml").write_text("format: 1\nnodes:\n  slow: {type: Slow}\noutputs: {text: $slow}\n")
-    command = [sys.executable, "-m", "fopru_graph.cli", "run", "slow.yaml", "--nodes", "slow.py", "--out", "out"]
+    command = [sys.executable, "-m", "fopru_graph.cli", "run", "slow.yaml", "--nodes", "slow.py", "--json"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     assert any("waiting" in line for line in iter(process.stderr.readline, ""))
     time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    printed, errors = process.communicate(timeout=30)
     assert process.returncode == 130
+    assert json.loads(printed)["error"]["message"] == "cancelled"
     assert "cancelled" in errors and "Traceback" not in errors
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "cancelled"
+    assert json.loads((tmp_path / "fopru-out" / "run.json").read_text())["status"] == "cancelled"

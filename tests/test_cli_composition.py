@@ -69,6 +69,22 @@ def test_an_option_that_no_node_takes_is_refused(tmp_path):
     assert result.exit_code == 2 and "--dtype: the pipeline has no LoadModel node" in result.stderr
 
 
+def test_what_is_wrong_with_a_file_comes_before_an_option_that_finds_no_node(tmp_path):
+    (tmp_path / "typo.yaml").write_text("format: 1\nnodes:\n  model: {type: LoadModle}\noutputs: {x: $model}\n")
+    (tmp_path / "lost.yaml").write_text("format: 1\nnodes:\n  a: {type: ./nowhere.yaml}\noutputs: {x: $a}\n")
+    for name, says in (("typo", "LoadModel"), ("lost", "nowhere.yaml")):
+        result = invoke("run", str(tmp_path / f"{name}.yaml"), "--dtype", "float32")
+        assert result.exit_code == 2 and says in result.stderr and "--dtype" not in result.stderr
+
+
+def test_a_pipeline_that_sets_inputs_inside_a_sub_graph_is_drawn_and_validated(sign):
+    text = Path(sign).read_text().replace("image: demo:night-cafe", "image: demo:night-cafe, prune.ratio: 0.5")
+    Path(sign).write_text(text)
+    assert invoke("validate", sign).exit_code == 0
+    for form in ("mermaid", "dot", "svg"):
+        assert "prune.ratio" in invoke("draw", sign, "--format", form).stdout
+
+
 @pytest.mark.parametrize("to", ["text", "sign", "sign.text", "sign/generate", "sign/generate.text"])
 def test_a_run_goes_up_to_an_output_by_any_of_its_names(sign, to):
     result = invoke("run", sign, "--to", to)
@@ -124,7 +140,7 @@ nodes:
   choice: {type: Switch, inputs: {when: $inputs.prune, then: $a.text, otherwise: $b.text}}
   save_a: {type: SaveText, inputs: {text: $a.text, file: a.txt}}
   save_b: {type: SaveText, inputs: {text: $b.text, file: b.txt}}
-outputs: {text: $choice}
+outputs: {text: $choice, a: $save_a}
 """
 
 
@@ -135,6 +151,7 @@ def test_of_a_switch_one_branch_runs_and_its_figures_are_shown(parts, prune, kep
     data = json.loads(result.stdout)
     assert data["visual_tokens"]["kept"] == kept and len(data["generations"]) == 1
     assert f"skipped: {other}: it hangs on" in result.stderr
+    assert (data["outputs"]["a"] is None) == (prune == "false")
     assert sorted(path.name for path in Path("fopru-out").glob("*.txt")) == ["a.txt" if prune == "true" else "b.txt"]
     shown = invoke("run", "switched.yaml", "--set", f"prune={prune}")
     assert shown.stdout == "stop\n"

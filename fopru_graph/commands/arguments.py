@@ -58,14 +58,19 @@ def check_graph(
 ) -> tuple[Graph | None, list[Problem]]:
     """The graph with the options applied, None if it cannot be built, and all its problems."""
     from fopru_graph.graph import PipelineError
+    from fopru_graph.graph.errors import errors_of
 
     try:
         graph = load_graph(file, folders)
         for option in sets or []:
             apply_set(graph, option)
-        if options is not None:
+        problems = graph.problems()
+        if (
+            options is not None and options.given and not errors_of(problems)
+        ):  # else it is not known what sub-graphs hold
             options.apply(graph)
-        return graph, _with_packs_named(graph, graph.problems())
+            problems = graph.problems()
+        return graph, _with_packs_named(graph, problems)
     except PipelineError as error:
         return None, error.problems
 

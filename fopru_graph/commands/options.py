@@ -59,22 +59,26 @@ class ModelOptions:
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16, likewise")] = None
     attention: Annotated[str | None, typer.Option("--attn", help="sdpa, eager or flash_attention_2, likewise")] = None
 
+    @property
+    def given(self) -> dict[str, str]:
+        """The options that were given, by the inputs of LoadModel."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
     def apply(self, graph: Graph) -> None:
         """Set the options that were given in every LoadModel node of ``graph``, those in sub-graphs too.
 
         Raises:
-            PipelineError: an option was given, and there is no such node.
+            PipelineError: there is no such node.
         """
         from fopru_graph.graph import PipelineError, Problem
 
-        given = {key: value for key, value in asdict(self).items() if value is not None}
-        models = graph.of_type("LoadModel") if given else []
-        if given and not models:
-            flags = ", ".join(OPTION_OF[key] for key in given)
+        models = graph.of_type("LoadModel")
+        if not models:
+            flags = ", ".join(OPTION_OF[key] for key in self.given)
             message, hint = f"{flags}: the pipeline has no LoadModel node", "leave the option out"
             raise PipelineError([Problem("no-model", message, hint=hint)], graph.file)
         for name in models:
-            for key, value in given.items():
+            for key, value in self.given.items():
                 graph.set(f"{name}.{key}", value)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +122,7 @@ def _configuration(graph: Graph, ratio: float | None, sets: list[str]) -> Config
 
 def _options_of(nodes: list[Path] | None, model: ModelOptions) -> tuple[str, ...]:
     """Options that every cell gets as they were given."""
-    given = [(OPTION_OF[key], value) for key, value in asdict(model).items() if value is not None]
+    given = [(OPTION_OF[key], value) for key, value in model.given.items()]
     return tuple(part for pair in [*(("--nodes", str(folder)) for folder in nodes or []), *given] for part in pair)
 
 

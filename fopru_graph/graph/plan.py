@@ -30,8 +30,9 @@ class Plan:
     ``wanted`` maps the name of a result to an output of a node, ``literals`` to a value that is known already. The run
     starts from the nodes ``roots``. ``flat`` is ``graph`` without sub-graphs.
 
-    A node that runs for its effect does not make a run take a branch: those in ``maybe`` run if the nodes that they
-    name do, those in ``left_out`` hang on a node of a branch that is not taken.
+    A node that runs for its effect does not make a run take a branch, unless it is a target: those in ``maybe`` run if
+    the nodes that they name do, those in ``left_out`` hang on a node of a branch that is not taken. Their outputs are
+    then None.
     """
 
     graph: Model
@@ -88,13 +89,16 @@ def plan(
     if errors := errors_of(checked.problems):
         raise PipelineError(errors, graph.file)
     wanted, literals, roots = _targets(checked, chosen, to)
-    effects = [name for name, spec in checked.specs.items() if spec.output and name not in roots and asked is None]
+    effects = [name for name, spec in checked.specs.items() if spec.output and asked is None]
+    roots = [name for name in roots if name not in effects]
     if not (wanted or literals or roots or effects):
         raise PipelineError([Problem("no-outputs", "nothing was asked for, so nothing would run")], graph.file)
     lazy = {name: lazy_inputs(spec, checked.bound[name]) for name, spec in checked.specs.items() if spec.lazy_inputs()}
     branches = Branches(checked.bound, lazy)
     run, maybe, never = branches.sort_effects(roots, effects)
     roots = [*run, *roots]
+    literals |= {name: None for name, ref in wanted.items() if ref.node in never}
+    wanted = {name: ref for name, ref in wanted.items() if ref.node not in never}
     needed = branches.possible([*roots, *maybe])
     order = {name: index for index, name in enumerate(checked.flat.nodes)}
     steps: dict[str, Step] = {}

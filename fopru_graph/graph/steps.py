@@ -81,6 +81,7 @@ class Keys:
         self._steps = steps
         self._made: dict[str, Made] = {}
         self._asked: dict[str, frozenset[str]] = {}
+        self._final: set[str] = set()  # steps that will ask for no more
         self._sources: dict[type, Mapping[str, Any]] = {}
         self._numbers: dict[Any, int] = {}
 
@@ -114,17 +115,15 @@ class Keys:
         """The open inputs that the step has asked for so far."""
         return self._asked.get(name, frozenset())
 
-    def has_asked(self, name: str) -> bool:
-        """Whether the run has decided on the step's open inputs."""
-        return name in self._asked
+    def settle(self, name: str, asked: Collection[str], *, final: bool) -> None:
+        """The step asks for these of its open inputs, and may ask for more once it has them unless this is ``final``.
 
-    def settle(self, name: str, asked: Collection[str]) -> None:
-        """The step asks for these of its open inputs. It may ask for more once it has them.
-
-        A cached value under the key of the first ones is right all the same: an earlier run had equal inputs and asked
-        for no more.
+        A cached value under the key of the first ones is right all the same: whoever made it had equal inputs, and
+        asked for no more.
         """
         self._asked[name] = frozenset(asked)
+        if final:
+            self._final.add(name)
         changed = {name}
         for below in self._steps:  # parents come first
             if not changed.isdisjoint(self._steps[below].parents):
@@ -138,8 +137,7 @@ class Keys:
         """The steps whose keys depend on lazy inputs that the run has not decided on."""
         found: set[str] = set()
         for name, step in self._steps.items():
-            undecided = step.open and name not in self._asked
-            if undecided or not found.isdisjoint(self.parents(name)):
+            if (step.open and name not in self._final) or not found.isdisjoint(self.parents(name)):
                 found.add(name)
         return frozenset(found)
 

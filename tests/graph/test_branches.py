@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import gc
 import itertools
+import random
 import weakref
 from typing import Annotated, Any
 
+import networkx as nx
 import pytest
 
 from fopru_graph.graph import (
     DiskCache,
     Executor,
     Graph,
+    GraphNode,
     Lazy,
     MemoryCache,
     Node,
     NodeSkipped,
+    NodeStarted,
     Ref,
     Registry,
     Step,
@@ -289,6 +293,17 @@ def test_an_effect_does_not_make_a_branch_run_that_is_not_taken(graph, calls, ta
     assert f"hangs on {'b' if taken else 'a'}, whose branch is not taken" in skipped[0].why
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_the_output_of_an_effect_in_a_branch_that_is_not_taken_is_none(graph, calls, late):
+    shown(graph, graph.Flag(value=False, id="flag") if late else False)
+    for name in ("show_a", "show_s"):
+        graph.output(name, Ref(name))
+    result = fresh(graph)
+    assert (result["show_a"], result["show_s"], list(result)) == (None, 1, ["x", "show_a", "show_s"])
+    assert "Show:show_a" not in calls and result.record.outputs["show_a"] is None
+    assert fresh(graph, targets=["show_a"])["show_a"] == 1, "a target runs"
+
+
 def test_the_second_run_decides_alike_though_all_is_cached(graph, calls):
     shown(graph, graph.Flag(id="flag"))
     cache = MemoryCache()
@@ -340,6 +355,99 @@ def test_explain_tells_of_effects_and_branches(graph):
     graph.nodes["c"].inputs["which"] = graph.Flag(id="flag")._as_ref()
     late = Executor().explain(graph)
     assert late["show_a"]["why"] == late["show_s"]["why"] == "runs if its branch is taken"
+
+
+# -- all of it at once ------------------------------------------------------------------------------------------------
+
+
+@node(category="toy")
+class IsEven(Node):
+    """Whether a number is even."""
+
+    def run(self, value: Any) -> bool:
+        return int(value) % 2 == 0
+
+
+def random_graph(registry: Registry, seed: int) -> Graph:
+    """Numbers, sums, choices and effects, many of them equal."""
+    rng, graph = random.Random(seed), Graph("g", registry=registry)
+    names: list[str] = []
+
+    def some() -> Any:
+        return Ref(rng.choice(names)) if names and rng.random() < 0.85 else rng.randint(0, 3)
+
+    for index in range(rng.randint(3, 18)):
+        kind, name = (
+            rng.choice(["Whole", "Add", "Add", "Choose", "Choose", "Stepwise", "Uncached", "Echo"]),
+            f"n{index}",
+        )
+        if kind == "Add":
+            graph.add(kind, name, a=some(), b=some())
+        elif kind == "Choose":
+            late = names and rng.random() < 0.6
+            which = graph.add("IsEven", f"w{index}", value=Ref(rng.choice(names))) if late else rng.random() < 0.5
+            graph.add(kind, name, which=which, yes=some(), no=some())
+        elif kind == "Stepwise":
+            graph.add(kind, name, items=some(), more=some())
+        else:
+            graph.add(kind, name, value=rng.randint(0, 3) if kind == "Whole" else some())
+        names.append(name)
+    for index in range(rng.randint(1, 3)):
+        graph.output(f"o{index}", Ref(rng.choice(names)))
+        graph.add("Show", f"s{index}", value=Ref(rng.choice(names)))
+    return graph
+
+
+def by_hand(graph: Graph) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The outputs, and the values of all nodes that they need, by plain recursion."""
+    known: dict[str, Any] = {}
+
+    def value(given: Any) -> Any:
+        if not isinstance(given, Ref):
+            return given
+        if given.node not in known:
+            known[given.node] = compute(graph.nodes[given.node])
+        return known[given.node]
+
+    def compute(entry: GraphNode) -> Any:
+        inputs = entry.inputs
+        match entry.type:
+            case "Add":
+                return value(inputs["a"]) + value(inputs["b"])
+            case "Choose":
+                return value(inputs["yes" if value(inputs["which"]) else "no"])
+            case "Stepwise":
+                return value(inputs["items"]) if value(inputs["items"]) >= 10 else value(inputs["more"])
+            case "IsEven":
+                return value(inputs["value"]) % 2 == 0
+        return value(inputs["value"])
+
+    return {name: value(output.ref) for name, output in graph.outputs.items()}, known
+
+
+def behind_uncached(graph: Graph, name: str) -> bool:
+    above = nx.ancestors(graph.links(), name) | {name}
+    return any(graph.nodes[other].type == "Uncached" for other in above)
+
+
+@pytest.mark.parametrize("seeds", [range(start, start + 20) for start in (0, 20, 40)])
+def test_random_graphs_give_what_plain_recursion_gives_and_run_nothing_twice(registry, seeds):
+    registry.add(IsEven)
+    for seed in seeds:
+        graph, memory = random_graph(registry, seed), MemoryCache(1000)
+        outputs, needed = by_hand(graph)
+        for cache in (MemoryCache(0), memory, memory, MemoryCache(3)):
+            events: list[Any] = []
+            result = graph.run(cache=cache, on_event=events.append)
+            assert result == outputs, (seed, graph.dumps())
+            ran = [event.node for event in events if isinstance(event, NodeStarted)]
+            skipped = {event.node for event in events if isinstance(event, NodeSkipped)}
+            for name in (name for name, entry in graph.nodes.items() if entry.type == "Show"):
+                assert (name in ran) != (name in skipped), seed
+                assert name in ran or graph.nodes[name].inputs["value"].node not in needed, seed
+            plain = [name for name in ran if graph.nodes[name].type != "Show" and not behind_uncached(graph, name)]
+            keys = [result.record.nodes[name]["key"] for name in plain]
+            assert len(keys) == len(set(keys)), (seed, graph.dumps())
 
 
 # -- targets ----------------------------------------------------------------------------------------------------------

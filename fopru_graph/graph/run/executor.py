@@ -111,9 +111,10 @@ class Executor:
 
 
 def _outputs(chosen: Plan, runner: Runner) -> dict[str, Any]:
-    """The wanted outputs in the order of their declaration."""
+    """The wanted outputs in the order of their declaration; None for a node that was left out."""
     values = runner.values
     outputs = dict(chosen.literals)
-    outputs |= {name: values[ref.node][ref.output or "output"] for name, ref in chosen.wanted.items()}
+    for name, ref in chosen.wanted.items():
+        outputs[name] = None if ref.node in runner.left_out else values[ref.node][ref.output or "output"]
     names = dict.fromkeys([*(name for name in chosen.graph.outputs if name in outputs), *outputs])
     return {name: outputs[name] for name in names}

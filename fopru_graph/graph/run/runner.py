@@ -39,6 +39,7 @@ class Runner:
     warnings: list[RunWarning] = field(default_factory=list)
     listener_error: BaseException | None = None
     status: str = "failed"
+    left_out: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._writers: dict[str, str] = {}
@@ -47,8 +48,9 @@ class Runner:
 
     @property
     def values(self) -> dict[str, Values]:
-        """The outputs of the wanted nodes."""
-        return {ref.node: self._schedule.values[ref.node] for ref in self.plan.wanted.values()}
+        """The outputs of the wanted nodes that were not left out."""
+        wanted, values = {ref.node for ref in self.plan.wanted.values()}, self._schedule.values
+        return {node: values[node] for node in wanted - self.left_out}
 
     def emit(self, event: Event) -> None:
         """Call the listener, with one event at a time even if events come from several threads."""
@@ -118,15 +120,13 @@ class Runner:
             if unknown := [name for name in names if name not in step.inputs]:
                 raise ValueError(f"needs() asked for {unknown[0]!r}, which is no input")
             more = step.open.intersection(names) - asked
-            if more or not keys.has_asked(step.name):
-                keys.settle(step.name, asked | more)
-                if schedule.find(step.name):
-                    return False
-            if missing := [node for node in step.read_by(more) if not schedule.is_finished(node)]:
-                schedule.wait_for(step.name, missing)
-                return False
+            keys.settle(step.name, asked | more, final=not more)
             if not more:
-                return True
+                return not schedule.find(step.name)
+            if missing := [node for node in step.read_by(more) if not schedule.is_finished(node)]:
+                if not schedule.find_early(step.name):
+                    schedule.wait_for(step.name, missing)
+                return False
 
     def _value(self, step: Step, name: str) -> Any:
         value = step.inputs[name]
@@ -198,6 +198,7 @@ class Runner:
         self._record(step, Fact.of(values, 0.0, cached=True))
 
     def _leave_out(self, name: str, node: str) -> None:
+        self.left_out.add(name)
         self.emit(NodeSkipped(name, left_out(node)))
 
     def _is_done(self, step: Step, values: Values) -> bool:
