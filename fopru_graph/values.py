@@ -50,7 +50,8 @@ class ModelSizes:
     Vision tower: ``tower_layers`` run, with ``tower_weights`` weights together; ``whole_tower`` is (weights, layers)
     of all layers, run or not; ``tower_width`` elements of a token take part in attention; ``patch_weights`` embed a
     patch; ``prefix`` tokens (CLS) come before a tile's patches. Projector: ``patches`` patches become one visual token,
-    through ``projector_weights`` weights. Language model: ``layers`` decoder layers of ``layer_weights`` weights each,
+    through ``projector_weights`` weights. ``windowed_layers`` of the tower attend within windows of ``window`` tokens
+    only. Language model: ``layers`` decoder layers of ``layer_weights`` weights each,
     hidden size ``width``, MLP size ``inner``, ``query_width`` = heads × head size, ``head_weights`` in the output head.
     Each new token reads ``step_bytes`` bytes of weights.
     """
@@ -70,6 +71,8 @@ class ModelSizes:
     query_width: int
     head_weights: int
     step_bytes: int
+    windowed_layers: int = 0
+    window: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +121,8 @@ class Tile:
     already projected, (N, E). ``deepstack`` holds the (N, E) features that the model adds to its first decoder layers
     (DeepStack). ``tile_position`` is the tile's (row, column) in the grid of tiles that the picture was cut into; None
     for an overview, an uncut picture and a video frame. ``prefix_features`` are the (P, D) features of the tokens
-    before the patches (CLS); None if the next encoder layer could not continue from these features.
+    before the patches (CLS); None if the next encoder layer could not continue from these features, because they are
+    projected.
 
     Patches that the model deletes after encoding, as those of padding, are no visual tokens: no budget counts them.
     They stand among the P tokens before the patches, CLS first.
@@ -179,6 +183,7 @@ class VisionFeatures:
             "preprocess_ms": self.preprocess_ms,
             "tile_tokens": list(self.counts),
             "tower_tokens": list(self.tower_tokens),
+            "projected": any(tile.prefix_features is None for tile in self.tiles),
         }
 
 
@@ -304,6 +309,12 @@ class Generation:
     reused: int = 0
     preprocess_ms: float = 0.0
 
+    @property
+    def tpot_ms(self) -> float | None:
+        """Mean time of the decoding steps after the first, which also does work that is done once; None without any."""
+        settled = self.step_ms[1:]
+        return sum(settled) / len(settled) if settled else None
+
     def report(self) -> dict[str, Any]:
         """The figures of this generation for the run record; plain JSON values."""
         layers = self.visual_per_layer
@@ -318,7 +329,7 @@ class Generation:
             "prefill_ms": self.prefill_ms,
             "step_ms": [round(ms, 3) for ms in self.step_ms],
             "samples": len(self.prompts),
-            "tpot_ms": sum(self.step_ms) / len(self.step_ms) if self.step_ms else None,
+            "tpot_ms": self.tpot_ms,
             "new_tokens": sum(len(ids) for ids in self.token_ids),
             "visual_per_layer": list(layers),
             "reused_tokens": self.reused,

@@ -14,6 +14,8 @@ class AttentionAbove(Node):
     Only the layer's norm and two projections run.
     """
 
+    attention_work = "layer"
+
     def run(self, model: values.ModelHandle, features: values.VisionFeatures) -> values.VisionFeatures:
         above = model.family.attention_above(features)
         pairs = zip(features.tiles, above, strict=True)

@@ -12,6 +12,8 @@ from fopru_graph.graph import Node, node
 class ClsAttention(Node):
     """Score visual tokens by the attention that the encoder's CLS token pays to them (FasterVLM, PruMerge)."""
 
+    attention_work = "row"
+
     def run(
         self,
         features: values.VisionFeatures,

@@ -19,6 +19,8 @@ class MergeDropped(Node):
     Wire Project to both outputs.
     """
 
+    attention_work = "similarity"
+
     def run(
         self,
         features: values.VisionFeatures,

@@ -15,6 +15,8 @@ class RandomScore(Node):
     A picture always gets the same scores, whatever else is encoded with it.
     """
 
+    attention_work = "none"
+
     def run(
         self,
         features: values.VisionFeatures,

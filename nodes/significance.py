@@ -12,6 +12,8 @@ from fopru_graph.graph import Node, node
 class Significance(Node):
     """Score visual tokens by the encoder's own attention (FoPru Eq. 2–4), tile by tile."""
 
+    attention_work = "map"
+
     def run(
         self,
         features: values.VisionFeatures,

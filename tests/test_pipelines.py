@@ -77,7 +77,8 @@ def test_a_shipped_pipeline_answers_and_counts(name, tmp_path):
     assert report["kv_lengths"] == expected
     assert report["kv_bytes"] == sum(expected) * 2 * 2 * 64 * 4
     assert summary["ttft_ms"] >= report["prefill_ms"] > 0
-    assert summary["tpot_ms"] > 0 and (summary["new_tokens"] == 2 or name == "blind")
+    assert summary["new_tokens"] == 2 or name == "blind"
+    assert (summary["tpot_ms"] is None) == (summary["new_tokens"] < 3)  # a first step alone is no time per output token
     with PIL.Image.open(result["picture"]) as picture:
         assert picture.width > picture.height > 400
 

@@ -53,8 +53,8 @@ class _Measured:
 
     @property
     def tpots(self) -> list[float]:
-        """The mean time per output token of every answer; empty for answers of one token."""
-        return [sum(run.steps) / len(run.steps) for run in self.answers if run.steps]
+        """The mean time per output token of every answer; empty for answers without a step after the first."""
+        return [run.report["tpot_ms"] for run in self.answers if run.report["tpot_ms"] is not None]
 
     def bytes_read(self, sizes: ModelSizes) -> float:
         """Bytes that an average decoding step must read."""
@@ -232,12 +232,15 @@ class Bench:
         tpot, tpot_gain = None, None
         if measured.tpots:
             ideal = reference.bytes_read(sizes) / measured.bytes_read(sizes)
-            tpot, tpot_gain = timing(measured.tpots), gain(reference.tpots, measured.tpots, ideal)
+            rounds, of_reference = ([[time] for time in m.tpots] for m in (measured, reference))
+            tpot, tpot_gain = timing(measured.tpots), gain(of_reference, rounds, ideal)
         return Variant(
             pipeline=measured.pipeline.pipeline,
             ratio=measured.pipeline.ratio,
-            ttft=timing(self._ttfts(measured)),
-            ttft_with_preprocessing=timing([run.ttft_with_preprocessing for run in self._unsettled(measured)]),
+            ttft=timing([time for times in self._ttfts(measured) for time in times]),
+            ttft_with_preprocessing=timing(
+                [run.ttft_with_preprocessing for runs in self._unsettled(measured) for run in runs]
+            ),
             tpot=tpot,
             end_to_end=timing([run.end_to_end for run in measured.answers]),
             stages=measured.stages(),
@@ -252,27 +255,30 @@ class Bench:
             flops=flops,
         )
 
-    def _unsettled(self, measured: _Measured) -> list[RunTimes]:
-        """The runs whose time to first token counts: on a GPU only those that did not wait at every stage."""
+    def _unsettled(self, measured: _Measured) -> list[tuple[RunTimes, ...]]:
+        """Each round's runs whose time to first token counts: on a GPU only those that did not wait at every stage."""
         if self._model.device.startswith("cuda"):
-            return measured.answers
-        return [run for pair in zip(measured.answers, measured.first_tokens, strict=False) for run in pair]
+            return [(run,) for run in measured.answers]
+        return list(zip(measured.answers, measured.first_tokens, strict=False))
 
-    def _ttfts(self, measured: _Measured) -> list[float]:
-        return [run.ttft for run in self._unsettled(measured)]
+    def _ttfts(self, measured: _Measured) -> list[list[float]]:
+        return [[run.ttft for run in runs] for runs in self._unsettled(measured)]
 
     def _ttft_gain(self, measured: _Measured, ideal: float) -> Gain:
         return gain(self._ttfts(self._reference), self._ttfts(measured), ideal)
 
     def _flops(self, measured: _Measured, sizes: ModelSizes) -> dict[str, int]:
-        lengths = measured.prompt_lengths
+        lengths, stock = measured.prompt_lengths, measured.pipeline.pipeline == STOCK
+        encoding = (self._reference if stock else measured).answers[-1]  # stock reports no tiles
         work = Workload(
-            tiles=measured.answers[-1].tiles or self._reference.answers[-1].tiles,  # stock reports no tiles
-            scored="score" in measured.pipeline.categories.values(),
-            projected=measured.report["visual_tokens"]["kept"],
+            tower_tokens=encoding.tower_tokens,
+            encoded=encoding.encoded,
+            kept=measured.report["visual_tokens"]["kept"],
             tokens_per_layer=lengths,
+            scoring=measured.pipeline.scoring,
             batch=measured.samples,
-            whole_tower=measured.pipeline.pipeline == STOCK,
+            whole_tower=stock,
+            projects_all=stock or encoding.projects_all,
         )
         published = {f"decoder_macs_{name}": macs for name, macs in published_macs(sizes, lengths).items()}
         return first_token_flops(sizes, work) | published

@@ -8,6 +8,7 @@ from typing import Any
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph import CancelToken, Executor, Graph, MemoryCache, Plan
+from fopru_graph.measure.arithmetic import SCORING
 from fopru_graph.measure.timing import NOT_TIMED
 from fopru_graph.results.bench import STOCK, label_of
 from fopru_graph.values import ModelHandle
@@ -33,6 +34,22 @@ class BenchedPipeline:
         """What to set for answers of ``new_tokens`` tokens, as far as the generating node has such inputs."""
         known = self.plan.steps[self.target].spec.inputs
         return {f"{self.target}.{key}": new_tokens for key in ("max_new_tokens", "min_new_tokens") if key in known}
+
+    @property
+    def scoring(self) -> list[str]:
+        """What every node that scores or merges computes, see `arithmetic.SCORING`.
+
+        Raises:
+            UserError: a node type says something else.
+        """
+        works = []
+        for step in self.plan.steps.values():
+            default = "map" if step.spec.category == "score" else "none"
+            works.append(work := getattr(step.spec.cls, "attention_work", default))
+            if work not in SCORING:
+                hint = f"choose {', '.join(SCORING)}"
+                raise UserError(f"attention_work of {step.spec.type} is {work!r}", hint)
+        return works
 
     @property
     def categories(self) -> dict[str, str]:

@@ -86,7 +86,8 @@ def time_to_first_token(result: RunResult, generate: str, constant: Container[st
 class RunTimes:
     """The times of a run in milliseconds, see `results.bench.Variant`; ``steps`` are those of the decoding steps.
 
-    ``tiles`` are the visual tokens of every encoded tile, ``report`` is that of the generating node.
+    ``tower_tokens`` are those that the vision tower saw of every tile, ``encoded`` counts the visual tokens of all
+    tiles, ``projects_all``: they were projected when they were encoded. ``report`` is that of the generating node.
     """
 
     ttft: float
@@ -94,7 +95,9 @@ class RunTimes:
     steps: tuple[float, ...]
     end_to_end: float
     stages: Mapping[str, float]
-    tiles: tuple[int, ...]
+    tower_tokens: tuple[int, ...]
+    encoded: int
+    projects_all: bool
     report: Mapping[str, Any]
 
 
@@ -117,7 +120,9 @@ class Timeline:
         self._end = 0.0
         self._stages: dict[str, float] = {}
         self._preprocess = 0.0
-        self._tiles: tuple[int, ...] = ()
+        self._tower_tokens: tuple[int, ...] = ()
+        self._encoded = 0
+        self._projects_all = False
         self._report: Mapping[str, Any] = {}
 
     def __call__(self, event: Event) -> None:
@@ -134,7 +139,9 @@ class Timeline:
         report = event.report or {}
         preprocess = report.get("preprocess_ms", 0.0)
         self._preprocess += preprocess
-        self._tiles += tuple(report.get("tile_tokens", ()))
+        self._tower_tokens += tuple(report.get("tower_tokens", ()))
+        self._encoded += sum(report.get("tile_tokens", ()))
+        self._projects_all |= report.get("projected", False)
         if event.node == self._target:
             self._report = report
         stage = _STAGE_OF.get(self._categories[event.node])
@@ -156,6 +163,8 @@ class Timeline:
             steps=steps,
             end_to_end=(self._end - begin) * 1e3,
             stages=stages,
-            tiles=self._tiles,
+            tower_tokens=self._tower_tokens,
+            encoded=self._encoded,
+            projects_all=self._projects_all,
             report=self._report,
         )

@@ -149,16 +149,16 @@ def timing(milliseconds: Sequence[float]) -> Timing:
     return Timing(float(np.median(milliseconds)), float(np.percentile(milliseconds, 90)), len(milliseconds))
 
 
-def gain(reference: Sequence[float], times: Sequence[float], ideal: float) -> Gain:
+def gain(reference: Sequence[Sequence[float]], times: Sequence[Sequence[float]], ideal: float) -> Gain:
     """How many times faster ``times`` are than those of the reference, with a bootstrap interval and a fixed seed.
 
-    Number i of both was taken in the same round. The bootstrap draws rounds, not single times, so that what slowed the
-    whole machine down for a while cancels out. Times without a partner are left out.
+    Entry i of both holds the times of round i, as many in every round. The bootstrap draws rounds, not single times, so
+    that what slowed the whole machine down for a while cancels out. Rounds without a partner are left out.
     """
     rounds = min(len(reference), len(times))
     first, second = np.asarray(reference[:rounds]), np.asarray(times[:rounds])
     drawn = np.random.default_rng(0).integers(0, rounds, (ROUND_RESAMPLES, rounds))
-    ratios = np.median(first[drawn], axis=1) / np.median(second[drawn], axis=1)
+    ratios = np.median(first[drawn], axis=(1, 2)) / np.median(second[drawn], axis=(1, 2))
     return Gain(float(np.median(first) / np.median(second)), *_percentile_interval(ratios), ideal)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled, CancelToken, NodeError
+from fopru_graph.measure.arithmetic import Workload, first_token_flops
 from fopru_graph.measure.bench import Bench
 from fopru_graph.measure.pipelines import benched_pipelines
 from tests.measure import toys
@@ -20,6 +22,7 @@ RATIOS = (1.0, 0.5, 0.25)
 def _still():
     toys.runs.clear()
     toys.slow.clear()
+    toys.projects_all[:], toys.first_step[:] = [False], [3.0]
     toys.Family.forgotten = 0
 
 
@@ -70,7 +73,7 @@ def test_gains_are_ratios_of_medians_beside_the_ideal():
     assert plain.ttft_gain.measured == plain.ttft_gain.ideal == 1
     assert quarter.tpot_gain.measured == pytest.approx(1)
     weights, token, layers = 10_000, toys.TOKEN_BYTES, 4
-    reads = {kept: weights + token * layers * (toys.TEXT + kept + 2.5) for kept in (20, 5)}  # 5 tokens: 4 steps, 1 … 4
+    reads = {kept: weights + token * layers * (toys.TEXT + kept + 3) for kept in (20, 5)}  # 5 tokens: steps 2, 3, 4
     assert quarter.tpot_gain.ideal == pytest.approx(reads[20] / reads[5])
 
 
@@ -90,6 +93,56 @@ def test_flops_are_those_of_a_count_by_hand():
     assert half.flops["decoder_macs_fastv"] == 4 * (4 * n * 100 + 2 * n * n * 10 + 2 * n * 10 * 20)
     assert half.flops["decoder_macs_swiglu"] == half.flops["decoder_macs_fastv"] + 4 * n * 10 * 20
     assert by_label(result)["plain 100 %"].flops["score"] == 0
+
+
+@pytest.mark.parametrize(
+    ("work", "score", "select"),
+    [
+        ("none", 0, 0),
+        ("row", 2 * 21 * 8, 0),
+        ("map", 2 * 21 * 21 * 8, 0),
+        ("layer", 2 * 2 * 21 * 8 * 8, 0),
+        ("similarity", 0, 2 * 10 * 21 * 21 / 20 * 8),
+    ],
+)
+def test_a_node_is_charged_what_it_says_that_it_computes(monkeypatch, work, score, select):
+    monkeypatch.setattr(toys.ScoreToy, "attention_work", work, raising=False)
+    half = by_label(measure([pipeline("plain"), pipeline("pruned", 1)]))["pruned 50 %"]
+    assert (half.flops["score"], half.flops["select"]) == (score, round(select))
+
+
+def test_every_scoring_node_is_charged():
+    (whole, _, _) = benched_pipelines(pipeline("pruned", 1), RATIOS)
+    assert whole.scoring == ["none", "none", "map", "none", "none"]
+
+
+def test_work_that_nobody_knows_is_refused(monkeypatch):
+    monkeypatch.setattr(toys.ScoreToy, "attention_work", "much", raising=False)
+    with pytest.raises(UserError, match="attention_work of ScoreToy is 'much'"):
+        measure([pipeline("pruned", 1)])
+
+
+def test_tokens_that_are_projected_before_any_is_dropped_are_charged():
+    toys.projects_all[:] = [True]
+    result = by_label(measure([pipeline("plain"), pipeline("pruned", 1)]))
+    assert {variant.flops["project"] for variant in result.values()} == {2 * 20 * 100}
+
+
+def test_windows_of_the_tower_are_charged_as_windows():
+    sizes = replace(toys.ANATOMY, windowed_layers=2, window=6)
+    work = Workload([21], 20, 20, [25] * 4)
+    layers = 3 * 2 * 21 * 512 + 4 * 8 * (21 * 21 + 2 * 21 * 6)
+    assert first_token_flops(sizes, work)["encode"] == 2 * 20 * 96 + layers
+    small = replace(sizes, window=100)
+    assert first_token_flops(small, work)["encode"] == first_token_flops(toys.ANATOMY, work)["encode"]
+
+
+def test_work_that_is_done_once_is_no_part_of_the_time_per_output_token():
+    toys.first_step[:] = [400.0]
+    plain = by_label(measure([pipeline("plain")]))["plain 100 %"]
+    assert plain.tpot.median == pytest.approx(3)
+    assert plain.stages["decode"].median == pytest.approx(400 + 3 * 3)
+    assert by_label(measure([pipeline("plain")], new_tokens=2))["plain 100 %"].tpot is None  # no step after the first
 
 
 def test_two_stages_share_a_ratio_as_half_of_a_half():

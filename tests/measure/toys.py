@@ -46,6 +46,8 @@ class Clock:
 
 clock = Clock()
 runs: list[str] = []  # what generated, in order
+projects_all = [False]  # whether encoding projects
+first_step = [3.0]  # milliseconds of the step that may do work that is done once
 slow: dict[str, float] = {}  # node type -> how much longer everything takes from now on
 
 
@@ -77,7 +79,7 @@ class Encoded(values.VisionFeatures):
     """Features of one tile; preparing its picture takes two milliseconds."""
 
     def report(self) -> dict[str, Any]:
-        return {"preprocess_ms": 2.0, "tile_tokens": [TILE]}
+        return {"preprocess_ms": 2.0, "tile_tokens": [TILE], "tower_tokens": [TILE + 1], "projected": projects_all[0]}
 
 
 @node(category="load")
@@ -138,16 +140,17 @@ class Answered:
 
     def report(self) -> dict[str, Any]:
         lengths = [TEXT + self.kept + self.new - 1] * ANATOMY.layers
+        steps = [ms * self.factor for ms in [*first_step, *[3.0] * self.new][: self.new - 1]]
         return {
             "visual_tokens": {"encoded": TILE, "kept": self.kept, "final": self.kept, "layer_average": self.kept},
             "visual_per_layer": [self.kept] * ANATOMY.layers,
             "prefill_ms": self.kept * self.factor,
-            "step_ms": [3.0 * self.factor] * (self.new - 1),
+            "step_ms": steps,
             "samples": 1,
             "new_tokens": self.new,
             "kv_lengths": lengths,
             "kv_bytes": sum(lengths) * TOKEN_BYTES,
-            "tpot_ms": 3.0,
+            "tpot_ms": sum(steps[1:]) / len(steps[1:]) if steps[1:] else None,
             "device": "cpu",
             "dtype": "float32",
         }

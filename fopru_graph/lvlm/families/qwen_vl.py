@@ -183,6 +183,13 @@ class Qwen25VL(Qwen2VL):
         order = (row * wide + column).flatten().argsort(stable=True)
         return super().patch_groups(grid)[order.argsort()]
 
+    def model_sizes(self) -> ModelSizes:
+        """See `Family.model_sizes`; all layers but those of ``fullatt_block_indexes`` have windows."""
+        config = self.tower.config
+        whole = {index for index in self.tower.fullatt_block_indexes if 0 <= index < len(self.tower_layers)}
+        window = (config.window_size // config.patch_size) ** 2
+        return replace(super().model_sizes(), windowed_layers=len(self.tower_layers) - len(whole), window=window)
+
     def _timing(self, videos: int) -> dict[str, Any]:
         return {"second_per_grid_ts": [self.tower.config.temporal_patch_size / FPS] * videos}
 

@@ -67,19 +67,24 @@ def _folder_config(name: str, folder: Path) -> dict[str, Any]:
 def _hub_checkpoint(name: str, revision: str | None) -> Checkpoint:
     from huggingface_hub import hf_hub_download
 
+    def fetched(file: str) -> Path:
+        return Path(hf_hub_download(name, file, revision=revision))
+
     adapter = None
     with contextlib.suppress(Exception):  # there is none, or the hub cannot be reached, which is said below
-        adapter = Path(hf_hub_download(name, ADAPTER, revision=revision))
-    if adapter is not None:
-        refuse_adapter(name, adapter, beside_model=(adapter.parent / "config.json").is_file())
+        adapter = fetched(ADAPTER)
     try:
-        path = Path(hf_hub_download(name, "config.json", revision=revision))
+        path = fetched("config.json")
         config = json.loads(path.read_text(encoding="utf-8"))
     except Exception as error:
+        if adapter is not None:
+            refuse_adapter(name, adapter, beside_model=False)
         raise UserError(
             f"{name}: cannot be fetched from the hub: {first_line(error)}",
             "check the name, the network and your access, or give a local folder",
         ) from error
+    if adapter is not None:
+        refuse_adapter(name, adapter, beside_model=True)
     return Checkpoint(name, _check_config(name, config), path.parent.name)  # …/snapshots/COMMIT/config.json
 
 

@@ -8,8 +8,7 @@ from typing import Any
 from transformers import GenerationConfig
 from transformers.utils import cached_file
 
-from fopru_graph.errors import UserError
-from fopru_graph.lvlm.loading.checkpoint import first_line
+from fopru_graph.errors import UserError, first_line
 
 FILE = "generation_config.json"
 # Other searches, models and ends of an answer than the decoding loops have, by the values that switch them off.

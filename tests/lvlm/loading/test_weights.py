@@ -74,10 +74,13 @@ def test_an_adapter_beside_the_weights_is_not_left_out_in_silence(folder, unload
     assert "merge_and_unload" in caught.value.hint and "take adapter_config.json away" in caught.value.hint
 
 
-def test_an_adapter_on_the_hub_is_refused_likewise(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("beside", "says"), [(False, "is an adapter"), (True, "lies beside the weights")])
+def test_an_adapter_on_the_hub_is_refused_likewise(tmp_path, monkeypatch, beside, says):
     write_adapter(tmp_path)
+    if beside:
+        (tmp_path / "config.json").write_text('{"model_type": "llava"}')
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda _name, file, **_: str(tmp_path / file))
-    with pytest.raises(UserError, match="is an adapter"):
+    with pytest.raises(UserError, match=says):
         load_model("someone/llava-lora", device="cpu")
 
 
