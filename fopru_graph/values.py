@@ -53,7 +53,7 @@ class ModelSizes:
     through ``projector_weights`` weights. ``windowed_layers`` of the tower attend within windows of ``window`` tokens
     only. Language model: ``layers`` decoder layers of ``layer_weights`` weights each,
     hidden size ``width``, MLP size ``inner``, ``query_width`` = heads × head size, ``head_weights`` in the output head.
-    Each new token reads ``step_bytes`` bytes of weights.
+    Each new token reads ``step_bytes`` bytes of weights. ``causal``: a token of the prompt sees those before it only.
     """
 
     tower_weights: int
@@ -73,6 +73,7 @@ class ModelSizes:
     step_bytes: int
     windowed_layers: int = 0
     window: int = 0
+    causal: bool = True
 
 
 @dataclass(frozen=True, eq=False)

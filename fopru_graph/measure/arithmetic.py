@@ -99,4 +99,5 @@ def _similarity_flops(sizes: ModelSizes, work: Workload) -> int:
 
 
 def _layer_flops(sizes: ModelSizes, tokens: int) -> int:
-    return 2 * tokens * sizes.layer_weights + 4 * sizes.query_width * tokens * (tokens + 1) // 2
+    pairs = tokens * (tokens + 1) // 2 if sizes.causal else tokens**2
+    return 2 * tokens * sizes.layer_weights + 4 * sizes.query_width * pairs

@@ -71,6 +71,15 @@ def test_videos_are_charged_as_torch_counts_them(families, name):
     check_encoding(families(name), [Video(frames, "video")])
 
 
+def test_a_prompt_whose_tokens_all_see_each_other_is_charged_all_pairs(families):
+    sizes = {name: families(name).model_sizes() for name in ("llava", "paligemma")}
+    pairs = {"llava": 100 * 101 // 2, "paligemma": 100 * 100}
+    for name, size in sizes.items():
+        prefill = first_token_flops(size, Workload([], 0, 0, [100]))["prefill"]
+        matrices = 2 * 100 * size.layer_weights + 2 * size.head_weights
+        assert prefill - matrices == 4 * size.query_width * pairs[name]
+
+
 def test_what_scores_and_merges_is_charged_as_torch_counts_it(families):
     family = families("llava")
     features = family.encode([tiny.image()])

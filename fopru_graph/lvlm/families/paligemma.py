@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import PIL.Image
@@ -9,6 +10,7 @@ import torch
 
 from fopru_graph.lvlm.families.merging import MergingFamily, Prepared
 from fopru_graph.lvlm.families.registry import register_family
+from fopru_graph.values import ModelSizes
 
 
 @register_family(
@@ -49,6 +51,10 @@ class PaliGemma(MergingFamily):
     def prefill_inputs(self, prompt: Any) -> dict[str, Any]:
         """See `Family.prefill_inputs`: (B, L) int64 of zeros, because every token of the prompt sees all of it."""
         return {"token_type_ids": torch.zeros_like(prompt.attention_mask)}
+
+    def model_sizes(self) -> ModelSizes:
+        """See `Family.model_sizes`: every token of the prompt sees all of it."""
+        return replace(super().model_sizes(), causal=False)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """See `Family.logits`; PaliGemma 2 bounds them (soft-capping)."""
