@@ -54,8 +54,8 @@ class Node:
     * ``fingerprint(literals)`` returns, as JSON, all that matters about the inputs that it takes, e.g. the content of a
       file. It stands in the cache key in their place, so that the same content at another path is the same.
     * ``check(literals)`` returns messages about wrong literals.
-    * ``needs(inputs)`` returns the names of the lazy inputs that are wanted now. It is called again with those, until it
-      asks for no more. If it names only inputs that are literals, the branch is known before the run.
+    * ``needs(inputs)`` returns the names of the lazy inputs that are wanted now. It is called again with those, until
+      it asks for no more. If all that it takes are literals, the branch is known before the run.
     * ``done(literals, earlier outputs, ctx)`` of a node that runs for its effect says whether the effect of an earlier
       run with the same inputs is still there. Without it such a node runs every time.
     """
