@@ -180,7 +180,7 @@ def test_a_value_with_a_comma_is_quoted(tmp_path):
 def test_cells_take_over_what_is_said_of_the_model(tmp_path):
     options = SweepOptions("scenes", None, (), False, (), 5, tmp_path, None, "local", (), True, False)
     (cell,) = plan_cells([PIPELINES / "baseline.yaml"], None, options, ModelOptions("cpu", "float32", "eager"))
-    assert cell.argv[1:4] == ("-m", "fopru_graph", "eval")
+    assert cell.argv[1:5] == ("-P", "-m", "fopru_graph", "eval")
     text = " ".join(cell.argv[4:])
     assert "--limit 5 --retry --device cpu --dtype float32 --attn eager" in text and text.endswith("--json")
 

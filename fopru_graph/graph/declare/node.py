@@ -27,7 +27,10 @@ NodeClass = TypeVar("NodeClass", bound="type[Node]")
 
 
 class Lazy:
-    """``Annotated[T, Lazy()]`` marks an input that is evaluated only when the node's ``needs`` asks for it."""
+    """``Annotated[T, Lazy()]`` marks an input that is evaluated only when the node's ``needs`` asks for it.
+
+    ``run`` gets the default, or None, for an input that was not asked for, even if its value happens to be known.
+    """
 
 
 class OutputFile:
@@ -51,7 +54,8 @@ class Node:
     * ``fingerprint(literals)`` returns, as JSON, all that matters about the inputs that it takes, e.g. the content of a
       file. It stands in the cache key in their place, so that the same content at another path is the same.
     * ``check(literals)`` returns messages about wrong literals.
-    * ``needs(inputs that are ready)`` returns the names of the lazy inputs that are wanted now.
+    * ``needs(inputs)`` returns the names of the lazy inputs that are wanted now. It is called again with those, until
+      it asks for no more. If all that it takes are literals, the branch is known before the run.
     * ``done(literals, earlier outputs, ctx)`` of a node that runs for its effect says whether the effect of an earlier
       run with the same inputs is still there. Without it such a node runs every time.
     """
