@@ -1,4 +1,4 @@
-"""The one exception that every layer may raise for a mistake of the user's: a clear sentence and a hint."""
+"""What every layer may raise or warn of for the user: a clear sentence, with a hint if it ends the work."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ class UserError(Exception):
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.message, self.hint = message, hint
+
+
+class Caution(UserWarning):
+    """A sentence that the user should read, while the work goes on. The command line shows it like its own messages."""
 
 
 def first_line(error: BaseException) -> str:

@@ -241,3 +241,19 @@ def test_paths_and_messages_are_printed_as_they_are(folder):
     assert "it is broken :cat: [red]" in failed.stderr
     refused = invoke("run", COMBINED, "--set", "picture.:cat:[b]=x")
     assert ":cat:[b]" in refused.stderr
+
+
+def test_a_caution_is_a_message_without_the_place_in_the_source(tmp_path):
+    (tmp_path / "warn.py").write_text(
+        "import warnings\n\nfrom fopru_graph.errors import Caution\nfrom fopru_graph.graph import Node, node\n\n\n"
+        '@node(category="toy")\nclass Warn(Node):\n    """Warn."""\n\n    def run(self, text: str) -> str:\n'
+        '        warnings.warn("mind the gap", Caution, stacklevel=2)\n        return text\n'
+    )
+    (tmp_path / "a.yaml").write_text(
+        "format: 1\nnodes: {warn: {type: Warn, inputs: {text: hello}}}\noutputs: {t: $warn}\n"
+    )
+    result = invoke(
+        "run", str(tmp_path / "a.yaml"), "--out", str(tmp_path / "out"), "--nodes", str(tmp_path / "warn.py")
+    )
+    assert result.stdout == "hello\n"
+    assert "warning: mind the gap\n" in result.stderr and "warn.py" not in result.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from fopru_graph.errors import UserError
-from fopru_graph.terminal.console import show_failure
+from fopru_graph.errors import Caution, UserError
+from fopru_graph.terminal.console import show_failure, show_warning
 from fopru_graph.terminal.stdout import stdout
 
 _UsageError: Any
@@ -27,6 +28,23 @@ def _noting_usage_errors() -> Iterator[None]:
     except _UsageError as error:
         stdout.note_error(error.format_message(), f"see {error.ctx.command_path} --help" if error.ctx else None)
         raise
+
+
+@contextmanager
+def _showing_cautions() -> Iterator[None]:
+    """Show `Caution` like the program's own messages, without the file and line of a Python warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Caution)
+        show = warnings.showwarning
+
+        def show_caution(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if issubclass(category, Caution):
+                show_warning(str(message))
+            else:
+                show(message, category, *rest, **more)
+
+        warnings.showwarning = show_caution
+        yield
 
 
 class Command(TyperCommand):
@@ -56,7 +74,7 @@ class Program(TyperGroup):
         arguments = sys.argv[1:] if args is None else list(args)
         if not standalone_mode:
             return super().main(arguments, *rest, standalone_mode=False, **extra)
-        with stdout.opened(as_json="--json" in arguments):
+        with _showing_cautions(), stdout.opened(as_json="--json" in arguments):
             code = stdout.finish(self._code(arguments, *rest, **extra))
             if stdout.failure is not None and not stdout.was_cut:
                 reason = stdout.failure.strerror or stdout.failure

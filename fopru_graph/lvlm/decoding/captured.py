@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from fopru_graph.errors import Caution
 from fopru_graph.lvlm.decoding.masks import HIDDEN, kernel_mask
 from fopru_graph.lvlm.decoding.runner import KeyValues
 from fopru_graph.lvlm.decoding.segments import BLOCK, SegmentRunner, filled_parts, split_layers
@@ -134,7 +135,9 @@ class CapturedRunner(SegmentRunner):
                 self._step.capture()
             except RuntimeError as error:  # a step that cannot be captured runs kernel by kernel and is as right
                 self.family.uncapturable = True
-                warnings.warn(f"decoding is not captured as a CUDA graph and may be slower: {error}", stacklevel=2)
+                warnings.warn(
+                    f"decoding is not captured as a CUDA graph and may be slower: {error}", Caution, stacklevel=2
+                )
         return logits
 
     def filled(self) -> list[KeyValues]:

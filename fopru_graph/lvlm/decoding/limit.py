@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from fopru_graph.errors import UserError
+from fopru_graph.errors import Caution, UserError
 from fopru_graph.lvlm.families.family import Family
 
 STRETCHED = ("linear", "dynamic")  # kinds of rope scaling whose configuration has the length before it
@@ -68,5 +68,6 @@ def warn_cut(family: Family, answers: Sequence[Sequence[int]], limit: int, max_n
         warnings.warn(
             f"an answer ended after {limit} of at most {max_new_tokens} tokens: "
             f"with its prompt it fills the {positions} positions of the language model",
+            Caution,
             stacklevel=2,
         )

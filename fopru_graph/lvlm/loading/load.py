@@ -10,7 +10,7 @@ import accelerate
 import torch
 import transformers
 
-from fopru_graph.errors import UserError, first_line
+from fopru_graph.errors import Caution, UserError, first_line
 from fopru_graph.identity import source_of
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.registry import served_family
@@ -192,7 +192,7 @@ def _check_weights(name: str, model: Any, loading_info: dict[str, Any]) -> None:
         )
     if extra:
         lacking = f"{len(extra)} weights of parts that the model does not have are not used, e.g. {extra[0]}"
-        warnings.warn(f"{name}: {lacking}", stacklevel=3)
+        warnings.warn(f"{name}: {lacking}", Caution, stacklevel=3)
 
 
 def _part_of(weight: str) -> str:
