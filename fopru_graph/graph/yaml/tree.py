@@ -124,6 +124,8 @@ def _syntax_problem(error: yaml.YAMLError, text: str) -> Problem:
     line = mark.line + 1 if mark else None
     lines = text.split("\n")
     hint = None
+    if "maximum nesting depth" in message:  # libyaml's own limit, in PyYAML from 6.0.4 on
+        return Problem("too-deep", f"values are nested deeper than {MAX_DEPTH} levels", line=line)
     if mark and mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t":
         return Problem("syntax", "a tab is used for indentation", line=line, hint="YAML allows only spaces there")
     if "mapping values are not allowed" in message or "did not find expected" in message:
