@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -160,6 +162,11 @@ def test_equally_long_prompts_that_keep_different_numbers(attention, loop):
         assert (ours[i] - logits).abs().max() < 1e-4
 
 
+@cache
+def six_layers(attention):
+    return tiny.llava(layers=6, seed=20, attention=attention)
+
+
 CHAINS = st.lists(st.tuples(st.integers(1, 5), st.floats(0.05, 1.0)), max_size=3, unique_by=lambda cut: cut[0])
 
 
@@ -167,7 +174,7 @@ CHAINS = st.lists(st.tuples(st.integers(1, 5), st.floats(0.05, 1.0)), max_size=3
 @given(st.lists(st.permutations(range(16)), min_size=1, max_size=2), st.integers(1, 16), CHAINS)
 def test_any_selection_works_with_any_chain(orders, kept, chain):
     """Any subset of the tokens in any order, then cuts at any layers, each with any ratio."""
-    family, eager = tiny.llava(layers=6, seed=20), tiny.llava(layers=6, seed=20, attention="eager")
+    family, eager = six_layers("sdpa"), six_layers("eager")
     features = family.encode([tiny.image(i) for i in range(len(orders))])
     chosen = tuple(torch.tensor(order[: max(1, kept - i)]) for i, order in enumerate(orders))
     tokens = family.project(features, Selection(chosen, features.counts))
