@@ -11,7 +11,8 @@ import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.capture_qk import capture_qk
-from fopru_graph.lvlm.families.family import Family, copy_to, entering, execution_device, read_layer
+from fopru_graph.lvlm.families.family import Family, read_layer
+from fopru_graph.lvlm.families.modules import copy_to, entering, execution_device
 from fopru_graph.lvlm.families.registry import register_family
 from fopru_graph.values import Image, Selection, Tile, TileAttention, Video, VisionFeatures, VisualTokens
 

@@ -10,8 +10,8 @@ import PIL.Image
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.families.family import execution_device
 from fopru_graph.lvlm.families.llava_next import NEWLINE, LlavaNext
+from fopru_graph.lvlm.families.modules import entering
 from fopru_graph.lvlm.families.padding import SeenTile, only_patches
 from fopru_graph.lvlm.families.registry import register_family
 from fopru_graph.lvlm.inputs.images import shrink
@@ -101,7 +101,7 @@ class LlavaOnevision(LlavaNext):
         if torch.equal(centres, centres.round()):
             return super()._packed_tiles(seen, size)
         features = torch.stack([tile.features for tile, _ in seen])
-        projected = self.projector(features.to(execution_device(self.projector)))
+        projected = self.projector(entering(self.projector, features))
         packed = self._pack(projected, size, self._newline().to(projected))
         count, side = self._side**2, self._side
         overview, pixels = seen[0]

@@ -16,7 +16,8 @@ import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.capture_qk import capture_qk
-from fopru_graph.lvlm.families.family import Family, copy_to, execution_device
+from fopru_graph.lvlm.families.family import Family
+from fopru_graph.lvlm.families.modules import copy_to, execution_device
 from fopru_graph.lvlm.inputs.images import shrink
 from fopru_graph.values import Image, Selection, Tile, TileAttention, Video, VisionFeatures, VisualTokens
 

@@ -16,8 +16,8 @@ import PIL.Image
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.families.family import count_weights
 from fopru_graph.lvlm.families.merging import CapturedCall, Grid, MergingFamily, Prepared
+from fopru_graph.lvlm.families.modules import count_weights
 from fopru_graph.lvlm.families.registry import register_family
 from fopru_graph.values import ModelSizes, TileAttention
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.families.family import count_weights
+from fopru_graph.lvlm.families.modules import count_weights
 from fopru_graph.lvlm.loading.load import load_model, model_identity
 from tests import tiny
 from tests.lvlm.loading.test_load import edit, shard
