@@ -1,39 +1,50 @@
 """Decoding as one step of fixed shape, captured as a CUDA graph where there is CUDA.
 
 A step of a small batch is bound by kernel launches, not by the bytes it reads; a captured step is launched at once. Its
-buffers never move and never change their shape: caches have room for a while (in multiples of `BUCKET`, so that prompts
-of similar length share a graph), and keys that are not there yet are hidden by their position. Where an answer fills
-them, a step with longer ones takes over.
+buffers never move and never change their shape: caches have room for a while (in coarse lengths, see `bucket`, so that
+prompts of similar length share a graph), and keys that are not there yet are hidden by their position. Where an answer
+fills them, a step with longer ones takes over.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from fopru_graph.errors import Caution
+from fopru_graph.errors import Caution, first_line
 from fopru_graph.lvlm.decoding.masks import HIDDEN, kernel_mask
+from fopru_graph.lvlm.decoding.recorder import Recorder, out_of_memory
 from fopru_graph.lvlm.decoding.runner import KeyValues
 from fopru_graph.lvlm.decoding.segments import BLOCK, SegmentRunner, filled_parts, split_layers
 from fopru_graph.lvlm.families.family import Family
-from fopru_graph.lvlm.loading.device import total_memory
+from fopru_graph.lvlm.loading.device import free_memory
 
-BUCKET = 128
-MEMORY_SHARE = 3  # a model keeps its latest used steps in up to a third of its device's memory
+BUCKET = 256  # the shortest caches
+WORTH = 32  # steps to come that are worth a capture, which costs about as much as a few steps without one
+MEMORY_SHARE = 3  # a model keeps its latest used steps in up to a third of the memory that its weights leave
 
 
-def can_capture(device: torch.device) -> bool:
-    """Whether steps on a device can become CUDA graphs at all."""
-    return device.type == "cuda"
+def capture_device(family: Family) -> torch.device | None:
+    """The device on which a model's steps can become CUDA graphs; None if there is no CUDA or capturing failed."""
+    return family.device if family.device.type == "cuda" and not family.uncapturable else None
+
+
+def bucket(tokens: int) -> int:
+    """The length of caches for so many tokens: at most a quarter of it, or less than `BUCKET` tokens, are too many."""
+    step = max(BUCKET, 2 ** max(0, tokens.bit_length() - 3))
+    return -(-tokens // step) * step
 
 
 class CapturedStep:
     """One decoding step over its buffers; the same object serves every prompt of the same shape.
+
+    It holds the model's layers, not the family: the family holds its steps, and a circle would keep weights in memory
+    until Python looks for circles.
 
     Args:
         family: the model.
@@ -46,7 +57,7 @@ class CapturedStep:
     def __init__(
         self, family: Family, batch: int, cuts: Sequence[int], lengths: Sequence[int], filled: Sequence[KeyValues]
     ) -> None:
-        self._family, self._segments = family, split_layers(family, cuts)
+        self._segments = split_layers(family, cuts)
         zeros = partial(torch.zeros, dtype=torch.int64, device=family.device)
         self._ids, self.position = zeros(batch, 1), zeros(batch, 1)
         self._slots = [zeros(1) for _ in self._segments]  # where in its caches each segment writes the next token
@@ -58,6 +69,9 @@ class CapturedStep:
             shape = (*keys.shape[:2], lengths[segment], keys.shape[3])
             self.caches.append((keys.new_zeros(shape), values.new_zeros(shape)))
         self._logits: torch.Tensor
+        self.prompts = 0  # how often `load` was called
+        self.capturable = True  # no capture of it failed for want of memory
+        self._recorder: Recorder | None = None
         self.captured: torch.cuda.CUDAGraph | None = None  # what calls replay, once `capture` was called
 
     def load(self, filled: Sequence[KeyValues], key_positions: Sequence[torch.Tensor], last: torch.Tensor) -> None:
@@ -70,22 +84,38 @@ class CapturedStep:
             buffer.fill_(HIDDEN)
             buffer[:, : known.shape[1]] = known
         self.position.copy_(last)
+        self.prompts += 1
 
-    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+    def __call__(self, family: Family, ids: torch.Tensor) -> torch.Tensor:
         """Append ``ids`` (B,) and return the logits (B, V) that follow, in a tensor that the next call overwrites."""
         self._ids.copy_(ids[:, None])
-        if self.captured is None:
-            self._run()
+        if self.captured is None or self._recorder is None:
+            self._run(family)
         else:
-            self.captured.replay()
+            self._recorder.replay(self.captured)
         return self._logits
 
-    def capture(self) -> None:
-        """Record the step as a CUDA graph; it must have run once before. Nothing is computed meanwhile."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._run()
-        self.captured = graph
+    def capture(self, family: Family, recorder: Recorder) -> None:
+        """Record the step as a CUDA graph, after a call, which is done again to see that its replay gives the same.
+
+        Raises:
+            RuntimeError: it cannot be recorded, its replay gives other logits, or the device has no memory left. The
+                step is then as it was after the call.
+        """
+        expected, counters = self._logits, [self.position, *self._slots]
+        before = [counter - 1 for counter in counters]
+        try:
+            graph = recorder.record(partial(self._run, family))
+            _set(counters, before)
+            self._logits.fill_(torch.nan)  # what a replay that does nothing would leave there may look right
+            recorder.replay(graph)
+            if not _same(self._logits, expected):
+                raise RuntimeError("its replay gives other logits than the step itself")
+        except RuntimeError:
+            _set(counters, before)
+            self._run(family)  # whatever the attempt wrote is written anew
+            raise
+        self._recorder, self.captured = recorder, graph
 
     @property
     def kv_bytes(self) -> int:
@@ -99,17 +129,28 @@ class CapturedStep:
             buffer.index_copy_(2, slot, new)
         return self.caches[layer]
 
-    def _run(self) -> None:
-        language, position = self._family.language_model, self.position
+    def _run(self, family: Family) -> None:
+        language, position = family.language_model, self.position
         position += 1
-        hidden = self._family.embed(self._ids)
+        hidden = family.embed(self._ids)
         rotary = language.rotary_emb(hidden, position)
         for segment, slot, keys in zip(self._segments, self._slots, self.key_positions, strict=True):
             keys.index_copy_(1, slot, position)
             mask = partial(kernel_mask, position, keys, language.config, hidden.dtype)
             hidden = segment.run(hidden, position, rotary, self, mask)
             slot += 1
-        self._logits = self._family.logits(language.norm(hidden)[:, -1])
+        self._logits = family.logits(language.norm(hidden)[:, -1])
+
+
+def _set(counters: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
+    for counter, value in zip(counters, values, strict=True):
+        counter.copy_(value)
+
+
+def _same(logits: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Equal in half of their digits: a recorded matrix product may be split in another way, and round in another."""
+    bound = torch.finfo(expected.dtype).eps ** 0.5 * expected.nan_to_num().abs().max().item()
+    return torch.allclose(logits, expected, rtol=0, atol=bound, equal_nan=True)
 
 
 class CapturedRunner(SegmentRunner):
@@ -129,16 +170,31 @@ class CapturedRunner(SegmentRunner):
             known_positions = [buffer[:, :known] for known, buffer in self._known(full)]
             self._step.load(self._filled(full), known_positions, full.position)
         self._steps += 1
-        logits = self._step(ids)
-        if self._step.captured is None and not self.family.uncapturable and can_capture(ids.device):
-            try:
-                self._step.capture()
-            except RuntimeError as error:  # a step that cannot be captured runs kernel by kernel and is as right
-                self.family.uncapturable = True
-                warnings.warn(
-                    f"decoding is not captured as a CUDA graph and may be slower: {error}", Caution, stacklevel=2
-                )
+        logits = self._step(self.family, ids)
+        seen_again, left = self._step.prompts > 1, self.room - self._steps
+        if self._step.captured is None and self._step.capturable and (seen_again or left >= WORTH):
+            self._capture(self._step)
         return logits
+
+    def _capture(self, step: CapturedStep) -> None:
+        """Capture ``step`` where that is possible; where not, it runs kernel by kernel and is as right."""
+        device = capture_device(self.family)
+        if device is None:
+            return
+        recorder: Recorder = self.family.recorder or Recorder(device)
+        self.family.recorder = recorder
+        failure = _failure(partial(step.capture, self.family, recorder))
+        if failure is not None and failure.memory:
+            self._free_all_but(step)
+            failure = _failure(partial(step.capture, self.family, recorder))
+        if failure is None:
+            return
+        if failure.memory:
+            step.capturable = False  # another one may find more memory
+        else:
+            self.family.uncapturable = True
+        says = f"decoding is not captured as a CUDA graph and may be slower: {failure.reason}"
+        warnings.warn(says, Caution, stacklevel=3)
 
     def filled(self) -> list[KeyValues]:
         """See `DecoderRunner.filled`."""
@@ -161,10 +217,37 @@ class CapturedRunner(SegmentRunner):
         store: OrderedDict[Any, CapturedStep] = self.family.steps
         room = min(self.room, max(BLOCK, 2 * self._steps))
         lengths = (positions.shape[1] + room for positions in self.key_positions)
-        shape = len(self.prompt.embeds), tuple(self.cuts.layers), tuple(-(-n // BUCKET) * BUCKET for n in lengths)
+        shape = len(self.prompt.embeds), tuple(self.cuts.layers), tuple(map(bucket, lengths))
         step = store.pop(shape, None) or CapturedStep(self.family, *shape, super().filled())
         store[shape] = step
-        budget = total_memory(self.family.device) // MEMORY_SHARE
-        while len(store) > 1 and sum(stored.kv_bytes for stored in store.values()) > budget:
+        while len(store) > 1 and self._too_large(store.values()):
             store.popitem(last=False)
         return step
+
+    def _too_large(self, steps: Iterable[CapturedStep]) -> bool:
+        """Whether the steps take more than their share of the memory that they and nobody have."""
+        held = sum(step.kv_bytes for step in steps)
+        return held > (free_memory(self.family.device) + held) // MEMORY_SHARE
+
+    def _free_all_but(self, step: CapturedStep) -> None:
+        """Free what only makes later runs faster."""
+        store = self.family.steps
+        for shape in [shape for shape, stored in store.items() if stored is not step]:
+            del store[shape]
+        self.family.last_prompt = None
+        self.family.recorder.release_memory()
+
+
+class _Failure(NamedTuple):
+    """What is left of an error; itself it would keep the tensors of its frames in memory."""
+
+    reason: str
+    memory: bool
+
+
+def _failure(attempt: Callable[[], None]) -> _Failure | None:
+    try:
+        attempt()
+    except RuntimeError as error:
+        return _Failure(first_line(error), out_of_memory(error))
+    return None

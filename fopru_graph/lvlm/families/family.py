@@ -25,6 +25,7 @@ class Family(ABC):
         processor: the stock processor.
         lock: held by every run on the model, because hooks sit on its modules during a forward.
         steps: decoding steps of fixed shape, reused by prompts of the same shape (`decoding.captured`).
+        recorder: what the CUDA graphs of the steps share (`decoding.recorder`).
         uncapturable: capturing a step as a CUDA graph failed, so it is not tried again.
         last_prompt: keys and values of the last prompt, for prefix caching (`decoding.prefix_cache`).
     """
@@ -41,6 +42,7 @@ class Family(ABC):
     def forget(self) -> None:
         """Free what earlier runs left to make later ones faster."""
         self.steps: OrderedDict[Any, Any] = OrderedDict()
+        self.recorder: Any = None
         self.last_prompt: Any = None
 
     # -- where the stock model keeps its parts -------------------------------------------------------------------

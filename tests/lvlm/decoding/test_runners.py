@@ -109,31 +109,11 @@ def test_steps_of_one_shape_are_shared_and_nothing_of_the_last_prompt_is_left_in
 def test_old_steps_go_when_memory_is_short(monkeypatch):
     family = tiny.llava(seed=26)
     tokens = everything(family, 1)
-    monkeypatch.setattr("fopru_graph.lvlm.decoding.captured.total_memory", lambda _device: 1)
+    monkeypatch.setattr("fopru_graph.lvlm.decoding.captured.free_memory", lambda _device: 0)
     run(family, tokens, ["x"], loop="static")
     first = next(iter(family.steps))
     run(family, tokens, ["x"], [fastv(2, 0.5)], loop="static")
     assert len(family.steps) == 1 and first not in family.steps
-
-
-def test_a_step_that_cannot_be_captured_goes_on_without(monkeypatch):
-    """As on a GPU whose driver refuses: one warning, the right answer, no second attempt."""
-    family = tiny.llava(seed=27)
-    tokens = everything(family, 1)
-    expected, _ = run(family, tokens, ["x"], loop="segments")
-    attempts = []
-
-    def refuse(self):
-        attempts.append(self)
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    monkeypatch.setattr("fopru_graph.lvlm.decoding.captured.CapturedStep.capture", refuse)
-    monkeypatch.setattr("fopru_graph.lvlm.decoding.captured.can_capture", lambda _device: True)
-    with pytest.warns(UserWarning, match="not captured"):
-        first, _ = run(family, tokens, ["x"], loop="static")
-    again, _ = run(family, tokens, ["x"], loop="static")
-    assert first.token_ids == again.token_ids == expected.token_ids
-    assert len(attempts) == 1
 
 
 def test_auto_takes_what_fits():
@@ -211,6 +191,7 @@ def test_on_a_gpu_steps_are_captured_and_nothing_waits_before_the_first_token():
     finally:
         torch.cuda.set_sync_debug_mode("default")
     thin, expected = run(family, tokens, ["x"], [fastv(2, 0.5)], loop="thin")
+    run(family, tokens, ["x"], [fastv(2, 0.5)])  # a shape that is seen again is captured
     static, logits = run(family, tokens, ["x"], [fastv(2, 0.5)])
     assert all(step.captured is not None for step in family.steps.values()) and family.steps
     assert (logits - expected).abs().max() < 1e-3
