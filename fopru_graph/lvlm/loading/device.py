@@ -35,7 +35,7 @@ def free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def check_memory(name: str, needed: int, device: torch.device) -> None:
+def check_memory(name: str, needed: int, device: torch.device, what: str = "its weights") -> None:
     """Refuse a model whose weights alone do not fit, before anything is loaded.
 
     Raises:
@@ -45,6 +45,6 @@ def check_memory(name: str, needed: int, device: torch.device) -> None:
     if needed > free:
         gib = 2**30
         raise UserError(
-            f"{name} does not fit: its weights need {needed / gib:.1f} GiB, {device} has {free / gib:.1f} GiB free",
+            f"{name} does not fit: {what} need {needed / gib:.1f} GiB, {device} has {free / gib:.1f} GiB free",
             "use a smaller dtype, another device, or a smaller model",
         )

@@ -25,6 +25,7 @@ from fopru_graph.lvlm.loading.processor import open_processor
 from fopru_graph.values import ModelHandle
 
 Quantization = Literal["4bit", "8bit"]
+READERS = 4  # weights that transformers reads at the same time, in threads
 _LEFTOVER = re.compile(r"\.(position_ids|inv_freq|original_inv_freq|masked_bias|num_batches_tracked)$")  # computed anew
 
 
@@ -69,7 +70,10 @@ def load_model(
         parsed = transformers.AutoConfig.from_pretrained(source, **options)
         check_tower(family, parsed, name)
         if device_map is None and quantization is None and "quantization_config" not in config:
-            _check_fits(name, parsed, family, weight_type, target)
+            sizes = _weight_sizes(parsed, family, weight_type)
+            check_memory(name, sum(sizes), target)
+            if target.type != "cpu":
+                check_memory(name, READERS * max(sizes), torch.device("cpu"), "weights on their way to the device")
         check_generation_file(name, source, options)
         processor = open_processor(source, options)
         model, loading_info = getattr(transformers, family.auto_class).from_pretrained(
@@ -79,7 +83,7 @@ def load_model(
             use_safetensors=True,
             dtype=weight_type,
             attn_implementation=attention,
-            device_map=device_map,
+            device_map=_placement(device_map, target),
             **_quantised(quantization),
             **options,
         )
@@ -90,8 +94,6 @@ def load_model(
             f"{name}: the checkpoint does not load: {first_line(error)}", _load_hint(error, attention)
         ) from error
     _check_weights(name, model, loading_info)
-    if device_map is None and getattr(model, "quantization_method", None) is None:
-        model = model.to(target)
     return ModelHandle(name, family(model.eval().requires_grad_(False), processor))
 
 
@@ -139,6 +141,11 @@ def _random_type(dtype: str, device: torch.device) -> str:
     return dtype if dtype != "auto" else ("float32" if device.type == "cpu" else "bfloat16")
 
 
+def _placement(device_map: str | None, device: torch.device) -> Any:
+    """The device map for transformers: all on one device puts each weight there as it is read, and adds no hooks."""
+    return device_map if device_map is not None or device.type == "cpu" else {"": device}
+
+
 def _quantised(quantization: Quantization | None) -> dict[str, Any]:
     """The arguments of transformers' quantisation."""
     if quantization is None:
@@ -152,20 +159,20 @@ def _random(name: str, device: torch.device, dtype: str, attention: str) -> Mode
     config = preset_config(preset)
     family = served_family(config.model_type, name)
     weight_type = _random_type(dtype, device)
-    _check_fits(name, config, family, weight_type, device)
+    check_memory(name, sum(_weight_sizes(config, family, weight_type)), device)
     model = random_model(config, family.auto_class, device, getattr(torch, weight_type), attention)
     model.generation_config.eos_token_id = None  # a stop token of random weights would mean nothing
     return ModelHandle(name, family(model.eval(), preset_processor(preset)))
 
 
-def _check_fits(name: str, config: Any, family: type[Family], dtype: str, device: torch.device) -> None:
-    """Refuse a model that is larger than the free memory, from its configuration alone."""
+def _weight_sizes(config: Any, family: type[Family], dtype: str) -> list[int]:
+    """Bytes of each weight that a model of this configuration has, before it is made."""
     with accelerate.init_empty_weights():
         model = getattr(transformers, family.auto_class)._from_config(config)
     model.tie_weights()  # else an output head that is the embeddings would count twice
     checkpoint_type = config.dtype or torch.float32
     size = (checkpoint_type if dtype == "auto" else getattr(torch, dtype)).itemsize
-    check_memory(name, sum(weight.numel() for weight in model.parameters()) * size, device)
+    return [weight.numel() * size for weight in model.parameters()]
 
 
 def _check_weights(name: str, model: Any, loading_info: dict[str, Any]) -> None:
