@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fopru_graph.commands.bench import bench as command
+from fopru_graph.commands.options import BenchOptions, ModelOptions
 from tests.test_cli import PIPELINES, invoke
 
 BASELINE, RANK, BOTH = (str(PIPELINES / f"{name}.yaml") for name in ("baseline", "fopru_rank", "fopru_fastv"))
@@ -148,7 +150,7 @@ def ctrl_c_after(runs):
 
 @pytest.mark.parametrize("form", ["json", "table"])
 def test_an_interrupt_keeps_what_was_measured(tmp_path, monkeypatch, form):
-    monkeypatch.setattr("fopru_graph.commands.bench._progress", lambda: ctrl_c_after(4 + 6 + 2))
+    monkeypatch.setattr("fopru_graph.commands.bench._progress", lambda: ctrl_c_after(3 * 3 + 6 + 2))
     options = ["--json"] if form == "json" else []
     result = bench(tmp_path, BASELINE, RANK, "--ratio", "0.5", "--repeat", "9", "--new-tokens", "2", *options)
     assert result.exit_code == 130
@@ -158,6 +160,35 @@ def test_an_interrupt_keeps_what_was_measured(tmp_path, monkeypatch, form):
     assert "interrupted" in result.stdout
     if form == "json":
         assert json.loads(result.stdout) == data
+
+
+class Killed(BaseException):
+    """Stands for an end that no program can do anything about."""
+
+
+@contextlib.contextmanager
+def killed_after(runs):
+    """A stand-in for the progress bar that kills the program when so many runs are done."""
+
+    def look(done, _total, _text):
+        if done == runs:
+            raise Killed
+
+    yield look
+
+
+def test_a_bench_that_is_killed_has_saved_what_it_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr("fopru_graph.commands.bench._progress", lambda: killed_after(3 * 3 + 2))
+    with pytest.raises(Killed):
+        bench_by_hand(tmp_path, BASELINE, RANK)
+    data = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert data["interrupted"] and [row["pipeline"] for row in data["variants"]] == ["baseline"]
+
+
+def bench_by_hand(tmp_path, *files):
+    """As `bench`, but what ends the program reaches the test."""
+    options = BenchOptions(list(map(Path, files)), ratio="0.5", new_tokens=3, repeat=1, out=tmp_path / "out")
+    return command(options, ModelOptions())
 
 
 def test_an_interrupt_before_any_figure_says_so(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled, CancelToken, Graph, NodeError, PipelineError
 from fopru_graph.measure.bench import Bench, OnProgress
 from fopru_graph.measure.pipelines import BenchedPipeline, benched_pipelines, stock_pipeline
-from fopru_graph.report.bench.files import write_bench
+from fopru_graph.report.bench.files import save_bench, write_bench
 from fopru_graph.report.bench.paper import PAPER_MODELS, paper_json, show_paper
 from fopru_graph.report.bench.table import show_bench
 from fopru_graph.results.bench import BenchResult
@@ -56,7 +57,7 @@ def bench_pipelines(graphs: Sequence[Graph], ratios: Sequence[float], options: B
     except PipelineError as error:
         fail(2, str(error))
     try:
-        result = _measure(cases, options)
+        result = _measure(cases, options, options.out)
     except Cancelled:
         show_failure("interrupted before anything was measured")
         return 130
@@ -89,9 +90,10 @@ def bench_paper(options: BenchOptions, model: ModelOptions) -> int:
     interrupted = unwritten = False
     for name in names:
         try:
-            results.append(_measure(_paper_cases(name, others, options, model), options))
+            folder = options.out / name.replace("/", "--").replace(":", "-")
+            results.append(_measure(_paper_cases(name, others, options, model), options, folder))
             interrupted = results[-1].interrupted
-            unwritten |= not _is_written(results[-1], options.out / name.replace("/", "--").replace(":", "-"))
+            unwritten |= not _is_written(results[-1], folder)
         except NodeError as error:
             unmeasured[_paper_name(name)] = str(error.cause)
         except Cancelled:
@@ -147,14 +149,19 @@ def _paper_name(model: str) -> str:
     return next((name for name, accepted in PAPER_MODELS.items() if model in accepted), model)
 
 
-def _measure(cases: Sequence[BenchedPipeline], options: BenchOptions) -> BenchResult:
+def _measure(cases: Sequence[BenchedPipeline], options: BenchOptions, folder: Path) -> BenchResult:
+    """Measure; what was measured so far stands in the folder's ``bench.json`` all the while."""
     import torch
+
+    def save(result: BenchResult) -> None:
+        with contextlib.suppress(UserError):  # told when all is written, at the end
+            save_bench(result, folder)
 
     quieten()
     torch.set_num_threads(options.threads)
     token = CancelToken()
     with interrupt_cancels(token), _progress() as on_progress:
-        return Bench(cases, options.new_tokens, options.repeat, token, on_progress).run()
+        return Bench(cases, options.new_tokens, options.repeat, token, on_progress, save).run()
 
 
 @contextmanager

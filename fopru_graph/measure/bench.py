@@ -1,7 +1,8 @@
 """The bench: all pipelines in one process, one after the other in every round, gains from the same rounds.
 
-First every pipeline is warmed up, then the peak memory of one whole answer of each is taken, then come the rounds. In a
-round every pipeline, and the reference twice, gives one whole answer and one first token alone.
+First every pipeline gives one token, then a whole answer whose peak memory is taken, then another of which nothing is
+taken: what is done once, as capturing CUDA graphs, is done before the rounds. In a round every pipeline gives one whole
+answer and one first token alone. The reference is measured twice, as two pipelines: the difference is the noise.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class _Measured:
     answers: list[RunTimes] = field(default_factory=list)
     first_tokens: list[RunTimes] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
+    one_time_ms: float | None = None  # of the answer whose memory was taken
 
     @property
     def report(self) -> Mapping[str, Any]:
@@ -80,6 +82,8 @@ class Bench:
         rounds: how often everything is repeated.
         cancel: ends the bench early; what was measured is kept.
         on_progress: called with the number of runs done, that of all runs, and a text that says what comes next.
+        on_result: called with what was measured so far, as if interrupted, after each pipeline of the first round and
+            after each later round.
         clock: seconds; tests pass a clock that stands still.
 
     Raises:
@@ -93,6 +97,7 @@ class Bench:
         rounds: int = 4,
         cancel: CancelToken | None = None,
         on_progress: OnProgress | None = None,
+        on_result: Callable[[BenchResult], None] = lambda result: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if not pipelines:
@@ -101,8 +106,9 @@ class Bench:
         whole = [m for m in self._measured if not m.pipeline.prunes and m.pipeline.pipeline != STOCK]
         self._reference = (whole or self._measured)[0]
         self._again = _Measured(self._reference.pipeline)
+        self._rows = [*self._measured, self._again]
         self._new_tokens, self._rounds = new_tokens, rounds
-        self._cancel, self._on_progress, self._clock = cancel, on_progress, clock
+        self._cancel, self._on_progress, self._on_result, self._clock = cancel, on_progress, on_result, clock
         self._loaded: dict[str, dict[str, Any]] = {}
         self._failed: dict[str, str] = {}
         self._model: Any = None  # the ModelHandle of the first pipeline, once it is loaded
@@ -118,14 +124,19 @@ class Bench:
         self._load()
         interrupted = False
         try:
-            for measured in self._measured:
+            for measured in self._rows:
                 self._attempt(measured, 1)
-            for measured in self._measured:
+            for measured in self._rows:
                 self._measure_memory(measured)
+            for measured in self._rows:
+                self._attempt(measured, self._new_tokens)
             for number in range(self._rounds):
                 for measured in self._order(number):
-                    self._attempt(measured, self._new_tokens, measured.answers)
-                    self._attempt(measured, 1, measured.first_tokens, settled=True)
+                    self._measure(measured)
+                    if number == 0:
+                        self._on_result(self._result(interrupted=True))
+                if number:
+                    self._on_result(self._result(interrupted=True))
         except Cancelled:
             if not self._reference.first_tokens:
                 raise
@@ -150,31 +161,33 @@ class Bench:
             random.Random(number).shuffle(order)
         return order
 
-    def _attempt(
-        self, measured: _Measured, new_tokens: int, into: list[RunTimes] | None = None, settled: bool = False
-    ) -> None:
+    def _attempt(self, measured: _Measured, new_tokens: int, settled: bool = False) -> RunTimes | None:
         """Run a pipeline once; one that fails is left out from then on, unless it is the reference."""
         label = measured.pipeline.label
         if label in self._failed:
-            return
+            return None
         self._progress(label)
         self._done += 1
         try:
-            times = self._run(measured.pipeline, new_tokens, settled)
+            return self._run(measured.pipeline, new_tokens, settled)
         except NodeError as error:
             if measured.pipeline is self._reference.pipeline:
                 raise
             self._failed[label] = str(error)
-            return
-        if into is not None:
-            into.append(times)
+            return None
 
     def _measure_memory(self, measured: _Measured) -> None:
         device = self._model.device
         self._model.family.forget()
         reset_peaks(device)
-        self._attempt(measured, self._new_tokens)
-        measured.memory = peaks(device)
+        if run := self._attempt(measured, self._new_tokens):
+            measured.memory, measured.one_time_ms = peaks(device), run.report.get("one_time_ms")
+
+    def _measure(self, measured: _Measured) -> None:
+        if run := self._attempt(measured, self._new_tokens):
+            measured.answers.append(run)
+        if run := self._attempt(measured, 1, settled=True):
+            measured.first_tokens.append(run)
 
     def _run(self, pipeline: BenchedPipeline, new_tokens: int, settled: bool) -> RunTimes:
         cache = MemoryCache()
@@ -200,8 +213,7 @@ class Bench:
 
     def _progress(self, text: str) -> None:
         if self._on_progress is not None:
-            count = len(self._measured)
-            self._on_progress(self._done, 2 * count + self._rounds * 2 * (count + 1), text)
+            self._on_progress(self._done, (3 + 2 * self._rounds) * len(self._rows), text)
 
     # -- arithmetic ---------------------------------------------------------------------------------------------------
 
@@ -253,6 +265,9 @@ class Bench:
             peak_memory_bytes=peak_memory_bytes(measured.memory),
             memory=measured.memory,
             flops=flops,
+            loop=report.get("loop", ""),
+            captured=report.get("captured", False),
+            one_time_ms=measured.one_time_ms,
         )
 
     def _unsettled(self, measured: _Measured) -> list[tuple[RunTimes, ...]]:

@@ -44,7 +44,8 @@ class Variant:
     picture. ``stages`` are parts of the time to first token; ``decode`` is all that follows it. ``tokens_per_layer``
     counts the prompt's tokens, text and visual, in each decoder layer, ``visual_per_layer`` the visual ones alone.
     ``memory`` holds peak bytes by kind (``allocated``, ``reserved``, ``rss``), ``flops`` the operations until the first
-    token by stage, two a multiply–accumulate.
+    token by stage, two a multiply–accumulate. ``loop`` drove the decoder, ``captured``: as a CUDA graph.
+    ``one_time_ms`` is what an answer's steps took for work that is done once, e.g. capturing; ``tpot`` is without it.
     """
 
     pipeline: str
@@ -63,6 +64,9 @@ class Variant:
     peak_memory_bytes: int
     memory: Mapping[str, int]
     flops: Mapping[str, int]
+    loop: str = ""
+    captured: bool = False
+    one_time_ms: float | None = None
 
     @property
     def label(self) -> str:
@@ -88,6 +92,9 @@ class Variant:
             "peak_memory_bytes": self.peak_memory_bytes,
             "memory_bytes": dict(self.memory),
             "flops": dict(self.flops),
+            "loop": self.loop,
+            "captured": self.captured,
+            "one_time_ms": self.one_time_ms,
         }
 
 

@@ -115,6 +115,7 @@ class CapturedStep:
 class CapturedRunner(SegmentRunner):
     """Prefill as in `SegmentRunner`, then steps of fixed shape."""
 
+    loop = "static"
     _step: CapturedStep | None = None
     _steps = 0
 
@@ -125,12 +126,15 @@ class CapturedRunner(SegmentRunner):
             self._step.load(super().filled(), self.key_positions, self.prompt.positions[:, -1:])
         elif any(known == buffer.shape[1] for known, buffer in self._known(self._step)):
             full = self._step
+            self.once |= {self._steps}
             self._step = self._stored_step()
             known_positions = [buffer[:, :known] for known, buffer in self._known(full)]
             self._step.load(self._filled(full), known_positions, full.position)
         self._steps += 1
         logits = self._step(ids)
+        self.captured = self._step.captured is not None
         if self._step.captured is None and not self.family.uncapturable and can_capture(ids.device):
+            self.once |= {self._steps - 1}
             try:
                 self._step.capture()
             except RuntimeError as error:  # a step that cannot be captured runs kernel by kernel and is as right

@@ -18,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 from fopru_graph.errors import UserError
-from fopru_graph.report.bench.files import bench_tex, write_bench
+from fopru_graph.report.bench.files import bench_csv, bench_tex, write_bench
 from fopru_graph.report.bench.paper import PAPER_MODELS, paper_json, show_paper
 from fopru_graph.report.bench.plot import bench_picture, draw_bench
 from fopru_graph.report.bench.table import gain_text, show_bench
@@ -266,6 +266,20 @@ def test_many_ratios_keep_their_labels_apart(result: BenchResult) -> None:
     assert labels_that_meet(figure.axes[1]) == []
     shown = [label.get_text() for label in figure.axes[1].get_xticklabels()]
     assert {"0.174 %", "25 %", "100 %"} <= set(shown)
+
+
+def test_loops_and_what_was_done_once_are_told(result: BenchResult) -> None:
+    assert "loop:" not in printed(show_bench, 80, result), "a bench of an earlier version tells none"
+    told = {STOCK: {"loop": "stock"}, "fopru_fastv": {"loop": "thin"}}
+    captured = {"loop": "static", "captured": True, "one_time_ms": 412.5}
+    variants = tuple(replace(v, **told.get(v.pipeline, captured)) for v in result.variants)
+    text = printed(show_bench, 200, replace(result, variants=variants))
+    assert (
+        "loop: stock (stock); static, captured (baseline, fopru_rank); thin (fopru_fastv); "
+        "work done once took up to 412.5 ms and is in no TPOT" in text
+    )
+    row = next(csv.DictReader(io.StringIO(bench_csv(replace(result, variants=variants[1:])))))
+    assert (row["loop"], row["captured"], row["one_time_ms"]) == ("static", "1", "412.5")
 
 
 def test_folders_that_cannot_be_written(result: BenchResult, tmp_path: Path) -> None:
