@@ -268,6 +268,7 @@ class Bench:
             loop=report.get("loop", ""),
             captured=report.get("captured", False),
             one_time_ms=measured.one_time_ms,
+            key=measured.pipeline.key,
         )
 
     def _unsettled(self, measured: _Measured) -> list[tuple[RunTimes, ...]]:

@@ -41,6 +41,14 @@ def write_bench(result: BenchResult, folder: str | Path) -> list[Path]:
     return write_files(contents, folder)
 
 
+def read_bench(folder: Path) -> BenchResult | None:
+    """The bench in a folder; None where there is none that this version wrote."""
+    try:
+        return BenchResult.from_json(json.loads((folder / "bench.json").read_text("utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def save_bench(result: BenchResult, folder: Path) -> None:
     """Write ``bench.json`` alone, which is cheap enough to do while measuring; errors as in `write_bench`."""
     write_files(_bench_json(result), folder)
