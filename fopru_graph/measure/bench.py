@@ -16,7 +16,7 @@ from typing import Any
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled, CancelToken, Executor, MemoryCache, NodeError
 from fopru_graph.measure.arithmetic import CONVENTION, Workload, first_token_flops, published_macs, step_bytes
-from fopru_graph.measure.machine import machine_facts, peak_memory_bytes, peaks, reset_peaks
+from fopru_graph.measure.machine import copy_rate, machine_facts, peak_memory_bytes, peaks, reset_peaks
 from fopru_graph.measure.pipelines import BenchedPipeline, load_models
 from fopru_graph.measure.timing import RunTimes, Timeline
 from fopru_graph.results.bench import STAGES, STOCK, BenchResult, Gain, Variant
@@ -112,6 +112,7 @@ class Bench:
         self._loaded: dict[str, dict[str, Any]] = {}
         self._failed: dict[str, str] = {}
         self._model: Any = None  # the ModelHandle of the first pipeline, once it is loaded
+        self._machine: dict[str, Any] = {"new_tokens": new_tokens}
         self._done = 0
 
     def run(self) -> BenchResult:
@@ -130,6 +131,8 @@ class Bench:
                 self._measure_memory(measured)
             for measured in self._rows:
                 self._attempt(measured, self._new_tokens)
+            facts = machine_facts(self._model.device, self._model.dtype)  # with the clocks of a device at work
+            self._machine = facts | self._machine
             for number in range(self._rounds):
                 for measured in self._order(number):
                     self._measure(measured)
@@ -151,6 +154,8 @@ class Bench:
             self._model = self._model or model
         if self._model is None:
             raise UserError("no pipeline loads a model", "bench pipelines with a LoadModel node")
+        if rate := copy_rate(self._model.device):
+            self._machine["copied_gb_per_s"] = round(rate / 1e9, 1)
 
     def _order(self, number: int) -> list[_Measured]:
         """All pipelines, the reference twice: as given in the first round, shuffled afterwards, so that none always
@@ -230,7 +235,7 @@ class Bench:
             self_gain=self._ttft_gain(self._again, 1.0) if self._again.first_tokens else None,
             rounds=len(self._reference.first_tokens),
             convention=CONVENTION,
-            machine=machine_facts(model.device, model.dtype) | {"new_tokens": self._new_tokens},
+            machine=self._machine,
             interrupted=interrupted,
             skipped=(
                 *(f"{label}: {reason}" for label, reason in self._failed.items()),
@@ -269,6 +274,7 @@ class Bench:
             captured=report.get("captured", False),
             one_time_ms=measured.one_time_ms,
             key=measured.pipeline.key,
+            step_bytes=measured.bytes_read(sizes) if measured.tpots else None,
         )
 
     def _unsettled(self, measured: _Measured) -> list[tuple[RunTimes, ...]]:

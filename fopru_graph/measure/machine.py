@@ -7,15 +7,18 @@ import ctypes
 import importlib.metadata
 import os
 import platform
+import statistics
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_COPIED = 2**30  # bytes: a millisecond's work, beside which launching is nothing
 _DRIVER_FACTS = {  # our name -> what nvidia-smi is asked for
     "driver": "driver_version",
     "clock_mhz": "clocks.current.sm",
@@ -57,6 +60,30 @@ def _driver_facts(uuid: str) -> dict[str, str | int | None]:
     driver, *clocks = [value.strip() for value in told] if len(told) == len(_DRIVER_FACTS) else [""] * 4
     values = (driver or None, *(int(clock) if clock.isdecimal() else None for clock in clocks))
     return dict(zip(_DRIVER_FACTS, values, strict=True))
+
+
+def copy_rate(device: str, clock: Callable[[], float] = time.perf_counter) -> float | None:
+    """Bytes a second that a CUDA device reads and writes while it copies, which bounds decoding: median of 11 copies.
+
+    None on other devices, and where there is no room for twice `_COPIED` bytes.
+    """
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    try:
+        source = torch.empty(_COPIED, dtype=torch.uint8, device=device)
+        target = torch.empty_like(source)
+    except torch.OutOfMemoryError:
+        return None
+    times = []
+    for _ in range(12):
+        torch.cuda.synchronize(device)
+        begin = clock()
+        target.copy_(source)
+        torch.cuda.synchronize(device)
+        times.append(clock() - begin)
+    return 2 * _COPIED / statistics.median(times[1:])  # the first one warms up
 
 
 def reset_peaks(device: str) -> None:

@@ -46,7 +46,8 @@ class Variant:
     ``memory`` holds peak bytes by kind (``allocated``, ``reserved``, ``rss``), ``flops`` the operations until the first
     token by stage, two a multiply–accumulate. ``loop`` drove the decoder, ``captured``: as a CUDA graph.
     ``one_time_ms`` is what an answer's steps took for work that is done once, e.g. capturing; ``tpot`` is without it.
-    ``key`` is the cache key of the answer: it changes with all that the answer follows from.
+    ``key`` is the cache key of the answer: it changes with all that the answer follows from. ``step_bytes`` are what a
+    decoding step must read on average; None without a ``tpot``.
     """
 
     pipeline: str
@@ -69,6 +70,7 @@ class Variant:
     captured: bool = False
     one_time_ms: float | None = None
     key: str = ""
+    step_bytes: float | None = None
 
     @property
     def label(self) -> str:
@@ -98,6 +100,7 @@ class Variant:
             "captured": self.captured,
             "one_time_ms": self.one_time_ms,
             "key": self.key,
+            "step_bytes": self.step_bytes,
         }
 
     @classmethod
@@ -123,7 +126,7 @@ class Variant:
 
 _AS_THEY_ARE = (
     *("pipeline", "ratio", "new_tokens", "kv_bytes", "peak_memory_bytes", "flops"),
-    *("loop", "captured", "one_time_ms", "key"),
+    *("loop", "captured", "one_time_ms", "key", "step_bytes"),
 )
 
 

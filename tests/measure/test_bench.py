@@ -75,6 +75,7 @@ def test_gains_are_ratios_of_medians_beside_the_ideal():
     assert quarter.tpot_gain.measured == pytest.approx(1)
     weights, token, layers = 10_000, toys.TOKEN_BYTES, 4
     reads = {kept: weights + token * layers * (toys.TEXT + kept + 3) for kept in (20, 5)}  # 5 tokens: steps 2, 3, 4
+    assert (plain.step_bytes, quarter.step_bytes) == (reads[20], reads[5])
     assert quarter.tpot_gain.ideal == pytest.approx(reads[20] / reads[5])
 
 
@@ -204,7 +205,7 @@ def test_the_reference_is_the_first_that_drops_nothing():
 def test_one_token_has_no_time_per_output_token():
     result = measure([pipeline("plain")], new_tokens=1)
     (plain,) = result.variants
-    assert plain.tpot is None and plain.tpot_gain is None
+    assert plain.tpot is None and plain.tpot_gain is None and plain.step_bytes is None
     assert plain.to_json()["tpot_ms"] is None
     assert plain.stages["decode"].median == 0
 
@@ -250,6 +251,19 @@ def test_progress_counts_to_its_end():
     runs = 3 * 5 + 3 * 2 * 5
     assert told[-1] == (runs - 1, runs)
     assert [done for done, _ in told][1:] == sorted(done for done, _ in told[1:])
+
+
+def test_the_rate_of_the_devices_memory_is_recorded(monkeypatch):
+    monkeypatch.setattr("fopru_graph.measure.bench.copy_rate", lambda device: 3.21e12 if device == "cpu" else None)
+    assert measure([pipeline("plain")]).machine["copied_gb_per_s"] == 3210
+
+
+def test_the_machine_is_described_once_when_it_is_warm_and_not_between_the_rounds(monkeypatch):
+    runs_before = []
+    facts = lambda *_: runs_before.append(len(toys.runs)) or {"device": "cpu"}  # noqa: E731
+    monkeypatch.setattr("fopru_graph.measure.bench.machine_facts", facts)
+    measure([pipeline("plain"), pipeline("pruned", 1)], ratios=(0.5,))
+    assert runs_before == [9]
 
 
 def test_a_result_is_json():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from fopru_graph.measure import machine
-from fopru_graph.measure.machine import machine_facts, peak_memory_bytes, peaks, reset_peaks
+from fopru_graph.measure import bench, machine
+from fopru_graph.measure.machine import copy_rate, machine_facts, peak_memory_bytes, peaks, reset_peaks
+from fopru_graph.measure.pipelines import benched_pipelines
+from tests.measure import toys
+from tests.measure.toys import pipeline
 
 UUID = "8a6a0d0e-1111-2222-3333-444455556666"
 
@@ -105,3 +109,52 @@ def test_a_device_that_holds_nothing_is_not_named(gpus):
     gpus["allocated"][0] = gpus["reserved"][0] = 0
     by_kind = peaks("cuda:1")
     assert {key: by_kind[key] for key in by_kind if key != "rss"} == {"allocated": 300, "reserved": 400}
+
+
+def test_a_copy_reads_and_writes_and_the_first_one_is_not_counted(monkeypatch):
+    class Clock(toys.Clock):
+        """Each reading is some milliseconds after the last: the first copy takes 1000, later ones 2 and once 500."""
+
+        def __init__(self):
+            super().__init__()
+            self.copies = iter([1000, 2, 2, 500, *[2] * 8])
+            self.copying = False
+
+        def __call__(self):
+            if self.copying:
+                self.pass_ms(next(self.copies))
+            self.copying = not self.copying
+            return self.now
+
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda _size, dtype, device: empty(16, dtype=dtype))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: None)
+    assert copy_rate("cuda:0", Clock()) == pytest.approx(2 * 2**30 / 2e-3)
+
+
+def test_no_rate_without_room_or_without_cuda(monkeypatch):
+    def full(*_arguments, **_options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "empty", full)
+    assert copy_rate("cuda") is None and copy_rate("cpu") is None
+
+
+def test_a_bench_on_a_gpu_waits_in_the_runs_for_stages_alone_and_takes_no_time_from_them(gpus, monkeypatch):
+    waits = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: waits.append(list(toys.runs)))
+    monkeypatch.setattr(toys.Handle, "device", "cuda:0")
+    monkeypatch.setattr(bench, "copy_rate", lambda device: {"cuda:0": 2e12}[device])
+    driver_says(monkeypatch, "580.65.06, 1980, 2619, 1980\n")
+    toys.runs.clear()
+    pipelines = [*benched_pipelines(pipeline("plain"), [1.0]), *benched_pipelines(pipeline("pruned", 1), [0.5])]
+    result = bench.Bench(pipelines, new_tokens=5, rounds=2, clock=toys.clock).run()
+    assert {variant.ttft.n for variant in result.variants} == {2}  # of whole answers, which do not wait
+    assert {variant.stages["encode"].n for variant in result.variants} == {2}  # of first tokens, which do
+    rows, nodes = 3, {"plain": 2, "pruned": 4}
+    assert len(waits) == 2 * 2 * (2 * nodes["plain"] + nodes["pruned"])  # rounds × start and end × nodes
+    assert len(waits[0]) == 3 * rows + 1  # nothing waits before the rounds, nor in the first whole answer
+    assert {variant.peak_memory_bytes for variant in result.variants} == {1000}
+    assert result.variants[0].memory["allocated_cuda:1"] == 300
+    assert [result.machine[key] for key in ("driver", "cuda", "copied_gb_per_s")] == ["580.65.06", "13.0", 2000]
+    json.dumps(result.to_json())

@@ -192,7 +192,7 @@ def _ours_json(result: BenchResult, variant: Variant) -> dict[str, Any]:
         "machine": dict(result.machine),
         "ttft_ms": variant.ttft.median,
         "tpot_ms": variant.tpot.median if variant.tpot else None,
-        **{key: figures[key] for key in (*keys, "peak_memory_bytes")},
+        **{key: figures[key] for key in (*keys, "step_bytes", "peak_memory_bytes")},
     }
 
 
