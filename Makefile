@@ -1,12 +1,14 @@
 # make demo    run the shipped FoPru + FastV pipeline in its own virtual environment
 # make test    style, types, import rules and tests; test-all adds the slow ones
 # make extras  install every extra (or EXTRAS='eval slurm') into an environment of its own and exercise it; needs the network
+# make gpu     on a machine with CUDA: the tests that need it, then the paper's tables in GPU_OUT; goes on where it was stopped
 # Overridable: PYTHON (3.11 or newer), VENV, TORCH (a pip requirement, e.g. TORCH=torch==2.11.0), PYTEST_ARGS.
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
 EXTRAS ?=
+GPU_OUT ?= fopru-bench/gpu
 
 BIN := $(VENV)/bin
 # pip in the virtual environment, always under the tested versions, so that no call moves torch to another build.
@@ -16,7 +18,7 @@ KEY := $(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 INSTALLED := $(VENV)/.installed-$(KEY)
 DEVELOP := $(VENV)/.develop-$(KEY)
 
-.PHONY: demo install test test-all extras check lint format clean
+.PHONY: demo install test test-all extras gpu gpu-measure check lint format clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -32,6 +34,22 @@ test-all: check
 
 extras:
 	$(PYTHON) tools/extras.py --torch '$(TORCH)' $(EXTRAS)
+
+# In an environment of its own, with PyPI's newest torch (for Linux a CUDA build) unless TORCH names another.
+gpu:
+	@nvidia-smi -L || { echo "make gpu needs an NVIDIA GPU with its driver: 'nvidia-smi -L' finds none" >&2; exit 1; }
+	@$(MAKE) gpu-measure VENV=$(VENV)-gpu TORCH='$(if $(filter file,$(origin TORCH)),torch,$(TORCH))'
+
+# Tests that fail are told at the end; the tables are measured all the same.
+gpu-measure: $(DEVELOP)
+	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || \
+	  { echo "$$($(BIN)/python -m pip freeze | grep '^torch==') sees no CUDA device." \
+	         "Name a build for this driver: make gpu TORCH=…" >&2; exit 1; }
+	@mkdir -p $(GPU_OUT)
+	@status=0; set -x; \
+	$(BIN)/python -m pytest -m gpu -rs --junitxml=$(GPU_OUT)/tests.xml $(PYTEST_ARGS) || status=$$?; \
+	$(BIN)/fopru-graph bench --paper --resume --device cuda --dtype bfloat16 --out $(GPU_OUT) || status=$$?; \
+	exit $$status
 
 check: $(DEVELOP)
 	$(BIN)/ruff format --check .

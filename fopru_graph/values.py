@@ -291,7 +291,8 @@ class Generation:
     at the end. ``token_ids`` end with the stop token if one was generated. ``kept`` holds, for each image, the origin
     (K, 2) of the tokens that the last layer saw: tile and index. ``prefill_ms`` is the time until the first token was
     known; ``reused`` prompt tokens came from the cache of the previous question (prefix caching). ``preprocess_ms`` is
-    not 0 if the generation itself preprocessed the pictures.
+    not 0 if the generation itself preprocessed the pictures. ``loop`` drove the decoder, ``captured`` says whether as a
+    CUDA graph, and ``once`` are the indices of the decoding steps that also did work that is done once.
     """
 
     prompts: tuple[str, ...]
@@ -309,12 +310,23 @@ class Generation:
     kept: tuple[torch.Tensor, ...]
     reused: int = 0
     preprocess_ms: float = 0.0
+    loop: str = ""
+    captured: bool = False
+    once: frozenset[int] = frozenset({0})
 
     @property
     def tpot_ms(self) -> float | None:
-        """Mean time of the decoding steps after the first, which also does work that is done once; None without any."""
-        settled = self.step_ms[1:]
+        """Mean time of the decoding steps that did no work that is done once; None without any."""
+        settled = [ms for index, ms in enumerate(self.step_ms) if index not in self.once]
         return sum(settled) / len(settled) if settled else None
+
+    @property
+    def one_time_ms(self) -> float | None:
+        """How much longer the other steps took, e.g. by capturing a CUDA graph; None without a `tpot_ms`."""
+        tpot = self.tpot_ms
+        if tpot is None:
+            return None
+        return max(0.0, sum(ms - tpot for index, ms in enumerate(self.step_ms) if index in self.once))
 
     def report(self) -> dict[str, Any]:
         """The figures of this generation for the run record; plain JSON values."""
@@ -331,6 +343,9 @@ class Generation:
             "step_ms": [round(ms, 3) for ms in self.step_ms],
             "samples": len(self.prompts),
             "tpot_ms": self.tpot_ms,
+            "one_time_ms": self.one_time_ms,
+            "loop": self.loop,
+            "captured": self.captured,
             "new_tokens": sum(len(ids) for ids in self.token_ids),
             "visual_per_layer": list(layers),
             "reused_tokens": self.reused,

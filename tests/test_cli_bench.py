@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fopru_graph.commands.bench import bench as command
+from fopru_graph.commands.options import BenchOptions, ModelOptions
+from fopru_graph.report.bench.paper import PAPER_MODELS
 from tests.test_cli import PIPELINES, invoke
 
 BASELINE, RANK, BOTH = (str(PIPELINES / f"{name}.yaml") for name in ("baseline", "fopru_rank", "fopru_fastv"))
@@ -140,6 +143,92 @@ def test_paper_shows_its_figures_beside_ours_and_says_what_was_not_measured(tmp_
     assert len(data["unmeasured"]) == 4
 
 
+class Killed(BaseException):
+    """Stands for an end that no program can do anything about."""
+
+
+def kill(*_arguments):
+    raise Killed
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """The paper's bench on two pipelines."""
+    ratios = {"baseline": (1.0,), "fopru_rank": (0.75, 0.25)}
+    monkeypatch.setattr("fopru_graph.commands.bench.PAPER_RATIOS", ratios)
+
+
+PAPER = ("--paper", "--resume", "--set", "model=demo", *SHORT)
+
+
+def test_paper_is_written_for_documentation_and_its_rows_come_by_their_worth(few, tmp_path):
+    result = bench(tmp_path, "--paper", "--set", "model=demo", *SHORT, "--json")
+    assert result.exit_code == 0, result.stderr
+    out = tmp_path / "out"
+    assert json.loads((out / "paper.json").read_text()) == json.loads(result.stdout)
+    assert "| FoPru | 25 % | – | – |" in (out / "paper.md").read_text()
+    rows = json.loads((out / "demo" / "bench.json").read_text())["variants"]
+    assert [(row["pipeline"], row["ratio"]) for row in rows] == [
+        ("baseline", 1.0),
+        ("fopru_rank", 0.25),
+        ("fopru_rank", 0.75),
+    ]
+
+
+def test_paper_takes_over_what_is_finished_and_measures_the_rest(few, tmp_path, monkeypatch):
+    first = bench(tmp_path, *PAPER, "--json")
+    file = tmp_path / "out" / "demo" / "bench.json"
+    before = file.read_text()
+    monkeypatch.setattr("fopru_graph.commands.bench._measure", kill)
+    again = bench(tmp_path, *PAPER, "--json")
+    assert again.exit_code == 0 and "taken over" in again.stderr
+    assert (again.stdout, file.read_text()) == (first.stdout, before)
+    changed = {
+        "other rounds": (*PAPER, "--repeat", "2"),
+        "other lengths": (*PAPER, "--new-tokens", "4"),
+        "another picture": (*PAPER, "--set", "image=demo:taxi-rank"),
+        "another number type": (*PAPER, "--dtype", "bfloat16"),
+        "not asked for": tuple(word for word in PAPER if word != "--resume"),
+    }
+    for why, arguments in changed.items():
+        with pytest.raises(Killed):
+            pytest.fail(f"{why}: {bench(tmp_path, *arguments).stderr}")
+    interrupted = json.loads(before) | {"interrupted": True}
+    for content in (json.dumps(interrupted), before[:100], "{}", "[]", json.dumps({"variants": [{}]})):
+        file.write_text(content)
+        with pytest.raises(Killed):
+            pytest.fail(f"{content[:30]}: {bench(tmp_path, *PAPER).stderr}")
+
+
+def test_a_device_that_fails_between_two_nodes_ends_its_model_only(few, tmp_path, monkeypatch):
+    def fail(*_arguments):
+        raise RuntimeError("CUDA error: an illegal memory access\nCompile with …")
+
+    monkeypatch.setattr("fopru_graph.commands.bench._measure", fail)
+    result = bench(tmp_path, "--paper", *SHORT, "--json")
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)["unmeasured"] == dict.fromkeys(
+        PAPER_MODELS, "CUDA error: an illegal memory access"
+    )
+    assert "CUDA error: an illegal memory access" in (tmp_path / "out" / "paper.md").read_text()
+
+
+def test_resume_goes_with_paper(tmp_path):
+    result = bench(tmp_path, BASELINE, "--resume")
+    assert result.exit_code == 2 and "--resume goes with --paper" in result.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_every_row_is_captured_and_the_record_names_what_it_ran_on(tmp_path):
+    result = bench(tmp_path, BASELINE, RANK, BOTH, "--repeat", "2", "--new-tokens", "8", "--device", "cuda", "--json")
+    assert result.exit_code == 0, result.stderr
+    data = json.loads(result.stdout)
+    assert {(row["loop"], row["captured"]) for row in data["variants"]} == {("static", True)}
+    assert all(row["peak_memory_bytes"] == row["memory_bytes"]["allocated"] > 0 for row in data["variants"])
+    assert data["machine"]["cuda"] and data["machine"]["driver"]
+
+
 @contextlib.contextmanager
 def ctrl_c_after(runs):
     """A stand-in for the progress bar that presses Ctrl-C when so many runs are done."""
@@ -148,7 +237,7 @@ def ctrl_c_after(runs):
 
 @pytest.mark.parametrize("form", ["json", "table"])
 def test_an_interrupt_keeps_what_was_measured(tmp_path, monkeypatch, form):
-    monkeypatch.setattr("fopru_graph.commands.bench._progress", lambda: ctrl_c_after(4 + 6 + 2))
+    monkeypatch.setattr("fopru_graph.commands.bench._progress", lambda: ctrl_c_after(3 * 3 + 6 + 2))
     options = ["--json"] if form == "json" else []
     result = bench(tmp_path, BASELINE, RANK, "--ratio", "0.5", "--repeat", "9", "--new-tokens", "2", *options)
     assert result.exit_code == 130
@@ -158,6 +247,31 @@ def test_an_interrupt_keeps_what_was_measured(tmp_path, monkeypatch, form):
     assert "interrupted" in result.stdout
     if form == "json":
         assert json.loads(result.stdout) == data
+
+
+@contextlib.contextmanager
+def killed_after(runs):
+    """A stand-in for the progress bar that kills the program when so many runs are done."""
+
+    def look(done, _total, _text):
+        if done == runs:
+            raise Killed
+
+    yield look
+
+
+def test_a_bench_that_is_killed_has_saved_what_it_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr("fopru_graph.commands.bench._progress", lambda: killed_after(3 * 3 + 2))
+    with pytest.raises(Killed):
+        bench_by_hand(tmp_path, BASELINE, RANK)
+    data = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert data["interrupted"] and [row["pipeline"] for row in data["variants"]] == ["baseline"]
+
+
+def bench_by_hand(tmp_path, *files):
+    """As `bench`, but what ends the program reaches the test."""
+    options = BenchOptions(list(map(Path, files)), ratio="0.5", new_tokens=3, repeat=1, out=tmp_path / "out")
+    return command(options, ModelOptions())
 
 
 def test_an_interrupt_before_any_figure_says_so(tmp_path, monkeypatch):

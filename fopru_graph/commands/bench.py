@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -11,14 +14,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fopru_graph.commands.arguments import fail, open_graphs, parse_ratios, target_of
 from fopru_graph.commands.options import BenchOptions, ModelOptions
 from fopru_graph.commands.run import interrupt_cancels, make_folder, quieten
-from fopru_graph.errors import UserError
+from fopru_graph.errors import UserError, first_line
 from fopru_graph.graph import Cancelled, CancelToken, Graph, NodeError, PipelineError
 from fopru_graph.measure.bench import Bench, OnProgress
 from fopru_graph.measure.pipelines import BenchedPipeline, benched_pipelines, stock_pipeline
-from fopru_graph.report.bench.files import write_bench
+from fopru_graph.report.bench.files import read_bench, save_bench, write_bench
 from fopru_graph.report.bench.paper import PAPER_MODELS, paper_json, show_paper
-from fopru_graph.report.bench.table import show_bench
+from fopru_graph.report.bench.paper_files import write_paper
+from fopru_graph.report.bench.table import machine_name, show_bench
 from fopru_graph.results.bench import BenchResult
+from fopru_graph.results.schema import BENCH
 from fopru_graph.terminal.console import console, say, show_failure, show_warning
 from fopru_graph.terminal.stdout import stdout
 
@@ -38,6 +43,8 @@ def bench(options: BenchOptions, model: ModelOptions) -> int:
     ratios = parse_ratios(options.ratio) or ()
     if options.paper == bool(options.files):
         fail(2, "name pipeline files, or --paper and no file", "e.g. fopru-graph bench pipelines/*.yaml")
+    if options.resume and not options.paper:
+        fail(2, "--resume goes with --paper", "leave it out")
     if options.paper:
         return bench_paper(options, model)
     graphs = open_graphs(options.files or [], options.nodes, options.sets, model)
@@ -56,7 +63,7 @@ def bench_pipelines(graphs: Sequence[Graph], ratios: Sequence[float], options: B
     except PipelineError as error:
         fail(2, str(error))
     try:
-        result = _measure(cases, options)
+        result = _measure(cases, options, options.out)
     except Cancelled:
         show_failure("interrupted before anything was measured")
         return 130
@@ -89,15 +96,20 @@ def bench_paper(options: BenchOptions, model: ModelOptions) -> int:
     interrupted = unwritten = False
     for name in names:
         try:
-            results.append(_measure(_paper_cases(name, others, options, model), options))
+            folder = options.out / name.replace("/", "--").replace(":", "-")
+            results.append(_paper_result(_paper_cases(name, others, options, model), options, folder))
             interrupted = results[-1].interrupted
-            unwritten |= not _is_written(results[-1], options.out / name.replace("/", "--").replace(":", "-"))
+            unwritten |= not _is_written(partial(write_bench, results[-1], folder))
         except NodeError as error:
             unmeasured[_paper_name(name)] = str(error.cause)
+        except RuntimeError as error:  # the device failed between two nodes
+            unmeasured[_paper_name(name)] = first_line(error)
         except Cancelled:
             interrupted = True
+        unwritten |= not _is_written(partial(write_paper, results, unmeasured, options.out))
         if interrupted:
             break
+        gc.collect()  # a model that the collector has not met would still hold its memory
     if options.as_json:
         stdout.json({"tables": paper_json(results), "unmeasured": unmeasured})
     else:
@@ -110,10 +122,21 @@ def bench_paper(options: BenchOptions, model: ModelOptions) -> int:
     return 3 if unmeasured or any(result.skipped for result in results) else 0
 
 
-def _is_written(result: BenchResult, folder: Path) -> bool:
-    """Write a model's files; if they cannot be, warn: its figures are shown at the end all the same."""
+def _paper_result(cases: Sequence[BenchedPipeline], options: BenchOptions, folder: Path) -> BenchResult:
+    """Measure a model, or take over what the folder has of it if all of that was asked for again."""
+    known = read_bench(folder) if options.resume else None
+    if known and not known.interrupted and known.rounds == options.repeat:
+        same = [variant.key for variant in known.variants] == [case.key for case in cases]
+        if same and known.machine.get("new_tokens") == options.new_tokens:
+            say(("taken over", "dim"), f" {folder / BENCH} ({machine_name(known.machine)})")
+            return known
+    return _measure(cases, options, folder)
+
+
+def _is_written(write: Callable[[], object]) -> bool:
+    """Write files; if they cannot be, warn: the figures are shown at the end all the same."""
     try:
-        write_bench(result, folder)
+        write()
     except UserError as error:
         show_warning(error.message)
         return False
@@ -128,6 +151,7 @@ def _paper_cases(name: str, sets: list[str], options: BenchOptions, model: Model
     graphs = open_graphs(files, None, [f"model={name}", *sets], model)
     pairs = zip(graphs, PAPER_RATIOS.values(), strict=True)
     cases = [case for graph, ratios in pairs for case in benched_pipelines(graph, ratios)]
+    cases.sort(key=lambda case: case.ratio or 0.0 if case.prunes else 0.0)  # what is interrupted has the largest gains
     return cases + ([stock_pipeline(graphs[0])] if options.stock else [])
 
 
@@ -147,14 +171,19 @@ def _paper_name(model: str) -> str:
     return next((name for name, accepted in PAPER_MODELS.items() if model in accepted), model)
 
 
-def _measure(cases: Sequence[BenchedPipeline], options: BenchOptions) -> BenchResult:
+def _measure(cases: Sequence[BenchedPipeline], options: BenchOptions, folder: Path) -> BenchResult:
+    """Measure; what was measured so far stands in the folder's ``bench.json`` all the while."""
     import torch
+
+    def save(result: BenchResult) -> None:
+        with contextlib.suppress(UserError):  # told when all is written, at the end
+            save_bench(result, folder)
 
     quieten()
     torch.set_num_threads(options.threads)
     token = CancelToken()
     with interrupt_cancels(token), _progress() as on_progress:
-        return Bench(cases, options.new_tokens, options.repeat, token, on_progress).run()
+        return Bench(cases, options.new_tokens, options.repeat, token, on_progress, save).run()
 
 
 @contextmanager

@@ -96,6 +96,9 @@ class BenchOptions:
     paper: Annotated[
         bool, typer.Option("--paper", help="the models and ratios of the FoPru paper, its figures beside ours")
     ] = False
+    resume: Annotated[
+        bool, typer.Option("--resume", help="with --paper: take over the models that --out has finished")
+    ] = False
     sets: SetOption = None
     as_json: JsonOption = False
     out: Annotated[Path, typer.Option(help="folder for JSON, CSV, LaTeX and the plot")] = Path("fopru-bench")

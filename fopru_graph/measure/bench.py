@@ -1,7 +1,8 @@
 """The bench: all pipelines in one process, one after the other in every round, gains from the same rounds.
 
-First every pipeline is warmed up, then the peak memory of one whole answer of each is taken, then come the rounds. In a
-round every pipeline, and the reference twice, gives one whole answer and one first token alone.
+First every pipeline gives one token, then a whole answer whose peak memory is taken, then another of which nothing is
+taken: what is done once, as capturing CUDA graphs, is done before the rounds. In a round every pipeline gives one whole
+answer and one first token alone. The reference is measured twice, as two pipelines: the difference is the noise.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled, CancelToken, Executor, MemoryCache, NodeError
 from fopru_graph.measure.arithmetic import CONVENTION, Workload, first_token_flops, published_macs, step_bytes
-from fopru_graph.measure.machine import machine_facts, peak_memory_bytes, peaks, reset_peaks
+from fopru_graph.measure.machine import copy_rate, machine_facts, peak_memory_bytes, peaks, reset_peaks
 from fopru_graph.measure.pipelines import BenchedPipeline, load_models
 from fopru_graph.measure.timing import RunTimes, Timeline
 from fopru_graph.results.bench import STAGES, STOCK, BenchResult, Gain, Variant
@@ -34,6 +35,7 @@ class _Measured:
     answers: list[RunTimes] = field(default_factory=list)
     first_tokens: list[RunTimes] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
+    one_time_ms: float | None = None  # of the answer whose memory was taken
 
     @property
     def report(self) -> Mapping[str, Any]:
@@ -80,6 +82,8 @@ class Bench:
         rounds: how often everything is repeated.
         cancel: ends the bench early; what was measured is kept.
         on_progress: called with the number of runs done, that of all runs, and a text that says what comes next.
+        on_result: called with what was measured so far, as if interrupted, after each pipeline of the first round and
+            after each later round.
         clock: seconds; tests pass a clock that stands still.
 
     Raises:
@@ -93,6 +97,7 @@ class Bench:
         rounds: int = 4,
         cancel: CancelToken | None = None,
         on_progress: OnProgress | None = None,
+        on_result: Callable[[BenchResult], None] = lambda result: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if not pipelines:
@@ -101,11 +106,13 @@ class Bench:
         whole = [m for m in self._measured if not m.pipeline.prunes and m.pipeline.pipeline != STOCK]
         self._reference = (whole or self._measured)[0]
         self._again = _Measured(self._reference.pipeline)
+        self._rows = [*self._measured, self._again]
         self._new_tokens, self._rounds = new_tokens, rounds
-        self._cancel, self._on_progress, self._clock = cancel, on_progress, clock
+        self._cancel, self._on_progress, self._on_result, self._clock = cancel, on_progress, on_result, clock
         self._loaded: dict[str, dict[str, Any]] = {}
         self._failed: dict[str, str] = {}
         self._model: Any = None  # the ModelHandle of the first pipeline, once it is loaded
+        self._machine: dict[str, Any] = {"new_tokens": new_tokens}
         self._done = 0
 
     def run(self) -> BenchResult:
@@ -118,14 +125,21 @@ class Bench:
         self._load()
         interrupted = False
         try:
-            for measured in self._measured:
+            for measured in self._rows:
                 self._attempt(measured, 1)
-            for measured in self._measured:
+            for measured in self._rows:
                 self._measure_memory(measured)
+            for measured in self._rows:
+                self._attempt(measured, self._new_tokens)
+            facts = machine_facts(self._model.device, self._model.dtype)  # with the clocks of a device at work
+            self._machine = facts | self._machine
             for number in range(self._rounds):
                 for measured in self._order(number):
-                    self._attempt(measured, self._new_tokens, measured.answers)
-                    self._attempt(measured, 1, measured.first_tokens, settled=True)
+                    self._measure(measured)
+                    if number == 0:
+                        self._on_result(self._result(interrupted=True))
+                if number:
+                    self._on_result(self._result(interrupted=True))
         except Cancelled:
             if not self._reference.first_tokens:
                 raise
@@ -140,6 +154,8 @@ class Bench:
             self._model = self._model or model
         if self._model is None:
             raise UserError("no pipeline loads a model", "bench pipelines with a LoadModel node")
+        if rate := copy_rate(self._model.device):
+            self._machine["copied_gb_per_s"] = round(rate / 1e9, 1)
 
     def _order(self, number: int) -> list[_Measured]:
         """All pipelines, the reference twice: as given in the first round, shuffled afterwards, so that none always
@@ -150,31 +166,33 @@ class Bench:
             random.Random(number).shuffle(order)
         return order
 
-    def _attempt(
-        self, measured: _Measured, new_tokens: int, into: list[RunTimes] | None = None, settled: bool = False
-    ) -> None:
+    def _attempt(self, measured: _Measured, new_tokens: int, settled: bool = False) -> RunTimes | None:
         """Run a pipeline once; one that fails is left out from then on, unless it is the reference."""
         label = measured.pipeline.label
         if label in self._failed:
-            return
+            return None
         self._progress(label)
         self._done += 1
         try:
-            times = self._run(measured.pipeline, new_tokens, settled)
+            return self._run(measured.pipeline, new_tokens, settled)
         except NodeError as error:
             if measured.pipeline is self._reference.pipeline:
                 raise
             self._failed[label] = str(error)
-            return
-        if into is not None:
-            into.append(times)
+            return None
 
     def _measure_memory(self, measured: _Measured) -> None:
         device = self._model.device
         self._model.family.forget()
         reset_peaks(device)
-        self._attempt(measured, self._new_tokens)
-        measured.memory = peaks(device)
+        if run := self._attempt(measured, self._new_tokens):
+            measured.memory, measured.one_time_ms = peaks(device), run.report.get("one_time_ms")
+
+    def _measure(self, measured: _Measured) -> None:
+        if run := self._attempt(measured, self._new_tokens):
+            measured.answers.append(run)
+        if run := self._attempt(measured, 1, settled=True):
+            measured.first_tokens.append(run)
 
     def _run(self, pipeline: BenchedPipeline, new_tokens: int, settled: bool) -> RunTimes:
         cache = MemoryCache()
@@ -200,8 +218,7 @@ class Bench:
 
     def _progress(self, text: str) -> None:
         if self._on_progress is not None:
-            count = len(self._measured)
-            self._on_progress(self._done, 2 * count + self._rounds * 2 * (count + 1), text)
+            self._on_progress(self._done, (3 + 2 * self._rounds) * len(self._rows), text)
 
     # -- arithmetic ---------------------------------------------------------------------------------------------------
 
@@ -218,7 +235,7 @@ class Bench:
             self_gain=self._ttft_gain(self._again, 1.0) if self._again.first_tokens else None,
             rounds=len(self._reference.first_tokens),
             convention=CONVENTION,
-            machine=machine_facts(model.device, model.dtype) | {"new_tokens": self._new_tokens},
+            machine=self._machine,
             interrupted=interrupted,
             skipped=(
                 *(f"{label}: {reason}" for label, reason in self._failed.items()),
@@ -253,6 +270,11 @@ class Bench:
             peak_memory_bytes=peak_memory_bytes(measured.memory),
             memory=measured.memory,
             flops=flops,
+            loop=report.get("loop", ""),
+            captured=report.get("captured", False),
+            one_time_ms=measured.one_time_ms,
+            key=measured.pipeline.key,
+            step_bytes=measured.bytes_read(sizes) if measured.tpots else None,
         )
 
     def _unsettled(self, measured: _Measured) -> list[tuple[RunTimes, ...]]:

@@ -30,6 +30,11 @@ class BenchedPipeline:
         """Pipeline and ratio; see `results.bench.Variant.label`."""
         return label_of(self.pipeline, self.ratio)
 
+    @property
+    def key(self) -> str:
+        """The cache key of the answer: it changes with all that the answer follows from."""
+        return self.plan.steps[self.target].key
+
     def answer_length(self, new_tokens: int) -> dict[str, int]:
         """What to set for answers of ``new_tokens`` tokens, as far as the generating node has such inputs."""
         known = self.plan.steps[self.target].spec.inputs

@@ -44,7 +44,10 @@ class Variant:
     picture. ``stages`` are parts of the time to first token; ``decode`` is all that follows it. ``tokens_per_layer``
     counts the prompt's tokens, text and visual, in each decoder layer, ``visual_per_layer`` the visual ones alone.
     ``memory`` holds peak bytes by kind (``allocated``, ``reserved``, ``rss``), ``flops`` the operations until the first
-    token by stage, two a multiply–accumulate.
+    token by stage, two a multiply–accumulate. ``loop`` drove the decoder, ``captured``: as a CUDA graph.
+    ``one_time_ms`` is what an answer's steps took for work that is done once, e.g. capturing; ``tpot`` is without it.
+    ``key`` is the cache key of the answer: it changes with all that the answer follows from. ``step_bytes`` are what a
+    decoding step must read on average; None without a ``tpot``.
     """
 
     pipeline: str
@@ -63,6 +66,11 @@ class Variant:
     peak_memory_bytes: int
     memory: Mapping[str, int]
     flops: Mapping[str, int]
+    loop: str = ""
+    captured: bool = False
+    one_time_ms: float | None = None
+    key: str = ""
+    step_bytes: float | None = None
 
     @property
     def label(self) -> str:
@@ -88,12 +96,51 @@ class Variant:
             "peak_memory_bytes": self.peak_memory_bytes,
             "memory_bytes": dict(self.memory),
             "flops": dict(self.flops),
+            "loop": self.loop,
+            "captured": self.captured,
+            "one_time_ms": self.one_time_ms,
+            "key": self.key,
+            "step_bytes": self.step_bytes,
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Variant:
+        """The variant that `to_json` made ``data`` of; raises KeyError, TypeError or ValueError for anything else."""
+        ttft_gain, tpot_gain = _gain_of("ttft_gain", data), _gain_of("tpot_gain", data)
+        if ttft_gain is None:
+            raise ValueError("a variant without ttft_gain")
+        return cls(
+            ttft=Timing(**data["ttft_ms"]),
+            ttft_with_preprocessing=Timing(**data["ttft_with_preprocessing_ms"]),
+            end_to_end=Timing(**data["end_to_end_ms"]),
+            tpot=Timing(**data["tpot_ms"]) if data["tpot_ms"] else None,
+            stages={name: Timing(**timing) for name, timing in data["stages_ms"].items()},
+            ttft_gain=ttft_gain,
+            tpot_gain=tpot_gain,
+            tokens_per_layer=tuple(data["tokens_per_layer"]),
+            visual_per_layer=tuple(data["visual_per_layer"]),
+            memory=data["memory_bytes"],
+            **{name: data[name] for name in _AS_THEY_ARE},
+        )
+
+
+_AS_THEY_ARE = (
+    *("pipeline", "ratio", "new_tokens", "kv_bytes", "peak_memory_bytes", "flops"),
+    *("loop", "captured", "one_time_ms", "key", "step_bytes"),
+)
 
 
 def _gain_json(name: str, gain: Gain | None) -> dict[str, Any]:
     figures = (gain.measured, gain.ideal, [gain.low, gain.high]) if gain else (None, None, None)
     return dict(zip((name, f"{name}_ideal", f"{name}_ci"), figures, strict=True))
+
+
+def _gain_of(name: str, data: Mapping[str, Any]) -> Gain | None:
+    """The gain that `_gain_json` wrote."""
+    if data[name] is None:
+        return None
+    low, high = data[f"{name}_ci"]
+    return Gain(data[name], low, high, data[f"{name}_ideal"])
 
 
 @dataclass(frozen=True)
@@ -128,6 +175,18 @@ class BenchResult:
             "skipped": list(self.skipped),
             "machine": dict(self.machine),
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> BenchResult:
+        """The bench that `to_json` made ``data`` of; raises KeyError, TypeError or ValueError for anything else."""
+        noise = data["baseline_against_itself"]
+        return cls(
+            variants=tuple(map(Variant.from_json, data["variants"])),
+            self_gain=Gain(**noise) if noise else None,
+            convention=data["flops_convention"],
+            skipped=tuple(data["skipped"]),
+            **{name: data[name] for name in ("model", "reference", "rounds", "interrupted", "machine")},
+        )
 
 
 class BenchTtft(JsonObject):

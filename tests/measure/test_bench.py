@@ -22,7 +22,8 @@ RATIOS = (1.0, 0.5, 0.25)
 def _still():
     toys.runs.clear()
     toys.slow.clear()
-    toys.projects_all[:], toys.first_step[:] = [False], [3.0]
+    toys.captured.clear()
+    toys.projects_all[:], toys.first_step[:], toys.capturing[:] = [False], [3.0], [0.0]
     toys.Family.forgotten = 0
 
 
@@ -74,6 +75,7 @@ def test_gains_are_ratios_of_medians_beside_the_ideal():
     assert quarter.tpot_gain.measured == pytest.approx(1)
     weights, token, layers = 10_000, toys.TOKEN_BYTES, 4
     reads = {kept: weights + token * layers * (toys.TEXT + kept + 3) for kept in (20, 5)}  # 5 tokens: steps 2, 3, 4
+    assert (plain.step_bytes, quarter.step_bytes) == (reads[20], reads[5])
     assert quarter.tpot_gain.ideal == pytest.approx(reads[20] / reads[5])
 
 
@@ -145,6 +147,34 @@ def test_work_that_is_done_once_is_no_part_of_the_time_per_output_token():
     assert by_label(measure([pipeline("plain")], new_tokens=2))["plain 100 %"].tpot is None  # no step after the first
 
 
+def test_what_is_captured_once_is_captured_before_the_rounds_and_told_apart():
+    toys.capturing[:] = [500.0]
+    result = measure([pipeline("plain"), pipeline("pruned", 1)], ratios=(0.5, 0.25))
+    for variant in result.variants:  # whole answers cost no more than where nothing is captured
+        assert variant.end_to_end.p90 < 60 and variant.stages["decode"].p90 == pytest.approx(12)
+        assert (variant.loop, variant.captured, variant.one_time_ms) == ("static", True, pytest.approx(500))
+        assert variant.tpot.p90 == pytest.approx(3)
+    data = result.to_json()["variants"][0]
+    assert (data["loop"], data["captured"], data["one_time_ms"]) == ("static", True, pytest.approx(500))
+
+
+def test_the_reference_measured_again_has_the_history_of_any_other_row():
+    """Where a first whole answer is slow, the second measurement of the reference must not be the faster for it."""
+    toys.capturing[:] = [500.0]
+    result = measure([pipeline("plain"), pipeline("pruned", 1)], ratios=(0.5,), rounds=1)
+    assert (result.self_gain.low, result.self_gain.high) == (1, 1)
+    before = toys.runs[:9]
+    assert before.count("generate 1") == 2 * before.count("generate 0.5")
+
+
+def test_what_was_measured_is_told_row_by_row_and_then_round_by_round():
+    told = []
+    result = measure([pipeline("plain"), pipeline("pruned", 1)], on_result=told.append)
+    counts = [(len(partial.variants), partial.rounds, partial.interrupted) for partial in told]
+    assert counts == [*((n, 1, True) for n in (1, 2, 3, 4, 4)), (4, 2, True), (4, 3, True)]
+    assert replace(told[-1], interrupted=False).to_json() == result.to_json()
+
+
 def test_two_stages_share_a_ratio_as_half_of_a_half():
     result = measure([pipeline("plain"), pipeline("both", 2)], ratios=(0.25,))
     assert by_label(result)["both 25 %"].visual_per_layer == (5,) * 4
@@ -153,12 +183,12 @@ def test_two_stages_share_a_ratio_as_half_of_a_half():
 
 def test_rounds_interleave_and_the_reference_runs_twice_in_each():
     measure([pipeline("plain"), pipeline("pruned", 1)], ratios=(0.5,), rounds=2)
-    warm_up, rounds = toys.runs[:4], toys.runs[4:]
-    assert warm_up == ["generate 1", "generate 0.5"] * 2
+    warm_up, rounds = toys.runs[:9], toys.runs[9:]
+    assert warm_up == ["generate 1", "generate 0.5", "generate 1"] * 3
     for start in (0, 6):
         assert sorted(rounds[start : start + 6]) == sorted(["generate 1"] * 4 + ["generate 0.5"] * 2)
     assert rounds[:6] == ["generate 1"] * 2 + ["generate 0.5"] * 2 + ["generate 1"] * 2
-    assert toys.Family.forgotten == 2  # before each variant's memory is taken
+    assert toys.Family.forgotten == 3  # before the memory of each variant, and of the reference again, is taken
 
 
 def test_the_noise_is_the_reference_against_itself():
@@ -175,7 +205,7 @@ def test_the_reference_is_the_first_that_drops_nothing():
 def test_one_token_has_no_time_per_output_token():
     result = measure([pipeline("plain")], new_tokens=1)
     (plain,) = result.variants
-    assert plain.tpot is None and plain.tpot_gain is None
+    assert plain.tpot is None and plain.tpot_gain is None and plain.step_bytes is None
     assert plain.to_json()["tpot_ms"] is None
     assert plain.stages["decode"].median == 0
 
@@ -192,7 +222,7 @@ def test_an_interrupt_keeps_the_rounds_that_were_measured():
     token = CancelToken()
 
     def stop(done, _total, _text):
-        if done == 4 + 8 + 2:  # warm-up and memory are 4, a round is 8 runs
+        if done == 9 + 6 + 4:  # three runs of three rows come first, a round is 6 runs
             token.cancel()
 
     graphs = [pipeline("plain"), pipeline("pruned", 1)]
@@ -201,7 +231,7 @@ def test_an_interrupt_keeps_the_rounds_that_were_measured():
     token = CancelToken()
 
     def stop_early(done, _total, _text):
-        if done == 4 + 3:  # the reference is measured, the other is not
+        if done == 9 + 3:  # the reference is measured, the other is not
             token.cancel()
 
     result = measure(graphs, ratios=(0.5,), cancel=token, on_progress=stop_early)
@@ -218,9 +248,22 @@ def test_progress_counts_to_its_end():
     measure(
         [pipeline("plain"), pipeline("pruned", 1)], on_progress=lambda done, total, text: told.append((done, total))
     )
-    runs = 2 * 4 + 3 * 2 * 5
+    runs = 3 * 5 + 3 * 2 * 5
     assert told[-1] == (runs - 1, runs)
     assert [done for done, _ in told][1:] == sorted(done for done, _ in told[1:])
+
+
+def test_the_rate_of_the_devices_memory_is_recorded(monkeypatch):
+    monkeypatch.setattr("fopru_graph.measure.bench.copy_rate", lambda device: 3.21e12 if device == "cpu" else None)
+    assert measure([pipeline("plain")]).machine["copied_gb_per_s"] == 3210
+
+
+def test_the_machine_is_described_once_when_it_is_warm_and_not_between_the_rounds(monkeypatch):
+    runs_before = []
+    facts = lambda *_: runs_before.append(len(toys.runs)) or {"device": "cpu"}  # noqa: E731
+    monkeypatch.setattr("fopru_graph.measure.bench.machine_facts", facts)
+    measure([pipeline("plain"), pipeline("pruned", 1)], ratios=(0.5,))
+    assert runs_before == [9]
 
 
 def test_a_result_is_json():

@@ -156,6 +156,7 @@ def _same(logits: torch.Tensor, expected: torch.Tensor) -> bool:
 class CapturedRunner(SegmentRunner):
     """Prefill as in `SegmentRunner`, then steps of fixed shape."""
 
+    loop = "static"
     _step: CapturedStep | None = None
     _steps = 0
 
@@ -166,11 +167,13 @@ class CapturedRunner(SegmentRunner):
             self._step.load(super().filled(), self.key_positions, self.prompt.positions[:, -1:])
         elif any(known == buffer.shape[1] for known, buffer in self._known(self._step)):
             full = self._step
+            self.once |= {self._steps}
             self._step = self._stored_step()
             known_positions = [buffer[:, :known] for known, buffer in self._known(full)]
             self._step.load(self._filled(full), known_positions, full.position)
         self._steps += 1
         logits = self._step(self.family, ids)
+        self.captured = self._step.captured is not None
         seen_again, left = self._step.prompts > 1, self.room - self._steps
         if self._step.captured is None and self._step.capturable and (seen_again or left >= WORTH):
             self._capture(self._step)
@@ -181,6 +184,7 @@ class CapturedRunner(SegmentRunner):
         device = capture_device(self.family)
         if device is None:
             return
+        self.once |= {self._steps - 1}
         recorder: Recorder = self.family.recorder or Recorder(device)
         self.family.recorder = recorder
         failure = _failure(partial(step.capture, self.family, recorder))

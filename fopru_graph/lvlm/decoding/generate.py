@@ -147,6 +147,9 @@ def _collect(
         visual_per_layer=tuple(int(seen.sum()) for seen in visual),
         kept=_kept(prompt, tokens, visual[-1].cpu()),
         reused=runner.reused,
+        loop=runner.loop,
+        captured=runner.captured,
+        once=runner.once,
         **measured(family, runner.filled(), start, times),
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import DynamicCache
@@ -36,6 +36,10 @@ class DecoderRunner(ABC):
         prefix: each layer's keys and values of the prompt's first tokens, which then are not run again; only without
             pruners.
     """
+
+    loop: ClassVar[str]  # as `generate` names it
+    captured = False  # whether the latest step replayed a CUDA graph
+    once: frozenset[int] = frozenset({0})  # indices of the steps that also did work that is done once
 
     def __init__(
         self,
@@ -72,6 +76,8 @@ class DecoderRunner(ABC):
 
 class StockRunner(DecoderRunner):
     """The stock forward of the language model, pruned by hooks; exact, for every family."""
+
+    loop = "thin"
 
     def hooks(self) -> contextlib.AbstractContextManager[None]:
         """See `DecoderRunner.hooks`."""

@@ -72,6 +72,8 @@ def split_layers(family: Family, cuts: Sequence[int]) -> list[Segment]:
 class SegmentRunner(DecoderRunner):
     """Runs segment after segment; bit for bit what the stock forward gives on the CPU."""
 
+    loop = "segments"
+
     def prefill(self) -> torch.Tensor:
         """See `DecoderRunner.prefill`."""
         prompt, known = self.prompt, self.reused

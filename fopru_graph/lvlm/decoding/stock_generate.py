@@ -122,6 +122,7 @@ def stock_generate(
         visual_per_layer=(visual,) * len(family.layers),
         kept=(),
         preprocess_ms=preprocess_ms,
+        loop="stock",
         **measured(family, [(layer.keys, layer.values) for layer in cache.layers], start, clock.times),
     )
 

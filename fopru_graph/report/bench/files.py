@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,30 @@ def write_bench(result: BenchResult, folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     contents: dict[str, bytes | str] = {
-        "bench.json": json.dumps(result.to_json(), indent=1, ensure_ascii=False) + "\n",
+        **_bench_json(result),
         "bench.csv": bench_csv(result),
         "bench.tex": bench_tex(result),
         "bench.png": bench_picture(result, "png"),
         "bench.svg": bench_picture(result, "svg"),
     }
+    return write_files(contents, folder)
+
+
+def read_bench(folder: Path) -> BenchResult | None:
+    """The bench in a folder; None where there is none that this version wrote."""
+    try:
+        return BenchResult.from_json(json.loads((folder / "bench.json").read_text("utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def save_bench(result: BenchResult, folder: Path) -> None:
+    """Write ``bench.json`` alone, which is cheap enough to do while measuring; errors as in `write_bench`."""
+    write_files(_bench_json(result), folder)
+
+
+def write_files(contents: Mapping[str, bytes | str], folder: Path) -> list[Path]:
+    """Write texts and pictures by file name and return their paths; see `write_bench`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in contents.items():
@@ -48,6 +66,10 @@ def write_bench(result: BenchResult, folder: str | Path) -> list[Path]:
             "choose another folder with --out",
         ) from error
     return [folder / name for name in contents]
+
+
+def _bench_json(result: BenchResult) -> dict[str, str]:
+    return {"bench.json": json.dumps(result.to_json(), indent=1, ensure_ascii=False) + "\n"}
 
 
 def bench_csv(result: BenchResult) -> str:
@@ -74,6 +96,9 @@ def _record(result: BenchResult, variant: Variant, memory: Iterable[str]) -> dic
         "new_tokens": variant.new_tokens,
         "kv_bytes": variant.kv_bytes,
         "peak_memory_bytes": variant.peak_memory_bytes,
+        "loop": variant.loop,
+        "captured": int(variant.captured),
+        "one_time_ms": variant.one_time_ms,
     }
     record |= {f"peak_{kind}_bytes": variant.memory.get(kind) for kind in memory}
     for stage in STAGES:

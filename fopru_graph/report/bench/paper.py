@@ -17,11 +17,12 @@ from fopru_graph.results.bench import BenchResult, Variant
 from fopru_graph.terminal.console import simple_table, stdout_console
 from fopru_graph.terminal.format import milliseconds, percent
 
+# In the order in which they are measured: first the model that the paper says most about, last the largest.
 PAPER_MODELS: dict[str, tuple[str, ...]] = {
-    "LLaVA-NeXT-8B": ("random:llava-next-8b", "llava-hf/llama3-llava-next-8b-hf"),
-    "LLaVA-1.6-7B": ("random:llava-1.6-7b", "llava-hf/llava-v1.6-vicuna-7b-hf"),
-    "LLaVA-1.6-13B": ("random:llava-1.6-13b", "llava-hf/llava-v1.6-vicuna-13b-hf"),
     "LLaVA-1.5-7B": ("random:llava-1.5-7b", "llava-hf/llava-1.5-7b-hf"),
+    "LLaVA-1.6-7B": ("random:llava-1.6-7b", "llava-hf/llava-v1.6-vicuna-7b-hf"),
+    "LLaVA-NeXT-8B": ("random:llava-next-8b", "llava-hf/llama3-llava-next-8b-hf"),
+    "LLaVA-1.6-13B": ("random:llava-1.6-13b", "llava-hf/llava-v1.6-vicuna-13b-hf"),
 }
 
 # The names of the methods in the paper, and our pipelines for them; PruMerge has none yet.
@@ -34,15 +35,15 @@ _METHODS = {
     "PruMerge": None,
     "PruMerge+": None,
 }
-_CAPTIONS = {
+CAPTIONS = {
     1: "Table 1: FoPru with the rank strategy",
     2: "Table 2: FoPru (rank) beside other methods",
     5: "Table 5: FoPru with the row strategy",
 }
-_TTFT = (">TTFT ms\npaper", ">gain\npaper", ">TTFT ms\nours", ">gain\nours", ">95 %\ninterval", ">ideal\nours")
-_DECODING = (">TPOT ms\npaper", ">gain\npaper", ">TPOT ms\nours", ">gain\nours", ">GB\npaper", ">GiB\nours")
+TTFT_COLUMNS = (">TTFT ms\npaper", ">gain\npaper", ">TTFT ms\nours", ">gain\nours", ">95 %\ninterval", ">ideal\nours")
+DECODING_COLUMNS = (">TPOT ms\npaper", ">gain\npaper", ">TPOT ms\nours", ">gain\nours", ">GB\npaper", ">GiB\nours")
 _WIDE = 120  # columns of a terminal that has room for both halves side by side
-_NOTES = (
+NOTES = (
     "The paper names no hardware, number type or batch size of its timings; it says that efficiency was measured on "
     "POPE and that all experiments ran on the LMMS-Eval platform. Milliseconds are therefore not comparable with ours, "
     "gains are.",
@@ -67,7 +68,7 @@ class PaperFigures:
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """A row of one of the paper's tables; ``ratio`` is the retention ratio, None where the method chooses it."""
 
     method: str
@@ -75,15 +76,20 @@ class _Row:
     paper: PaperFigures | None
     ours: Variant | None
 
+    @property
+    def kept(self) -> str:
+        """The ratio as text."""
+        return "dynamic" if self.ratio is None and self.paper else percent(self.ratio)
+
 
 @dataclass(frozen=True)
-class _Block:
+class Block:
     """One model in one of the paper's tables, and the bench that our figures come from."""
 
     table: int
     model: str
     result: BenchResult | None
-    rows: tuple[_Row, ...]
+    rows: tuple[Row, ...]
 
 
 _ODD = "printed so; by its own milliseconds it is 94 ÷ 88 = 1.07"
@@ -148,16 +154,16 @@ def show_paper(results: Sequence[BenchResult], unmeasured: Mapping[str, str], ou
     """
     out = out or stdout_console()
     caption = None
-    for block in _blocks(results):
-        if caption != _CAPTIONS[block.table]:
-            caption = _CAPTIONS[block.table]
+    for block in blocks(results):
+        if caption != CAPTIONS[block.table]:
+            caption = CAPTIONS[block.table]
             out.print(f"[bold underline]{caption}[/]\n")
         for table in _tables(block, out.width):
             out.print(table)
-        for line in _below(block, unmeasured):
+        for line in below(block, unmeasured):
             out.print(line, soft_wrap=not out.is_terminal)
         out.print()
-    for line in _NOTES:
+    for line in NOTES:
         out.print(f"[dim]{line}[/]", soft_wrap=not out.is_terminal)
 
 
@@ -173,7 +179,7 @@ def paper_json(results: Sequence[BenchResult]) -> list[dict[str, Any]]:
             "paper": asdict(row.paper) if row.paper else None,
             "ours": _ours_json(block.result, row.ours) if block.result and row.ours else None,
         }
-        for block in _blocks(results)
+        for block in blocks(results)
         for row in block.rows
     ]
 
@@ -186,25 +192,25 @@ def _ours_json(result: BenchResult, variant: Variant) -> dict[str, Any]:
         "machine": dict(result.machine),
         "ttft_ms": variant.ttft.median,
         "tpot_ms": variant.tpot.median if variant.tpot else None,
-        **{key: figures[key] for key in (*keys, "peak_memory_bytes")},
+        **{key: figures[key] for key in (*keys, "step_bytes", "peak_memory_bytes")},
     }
 
 
-def _blocks(results: Sequence[BenchResult]) -> Iterator[_Block]:
+def blocks(results: Sequence[BenchResult]) -> Iterator[Block]:
     """Table by table: the paper's models with a block for each of our benches, then the models that it lacks."""
     known = {name for names in PAPER_MODELS.values() for name in names}
-    for table in _CAPTIONS:
+    for table in CAPTIONS:
         for model in (model for number, model in _PRINTED if number == table):
             benches: list[BenchResult | None] = [result for result in results if result.model in PAPER_MODELS[model]]
             for bench in benches or [None]:
                 rows = (
-                    _Row(method, ratio, PaperFigures(*figures), _measured(bench, method, ratio))
+                    Row(method, ratio, PaperFigures(*figures), _measured(bench, method, ratio))
                     for method, ratio, *figures in _PRINTED[table, model]
                 )
-                yield _Block(table, model, bench, tuple(rows))
+                yield Block(table, model, bench, tuple(rows))
         for result in results:
             if result.model not in known and (ours := tuple(_our_rows(table, result))):
-                yield _Block(table, result.model, result, ours)
+                yield Block(table, result.model, result, ours)
 
 
 def _measured(result: BenchResult | None, method: str, ratio: float | None) -> Variant | None:
@@ -223,30 +229,36 @@ def _ratio(variant: Variant) -> float | None:
     return 1.0 if variant.pipeline == "baseline" else variant.ratio
 
 
-def _our_rows(table: int, result: BenchResult) -> Iterator[_Row]:
+def _our_rows(table: int, result: BenchResult) -> Iterator[Row]:
     """Every variant that runs a pipeline of a table, on a model that the paper lacks."""
     methods = {row[0] for (number, _), rows in _PRINTED.items() if number == table for row in rows}
     named = {_METHODS[method]: method for method in methods}
     for variant in result.variants:
         if variant.pipeline in named:
-            yield _Row(named[variant.pipeline], _ratio(variant), None, variant)
+            yield Row(named[variant.pipeline], _ratio(variant), None, variant)
 
 
-def _tables(block: _Block, width: int) -> Iterator[Table]:
+def _tables(block: Block, width: int) -> Iterator[Table]:
     """The block as one table where the console is wide enough, else one of TTFT and one of TPOT and memory."""
-    halves = (slice(len(_TTFT)), slice(len(_TTFT), None))
+    halves = (slice(len(TTFT_COLUMNS)), slice(len(TTFT_COLUMNS), None))
     for part in (slice(None),) if width >= _WIDE else halves:
-        table = simple_table("method", ">kept", *(_TTFT + _DECODING)[part], title=f"[bold]{escape(block.model)}[/]")
+        table = simple_table(
+            "method", ">kept", *(TTFT_COLUMNS + DECODING_COLUMNS)[part], title=f"[bold]{escape(block.model)}[/]"
+        )
         for column in table.columns:
             column.no_wrap = True
             column.style = "dim" if str(column.header).endswith("paper") else ""
         for row in block.rows:
-            kept = "dynamic" if row.ratio is None and row.paper else percent(row.ratio)
-            table.add_row(row.method, kept, *(_ttft(block, row) + _decoding(block, row))[part])
+            table.add_row(row.method, row.kept, *cells(block, row)[part])
         yield table
 
 
-def _ttft(block: _Block, row: _Row) -> tuple[str | Text, ...]:
+def cells(block: Block, row: Row) -> tuple[str | Text, ...]:
+    """The entries of a row below `TTFT_COLUMNS` and `DECODING_COLUMNS`."""
+    return *_ttft(block, row), *_decoding(block, row)
+
+
+def _ttft(block: Block, row: Row) -> tuple[str | Text, ...]:
     paper = (str(row.paper.ttft_ms), _times(row.paper.ttft_gain, row.paper.note)) if row.paper else ("–", "–")
     if block.result is None or row.ours is None:
         return (*paper, *"––––")
@@ -255,7 +267,7 @@ def _ttft(block: _Block, row: _Row) -> tuple[str | Text, ...]:
     return (*paper, *ours, _times(gain.ideal if gain else None))
 
 
-def _decoding(block: _Block, row: _Row) -> tuple[str | Text, ...]:
+def _decoding(block: Block, row: Row) -> tuple[str | Text, ...]:
     paper: tuple[str, ...] = ("–",) * 3
     ours: tuple[str | Text, ...] = ("–",) * 3
     if row.paper:
@@ -271,7 +283,7 @@ def _times(gain: float | None, note: str | None = None) -> str:
     return "–" if gain is None else f"{gain:.2f}×{'*' if note else ''}"
 
 
-def _below(block: _Block, unmeasured: Mapping[str, str]) -> Iterator[str]:
+def below(block: Block, unmeasured: Mapping[str, str]) -> Iterator[str]:
     """Lines of markup under a block: where our figures come from or why there are none, and notes on the paper's."""
     result = block.result
     if result is None:

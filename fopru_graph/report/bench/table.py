@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -128,8 +128,22 @@ def _remarks(result: BenchResult) -> Iterator[str]:
         noise = f"{interval(result.self_gain, 3)} against itself"
         yield f"[dim]noise:[/] {escape(result.reference)} measures {noise}; a difference inside it is no change"
     yield "[dim]TTFT:[/] from the pixels in memory to the first token's id; stage decode: all that follows"
+    if loops := _loops(result.variants):
+        yield f"[dim]loop:[/] {escape(loops)}"
     yield f"[dim]FLOPs:[/] {escape(result.convention)}"
     yield f"[dim]machine:[/] {escape(machine_line(result.machine))}"
+
+
+def _loops(variants: Sequence[Variant]) -> str:
+    """What drove the decoder in which variants, and what was done once, e.g. ``static, captured (baseline, fastv)``."""
+    pipelines: dict[str, dict[str, None]] = {}
+    for variant in variants:
+        if variant.loop:
+            name = f"{variant.loop}, captured" if variant.captured else variant.loop
+            pipelines.setdefault(name, {})[variant.pipeline] = None
+    told = "; ".join(f"{name} ({', '.join(names)})" for name, names in pipelines.items())
+    once = max((variant.one_time_ms or 0.0 for variant in variants), default=0.0)
+    return told and f"{told}; work done once took up to {milliseconds(once)} ms and is in no TPOT"
 
 
 def machine_line(machine: Mapping[str, Any]) -> str:

@@ -68,6 +68,20 @@ def test_two_models_on_two_devices_share_nothing(cuda):
     assert first["pool"] != second["pool"] and first["stream"] is not second["stream"]
 
 
+def test_a_generation_tells_its_loop_and_whether_its_steps_were_captured(cuda):
+    family = tiny.llava(seed=45)
+    tokens = everything(family, 1)
+    family.model.generation_config.eos_token_id = None
+    first, again = (generate(family, tokens, ["x"], max_new_tokens=LONG, loop="static") for _ in range(2))
+    assert (first.loop, first.captured, sorted(first.once)) == ("static", True, [0])
+    assert (again.loop, again.captured, sorted(again.once)) == ("static", True, [0])
+    cuda.errors = [RuntimeError("operation not permitted")]
+    with pytest.warns(Caution):
+        family.forget()
+        refused = generate(family, tokens, ["x"], max_new_tokens=LONG, loop="static")
+    assert not refused.captured
+
+
 @pytest.mark.parametrize("fault", ["replays_nothing", "replays_other_values"])
 def test_a_replay_that_gives_something_else_is_never_used(cuda, fault):
     family = tiny.llava(seed=43)

@@ -163,7 +163,9 @@ def test_buffers_grow_with_the_answer_and_change_nothing(batch, cuts, monkeypatc
         grown, logits = answer(loop)
         assert grown.token_ids == thin.token_ids and (logits - expected).abs().max() < 1e-4
         assert (grown.kv_lengths, grown.kv_bytes) == (thin.kv_lengths, thin.kv_bytes)
+        assert grown.loop == loop and not grown.captured
     assert len(family.steps) > 2  # each longer than the one before
+    assert len(grown.once) == len(family.steps)  # and no time per output token has the steps that took over
 
 
 class StockLike:

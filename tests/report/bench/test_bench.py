@@ -18,11 +18,12 @@ from PIL import Image
 from rich.console import Console
 
 from fopru_graph.errors import UserError
-from fopru_graph.report.bench.files import bench_tex, write_bench
+from fopru_graph.report.bench.files import bench_csv, bench_tex, read_bench, save_bench, write_bench
 from fopru_graph.report.bench.paper import PAPER_MODELS, paper_json, show_paper
+from fopru_graph.report.bench.paper_files import write_paper
 from fopru_graph.report.bench.plot import bench_picture, draw_bench
 from fopru_graph.report.bench.table import gain_text, show_bench
-from fopru_graph.results.bench import STAGES, STOCK, BenchResult, Gain, Timing, Variant
+from fopru_graph.results.bench import STAGES, STOCK, Bench, BenchResult, Gain, Timing, Variant
 
 MIB, GIB = 2**20, 2**30
 NOISE = Gain(1.0, 0.991, 1.012, 1.0)
@@ -266,6 +267,52 @@ def test_many_ratios_keep_their_labels_apart(result: BenchResult) -> None:
     assert labels_that_meet(figure.axes[1]) == []
     shown = [label.get_text() for label in figure.axes[1].get_xticklabels()]
     assert {"0.174 %", "25 %", "100 %"} <= set(shown)
+
+
+def test_loops_and_what_was_done_once_are_told(result: BenchResult) -> None:
+    assert "loop:" not in printed(show_bench, 80, result), "a bench of an earlier version tells none"
+    told = {STOCK: {"loop": "stock"}, "fopru_fastv": {"loop": "thin"}}
+    captured = {"loop": "static", "captured": True, "one_time_ms": 412.5}
+    variants = tuple(replace(v, **told.get(v.pipeline, captured)) for v in result.variants)
+    text = printed(show_bench, 200, replace(result, variants=variants))
+    assert (
+        "loop: stock (stock); static, captured (baseline, fopru_rank); thin (fopru_fastv); "
+        "work done once took up to 412.5 ms and is in no TPOT" in text
+    )
+    row = next(csv.DictReader(io.StringIO(bench_csv(replace(result, variants=variants[1:])))))
+    assert (row["loop"], row["captured"], row["one_time_ms"]) == ("static", "1", "412.5")
+
+
+def test_a_bench_is_read_back_as_it_was_written(result: BenchResult, tmp_path: Path) -> None:
+    again = replace(result.variants[2], loop="static", captured=True, one_time_ms=3.5, key="k")
+    whole = replace(result, variants=(*result.variants, again), skipped=("x: y",), interrupted=True)
+    save_bench(whole, tmp_path)
+    assert read_bench(tmp_path) == whole
+    save_bench(replace(whole, self_gain=None), tmp_path)
+    assert read_bench(tmp_path) == replace(whole, self_gain=None)
+    assert read_bench(tmp_path / "nowhere") is None
+
+
+def test_what_an_earlier_version_wrote_is_no_bench_to_go_on_with_but_the_report_reads_it(tmp_path: Path) -> None:
+    old = (Path(__file__).parents[3] / "docs" / "bench-llava-cpu.json").read_text()
+    assert '"captured"' not in old
+    (tmp_path / "bench.json").write_text(old)
+    assert read_bench(tmp_path) is None
+    assert len(Bench.model_validate_json(old).variants) == 14
+
+
+def test_the_papers_tables_as_markdown(result: BenchResult, tmp_path: Path) -> None:
+    written = write_paper([result], {"LLaVA-1.6-13B": "13B [does] not fit"}, tmp_path)
+    assert [path.name for path in written] == ["paper.md", "paper.json"]
+    text = written[0].read_text()
+    assert "| FoPru | 50 % | 57 | 1.66× | 125.0 | 1.60× | 1.57–1.64 | 2.00× | 24.80 | 1.03× | 24.00 |" in text
+    assert r"| FoPru | 75 % | 88 | 1.18×\* | – |" in text
+    assert "ours: not measured: 13B [does] not fit" in text
+    tables = [block for block in text.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 7
+    assert all({line.count("|") for line in table.splitlines()} == {15} for table in tables)
+    data = json.loads(written[1].read_text())
+    assert data == {"tables": paper_json([result]), "unmeasured": {"LLaVA-1.6-13B": "13B [does] not fit"}}
 
 
 def test_folders_that_cannot_be_written(result: BenchResult, tmp_path: Path) -> None:
