@@ -51,11 +51,13 @@ class CapturedStep:
         batch: samples.
         cuts: the layers from which on a prompt is shorter.
         lengths: tokens that the caches of each segment hold.
-        filled: keys and values of a finished prefill, of which each layer's sizes and dtype are taken.
+        caches: each layer's keys and values (B, G, length of its segment, d), which the step writes to from now on.
+            They are finite throughout: a hidden key counts with weight 0, and 0 times what fresh memory holds may be
+            NaN.
     """
 
     def __init__(
-        self, family: Family, batch: int, cuts: Sequence[int], lengths: Sequence[int], filled: Sequence[KeyValues]
+        self, family: Family, batch: int, cuts: Sequence[int], lengths: Sequence[int], caches: Sequence[KeyValues]
     ) -> None:
         self._segments = split_layers(family, cuts)
         zeros = partial(torch.zeros, dtype=torch.int64, device=family.device)
@@ -63,11 +65,7 @@ class CapturedStep:
         self._slots = [zeros(1) for _ in self._segments]  # where in its caches each segment writes the next token
         self.key_positions = [zeros(batch, length) for length in lengths]
         self._segment_of = [segment.index for segment in self._segments for _ in segment.layers]
-        # Zeros, because a hidden key counts with weight 0, and 0 times what lies in fresh memory may be NaN.
-        self.caches: list[KeyValues] = []
-        for (keys, values), segment in zip(filled, self._segment_of, strict=True):
-            shape = (*keys.shape[:2], lengths[segment], keys.shape[3])
-            self.caches.append((keys.new_zeros(shape), values.new_zeros(shape)))
+        self.caches = list(caches)
         self._logits: torch.Tensor
         self.prompts = 0  # how often `load` was called
         self.capturable = True  # no capture of it failed for want of memory
@@ -78,7 +76,8 @@ class CapturedStep:
         """Take over each layer's keys and values, each segment's positions (B, T) and the last position (B, 1)."""
         for buffers, pair in zip(self.caches, filled, strict=True):
             for buffer, part in zip(buffers, pair, strict=True):
-                buffer[:, :, : part.shape[2]] = part
+                if buffer.data_ptr() != part.data_ptr():  # else they were computed in place
+                    buffer[:, :, : part.shape[2]] = part
         for slot, buffer, known in zip(self._slots, self.key_positions, key_positions, strict=True):
             slot.fill_(known.shape[1])
             buffer.fill_(HIDDEN)
@@ -154,21 +153,29 @@ def _same(logits: torch.Tensor, expected: torch.Tensor) -> bool:
 
 
 class CapturedRunner(SegmentRunner):
-    """Prefill as in `SegmentRunner`, then steps of fixed shape."""
+    """Prefill as in `SegmentRunner`, into the step's buffers where they are known before, then steps of fixed shape."""
 
     loop = "static"
     _step: CapturedStep | None = None
+    _ready: CapturedStep | None = None
     _steps = 0
+
+    def prefill(self) -> torch.Tensor:
+        """See `DecoderRunner.prefill`."""
+        if not self.cuts.layers:  # with cuts, the lengths are known only when they are made
+            self._ready = self.family.steps.get(self._shape([self.prompt.positions.shape[1]]))
+        return super().prefill()
 
     def step(self, ids: torch.Tensor) -> torch.Tensor:
         """See `DecoderRunner.step`; the first one takes over the caches, and so does one that finds them full."""
         if self._step is None:
-            self._step = self._stored_step()
+            self._step = self._stored_step(self._caches)
             self._step.load(super().filled(), self.key_positions, self.prompt.positions[:, -1:])
+            self._caches = []  # held once: the step's buffers are these, or have a copy
         elif any(known == buffer.shape[1] for known, buffer in self._known(self._step)):
             full = self._step
             self.once |= {self._steps}
-            self._step = self._stored_step()
+            self._step = self._stored_step(None)
             known_positions = [buffer[:, :known] for known, buffer in self._known(full)]
             self._step.load(self._filled(full), known_positions, full.position)
         self._steps += 1
@@ -204,9 +211,11 @@ class CapturedRunner(SegmentRunner):
         """See `DecoderRunner.filled`."""
         return super().filled() if self._step is None else self._filled(self._step)
 
-    def reusable(self) -> list[KeyValues]:
-        """See `DecoderRunner.reusable`: the caches of the prefill, because the step serves the next prompt too."""
-        return super().filled()
+    def _buffers(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> KeyValues:
+        if self._ready is not None:
+            return self._ready.caches[layer]
+        length = self._length(self.key_positions[-1].shape[1])
+        return _zeros(keys, length), _zeros(values, length)
 
     def _filled(self, step: CapturedStep) -> list[KeyValues]:
         return filled_parts(step.caches, [length + self._steps for length in self.lengths])
@@ -216,13 +225,28 @@ class CapturedRunner(SegmentRunner):
         counts = [positions.shape[1] + self._steps for positions in self.key_positions]
         return list(zip(counts, step.key_positions, strict=True))
 
-    def _stored_step(self) -> CapturedStep:
-        """The model's step of this prompt's shape, or a new one; the oldest go where memory is short."""
+    def _length(self, tokens: int) -> int:
+        """The length of caches that hold so many tokens of the prompt now."""
+        return bucket(tokens + min(self.room, max(BLOCK, 2 * self._steps)))
+
+    def _shape(self, tokens: Sequence[int]) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+        """What prompts that share a step agree in; each segment sees so many tokens of this one."""
+        return len(self.prompt.embeds), tuple(self.cuts.layers), tuple(map(self._length, tokens))
+
+    def _stored_step(self, caches: Sequence[KeyValues] | None) -> CapturedStep:
+        """The model's step of this prompt's shape, or a new one; the oldest go where memory is short.
+
+        A new one takes ``caches`` over, or longer ones than the step before if there are none.
+        """
         store: OrderedDict[Any, CapturedStep] = self.family.steps
-        room = min(self.room, max(BLOCK, 2 * self._steps))
-        lengths = (positions.shape[1] + room for positions in self.key_positions)
-        shape = len(self.prompt.embeds), tuple(self.cuts.layers), tuple(map(bucket, lengths))
-        step = store.pop(shape, None) or CapturedStep(self.family, *shape, super().filled())
+        shape = self._shape([positions.shape[1] for positions in self.key_positions])
+        step = store.pop(shape, None)
+        if step is None:
+            if caches is None:
+                lengths = [shape[2][segment.index] for segment in self.segments for _ in segment.layers]
+                layers = zip(self.filled(), lengths, strict=True)
+                caches = [(_zeros(keys, length), _zeros(values, length)) for (keys, values), length in layers]
+            step = CapturedStep(self.family, *shape, caches)
         store[shape] = step
         while len(store) > 1 and self._too_large(store.values()):
             store.popitem(last=False)
@@ -240,6 +264,11 @@ class CapturedRunner(SegmentRunner):
             del store[shape]
         self.family.last_prompt = None
         self.family.recorder.release_memory()
+
+
+def _zeros(part: torch.Tensor, length: int) -> torch.Tensor:
+    """A buffer (B, G, length, d) for what is like ``part`` (B, G, T, d)."""
+    return part.new_zeros((*part.shape[:2], length, part.shape[3]))
 
 
 class _Failure(NamedTuple):

@@ -80,8 +80,9 @@ def generate(
         start = time.perf_counter()  # the device may still be busy with the image: the first token waits for both
         prompt = build_prompt(family, prompts, tokens)
         limit = answer_limit(family, prompt.lengths, prompt.spans, max_new_tokens, min_new_tokens)
-        prefix = [] if pruners else known_prefix(family, tokens, prompt)
-        runner = runner_class(family, prompt, pruners, limit - 1, prefix)
+        runner = runner_class(
+            family, prompt, pruners, limit - 1, [] if pruners else known_prefix(family, tokens, prompt)
+        )
         sampler = Sampler(family, prompt, node_arguments(limit, min_new_tokens, temperature), seed)
         try:
             with runner.hooks():
@@ -90,7 +91,7 @@ def generate(
             family.forget()  # buffers that later prompts share may hold NaN, and 0 times NaN is NaN
             raise
         if not pruners:
-            keep_prefix(family, tokens, prompt, runner.reusable())
+            keep_prefix(family, tokens, prompt, runner.filled())
         generation = _collect(runner, tokens, ids, start, times)
     warn_cut(family, generation.token_ids, limit, max_new_tokens)
     return generation

@@ -18,10 +18,14 @@ from fopru_graph.values import VisualTokens
 def known_prefix(family: Family, tokens: VisualTokens, prompt: Prompt) -> list[KeyValues]:
     """Each layer's keys and values of the tokens that ``prompt`` shares with the last one; empty if there are none.
 
-    The last token is never among them: its logits are what the prefill is for.
+    The last token is never among them: its logits are what the prefill is for. The last prompt itself is forgotten: the
+    run puts its own in its place, and may write into the same buffers.
     """
+    if len(prompt.lengths) > 1:
+        return []
     cached_ids, layers = (family.last_prompt or {}).get(tokens, ([], []))
-    if not layers or len(prompt.lengths) > 1 or family.prefill_inputs(prompt):
+    family.last_prompt = None
+    if not layers or family.prefill_inputs(prompt):
         return []
     ids = prompt.input_ids[0].tolist()
     longest = min(len(ids) - 1, len(cached_ids), layers[0][0].shape[2])
@@ -30,6 +34,9 @@ def known_prefix(family: Family, tokens: VisualTokens, prompt: Prompt) -> list[K
 
 
 def keep_prefix(family: Family, tokens: VisualTokens, prompt: Prompt, layers: Sequence[KeyValues]) -> None:
-    """Keep the cache of a finished run for the next prompt, for as long as somebody holds its visual tokens."""
+    """Keep the cache of a finished run for the next prompt, for as long as somebody holds its visual tokens.
+
+    ``layers`` may be views of a captured step's buffers: whichever run writes there next has called `known_prefix`.
+    """
     if len(prompt.lengths) == 1:
         family.last_prompt = WeakKeyDictionary({tokens: (prompt.input_ids[0].tolist(), layers)})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -49,7 +49,8 @@ class DecoderRunner(ABC):
         room: int,
         prefix: Sequence[KeyValues] = (),
     ) -> None:
-        self.family, self.prompt, self.room, self.prefix = family, prompt, room, prefix
+        self.family, self.prompt, self.room = family, prompt, room
+        self._prefix = list(prefix)  # emptied by the prefill, so that no layer is held twice for long
         self.cuts = Cuts(family, pruners, prompt)
         self.reused = prefix[0][0].shape[2] if prefix else 0  # tokens of the prefix
 
@@ -69,9 +70,10 @@ class DecoderRunner(ABC):
     def filled(self) -> list[KeyValues]:
         """Each layer's keys and values as far as they are filled."""
 
-    def reusable(self) -> list[KeyValues]:
-        """Keys and values of the prompt at least, in tensors that no later run writes to."""
-        return self.filled()
+    def take_prefix(self) -> Iterator[KeyValues]:
+        """Each layer's keys and values of the prefix, which is held no longer."""
+        while self._prefix:
+            yield self._prefix.pop(0)
 
 
 class StockRunner(DecoderRunner):
@@ -88,7 +90,7 @@ class StockRunner(DecoderRunner):
         prompt = self.prompt
         # Made without the config it has full layers only: sliding windows are then kept by the mask, which can be cut.
         self._cache = DynamicCache()
-        for index, (keys, values) in enumerate(self.prefix):
+        for index, (keys, values) in enumerate(self.take_prefix()):
             self._cache.update(keys, values, index)
         self._mask = prompt.attention_mask if prompt.padded else None  # without padding no mask: the fast kernels
         self._positions = prompt.positions[..., self.reused :]

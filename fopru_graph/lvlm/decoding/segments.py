@@ -90,7 +90,7 @@ class SegmentRunner(DecoderRunner):
                 hidden, positions = torch.take_along_dim(hidden, keep[..., None], 1), positions.gather(1, keep)
             real = self.cuts.at(segment.first).real
             self.key_positions.append(key_positions(positions, real))
-            for layer, pair in enumerate(self.prefix):
+            for layer, pair in enumerate(self.take_prefix()):
                 self.update(*pair, layer)
             rotary = self.family.language_model.rotary_emb(hidden, positions[:, known:])
             queries = query_positions(positions, real, self._position)[:, known:]
@@ -118,8 +118,7 @@ class SegmentRunner(DecoderRunner):
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_args: Any, **_options: Any) -> KeyValues:
         """What the layers call on their cache: append (B, G, Q, d) and return all that is filled."""
         if layer == len(self._caches):  # its first tokens; the rest of the prompt and the answer will follow
-            length = self.key_positions[-1].shape[1] + min(self.room, BLOCK)
-            self._caches.append((_longer(keys[:, :, :0], length), _longer(values[:, :, :0], length)))
+            self._caches.append(self._buffers(layer, keys, values))
             self.lengths.append(0)
         begin, end = self.lengths[layer], self.lengths[layer] + keys.shape[2]
         self.lengths[layer] = end
@@ -130,6 +129,11 @@ class SegmentRunner(DecoderRunner):
         for buffer, new in zip(self._caches[layer], (keys, values), strict=True):
             buffer[:, :, begin:end] = new
         return filled_parts([self._caches[layer]], [end])[0] if begin else (keys, values)
+
+    def _buffers(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> KeyValues:
+        """Buffers with room for a layer's prompt and answer, for keys and values such as these."""
+        length = self.key_positions[-1].shape[1] + min(self.room, BLOCK)
+        return _longer(keys[:, :, :0], length), _longer(values[:, :, :0], length)
 
     def _mask(
         self, segment: Segment, queries: torch.Tensor, dtype: torch.dtype, window: int | None
