@@ -132,9 +132,7 @@ class CapturedRunner(SegmentRunner):
             self._step.load(self._filled(full), known_positions, full.position)
         self._steps += 1
         logits = self._step(ids)
-        self.captured = self._step.captured is not None
         if self._step.captured is None and not self.family.uncapturable and can_capture(ids.device):
-            self.once |= {self._steps - 1}
             try:
                 self._step.capture()
             except RuntimeError as error:  # a step that cannot be captured runs kernel by kernel and is as right
@@ -151,6 +149,11 @@ class CapturedRunner(SegmentRunner):
     def reusable(self) -> list[KeyValues]:
         """See `DecoderRunner.reusable`: the caches of the prefill, because the step serves the next prompt too."""
         return super().filled()
+
+    @property
+    def captured(self) -> bool:
+        """See `DecoderRunner.captured`; a step is captured when it runs first in an answer, which `once` has."""
+        return self._step is not None and self._step.captured is not None
 
     def _filled(self, step: CapturedStep) -> list[KeyValues]:
         return filled_parts(step.caches, [length + self._steps for length in self.lengths])

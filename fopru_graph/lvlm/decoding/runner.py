@@ -38,7 +38,6 @@ class DecoderRunner(ABC):
     """
 
     loop: ClassVar[str]  # as `generate` names it
-    captured = False  # whether the latest step replayed a CUDA graph
     once: frozenset[int] = frozenset({0})  # indices of the steps that also did work that is done once
 
     def __init__(
@@ -68,6 +67,11 @@ class DecoderRunner(ABC):
     @abstractmethod
     def filled(self) -> list[KeyValues]:
         """Each layer's keys and values as far as they are filled."""
+
+    @property
+    def captured(self) -> bool:
+        """Whether steps replay a CUDA graph."""
+        return False
 
     def reusable(self) -> list[KeyValues]:
         """Keys and values of the prompt at least, in tensors that no later run writes to."""
