@@ -158,6 +158,24 @@ def test_what_is_captured_once_is_captured_before_the_rounds_and_told_apart():
     assert (data["loop"], data["captured"], data["one_time_ms"]) == ("static", True, pytest.approx(500))
 
 
+@pytest.mark.parametrize("answer", [1, 2, 3])
+def test_what_is_done_once_is_told_wherever_before_the_rounds_it_is_done(monkeypatch, answer):
+    """A model may put capturing off until a shape comes again."""
+    made = []
+
+    def figures(self):
+        if self.new > 1:
+            made.append(self)
+        toys.capturing[:] = [500.0 if len(made) == answer else 0.0]
+        toys.captured.clear()
+        return whole(self)
+
+    whole = toys.Answered._figures
+    monkeypatch.setattr(toys.Answered, "_figures", figures)
+    (plain,) = measure([pipeline("plain")]).variants  # with the reference measured again: answers 1 and 3 are its own
+    assert plain.one_time_ms == pytest.approx(0 if answer == 2 else 500)
+
+
 def test_the_reference_measured_again_has_the_history_of_any_other_row():
     """Where a first whole answer is slow, the second measurement of the reference must not be the faster for it."""
     toys.capturing[:] = [500.0]

@@ -180,7 +180,6 @@ class CapturedRunner(SegmentRunner):
             self._step.load(self._filled(full), known_positions, full.position)
         self._steps += 1
         logits = self._step(self.family, ids)
-        self.captured = self._step.captured is not None
         seen_again, left = self._step.prompts > 1, self.room - self._steps
         if self._step.captured is None and self._step.capturable and (seen_again or left >= WORTH):
             self._capture(self._step)
@@ -216,6 +215,11 @@ class CapturedRunner(SegmentRunner):
             return self._ready.caches[layer]
         length = self._length(self.key_positions[-1].shape[1])
         return _zeros(keys, length), _zeros(values, length)
+
+    @property
+    def captured(self) -> bool:
+        """See `DecoderRunner.captured`; a step is captured when it runs first in an answer, which `once` has."""
+        return self._step is not None and self._step.captured is not None
 
     def _filled(self, step: CapturedStep) -> list[KeyValues]:
         return filled_parts(step.caches, [length + self._steps for length in self.lengths])

@@ -38,7 +38,6 @@ class DecoderRunner(ABC):
     """
 
     loop: ClassVar[str]  # as `generate` names it
-    captured = False  # whether the latest step replayed a CUDA graph
     once: frozenset[int] = frozenset({0})  # indices of the steps that also did work that is done once
 
     def __init__(
@@ -69,6 +68,11 @@ class DecoderRunner(ABC):
     @abstractmethod
     def filled(self) -> list[KeyValues]:
         """Each layer's keys and values as far as they are filled."""
+
+    @property
+    def captured(self) -> bool:
+        """Whether steps replay a CUDA graph."""
+        return False
 
     def take_prefix(self) -> Iterator[KeyValues]:
         """Each layer's keys and values of the prefix, which is held no longer."""
