@@ -29,6 +29,11 @@ class Image:
         """(height, width) in pixels."""
         return self.picture.height, self.picture.width
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pixels; the engine's memory cache asks for them."""
+        return 3 * self.picture.height * self.picture.width
+
 
 @dataclass(frozen=True, eq=False)
 class Video:
@@ -41,6 +46,11 @@ class Video:
     def shape(self) -> tuple[int, int, int]:
         """(frames, height in pixels, width in pixels)."""
         return len(self.frames), self.frames[0].height, self.frames[0].width
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all frames' pixels; the engine's memory cache asks for them."""
+        return sum(3 * frame.height * frame.width for frame in self.frames)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The disk cache's codec: what goes in comes out; what cannot be stored is refused."""
+"""Values in caches: what goes to disk comes back, what cannot be stored is refused, and values tell their bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fopru_graph import values
-from fopru_graph.graph import CorruptEntry, DiskCache
+from fopru_graph.graph import CorruptEntry, DiskCache, MemoryCache
 from fopru_graph.storage import TensorCodec
 from tests import tiny
 
@@ -53,3 +53,18 @@ def test_a_spoilt_entry_is_never_read(tmp_path):
         path.write_bytes(data)
     with pytest.raises(CorruptEntry):
         cache.get("a" * 64)
+
+
+def test_the_memory_cache_knows_the_bytes_of_tensors_and_pictures_but_a_model_counts_nothing():
+    model, image = tiny.llava(), tiny.image(0)
+    features = model.encode([image])
+    cache = MemoryCache()
+    cache.put("model", {"output": values.ModelHandle("tiny", model)})
+    assert cache.nbytes == 0
+    cache.put("image", {"output": [image, values.Video((image.picture, image.picture), "v")]})
+    height, width = image.shape
+    assert cache.nbytes == 3 * 3 * height * width
+    before, tile = cache.nbytes, features.tiles[0]
+    cache.put("features", {"output": features})
+    held = (tile.features, tile.prefix_features, tile.attention.query, tile.attention.key, *features.pixels)
+    assert cache.nbytes - before == sum(tensor.nbytes for tensor in held)

@@ -5,7 +5,7 @@ It knows nothing of models and does not import torch. Its layers, each of which 
 """
 
 from fopru_graph.errors import UserError
-from fopru_graph.graph.cache import Codec, CorruptEntry, DiskCache, DiskEntry, JsonCodec, MemoryCache
+from fopru_graph.graph.cache import Codec, CorruptEntry, DiskCache, DiskEntry, JsonCodec
 from fopru_graph.graph.check.expand import expand
 from fopru_graph.graph.check.validate import validate, validate_file
 from fopru_graph.graph.context import CancelToken, Context
@@ -25,6 +25,7 @@ from fopru_graph.graph.events import (
     RunWarning,
 )
 from fopru_graph.graph.graph import Graph, Handle
+from fopru_graph.graph.memory import MemoryCache
 from fopru_graph.graph.model import INPUT_TYPES, GraphNode, PipelineInput, PipelineOutput
 from fopru_graph.graph.plan import Plan, plan
 from fopru_graph.graph.run.executor import Executor

@@ -1,4 +1,4 @@
-"""Caches of node outputs: in memory for a session, on disk across processes."""
+"""The cache of node outputs on disk, across processes."""
 
 from __future__ import annotations
 
@@ -7,76 +7,17 @@ import hashlib
 import json
 import os
 import shutil
-import threading
 import time
 import uuid
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-Values = dict[str, Any]  # a node's outputs by name
+from fopru_graph.graph.memory import Values
+
 _MANIFEST = "manifest.json"
 _WORK = ".writing-"  # before the names of folders that are no entries yet, or no longer
 _ABANDONED = 3600  # seconds after which a folder of these is nobody's
 MAX_BYTES = 10 * 10**9
-
-
-class MemoryCache:
-    """The outputs of the ``max_entries`` most recently used nodes; threads may share it.
-
-    By default there is room for 64, and for all nodes of two runs of the largest graph that uses it. Lists, dicts,
-    tuples and sets are copied on the way in and on the way out, so that nobody can change a cached value through them.
-    Tensors, data classes and other objects are shared: nodes never change an input.
-    """
-
-    def __init__(self, max_entries: int | None = None) -> None:
-        self.max_entries = 64 if max_entries is None else max_entries
-        self._grows = max_entries is None
-        self._entries: OrderedDict[str, Values] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def fit(self, nodes: int) -> None:
-        """Prepare for a run of so many nodes: a cache without a size of its own holds two such runs."""
-        if self._grows:
-            self.max_entries = max(self.max_entries, 2 * nodes)
-
-    def get(self, key: str) -> Values | None:
-        """The outputs kept under a key, or None."""
-        with self._lock:
-            if key not in self._entries:
-                return None
-            self._entries.move_to_end(key)
-            values = self._entries[key]
-        return {name: _copied(value) for name, value in values.items()}
-
-    def put(self, key: str, values: Values) -> None:
-        """Keep outputs; the least recently used ones make room."""
-        copied = _copied(values)
-        with self._lock:
-            self._entries[key] = copied
-            self._entries.move_to_end(key)
-            while len(self._entries) > self.max_entries:
-                self._entries.popitem(last=False)
-
-    def clear(self) -> None:
-        """Remove every entry."""
-        with self._lock:
-            self._entries.clear()
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._entries
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
-def _copied(value: Any) -> Any:
-    kind = type(value)
-    if kind is dict:
-        return {key: _copied(item) for key, item in value.items()}
-    if kind in (list, tuple, set):
-        return kind([_copied(item) for item in value])
-    return value
 
 
 class Codec(Protocol):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
-from fopru_graph.graph.cache import DiskCache, MemoryCache
+from fopru_graph.graph.cache import DiskCache
 from fopru_graph.graph.check.expand import expand
 from fopru_graph.graph.check.validate import validate
 from fopru_graph.graph.context import CancelToken
@@ -18,6 +18,7 @@ from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, UnknownAttribute, errors_of, hint_choices
 from fopru_graph.graph.events import Event
 from fopru_graph.graph.files import write_atomically
+from fopru_graph.graph.memory import MemoryCache
 from fopru_graph.graph.model import GraphNode, Model, PipelineInput, PipelineOutput, bad_name, plain_input
 from fopru_graph.graph.run.executor import Executor
 from fopru_graph.graph.run.record import RunRecord, RunResult

@@ -10,13 +10,14 @@ from typing import Any, cast
 import networkx as nx
 
 from fopru_graph.graph.branches import Branches, LazyInputs, lazy_inputs, not_asked
-from fopru_graph.graph.cache import DiskCache, MemoryCache
+from fopru_graph.graph.cache import DiskCache
 from fopru_graph.graph.check.binding import Checked
 from fopru_graph.graph.check.expand import expand
 from fopru_graph.graph.check.validate import check
 from fopru_graph.graph.declare.node import CachePolicy
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, errors_of, hint_choices
+from fopru_graph.graph.memory import MemoryCache
 from fopru_graph.graph.model import Model, PipelineOutput, is_block
 from fopru_graph.graph.steps import Keys, Step
 from fopru_graph.graph.values import INPUTS, Ref, parse_reference

@@ -12,14 +12,27 @@ import torch
 from fopru_graph.errors import UserError
 from fopru_graph.values import TileAttention
 
-BLOCK = 1 << 23  # attention weights formed at a time (32 MiB), whatever the numbers of heads, tokens and layers
+CPU_BLOCK = 1 << 19  # attention weights formed at a time (2 MiB, float32), so that they stay in a processor's cache
+CPU_QUERIES = 32  # but no fewer queries: the keys are packed anew for every block, and smaller products do not pay that
+DEVICE_BLOCK = 1 << 25  # on a device every block costs launches; larger ones would take no less time
+DEVICE_SHARE = 1 << 10  # a block has no more weights than a 1024th of the device's bytes: 1/256 of its memory
 
 Direction = Literal["auto", "received", "given"]
 Heads = Literal["mean", "joint"]
 
 
+def queries_at_a_time(device: torch.device, row: int) -> int:
+    """How many queries to compare with all keys at once, at least one; a query has ``row`` weights over all heads."""
+    if device.type == "cpu":
+        return max(CPU_QUERIES, CPU_BLOCK // row)
+    if device.type == "cuda" and torch.cuda.is_available():  # tensors may be simulated where there is no such device
+        share = torch.cuda.get_device_properties(device).total_memory // DEVICE_SHARE
+        return max(1, min(DEVICE_BLOCK, share) // row)
+    return max(1, DEVICE_BLOCK // row)
+
+
 def attention_means(
-    query: torch.Tensor, key: torch.Tensor, scale: float, prefix: int = 0, block: int = BLOCK
+    query: torch.Tensor, key: torch.Tensor, scale: float, prefix: int = 0, block: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean attention that visual tokens give to and receive from each other, averaged over heads (FoPru Eq. 2 and 3).
 
@@ -31,7 +44,8 @@ def attention_means(
         key: (H, P + N, d), likewise.
         scale: factor on the logits, usually 1 / √d.
         prefix: P, the number of leading tokens that are no visual tokens, e.g. CLS.
-        block: attention weights formed at a time, over all heads; at least one query.
+        block: attention weights formed at a time, over all heads; at least one query. None for what suits the device.
+            It changes no more than the rounding of the sums.
 
     Returns:
         ``given`` (N,) float32, the mean over keys s₁[i] = 1/N Σ_j Ā[i, j]; and ``received`` (N,) float32, the mean over
@@ -39,7 +53,8 @@ def attention_means(
     """
     heads, tokens, _ = query.shape
     visual = tokens - prefix
-    step = max(1, block // (heads * tokens))
+    row = heads * tokens
+    step = queries_at_a_time(query.device, row) if block is None else max(1, block // row)
     # Logits in float32: half precision would overflow or round away what tells one token from the next.
     query, transposed = query[:, prefix:].float() * scale, key.float().transpose(1, 2)
     given = torch.empty(visual, dtype=torch.float32, device=query.device)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import normalize
 
-from fopru_graph.pruning.attention import BLOCK, pool_scores
+from fopru_graph.pruning.attention import pool_scores, queries_at_a_time
 from fopru_graph.values import TileAttention
 
 
@@ -77,7 +77,7 @@ def merge_map(
     if most:
         directions = normalize(keys.float(), dim=1)
         # In blocks, because only the weights themselves must be in memory for all tokens at once.
-        blocks = torch.split(kept, max(1, BLOCK // count))
+        blocks = torch.split(kept, queries_at_a_time(scores.device, count))
         nearest = torch.cat([_nearest(directions, block, most) for block in blocks])
         weights.scatter_(1, nearest, scores[nearest])
     weights.scatter_(1, kept[:, None], 1.0)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.nodes.cls_attention import ClsAttention
-from fopru_graph.pruning.attention import attention_means, cls_attention, pool_scores, significance
+from fopru_graph.pruning.attention import (
+    attention_means,
+    cls_attention,
+    pool_scores,
+    queries_at_a_time,
+    significance,
+)
 from fopru_graph.values import Tile, TileAttention, VisionFeatures
 
 
@@ -37,6 +44,33 @@ def test_attention_means_equal_the_full_map(prefix, block):
     for i in range(9):
         assert given_[i].item() == pytest.approx(sum(full[i, j].item() for j in range(9)) / 9, abs=1e-6)
         assert received[i].item() == pytest.approx(sum(full[j, i].item() for j in range(9)) / 9, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_block_changes_no_more_than_the_rounding_of_the_means(dtype):
+    query, key = torch.randn(2, 4, 601, 16, generator=torch.Generator().manual_seed(1)).to(dtype)
+    whole = attention_means(query, key, 0.25, 1, block=1 << 23)
+    for block in (None, 1, 1 << 15):
+        for mean, expected in zip(attention_means(query, key, 0.25, 1, block), whole, strict=True):
+            assert torch.allclose(mean, expected, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize(("patches", "queries"), [(576, 56), (729, 44), (2304, 32), (4096, 32)])
+def test_blocks_stay_in_a_processor_s_cache_but_never_have_few_queries(patches, queries):
+    assert queries_at_a_time(torch.device("cpu"), 16 * patches) == queries
+
+
+@pytest.mark.parametrize(("gigabytes", "weights"), [(4, 1 << 22), (8, 1 << 23), (80, 1 << 25)])
+def test_blocks_on_a_gpu_grow_with_the_memory_of_the_gpu_that_holds_the_tensors(monkeypatch, gigabytes, weights):
+    sizes = {"cuda:0": 1, "cuda:1": gigabytes}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=sizes[str(device)] << 30)
+    )
+    assert queries_at_a_time(torch.device("cuda:1"), 16 * 2304) == weights // (16 * 2304)
+    assert queries_at_a_time(torch.device("cuda:1"), 1 << 40) == 1
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert queries_at_a_time(torch.device("cuda:1"), 1 << 20) == 32
 
 
 def test_without_a_prefix_given_is_constant_so_received_wins():

@@ -132,7 +132,7 @@ def test_what_is_merged_in_blocks_is_the_same(monkeypatch):
     scores, keys = torch.rand(40, generator=generator), torch.randn(40, 8, generator=generator)
     kept = torch.randperm(40, generator=generator)[:17]
     whole = merge_map(scores, keys, kept, 6)
-    monkeypatch.setattr(prumerge, "BLOCK", 100)  # two kept tokens at a time
+    monkeypatch.setattr(prumerge, "queries_at_a_time", lambda _device, _row: 2)
     blocks = merge_map(scores, keys, kept, 6)
     assert torch.equal(whole[0], blocks[0]) and torch.equal(whole[1], blocks[1])
 

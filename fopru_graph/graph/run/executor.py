@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fopru_graph.graph.cache import DiskCache, MemoryCache
+from fopru_graph.graph.cache import DiskCache
 from fopru_graph.graph.context import CancelToken
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import Cancelled, NodeError
 from fopru_graph.graph.events import Event, RunFinished, RunStarted
+from fopru_graph.graph.memory import MemoryCache
 from fopru_graph.graph.model import Model
 from fopru_graph.graph.plan import Plan, plan
 from fopru_graph.graph.run.record import RECORDED_PACKAGES, RunRecord, RunResult, timestamp, to_json

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fopru_graph.graph.cache import Values
 from fopru_graph.graph.events import RunWarning
 from fopru_graph.graph.files import write_atomically
+from fopru_graph.graph.memory import Values
 from fopru_graph.graph.plan import Plan
 from fopru_graph.graph.steps import Step
 from fopru_graph.graph.values import describe, replace_refs

@@ -11,11 +11,12 @@ from typing import Any
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph.branches import not_asked
-from fopru_graph.graph.cache import CorruptEntry, DiskCache, MemoryCache, Values
+from fopru_graph.graph.cache import CorruptEntry, DiskCache
 from fopru_graph.graph.context import CancelToken, Context
 from fopru_graph.graph.declare.node import accepts, settle
 from fopru_graph.graph.errors import Cancelled, NodeError
 from fopru_graph.graph.events import Event, NodeFailed, NodeFinished, NodeSkipped, NodeStarted, RunWarning
+from fopru_graph.graph.memory import MemoryCache, Values
 from fopru_graph.graph.plan import Plan, left_out
 from fopru_graph.graph.run.record import Fact
 from fopru_graph.graph.run.replay import differences

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable
 
-from fopru_graph.graph.cache import Values
+from fopru_graph.graph.memory import Values
 from fopru_graph.graph.plan import Plan
 from fopru_graph.graph.steps import Step
 

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fopru_graph.lvlm.families.capture_qk import capture_qk
 from fopru_graph.nodes.significance import Significance
-from fopru_graph.pruning.attention import BLOCK, attention_means
+from fopru_graph.pruning.attention import CPU_BLOCK, attention_means
 from tests import tiny
 
 
@@ -104,7 +104,7 @@ def test_a_large_map_is_formed_in_blocks(dtype):
     query, key = torch.randn(2, 8, 1200, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
     with Bytes() as bytes_made:
         given, received = attention_means(query, key, 0.25, 1)
-    assert bytes_made.largest <= 4 * BLOCK < 4 * 8 * 1199 * 1200  # never all of it at once
+    assert bytes_made.largest <= 4 * CPU_BLOCK < 4 * 8 * 1199 * 1200  # never all of it at once
     full = torch.softmax(query.double() @ key.double().transpose(1, 2) * 0.25, -1).mean(0)[1:, 1:]
     assert torch.allclose(given.double(), full.mean(1), rtol=1e-4)
     assert torch.allclose(received.double(), full.mean(0), rtol=1e-4)
