@@ -255,7 +255,8 @@ class VisualTokens:
     are none. ``encoded`` is the number of visual tokens before pruning, without newlines, and ``placeholders`` that of
     the stock prompt, with all newlines; no entries if it is the same. ``keep_positions`` (K,) int64 says which of them
     are left, for families whose prompt needs it. ``deepstack`` holds one (K, E) tensor per DeepStack layer; ``grids``
-    is (frames, h, w); ``markup`` and ``video`` are as in `VisionFeatures`, ``scores_finite`` as in `Selection`.
+    is (frames, h, w); ``tile_counts`` are the kept tokens of each tile of an image, where ``keep_positions`` is set;
+    ``markup`` and ``video`` are as in `VisionFeatures`, ``scores_finite`` as in `Selection`.
     """
 
     embeddings: tuple[torch.Tensor, ...]
@@ -269,6 +270,7 @@ class VisualTokens:
     newlines: tuple[torch.Tensor, ...] = ()
     placeholders: tuple[int, ...] = ()
     scores_finite: torch.Tensor | None = None
+    tile_counts: tuple[tuple[int, ...], ...] = ()
 
     @property
     def counts(self) -> tuple[int, ...]:

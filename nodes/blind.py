@@ -19,6 +19,7 @@ class Blind(Node):
             embeddings=tuple(image[:0] for image in tokens.embeddings),
             origin=tuple(image[:0] for image in tokens.origin),
             keep_positions=tuple(image[:0] for image in tokens.keep_positions),
+            tile_counts=tuple((0,) * len(image) for image in tokens.tile_counts),
             newlines=(),
             deepstack=tuple(tuple(layer[:0] for layer in image) for image in tokens.deepstack),
         )

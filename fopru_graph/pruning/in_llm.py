@@ -64,6 +64,6 @@ def surviving_positions(
     order = order.gather(1, kind.gather(1, order).argsort(dim=1, stable=True))  # text, then visual, then padding
     longest = max(kept)
     column = torch.arange(longest, device=scores.device)
-    ends = torch.tensor(kept).to(scores.device, non_blocking=True)
-    positions = order[:, :longest].masked_fill(column >= ends[:, None], -1).sort(1).values
+    beyond = torch.stack([column >= count for count in kept])  # numbers go along with a kernel, a tensor is copied
+    positions = order[:, :longest].masked_fill(beyond, -1).sort(1).values
     return positions.clamp(min=0), positions >= 0

@@ -235,5 +235,7 @@ def _split(chosen: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
     if len(lengths) == 1:  # nothing to split, and the host need not wait for the device to learn how many there are
         return [chosen]
     starts = [sum(lengths[:part]) for part in range(len(lengths))]
-    parts = zip(starts, lengths, strict=True)
-    return [chosen[(chosen >= start) & (chosen < start + length)] - start for start, length in parts]
+    part_of = sum(((chosen >= start).long() for start in starts[1:]), torch.zeros_like(chosen))
+    counts = torch.stack([(part_of == part).sum() for part in range(len(lengths))]).tolist()  # the one wait
+    parts = torch.split(chosen[part_of.argsort(stable=True)], counts)
+    return [indices - start for indices, start in zip(parts, starts, strict=True)]

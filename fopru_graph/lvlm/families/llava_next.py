@@ -16,6 +16,7 @@ from accelerate.utils import align_module_device
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, image_size_to_num_patches
 
 from fopru_graph.lvlm.families.llava import Llava
+from fopru_graph.lvlm.families.modules import copy_to
 from fopru_graph.lvlm.families.padding import SeenTile, only_patches
 from fopru_graph.lvlm.families.registry import register_family
 from fopru_graph.lvlm.inputs.images import shrink
@@ -128,11 +129,11 @@ class LlavaNext(Llava):
         """
         real = places != NEWLINE
         features = torch.cat([tile.features for tile in tiles])
-        tokens = features[places[real].to(features.device)].to(self.device)
+        tokens = features[copy_to(places[real], features.device)].to(self.device)
         if tiles[0].prefix_features is not None:  # else they are projected already
             tokens = self._project_kept([tokens], [torch.arange(len(tokens), device=tokens.device)]).to(self.device)
         newlines = self._newline().to(tokens.dtype).repeat(len(places), 1)
-        return newlines.index_copy(0, real.nonzero()[:, 0].to(newlines.device), tokens)
+        return newlines.index_copy(0, copy_to(real.nonzero()[:, 0], newlines.device), tokens)
 
     def _newline(self) -> torch.Tensor:
         """The embedding (E,) at the end of a row."""

@@ -11,7 +11,7 @@ import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.llava_next import NEWLINE, LlavaNext
-from fopru_graph.lvlm.families.modules import entering
+from fopru_graph.lvlm.families.modules import copy_to, entering
 from fopru_graph.lvlm.families.padding import SeenTile, only_patches
 from fopru_graph.lvlm.families.registry import register_family
 from fopru_graph.lvlm.inputs.images import shrink
@@ -52,7 +52,7 @@ class LlavaOnevision(LlavaNext):
         weights, groups = pooling.topk(min(4, pooling.shape[1]))
         projected = self.projector(torch.stack([tile.features for tile in features.tiles]))
         pooled = self.model.model.apply_pooling(projected)
-        weights, groups = weights.to(pooled.device), groups.to(pooled.device)
+        weights, groups = copy_to(weights, pooled.device), copy_to(groups, pooled.device)
         side = (self._side + 1) // 2
         tiles = [
             replace(
@@ -107,14 +107,14 @@ class LlavaOnevision(LlavaNext):
         overview, pixels = seen[0]
         mixed = [(replace(overview, features=packed[:count], prefix_features=None), pixels)]
         real = centres[:, 0] >= 0
-        tokens, centres = packed[count:][real.to(packed.device)], centres[real]
+        tokens, centres = packed[count:][copy_to(real.nonzero()[:, 0], packed.device)], centres[real]
         nearest = centres.round().long()
         for tile, pixels in seen[1:]:
             corner = torch.tensor(tile.tile_position) * side
             inside = ((nearest >= corner) & (nearest < corner + side)).all(1)
             if inside.any():
                 grid = len(nearest[inside, 0].unique()), len(nearest[inside, 1].unique())
-                tile_tokens = tokens[inside.to(tokens.device)]
+                tile_tokens = tokens[copy_to(inside.nonzero()[:, 0], tokens.device)]
                 mixed.append(_mixed(tile, pixels, tile_tokens, grid, centres[inside] - corner))
         return mixed
 
@@ -176,6 +176,6 @@ def _mixed(
     patches = groups[weights > 0].unique()
     ranks = torch.zeros(height * width, dtype=torch.int64).index_copy(0, patches, torch.arange(len(patches)))
     cut, pixels = only_patches(tile, pixels, patches)
-    weights = (weights / weights.sum(1, keepdim=True)).to(tokens.device)
-    attention = replace(cut.attention, patch_groups=ranks[groups].to(tokens.device), weights=weights)
+    weights = copy_to(weights / weights.sum(1, keepdim=True), tokens.device)
+    attention = replace(cut.attention, patch_groups=copy_to(ranks[groups], tokens.device), weights=weights)
     return replace(cut, features=tokens, grid=grid, prefix_features=None, attention=attention), pixels

@@ -82,6 +82,11 @@ class MergingFamily(Family):
         numbers = torch.arange(high * wide * side**2).view(high, side, wide, side)
         return numbers.transpose(1, 2).reshape(-1, side**2)
 
+    def patch_groups_of(self, grids: Sequence[Grid], device: torch.device) -> list[torch.Tensor]:
+        """The `patch_groups` of tiles on a device; tiles of one grid share them."""
+        known = {grid: copy_to(self.patch_groups(grid), device) for grid in dict.fromkeys(grids)}
+        return [known[grid] for grid in grids]
+
     def deepstack(self, output: Any, grids: Sequence[Grid]) -> list[tuple[torch.Tensor, ...]]:
         """Each tile's DeepStack features, one (N, E) tensor per DeepStack layer; none by default."""
         return [()] * len(grids)
@@ -95,10 +100,10 @@ class MergingFamily(Family):
                 key[i],
                 scale,
                 self.prefix,
-                self.patch_groups(grid).to(query.device),
+                groups,
                 has_cls=self.prefix > 0,
             )
-            for i, grid in enumerate(grids)
+            for i, groups in enumerate(self.patch_groups_of(grids, query.device))
         ]
 
     @torch.inference_mode()
@@ -150,7 +155,8 @@ class MergingFamily(Family):
         def move(value: Any) -> Any:
             if not isinstance(value, torch.Tensor):
                 return value
-            return copy_to(value, device).to(dtype) if value.is_floating_point() else value.to(device)
+            copied = copy_to(value, device)
+            return copied.to(dtype) if value.is_floating_point() else copied
 
         return {name: move(value) for name, value in inputs.items()}
 
@@ -181,4 +187,5 @@ class MergingFamily(Family):
             tuple(grids),
             features.markup,
             features.video,
+            tile_counts=tuple(tuple(len(kept[t]) for t in tiles) for tiles in tiles_of),
         )

@@ -52,8 +52,9 @@ class Mistral3(MergingFamily):
         """See `MergingFamily.attentions`: one call of (1, H, M of all tiles, d), masked so that tiles do not mix."""
         ((query, key, scale),) = calls
         counts = [h * w * self.patches for h, w in grids]
-        parts = zip(query[0].split(counts, 1), key[0].split(counts, 1), grids, strict=True)
-        return [TileAttention(*qk, scale, 0, self.patch_groups(grid).to(query.device)) for *qk, grid in parts]
+        groups = self.patch_groups_of(grids, query.device)
+        parts = zip(query[0].split(counts, 1), key[0].split(counts, 1), groups, strict=True)
+        return [TileAttention(*qk, scale, 0, merged) for *qk, merged in parts]
 
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
         """See `MergingFamily.prepare`. Pictures are padded to one size; the model reads ``image_sizes`` only."""

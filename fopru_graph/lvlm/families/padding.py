@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import torch
 
+from fopru_graph.lvlm.families.modules import copy_to
 from fopru_graph.values import Tile
 
 SeenTile: TypeAlias = tuple[Tile, torch.Tensor]  # a tile and its pixels (3, H, W)
@@ -28,8 +29,8 @@ def only_patches(tile: Tile, pixels: torch.Tensor, patches: torch.Tensor) -> See
         return tile, pixels
     rows, columns = (patches // width).unique(), (patches % width).unique()
     device, attention = tile.features.device, tile.attention
-    deleted = torch.ones(count, dtype=torch.bool).index_fill(0, patches, False).nonzero()[:, 0].to(device)
-    kept = patches.to(device)
+    others = torch.ones(count, dtype=torch.bool).index_fill(0, patches, False).nonzero()[:, 0]
+    deleted, kept = copy_to(others, device), copy_to(patches, device)
     before = torch.arange(attention.prefix, device=device)
     order = torch.cat([before, attention.prefix + deleted, attention.prefix + kept])
     prefix_features = tile.prefix_features

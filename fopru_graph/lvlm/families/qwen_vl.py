@@ -65,8 +65,8 @@ class Qwen2VL(MergingFamily):
     def attentions(self, calls: Sequence[CapturedCall], grids: Sequence[Grid]) -> list[TileAttention]:
         """See `MergingFamily.attentions`: one call of (1, H, M, d) per tile, whatever the kernel."""
         return [
-            TileAttention(query[0], key[0], scale, 0, self.patch_groups(grid).to(query.device))
-            for (query, key, scale), grid in zip(calls, grids, strict=True)
+            TileAttention(query[0], key[0], scale, 0, groups)
+            for (query, key, scale), groups in zip(calls, self.patch_groups_of(grids, calls[0][0].device), strict=True)
         ]
 
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:

@@ -7,6 +7,7 @@ their placeholders, and the line ends of lines without a visual token left.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -56,8 +57,10 @@ def build_ids(family: Family, text: str, tokens: VisualTokens, images: range) ->
     _check_placeholders(len(placeholders), sum(tokens.encoded[image] for image in images))
     keep = [True] * len(ids)
     kept_sources = []  # index in the full prompt of each kept visual token, in the order of the embeddings
-    for image in images:
-        count, kept = tokens.encoded[image], tokens.keep_positions[image].tolist()
+    positions = family.positions(ids, [tokens.grids[image] for image in images])
+    which = positions is not None or family.line_end_id is not None  # else how many are left says it all
+    for image, kept in zip(images, _kept(tokens, images) if which else _as_many(tokens, images), strict=True):
+        count = tokens.encoded[image]
         image_placeholders, placeholders = placeholders[:count], placeholders[count:]
         for dropped in set(range(count)) - set(kept):
             keep[image_placeholders[dropped]] = False
@@ -65,7 +68,6 @@ def build_ids(family: Family, text: str, tokens: VisualTokens, images: range) ->
     if family.line_end_id is not None:
         _drop_line_ends(ids, keep, family.image_token_id, family.line_end_id)
     kept_ids = [token for token, kept in zip(ids, keep, strict=True) if kept]
-    positions = family.positions(ids, [tokens.grids[image] for image in images])
     if positions is not None:
         order = iter(kept_sources)
         sources = [next(order) if ids[i] == family.image_token_id else i for i in range(len(ids)) if keep[i]]
@@ -87,6 +89,23 @@ def check_embedded(family: Family, ids: Sequence[int]) -> None:
                 f"the prompt holds {written!r}, token {token}, and the model has no embedding for it, only {rows}",
                 "word the prompt without it, or resize the checkpoint's embeddings to its tokenizer",
             )
+
+
+def _kept(tokens: VisualTokens, images: range) -> list[list[int]]:
+    """The ``keep_positions`` of a prompt's images; the host waits for the device, once."""
+    kept = [tokens.keep_positions[image] for image in images]
+    numbers = iter(torch.cat(kept).tolist() if kept else [])
+    return [list(islice(numbers, len(image))) for image in kept]
+
+
+def _as_many(tokens: VisualTokens, images: range) -> list[list[int]]:
+    """As many of each tile as are kept, its first: in a row of equal placeholders it does not matter which are left."""
+    kept = []
+    for image in images:
+        counts = tokens.tile_counts[image]
+        size = tokens.encoded[image] // len(counts)
+        kept.append([tile * size + i for tile, count in enumerate(counts) for i in range(count)])
+    return kept
 
 
 def _repeat(ids: Sequence[int], placeholder: int, counts: Sequence[int]) -> list[int]:

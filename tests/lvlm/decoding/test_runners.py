@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.captured import BUCKET, CapturedRunner
 from fopru_graph.lvlm.decoding.generate import generate
 from fopru_graph.lvlm.decoding.runner import StockRunner
-from fopru_graph.lvlm.decoding.sampling import Sampler
 from fopru_graph.lvlm.decoding.segments import SegmentRunner, fits_segments
-from fopru_graph.lvlm.decoding.settings import node_arguments
 from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
@@ -141,40 +138,7 @@ def test_stop_tokens_wait_for_the_least_length(loop):
     assert free.token_ids[0][0] not in forced.token_ids[0][:3]
 
 
-# Between the image and the first token
-
-
-class NoWaiting(TorchDispatchMode):
-    """Refuses what makes the host wait for a GPU: reading a value, and shapes that depend on values."""
-
-    WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::is_nonzero", "aten::unique"}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.name().split(".")[0] in self.WAITS:
-            raise AssertionError(f"{func.name()} waits for the device")
-        return func(*args, **(kwargs or {}))
-
-
-def test_the_check_for_waiting_notices():
-    with pytest.raises(AssertionError, match="waits"), NoWaiting():
-        bool(torch.ones(1).sum() > 0)
-
-
-@pytest.mark.parametrize(
-    ("kind", "prompts"),
-    [(SegmentRunner, ["why?", "a longer one"]), (StockRunner, ["<image> or <image>?"])],  # stock looks at padding masks
-)
-def test_the_host_waits_for_nothing_between_image_and_first_token(kind, prompts):
-    family = tiny.llava(seed=31)
-    with NoWaiting(), torch.inference_mode():
-        features = family.encode([tiny.image(0), tiny.image(1)])
-        scores = Significance()(features=features)
-        tokens = family.project(features, Reorder()(selection=RankPrune()(significance=scores, ratio=0.5)))
-    prompt = build_prompt(family, prompts, tokens)  # counts on the host, which are known there
-    with torch.inference_mode():
-        runner, sampler = kind(family, prompt, [fastv(2, 0.5)], 3), Sampler(family, prompt, node_arguments(4), 0)
-        with runner.hooks(), NoWaiting():
-            sampler.pick(runner.prefill())
+# On a GPU, and batches
 
 
 @pytest.mark.gpu

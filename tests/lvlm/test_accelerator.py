@@ -1,0 +1,115 @@
+"""From pixels to the first token on a simulated accelerator: no tensor on the wrong side, no hidden wait."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fopru_graph.lvlm.decoding import generate as generating
+from fopru_graph.lvlm.decoding.segments import SegmentRunner
+from fopru_graph.nodes.rank_prune import RankPrune
+from fopru_graph.nodes.reorder import Reorder
+from fopru_graph.nodes.row_prune import RowPrune
+from fopru_graph.nodes.significance import Significance as Scorer
+from fopru_graph.pruning.in_llm import last_token_attention
+from fopru_graph.pruning.select import rank_prune, row_prune
+from fopru_graph.values import InLLMPruner, Significance
+from tests import tiny
+from tests.lvlm.accelerator import DeviceTensor, move, on_host, simulated
+from tests.lvlm.zoo import ZOO
+
+FAMILIES = {name: (row.build, row.sizes, row.first) for name, row in ZOO.items()} | {
+    text: (lambda attention, text=text: tiny.llava(text, kv_heads=1, attention=attention), ((48, 40),), 2)
+    for text in ("mistral", "qwen2", "qwen3")
+}
+TOKEN = "fopru_graph.lvlm.decoding.sampling.all_finished"  # reads the first token
+# What the host must know of the scores: docs/performance.md names them.
+NEWLINES = "fopru_graph.lvlm.families.llava_next.project"
+MARKUP = "fopru_graph.lvlm.inputs.token_ids._kept"
+OURS = {
+    **dict.fromkeys(("llava_next", "llava_onevision"), {NEWLINES}),
+    **dict.fromkeys(("mistral3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"), {MARKUP}),
+}
+# Families whose stock encoder or forward waits, in code of transformers.
+STOCK = {"idefics3", "smolvlm", "llava_onevision", "mistral3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
+
+
+class FirstToken(Exception):
+    """Ends the answer when the first token is known."""
+
+
+def first_token(family, images, prompts, pruner, first):
+    """The ids and logits of the first token, by a whole pipeline."""
+    found = []
+
+    def end(ids, logits):
+        found.extend((ids, logits.clone()))
+        raise FirstToken
+
+    features = family.encode(images)
+    selection = Reorder()(selection=pruner()(significance=Scorer()(features=features), ratio=0.5))
+    tokens = family.project(features, selection)
+    with pytest.raises(FirstToken):
+        generating.generate(
+            family, tokens, prompts, [InLLMPruner(last_token_attention, first, 0.5)], max_new_tokens=4, on_step=end
+        )
+    return found
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_nothing_but_what_is_named_waits_for_the_device_before_the_first_token(name, monkeypatch):
+    monkeypatch.setattr(generating, "CapturedRunner", SegmentRunner)  # a capture needs a driver
+    build, sizes, first = FAMILIES[name]
+    family = build("sdpa")
+    family.model.generation_config.eos_token_id = [7, 9]
+    images = [tiny.image(i, *sizes[i % len(sizes)]) for i in range(2)]
+    for prompts, pruner in ((["what?", "a longer question"], RankPrune), (["<image> or <image>?"], RowPrune)):
+        expected = first_token(family, images, prompts, pruner, first)
+        with simulated() as device:
+            host = move(family.model)
+            found = first_token(family, images, prompts, pruner, first)
+        host()
+        assert all(isinstance(value, DeviceTensor) for value in found)
+        assert all(torch.equal(on_host(value), known) for value, known in zip(found, expected, strict=True))
+        ours = [wait for wait in device.waits if wait.place.startswith("fopru_graph")]
+        assert {wait.place for wait in ours} <= {TOKEN} | OURS.get(name, set()), ours
+        assert [wait.place for wait in ours].count(TOKEN) == 1
+        stock = {wait.place for wait in device.waits} - {wait.place for wait in ours}
+        assert not stock or name in STOCK, stock
+
+
+BAD = {
+    "reads a value": lambda there, here: bool(there.sum() > 0),
+    "from the device": lambda there, here: there.tolist(),
+    "to the device": lambda there, here: here.to(there.device),
+    "copies values to the device": lambda there, here: torch.tensor([1], device=there.device),
+    "takes a mask": lambda there, here: there[there > 0],
+    "makes a shape": lambda there, here: there.nonzero(),
+    "from the host": lambda there, here: there[here.long()],
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_the_simulated_device_notices(what):
+    with simulated() as device:
+        there = DeviceTensor(torch.ones(3))
+        BAD[what](there, torch.zeros(3))
+        assert what in device.waits[0].what
+        device.waits.clear()
+        there[0] = 2.0  # a number, a pinned copy and an index of the device's are fine
+        there[torch.zeros(3).long().pin_memory().to(there.device, non_blocking=True)].sum()
+        assert not device.waits
+        with pytest.raises(RuntimeError, match="mixes the device and a host tensor"):
+            there + torch.zeros(3)
+
+
+def test_a_budget_over_an_image_waits_once_for_all_its_tiles():
+    scores = [torch.rand(4, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    grids, direction, images = ((2, 2),) * 3, ("columns",) * 3, (0, 0, 0)
+    for prune in (rank_prune, row_prune):
+        expected = prune(Significance(tuple(scores), grids, direction, images), 0.5, None, "image").indices
+        with simulated() as device:
+            there = tuple(map(DeviceTensor, scores))
+            found = prune(Significance(there, grids, direction, images), 0.5, None, "image").indices
+        assert len(device.waits) == 1
+        assert all(torch.equal(on_host(one), known) for one, known in zip(found, expected, strict=True))
