@@ -65,9 +65,7 @@ def check_graph(
         for option in sets or []:
             apply_set(graph, option)
         problems = graph.problems()
-        if (
-            options is not None and options.given and not errors_of(problems)
-        ):  # else it is not known what sub-graphs hold
+        if options is not None and options.given and not errors_of(problems):  # with errors sub-graphs are unknown
             options.apply(graph)
             problems = graph.problems()
         return graph, _with_packs_named(graph, problems)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fopru_graph.graph.declare.node import NodeSpec, accepts, settle
-from fopru_graph.graph.values import has_refs, refs_in
+from fopru_graph.graph.values import has_refs, linked_nodes, with_ancestors
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,16 @@ class Branches:
 
     def __init__(self, bound: Mapping[str, Mapping[str, Any]], lazy: Mapping[str, LazyInputs]) -> None:
         self._lazy = lazy
-        self._eager: dict[str, set[str]] = {}
-        self._asked: dict[str, set[str]] = {}
-        self._open: dict[str, set[str]] = {}
-        self._idle: dict[str, set[str]] = {}
+        self._eager: dict[str, frozenset[str]] = {}
+        self._asked: dict[str, frozenset[str]] = {}
+        self._open: dict[str, frozenset[str]] = {}
+        self._idle: dict[str, frozenset[str]] = {}
         for name, inputs in bound.items():
             of = lazy.get(name, LazyInputs())
-            self._eager[name] = _linked(inputs, inputs.keys() - of.asked - of.open - of.idle)
-            self._asked[name] = _linked(inputs, of.asked)
-            self._open[name] = _linked(inputs, of.open)
-            self._idle[name] = _linked(inputs, of.idle)
+            self._eager[name] = linked_nodes(inputs, inputs.keys() - of.asked - of.open - of.idle)
+            self._asked[name] = linked_nodes(inputs, of.asked)
+            self._open[name] = linked_nodes(inputs, of.open)
+            self._idle[name] = linked_nodes(inputs, of.idle)
 
     def certain(self, roots: Iterable[str]) -> set[str]:
         """What a run from ``roots`` evaluates in any case."""
@@ -97,16 +97,5 @@ class Branches:
         return run, {name: hangs[name] for name in maybe}, never
 
 
-def _linked(inputs: Mapping[str, Any], names: Iterable[str]) -> set[str]:
-    return {ref.node for name in names for _, ref in refs_in(inputs[name])}
-
-
-def _above(roots: Iterable[str], *links: Mapping[str, Iterable[str]]) -> set[str]:
-    found: set[str] = set()
-    stack = list(roots)
-    while stack:
-        name = stack.pop()
-        if name not in found:
-            found.add(name)
-            stack.extend(parent for kind in links for parent in kind.get(name, ()))
-    return found
+def _above(nodes: Iterable[str], *links: Mapping[str, Iterable[str]]) -> set[str]:
+    return with_ancestors(nodes, lambda name: (parent for kind in links for parent in kind.get(name, ())))

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from fopru_graph.graph.declare.node import CachePolicy, NodeSpec, accepts, settle
-from fopru_graph.graph.values import Ref, has_refs, refs_in, tagged
+from fopru_graph.graph.values import Ref, has_refs, linked_nodes, refs_in, tagged, with_ancestors
 from fopru_graph.identity import digest, source_of, versions_digest
 
 
@@ -54,7 +54,7 @@ class Step:
 
     def read_by(self, names: Iterable[str]) -> frozenset[str]:
         """The nodes that these inputs are linked to."""
-        return frozenset(ref.node for name in names for _, ref in refs_in(self.inputs[name]))
+        return linked_nodes(self.inputs, names)
 
     @property
     def is_shared(self) -> bool:
@@ -150,15 +150,11 @@ class Keys:
 
     def taken(self, roots: Iterable[str]) -> set[str]:
         """The steps ``roots`` and all above them, without the branches that were not taken."""
-        found: set[str] = set()
-        stack = list(roots)
-        while stack:
-            name = stack.pop()
-            if name not in found:
-                found.add(name)
-                step = self._steps[name]
-                stack += step.eager_parents if step.open and name not in self._asked else self.parents(name)
-        return found
+        return with_ancestors(roots, self._taken_parents)
+
+    def _taken_parents(self, name: str) -> frozenset[str]:
+        step = self._steps[name]
+        return step.eager_parents if step.open and name not in self._asked else self.parents(name)
 
 
 def fingerprint(spec: NodeSpec, inputs: Mapping[str, Any]) -> tuple[Any, frozenset[str]]:

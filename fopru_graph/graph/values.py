@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
@@ -138,6 +138,23 @@ def _leaves(value: Value, path: str = "") -> Iterator[tuple[str, Value]]:
 def refs_in(value: Value, path: str = "") -> Iterator[tuple[str, Ref]]:
     """Every reference in a value with its path, which is ``path`` followed by ``[0]`` or ``.key`` for every level."""
     return ((where, leaf) for where, leaf in _leaves(value, path) if isinstance(leaf, Ref))
+
+
+def linked_nodes(inputs: Mapping[str, Value], names: Iterable[str]) -> frozenset[str]:
+    """The nodes that the inputs of these ``names`` are linked to."""
+    return frozenset(ref.node for name in names for _, ref in refs_in(inputs[name]))
+
+
+def with_ancestors(nodes: Iterable[str], parents: Callable[[str], Iterable[str]]) -> set[str]:
+    """The nodes and all above them, by what each one's ``parents`` are."""
+    found: set[str] = set()
+    stack = list(nodes)
+    while stack:
+        name = stack.pop()
+        if name not in found:
+            found.add(name)
+            stack.extend(parents(name))
+    return found
 
 
 def has_refs(value: Value) -> bool:

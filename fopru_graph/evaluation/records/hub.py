@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fopru_graph.errors import UserError
-from fopru_graph.evaluation.records.layout import Hub, Row, first_line
+from fopru_graph.errors import UserError, first_line
+from fopru_graph.evaluation.records.layout import Hub, Row
 from fopru_graph.evaluation.task import RecordError
 
 

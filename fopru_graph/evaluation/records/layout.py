@@ -61,8 +61,3 @@ class Layout:
         """Every column that is ever read, each once."""
         required = [name for names in self.required for name in names]
         return tuple(dict.fromkeys([*required, *self.optional, *self.picture_columns]))
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message; its type if it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -9,8 +9,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fopru_graph.errors import UserError
-from fopru_graph.evaluation.records.layout import Row, first_line
+from fopru_graph.errors import UserError, first_line
+from fopru_graph.evaluation.records.layout import Row
 from fopru_graph.evaluation.task import RecordError
 
 if TYPE_CHECKING:

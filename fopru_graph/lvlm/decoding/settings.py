@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from transformers import LogitsProcessorList
 
-from fopru_graph.errors import UserError
+from fopru_graph.errors import UserError, first_line
 from fopru_graph.lvlm.families.family import Family
-from fopru_graph.lvlm.loading.checkpoint import first_line
 
 
 def node_arguments(max_new_tokens: int, min_new_tokens: int = 0, temperature: float = 0.0) -> dict[str, Any]:

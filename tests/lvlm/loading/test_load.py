@@ -14,15 +14,6 @@ from fopru_graph.lvlm.loading.load import load_model
 from tests import tiny
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A complete small checkpoint in Hugging Face layout."""
-    family = tiny.llava()
-    family.model.save_pretrained(tmp_path)
-    family.processor.save_pretrained(tmp_path)
-    return tmp_path
-
-
 def edit(path, **changes):
     data = json.loads(path.read_text())
     path.write_text(json.dumps(data | changes))

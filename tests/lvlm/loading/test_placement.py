@@ -17,14 +17,6 @@ SECOND = torch.device("cuda:1")
 
 
 @pytest.fixture
-def folder(tmp_path):
-    family = tiny.llava()
-    family.model.save_pretrained(tmp_path)
-    family.processor.save_pretrained(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def loaded_with(monkeypatch):
     """The arguments of transformers' loading, which puts everything on the CPU whatever they say."""
     seen = {}
