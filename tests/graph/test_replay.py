@@ -136,7 +136,7 @@ def test_the_folders_of_nodes_are_recorded_by_content(tmp_path):
     record = graph.run().record
     [(path, digest)] = record.packs.items()
     assert path == str(tmp_path / "mine")
-    (tmp_path / "mine" / "shout.py").write_text(PACK.replace("upper", "lower"))
+    (tmp_path / "mine" / "shout.py").write_text(PACK.replace("upper", "casefold"))
     changed = Registry()
     changed.load_folder(tmp_path / "mine")
     assert changed.packs[path] != digest
