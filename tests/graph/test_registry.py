@@ -124,13 +124,20 @@ def test_only_classes_defined_in_a_module_belong_to_it(tmp_path):
     assert list(registry.types()) == ["One"]
 
 
-def test_a_new_registry_sees_the_present_text_of_a_file(tmp_path):
-    for turn, name in enumerate(("First", "Second")):
-        (tmp_path / "one.py").write_text(GOOD.format(name=name))
-        os.utime(tmp_path / "one.py", (turn, turn))
+@pytest.mark.parametrize("package", [False, True], ids=["a file", "a module of a package"])
+def test_a_new_registry_sees_the_present_text_of_a_file(tmp_path, monkeypatch, package):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    folder = tmp_path / "pack" if package else tmp_path
+    folder.mkdir(exist_ok=True)
+    if package:
+        (folder / "__init__.py").write_text("from .part import *\n")
+    for name in ("First", "Other"):  # of one size, and of one second: to Python's byte code the same text
+        (folder / "part.py").write_text(GOOD.format(name=name))
+        os.utime(folder / "part.py", (1, 1))
         registry = Registry()
         registry.load_folder(tmp_path)
         assert list(registry.types()) == [name]
+        assert not list(tmp_path.rglob("__pycache__"))
 
 
 def test_suggestions_and_unknown_types(registry):

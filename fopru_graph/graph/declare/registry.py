@@ -6,6 +6,7 @@ import ast
 import contextlib
 import hashlib
 import importlib
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import inspect
@@ -17,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from fopru_graph.graph.declare.node import Node, NodeSpec
@@ -237,19 +238,38 @@ def import_file(file: Path) -> ModuleType:
     stem = re.sub(r"\W", "_", file.parent.name if package else file.stem)
     name = f"fopru_pack_{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}_{stem}"
     locations = [str(file.parent)] if package else None
-    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=locations)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{file} is no Python file")
+    loader = _CurrentText(name, str(file))
+    spec = importlib.util.spec_from_file_location(name, file, loader=loader, submodule_search_locations=locations)
+    assert spec is not None  # a loader was given
     for stale in [key for key in sys.modules if key == name or key.startswith(name + ".")]:
         del sys.modules[stale]
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where annotations given as strings are looked up
     try:
-        spec.loader.exec_module(module)
+        with _no_byte_code():
+            loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+class _CurrentText(importlib.machinery.SourceFileLoader):
+    """Compiles what the file says now: Python takes byte code for current if size and second of the change agree."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+@contextlib.contextmanager
+def _no_byte_code() -> Iterator[None]:
+    """Leave none of a package's other modules either, nor a ``__pycache__`` in the user's folder."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def classes_in_source(file: Path) -> tuple[str, ...]:
