@@ -304,7 +304,8 @@ class Generation:
     (K, 2) of the tokens that the last layer saw: tile and index. ``prefill_ms`` is the time until the first token was
     known; ``reused`` prompt tokens came from the cache of the previous question (prefix caching). ``preprocess_ms`` is
     not 0 if the generation itself preprocessed the pictures. ``loop`` drove the decoder, ``captured`` says whether as a
-    CUDA graph, and ``once`` are the indices of the decoding steps that also did work that is done once.
+    CUDA graph, and ``once`` are the indices of the decoding steps that also did work that is done once. ``logprobs``
+    are those of each answer's tokens as the model gave them, if they were asked for.
     """
 
     prompts: tuple[str, ...]
@@ -325,6 +326,7 @@ class Generation:
     loop: str = ""
     captured: bool = False
     once: frozenset[int] = frozenset({0})
+    logprobs: tuple[tuple[float, ...], ...] = ()
 
     @property
     def tpot_ms(self) -> float | None:
@@ -344,25 +346,29 @@ class Generation:
         """The figures of this generation for the run record; plain JSON values."""
         layers = self.visual_per_layer
         prepared = {"preprocess_ms": self.preprocess_ms} if self.preprocess_ms else {}
-        return prepared | {
-            "visual_tokens": {
-                "encoded": self.encoded,
-                "kept": self.projected,
-                "final": layers[-1],
-                "layer_average": round(sum(layers) / len(layers), 2),
-            },
-            "prefill_ms": self.prefill_ms,
-            "step_ms": [round(ms, 3) for ms in self.step_ms],
-            "samples": len(self.prompts),
-            "tpot_ms": self.tpot_ms,
-            "one_time_ms": self.one_time_ms,
-            "loop": self.loop,
-            "captured": self.captured,
-            "new_tokens": sum(len(ids) for ids in self.token_ids),
-            "visual_per_layer": list(layers),
-            "reused_tokens": self.reused,
-            "kv_lengths": list(self.kv_lengths),
-            "kv_bytes": self.kv_bytes,
-            "device": self.device,
-            "dtype": self.dtype,
-        }
+        return (
+            prepared
+            | {
+                "visual_tokens": {
+                    "encoded": self.encoded,
+                    "kept": self.projected,
+                    "final": layers[-1],
+                    "layer_average": round(sum(layers) / len(layers), 2),
+                },
+                "prefill_ms": self.prefill_ms,
+                "step_ms": [round(ms, 3) for ms in self.step_ms],
+                "samples": len(self.prompts),
+                "tpot_ms": self.tpot_ms,
+                "one_time_ms": self.one_time_ms,
+                "loop": self.loop,
+                "captured": self.captured,
+                "new_tokens": sum(len(ids) for ids in self.token_ids),
+                "visual_per_layer": list(layers),
+                "reused_tokens": self.reused,
+                "kv_lengths": list(self.kv_lengths),
+                "kv_bytes": self.kv_bytes,
+                "device": self.device,
+                "dtype": self.dtype,
+            }
+            | ({"logprobs": [list(answer) for answer in self.logprobs]} if self.logprobs else {})
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,22 @@ from fopru_graph.graph import Context, Node, Outputs, node
 
 MaxNewTokens = Annotated[int, Field(ge=1, description="most tokens of the answer; it ends with the model's positions")]
 MinNewTokens = Annotated[int, Field(ge=0, description="tokens before stop tokens are taken; 0: the checkpoint decides")]
+System = Annotated[str, Field(description="what the model is told first")]
+Messages = Annotated[
+    list[dict[str, Any]] | None,
+    Field(
+        description="the chat before the prompt, each turn with role and content: a text, or parts {type: image} and "
+        "{type: text, text: …}; it may end with the question if the prompt is empty"
+    ),
+]
+Template = Annotated[
+    Literal["chat", "none"],
+    Field(description="write the prompt in the checkpoint's chat template, or take it as it is"),
+]
+Stop = Annotated[list[str] | None, Field(description="texts that end the answer and are no part of it")]
+RepetitionPenalty = Annotated[
+    float | None, Field(gt=0, description="above 1: what was there before becomes less likely; empty: the checkpoint's")
+]
 
 
 class Answer(Outputs):
@@ -25,16 +41,17 @@ class LLMGenerate(Node):
     """Answer a prompt about the images; in-LLM pruners are applied for this run only.
 
     The checkpoint's generation_config holds (penalties, blocked tokens), except that answers are greedy by default.
+    Without tokens (`tokens: null`) the prompt is a question about no picture.
     """
 
     def run(
         self,
         ctx: Context,
         model: values.ModelHandle,
-        tokens: values.VisualTokens,
+        tokens: values.VisualTokens | None = None,
         prompt: Annotated[
             str | list[str], Field(description="the question; a list is a batch; <image> marks where images stand")
-        ],
+        ] = "",
         pruners: Annotated[
             list[values.InLLMPruner] | None, Field(description="pruning inside the language model")
         ] = None,
@@ -46,20 +63,47 @@ class LLMGenerate(Node):
             Literal["auto", "thin", "segments", "static"],
             Field(description="how the decoder is driven: auto takes the fastest that fits, thin the stock forward"),
         ] = "auto",
+        system: System = "",
+        messages: Messages = None,
+        template: Template = "chat",
+        stop: Stop = None,
+        top_p: Annotated[
+            float | None, Field(gt=0, le=1, description="draw from the likeliest tokens of this probability together")
+        ] = None,
+        top_k: Annotated[int | None, Field(ge=1, description="draw from so many likeliest tokens")] = None,
+        repetition_penalty: RepetitionPenalty = None,
+        logprobs: Annotated[bool, Field(description="also record the log-probability of each token")] = False,
     ) -> Answer:
         from fopru_graph.lvlm.decoding.generate import generate
         from fopru_graph.lvlm.decoding.sampling import TextStream
+        from fopru_graph.lvlm.inputs.chat import Question
 
-        prompts = [prompt] if isinstance(prompt, str) else prompt
-        stream = TextStream(model.family, ctx.text) if len(prompts) == 1 else None
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        prompts = [Question(text, system, messages or (), template) for text in texts]
+        stream = TextStream(model.family, ctx.text, stop or ()) if len(prompts) == 1 else None
 
         def on_step(ids, _logits) -> None:
             ctx.check_cancelled()
             if stream is not None:
                 stream.put(int(ids[0]))
 
-        options = {"temperature": temperature, "seed": seed, "min_new_tokens": min_new_tokens, "loop": loop}
-        generation = generate(model.family, tokens, prompts, pruners or (), max_new_tokens, on_step=on_step, **options)
+        generation = generate(
+            model.family,
+            tokens,
+            prompts,
+            pruners or (),
+            max_new_tokens,
+            temperature,
+            seed,
+            on_step,
+            min_new_tokens,
+            loop,
+            top_p,
+            top_k,
+            repetition_penalty,
+            stop or (),
+            logprobs,
+        )
         if stream is not None:
             stream.end()
         text = generation.texts[0] if isinstance(prompt, str) else list(generation.texts)

@@ -8,7 +8,16 @@ from pydantic import Field
 
 from fopru_graph import values
 from fopru_graph.graph import Context, Node, node
-from fopru_graph.nodes.llm_generate import Answer, MaxNewTokens, MinNewTokens
+from fopru_graph.nodes.llm_generate import (
+    Answer,
+    MaxNewTokens,
+    Messages,
+    MinNewTokens,
+    RepetitionPenalty,
+    Stop,
+    System,
+    Template,
+)
 
 
 @node(category="generate")
@@ -20,12 +29,22 @@ class StockGenerate(Node):
         ctx: Context,
         model: values.ModelHandle,
         image: values.Image | list[values.Image],
-        prompt: Annotated[str, Field(description="the question; <image> marks where images stand")],
+        prompt: Annotated[str, Field(description="the question; <image> marks where images stand")] = "",
         max_new_tokens: MaxNewTokens = 64,
         min_new_tokens: MinNewTokens = 0,
+        system: System = "",
+        messages: Messages = None,
+        template: Template = "chat",
+        stop: Stop = None,
+        repetition_penalty: RepetitionPenalty = None,
     ) -> Answer:
         from fopru_graph.lvlm.decoding.stock_generate import stock_generate
+        from fopru_graph.lvlm.inputs.chat import Question
 
         images = image if isinstance(image, list) else [image]
-        generation = stock_generate(model.family, images, prompt, max_new_tokens, min_new_tokens, ctx.check_cancelled)
+        question = Question(prompt, system, messages or (), template)
+        lengths = max_new_tokens, min_new_tokens
+        generation = stock_generate(
+            model.family, images, question, *lengths, ctx.check_cancelled, repetition_penalty, stop or ()
+        )
         return Answer(text=generation.texts[0], generation=generation)

@@ -189,7 +189,8 @@ def stock_pipeline(graph: Graph) -> BenchedPipeline:
     graph = graph.copy()
     graph.name = STOCK
     image = graph.node(by_category["encode"]).inputs["image"]
-    graph.add("StockGenerate", STOCK, model=given["model"], image=image, prompt=given["prompt"])
+    asked = {name: given[name] for name in graph.registry.get("StockGenerate").inputs if name in given}
+    graph.add("StockGenerate", STOCK, **asked | {"image": image})
     return _benched(graph, Setting(1.0, {}, False), STOCK)
 
 

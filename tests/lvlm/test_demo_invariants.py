@@ -12,8 +12,9 @@ from fopru_graph.demo.questions import ask
 from fopru_graph.demo.samples import FOLDER
 from fopru_graph.demo.scenes import render, sample_scene, scene_rng
 from fopru_graph.lvlm.decoding.generate import generate
+from fopru_graph.lvlm.inputs.chat import chat_text
 from fopru_graph.lvlm.inputs.images import load_image
-from fopru_graph.lvlm.inputs.prompt import build_prompt, chat_text
+from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.lvlm.loading.compat import cache_argument
 from fopru_graph.lvlm.loading.load import load_model
 from fopru_graph.nodes.rank_prune import RankPrune

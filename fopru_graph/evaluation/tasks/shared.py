@@ -12,7 +12,7 @@ from fopru_graph.evaluation.task import Record, Score, Task
 
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
-MARKER = "<image>"  # stands for a picture in a prompt, see fopru_graph.lvlm.inputs.prompt
+MARKER = "<image>"  # stands for a picture in a prompt, see fopru_graph.lvlm.inputs.chat
 _SPELT = "<image >"
 
 

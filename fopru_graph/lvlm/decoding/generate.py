@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -18,8 +19,9 @@ from fopru_graph.lvlm.decoding.prefix_cache import keep_prefix, known_prefix
 from fopru_graph.lvlm.decoding.runner import DecoderRunner, KeyValues, StockRunner
 from fopru_graph.lvlm.decoding.sampling import Sampler, decode_text
 from fopru_graph.lvlm.decoding.segments import SegmentRunner, fits_segments
-from fopru_graph.lvlm.decoding.settings import node_arguments
+from fopru_graph.lvlm.decoding.settings import Decoding
 from fopru_graph.lvlm.families.family import Family
+from fopru_graph.lvlm.inputs.chat import Question
 from fopru_graph.lvlm.inputs.prompt import Prompt, build_prompt
 from fopru_graph.lvlm.loading.generation import check_generation_config
 from fopru_graph.values import Generation, InLLMPruner, VisualTokens
@@ -31,8 +33,8 @@ Loop = Literal["auto", "thin", "segments", "static"]
 @torch.inference_mode()
 def generate(
     family: Family,
-    tokens: VisualTokens,
-    prompts: Sequence[str],
+    tokens: VisualTokens | None,
+    prompts: Sequence[str | Question],
     pruners: Sequence[InLLMPruner] = (),
     max_new_tokens: int = 64,
     temperature: float = 0.0,
@@ -40,24 +42,26 @@ def generate(
     on_step: OnStep | None = None,
     min_new_tokens: int = 0,
     loop: Loop = "auto",
+    top_p: float | None = None,
+    top_k: int | None = None,
+    repetition_penalty: float | None = None,
+    stop: Sequence[str] = (),
+    logprobs: bool = False,
 ) -> Generation:
-    """Answer ``prompts`` about the images behind ``tokens``.
+    """Answer ``prompts`` about the images behind ``tokens``; without tokens they are questions about no image.
 
     Args:
         family: the model.
         tokens: projected visual tokens of all images, in prompt order.
-        prompts: B prompts; `prompt.distribute_images` says which images belong to which.
+        prompts: B questions; `chat.distribute_images` says which images belong to which.
         pruners: pruning inside the language model, in any number and at any layers.
-        max_new_tokens: most tokens of an answer, the stop token included.
-        temperature: 0 takes the most likely token; above 0 tokens are drawn with ``seed``, as the stock ``generate``
-            draws them at that temperature.
-        seed: of the sampling only.
+        max_new_tokens, temperature, seed, min_new_tokens, top_p, top_k, repetition_penalty, stop: see `Decoding`.
         on_step: called after each token with its ids (B,) and logits (B, V); an exception from it ends the run cleanly.
             The logits may be overwritten by the next step.
-        min_new_tokens: stop tokens are not taken before so many others; 0 leaves it to the checkpoint.
         loop: what drives the decoder: ``thin`` is `StockRunner`, ``segments`` is `SegmentRunner` and ``static`` is
             `CapturedRunner`; ``auto`` takes ``static`` on CUDA and ``segments`` elsewhere where they fit the model, and
             ``thin`` for all other models. All give the same answers.
+        logprobs: return the log-probability of each token, as the model gave it, before anything changed its logits.
 
     All other settings of the checkpoint's generation_config hold, see `settings.logits_processors`. An answer ends
     where the model's positions do, with a warning.
@@ -67,12 +71,14 @@ def generate(
         known.
 
     Raises:
-        UserError: images, prompts or pruners do not fit the model, no token is asked for, ``loop`` cannot drive it,
+        UserError: images, prompts or pruners do not fit the model, a setting is out of range, ``loop`` cannot drive it,
             the checkpoint's generation_config has a setting that is not served, the prompt exceeds the model's
             positions, or what an answer follows from is not finite.
     """
-    if max_new_tokens < 1:
-        raise UserError(f"max_new_tokens must be at least 1, not {max_new_tokens}", "an answer has at least one token")
+    decoding = Decoding(
+        max_new_tokens, min_new_tokens, temperature, seed, top_p, top_k, repetition_penalty, tuple(stop)
+    )
+    tokens = tokens or VisualTokens((), (), ())
     check_pruners(family, pruners)
     check_generation_config(family.model.generation_config)
     runner_class = _runner_class(family, loop)
@@ -83,7 +89,7 @@ def generate(
         runner = runner_class(
             family, prompt, pruners, limit - 1, [] if pruners else known_prefix(family, tokens, prompt)
         )
-        sampler = Sampler(family, prompt, node_arguments(limit, min_new_tokens, temperature), seed)
+        sampler = Sampler(family, prompt, replace(decoding, max_new_tokens=limit), logprobs)
         try:
             with runner.hooks():
                 ids, times = _answer(runner, sampler, tokens.scores_finite, limit, on_step)
@@ -91,9 +97,9 @@ def generate(
             family.forget()  # buffers that later prompts share may hold NaN, and 0 times NaN is NaN
             raise
         if not pruners:
-            keep_prefix(family, tokens, prompt, runner.filled())
-        generation = _collect(runner, tokens, ids, start, times)
-    warn_cut(family, generation.token_ids, limit, max_new_tokens)
+            keep_prefix(family, tokens, prompt, ids[0].tolist(), runner.filled())
+        generation = _collect(runner, tokens, ids, start, times, sampler)
+    warn_cut(family, not all(sampler.ended), limit, max_new_tokens)
     return generation
 
 
@@ -133,15 +139,20 @@ def _answer(
 
 
 def _collect(
-    runner: DecoderRunner, tokens: VisualTokens, ids: torch.Tensor, start: float, times: Sequence[float]
+    runner: DecoderRunner,
+    tokens: VisualTokens,
+    ids: torch.Tensor,
+    start: float,
+    times: Sequence[float],
+    sampler: Sampler,
 ) -> Generation:
     """Read every figure of the finished run from its tensors."""
     family, prompt = runner.family, runner.prompt
-    answers = [_until_stop(sample, family.stop_ids) for sample in ids.tolist()]
+    answers = [sample[:length] for sample, length in zip(ids.tolist(), sampler.lengths, strict=True)]
     visual = [runner.cuts.visual_in_layer(layer) for layer in range(len(family.layers))]
     return Generation(
         prompts=prompt.texts,
-        texts=tuple(decode_text(family, answer) for answer in answers),
+        texts=tuple(decode_text(family, answer, sampler.stop) for answer in answers),
         token_ids=tuple(map(tuple, answers)),
         encoded=sum(tokens.encoded),
         projected=int(prompt.visual.sum()),
@@ -151,6 +162,7 @@ def _collect(
         loop=runner.loop,
         captured=runner.captured,
         once=runner.once,
+        logprobs=tuple(map(tuple, sampler.logprobs)),
         **measured(family, runner.filled(), start, times),
     )
 
@@ -173,9 +185,3 @@ def _kept(prompt: Prompt, tokens: VisualTokens, last: torch.Tensor) -> tuple[tor
     seen[prompt.embedding_index[last]] = True
     parts = seen.split([len(origin) for origin in tokens.origin])
     return tuple(origin.cpu()[part] for origin, part in zip(tokens.origin, parts, strict=True))
-
-
-def _until_stop(ids: list[int], stop: frozenset[int]) -> list[int]:
-    """``ids`` up to and including the first stop token."""
-    end = next((i + 1 for i, token in enumerate(ids) if token in stop), len(ids))
-    return ids[:end]

@@ -61,9 +61,9 @@ def answer_limit(
     return limit - span
 
 
-def warn_cut(family: Family, answers: Sequence[Sequence[int]], limit: int, max_new_tokens: int) -> None:
+def warn_cut(family: Family, unfinished: bool, limit: int, max_new_tokens: int) -> None:
     """Say so where an answer was not at its end when the model's positions were."""
-    if limit < max_new_tokens and any(len(ids) == limit and ids[-1] not in family.stop_ids for ids in answers):
+    if limit < max_new_tokens and unfinished:
         positions = position_limit(family.language_model.config)
         warnings.warn(
             f"an answer ended after {limit} of at most {max_new_tokens} tokens: "

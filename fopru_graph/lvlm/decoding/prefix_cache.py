@@ -33,10 +33,13 @@ def known_prefix(family: Family, tokens: VisualTokens, prompt: Prompt) -> list[K
     return [(keys[:, :, :shared], values[:, :, :shared]) for keys, values in layers] if shared else []
 
 
-def keep_prefix(family: Family, tokens: VisualTokens, prompt: Prompt, layers: Sequence[KeyValues]) -> None:
+def keep_prefix(
+    family: Family, tokens: VisualTokens, prompt: Prompt, answer: Sequence[int], layers: Sequence[KeyValues]
+) -> None:
     """Keep the cache of a finished run for the next prompt, for as long as somebody holds its visual tokens.
 
+    The next turn of a chat begins with this one's prompt and ``answer``, the ids of its only sample.
     ``layers`` may be views of a captured step's buffers: whichever run writes there next has called `known_prefix`.
     """
     if len(prompt.lengths) == 1:
-        family.last_prompt = WeakKeyDictionary({tokens: (prompt.input_ids[0].tolist(), layers)})
+        family.last_prompt = WeakKeyDictionary({tokens: ([*prompt.input_ids[0].tolist(), *answer], layers)})

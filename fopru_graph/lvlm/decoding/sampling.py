@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from transformers import LogitsProcessorList
+from transformers.generation.stopping_criteria import StopStringCriteria
 
 from fopru_graph.lvlm.decoding.finite import NotFinite, finite_rows, of_samples
-from fopru_graph.lvlm.decoding.settings import logits_processors, wrong_setting
+from fopru_graph.lvlm.decoding.settings import Decoding, logits_processors, wrong_setting
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.inputs.prompt import Prompt
 
@@ -20,20 +20,24 @@ class Sampler:
     Args:
         family: its stop tokens end an answer.
         prompt: the prompts.
-        arguments: what a node's inputs say, see `settings.node_arguments`; the checkpoint says the rest.
-        seed: of the drawing.
+        decoding: what a node's inputs say; the checkpoint says the rest.
+        logprobs: keep the log-probability of every token that is picked.
     """
 
-    def __init__(self, family: Family, prompt: Prompt, arguments: dict[str, Any], seed: int) -> None:
-        self._family, self._prompt, self._arguments = family, prompt, arguments
+    def __init__(self, family: Family, prompt: Prompt, decoding: Decoding, logprobs: bool = False) -> None:
+        self._family, self._prompt, self._arguments = family, prompt, decoding.arguments()
         self._device = family.device
         self._processors: LogitsProcessorList | None = None
-        self._ids: torch.Tensor  # (B, U + picked), which processors read
+        self._ids: torch.Tensor  # (B, U + picked), which processors and stop strings read
         self._stop = family.to_device(torch.tensor(sorted(family.stop_ids), dtype=torch.int64))
-        self._pad = family.pad_id
+        self._strings = StopStringCriteria(family.processor.tokenizer, list(decoding.stop)) if decoding.stop else None
+        self._pad, self.stop = family.pad_id, decoding.stop
         self._finished = torch.zeros(len(prompt.texts), dtype=torch.bool, device=self._device)
         self._finite = ~self._finished
-        self._generator = torch.Generator(device=self._device).manual_seed(seed) if arguments["do_sample"] else None
+        self._lengths = self._finished.long()  # tokens of each answer, the one that ends it included
+        self._logprobs: list[torch.Tensor] | None = [] if logprobs else None
+        drawn = decoding.temperature > 0
+        self._generator = torch.Generator(device=self._device).manual_seed(decoding.seed) if drawn else None
 
     def pick(self, logits: torch.Tensor) -> torch.Tensor:
         """Next ids (B,) from logits (B, V); samples that have ended get padding."""
@@ -42,22 +46,27 @@ class Sampler:
         if self._processors is None:  # made while the device is busy with the prompt
             self._ids = self._family.to_device(self._prompt.unpruned_ids)
             self._processors = logits_processors(self._family, self._ids, self._prompt.unpruned_mask, self._arguments)
+        ids = torch.where(self._finished, self._pad, self._choose(logits))
+        if self._processors or self._generator is not None or self._strings is not None:
+            self._ids = torch.cat([self._ids, ids[:, None]], 1)
+        if self._logprobs is not None:
+            self._logprobs.append(torch.log_softmax(logits.float(), -1).gather(1, ids[:, None])[:, 0])
+        return ids
+
+    def _choose(self, logits: torch.Tensor) -> torch.Tensor:
         if not self._processors and self._generator is None:
-            return torch.where(self._finished, self._pad, logits.argmax(-1))
+            return logits.argmax(-1)
+        assert self._processors is not None
         try:
             scores = self._processors(self._ids, logits.to(torch.float32, copy=True))  # some write into what they get
         except (ValueError, IndexError) as error:
             raise wrong_setting(error) from error
         if self._generator is None:
-            ids = scores.argmax(-1)
-        else:
-            ids = torch.multinomial(torch.softmax(scores, -1), 1, generator=self._generator)[:, 0]
-        ids = torch.where(self._finished, self._pad, ids)
-        self._ids = torch.cat([self._ids, ids[:, None]], 1)
-        return ids
+            return scores.argmax(-1)
+        return torch.multinomial(torch.softmax(scores, -1), 1, generator=self._generator)[:, 0]
 
     def all_finished(self, ids: torch.Tensor, scores_finite: Sequence[torch.Tensor] = ()) -> bool:
-        """Whether every sample has a stop token now; waits until ``ids`` are known.
+        """Whether every sample has ended now; waits until ``ids`` are known.
 
         Args:
             ids: (B,) of the last `pick`.
@@ -66,7 +75,10 @@ class Sampler:
         Raises:
             NotFinite: scores or logits are not finite.
         """
+        self._lengths += ~self._finished
         self._finished = self._finished | torch.isin(ids, self._stop)
+        if self._strings is not None:
+            self._finished = self._finished | self._strings(self._ids, None)
         flags = [self._finished, self._finite, *(flag.to(self._device).expand(len(ids)) for flag in scores_finite)]
         finished, finite, *scored = (all(samples) for samples in torch.stack(flags).tolist())
         if not all(scored):
@@ -74,6 +86,22 @@ class Sampler:
         if not finite:
             raise NotFinite(self._culprit())
         return finished
+
+    @property
+    def ended(self) -> list[bool]:
+        """Which answers have come to their end."""
+        return self._finished.tolist()
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each answer so far, the one that ended it included."""
+        return self._lengths.tolist()
+
+    @property
+    def logprobs(self) -> list[list[float]]:
+        """Each answer's log-probabilities of its tokens, as the model gave them, before anything changed logits."""
+        kept = torch.stack(self._logprobs, 1).tolist() if self._logprobs else []
+        return [row[:length] for row, length in zip(kept, self.lengths, strict=True)] if kept else []
 
     def _culprit(self) -> str:
         """What is not finite, and in which prompt: the visual tokens, or logits that were made of finite ones."""
@@ -83,21 +111,25 @@ class Sampler:
         return f"the {what}{of_samples(rows.nonzero()[:, 0].tolist(), len(bad))}"
 
 
-def decode_text(family: Family, ids: Sequence[int]) -> str:
-    """The text of an answer's token ids, without special tokens."""
-    return str(family.processor.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+def decode_text(family: Family, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
+    """The text of an answer's token ids, without special tokens, up to the first of the strings that end it."""
+    text = str(family.processor.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+    return text[: min(found for found in (len(text), *map(text.find, stop)) if found >= 0)]
 
 
 class TextStream:
-    """Emits text while its tokens are generated; a character whose bytes are not all there yet is held back.
+    """Emits text while its tokens are generated.
+
+    Held back is a character whose bytes are not all there yet, and what may become a string that ends the answer.
 
     Args:
         family: its tokenizer decodes.
         emit: called with each piece; all pieces joined are the decoded answer.
+        stop: strings that end the answer.
     """
 
-    def __init__(self, family: Family, emit: Callable[[str], None]) -> None:
-        self._family, self._emit = family, emit
+    def __init__(self, family: Family, emit: Callable[[str], None], stop: Sequence[str] = ()) -> None:
+        self._family, self._emit, self._stop = family, emit, stop
         self._ids: list[int] = []
         self._shown = 0  # characters
 
@@ -112,7 +144,10 @@ class TextStream:
         self._show(final=True)
 
     def _show(self, final: bool) -> None:
-        text = decode_text(self._family, self._ids)
+        text = decode_text(self._family, self._ids, self._stop)
+        if not final:
+            begun = (n for stop in self._stop for n in range(1, len(stop)) if text.endswith(stop[:n]))
+            text = text[: len(text) - max(begun, default=0)]
         if (final or not text.endswith("\ufffd")) and len(text) > self._shown:
             self._emit(text[self._shown :])
             self._shown = len(text)

@@ -1,11 +1,13 @@
 """What changes logits before a token is chosen: the checkpoint's ``generation_config``, by transformers' own code.
 
 Greedy search is the default whatever the checkpoint's ``do_sample`` says, so that answers repeat; all its other
-settings are honoured. Both arms of a bench go by `node_arguments`.
+settings are honoured. Both arms of a bench go by `Decoding.arguments`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,14 +17,58 @@ from fopru_graph.errors import UserError, first_line
 from fopru_graph.lvlm.families.family import Family
 
 
-def node_arguments(max_new_tokens: int, min_new_tokens: int = 0, temperature: float = 0.0) -> dict[str, Any]:
-    """The inputs of a generating node as arguments of the stock ``generate``; what is 0 the checkpoint may set."""
-    arguments: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
-    if temperature > 0:
-        arguments["temperature"] = float(temperature)
-    if min_new_tokens:
-        arguments["min_new_tokens"] = min_new_tokens
-    return arguments
+@dataclass(frozen=True)
+class Decoding:
+    """How an answer is chosen, as a generating node is told; what is 0, None or empty the checkpoint may set.
+
+    Args:
+        max_new_tokens: most tokens of an answer, the stop token included.
+        min_new_tokens: stop tokens are not taken before so many others.
+        temperature: 0 takes the most likely token; above 0 tokens are drawn, as the stock ``generate`` draws them.
+        seed: of the drawing only.
+        top_p: tokens are drawn from the most likely ones that have this probability together, in (0, 1].
+        top_k: tokens are drawn from so many most likely ones.
+        repetition_penalty: above 1 tokens that were there before become less likely, in prompt or answer.
+        stop: an answer ends where its text has one of these; the text ends before it.
+
+    Raises:
+        UserError: a value is out of its range, or changes nothing because nothing is drawn.
+    """
+
+    max_new_tokens: int = 64
+    min_new_tokens: int = 0
+    temperature: float = 0.0
+    seed: int = 0
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+    stop: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1: an answer has at least one token"),
+            "top_p": (self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
+            "top_k": (self.top_k is None or self.top_k >= 1, "at least 1"),
+            "repetition_penalty": (self.repetition_penalty is None or self.repetition_penalty > 0, "above 0"),
+            "stop": (not isinstance(self.stop, str) and all(self.stop), "texts that are not empty"),
+        }
+        for name, (fits, wanted) in ranges.items():
+            if not fits:
+                raise UserError(f"{name} cannot be {getattr(self, name)!r}", f"{name} is {wanted}")
+        for name in ("top_p", "top_k"):
+            if getattr(self, name) is not None and not self.temperature:
+                raise UserError(
+                    f"{name} changes nothing at temperature 0, which takes the most likely token",
+                    f"set a temperature above 0, or leave {name} out",
+                )
+
+    def arguments(self) -> dict[str, Any]:
+        """As arguments of the stock ``generate``, without ``stop`` and ``seed``."""
+        arguments: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "do_sample": self.temperature > 0}
+        if self.temperature > 0:
+            arguments["temperature"] = float(self.temperature)
+        names = ("min_new_tokens", "top_p", "top_k", "repetition_penalty")
+        return arguments | {name: value for name in names if (value := getattr(self, name))}
 
 
 def logits_processors(
@@ -34,7 +80,7 @@ def logits_processors(
         family: the model.
         ids: (B, U) of the unpruned prompts, as stock has them: dropped tokens change no penalty and no length.
         mask: (B, U) on the CPU, 0 on padding.
-        arguments: as `node_arguments` returns it.
+        arguments: as `Decoding.arguments` returns them.
 
     Raises:
         UserError: a setting of the checkpoint's has a wrong value.

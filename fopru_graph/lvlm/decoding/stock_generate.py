@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,9 +17,10 @@ from fopru_graph.lvlm.decoding.finite import NotFinite, finite_rows
 from fopru_graph.lvlm.decoding.generate import measured
 from fopru_graph.lvlm.decoding.limit import answer_limit, warn_cut
 from fopru_graph.lvlm.decoding.sampling import decode_text
-from fopru_graph.lvlm.decoding.settings import node_arguments
+from fopru_graph.lvlm.decoding.settings import Decoding
 from fopru_graph.lvlm.families.family import Family
-from fopru_graph.lvlm.inputs.prompt import chat_text, distribute_images, span
+from fopru_graph.lvlm.inputs.chat import Question, as_question, chat_text, distribute_images
+from fopru_graph.lvlm.inputs.prompt import span
 from fopru_graph.lvlm.inputs.token_ids import check_embedded
 from fopru_graph.lvlm.loading.compat import cache_argument
 from fopru_graph.lvlm.loading.generation import check_generation_config
@@ -67,14 +69,16 @@ class _TokenClock(BaseStreamer):
 def stock_generate(
     family: Family,
     images: Sequence[Image],
-    prompt: str,
+    prompt: str | Question,
     max_new_tokens: int = 64,
     min_new_tokens: int = 0,
     on_token: Callable[[], None] | None = None,
+    repetition_penalty: float | None = None,
+    stop: Sequence[str] = (),
 ) -> Generation:
     """Answer one prompt about ``images`` greedily with the stock processor and the stock ``generate``.
 
-    Whatever else the checkpoint's generation_config says holds; lengths of 0 are the checkpoint's too.
+    Whatever else the checkpoint's generation_config says holds; for the other arguments see `settings.Decoding`.
 
     Returns:
         As `generate.generate`, but ``prefill_ms`` includes the vision tower and the projector; ``preprocess_ms`` is
@@ -90,8 +94,11 @@ def stock_generate(
             "install what it asks for, often torchvision; pipelines without StockGenerate do without it",
         )
     begin = time.perf_counter()
-    text = chat_text(family, prompt, distribute_images([prompt], len(images))[0])
-    inputs = family.processor(text=text, images=[image.picture for image in images], return_tensors="pt")
+    decoding = Decoding(max_new_tokens, min_new_tokens, repetition_penalty=repetition_penalty, stop=tuple(stop))
+    question = as_question(prompt)
+    text = chat_text(family, question, distribute_images(family, [question], len(images))[0])
+    pictures = [image.picture for image in images] or None
+    inputs = family.processor(text=text, images=pictures, return_tensors="pt")
     preprocess_ms = (time.perf_counter() - begin) * 1e3
     check_embedded(family, inputs["input_ids"][0].tolist())
     asked = inputs["input_ids"].shape[1]
@@ -101,8 +108,11 @@ def stock_generate(
         stack.callback(family.model.lm_head.register_forward_hook(clock.look).remove)
         start = time.perf_counter()
         inputs = inputs.to(family.device)
-        inputs["pixel_values"] = inputs["pixel_values"].to(family.dtype)
-        options = node_arguments(limit, min_new_tokens) | _READABLE | {cache_argument(): cache}
+        if images:
+            inputs["pixel_values"] = inputs["pixel_values"].to(family.dtype)
+        options = replace(decoding, max_new_tokens=limit).arguments() | _READABLE | {cache_argument(): cache}
+        if stop:
+            options |= {"stop_strings": list(stop), "tokenizer": family.processor.tokenizer}
         try:
             output = family.model.generate(**inputs, **options, streamer=clock)
         except ValueError as error:
@@ -111,11 +121,13 @@ def stock_generate(
                 "look into the checkpoint's generation_config.json; pipelines without StockGenerate may do without it",
             ) from error
     new = tuple(output[0, asked:].tolist())
-    warn_cut(family, [new], limit, max_new_tokens)
+    text = decode_text(family, new)
+    ended = new[-1] in family.stop_ids or any(end in text for end in stop)
+    warn_cut(family, not ended, limit, max_new_tokens)
     visual = int((inputs["input_ids"] == family.image_token_id).sum()) - family.newlines(images)
     return Generation(
-        prompts=(prompt,),
-        texts=(decode_text(family, new),),
+        prompts=(question.last,),
+        texts=(decode_text(family, new, stop),),
         token_ids=(new,),
         encoded=visual,
         projected=visual,

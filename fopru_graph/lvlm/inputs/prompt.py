@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from fopru_graph.errors import UserError, first_line
+from fopru_graph.lvlm.inputs.chat import Question, as_question, chat_text, distribute_images
 from fopru_graph.lvlm.inputs.token_ids import PromptIds, build_ids, check_embedded
 from fopru_graph.values import VisualTokens
 
 if TYPE_CHECKING:
     from fopru_graph.lvlm.families.family import Family
 
-MARKER = "<image>"
-_PROBE = "a question"
-_PLAIN_TEMPLATE = "USER: {} ASSISTANT:"  # LLaVA-1.5's, for checkpoints without a chat template
-
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
     """B prompts of L tokens, embedded. Tensors are on the language model's device unless said otherwise.
 
-    ``texts``: the B prompts as given; ``lengths``: tokens of each, without padding; ``input_ids`` (B, L) int64 on the
+    ``texts``: the B questions as given; ``lengths``: tokens of each, without padding; ``input_ids`` (B, L) int64 on the
     CPU; ``embeds`` (B, L, E); ``attention_mask`` (B, L) int64, 0 on the padding at the left; ``positions`` (B, L) or,
     if the model has P axes of position, (P, B, L) int64, 0 on padding; ``visual`` (B, L) bool, True on visual tokens:
     newlines between them count as text. ``embedding_index`` (B, L) int64 on the CPU is each visual token's index among
@@ -63,79 +58,8 @@ class Prompt:
         return tuple(length - visual for length, visual in zip(self.lengths, self.visual_counts, strict=True))
 
 
-def distribute_images(prompts: Sequence[str], images: int) -> list[int]:
-    """The number of images of each prompt.
-
-    It is the number of ``<image>`` markers in the prompt. If no prompt has a marker, the only prompt takes all images,
-    or each of several prompts takes one.
-
-    Raises:
-        UserError: the numbers of images and prompts or markers differ.
-    """
-    markers = [prompt.count(MARKER) for prompt in prompts]
-    if sum(markers) == images:
-        return markers
-    if not any(markers):
-        if len(prompts) == 1:
-            return [images]
-        if images == len(prompts):
-            return [1] * images
-    raise UserError(
-        f"{images} image(s) do not fit {len(prompts)} prompt(s) with {sum(markers)} {MARKER} marker(s)",
-        f"write one {MARKER} in the prompts for every image, in the images' order",
-    )
-
-
-def chat_text(family: Family, prompt: str, images: int, part: str = "image") -> str:
-    """The prompt in the checkpoint's chat template, with one placeholder per image; its text is kept as it is.
-
-    Images of a prompt without ``<image>`` markers come first. ``part`` is what the template calls an image: image or
-    video.
-
-    Raises:
-        UserError: the chat template fails.
-    """
-    placeholder = (part == "video" and family.video_placeholder) or family.placeholder
-    first, *others = prompt.split(MARKER)
-    parts = [{"type": part}] * (0 if others else images) + [{"type": "text", "text": first}] * bool(first)
-    for piece in others:
-        parts += [{"type": part}] + [{"type": "text", "text": piece}] * bool(piece)
-    plain = placeholder.join([first, *others]) if others else (placeholder + family.after_image) * images + prompt
-    if family.processor.chat_template or family.processor.tokenizer.chat_template:
-        return _rendered(family.processor, parts if _takes_parts(family.processor) else plain)
-    return family.template(plain) or _PLAIN_TEMPLATE.format(plain)
-
-
-def _takes_parts(processor: Any) -> bool:
-    """Whether the chat template writes lists of parts; those of text models fail on one, drop it or write its repr."""
-    try:
-        written = _rendered(processor, [{"type": "text", "text": _PROBE}])
-    except UserError:
-        return False
-    return _PROBE in written and not re.search(r"""["']type["']: ?["']text["']""", written)
-
-
-def _rendered(processor: Any, content: str | list[dict[str, str]]) -> str:
-    """A user's message in the template of the processor, or of its tokenizer.
-
-    Raises:
-        UserError: the template fails; it is a program, and what it raises is its author's choice.
-    """
-    writer = processor if processor.chat_template else processor.tokenizer
-    try:
-        text: str = writer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
-    except Exception as error:
-        raise UserError(
-            f"the checkpoint's chat template fails on a question: {first_line(error)}",
-            "mend chat_template.jinja (or chat_template in tokenizer_config.json) of the checkpoint",
-        ) from error
-    return text
-
-
-def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -> Prompt:
-    """Embed ``prompts`` with the placeholder of each image repeated once per kept visual token.
+def build_prompt(family: Family, prompts: Sequence[str | Question], tokens: VisualTokens | None) -> Prompt:
+    """Embed ``prompts`` with the placeholder of each image repeated once per kept visual token; None: no images.
 
     Positions are renumbered over the kept tokens, unless the family keeps those of the whole prompt.
 
@@ -143,12 +67,13 @@ def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -
         UserError: images and prompts do not fit, or a prompt contains a stray placeholder or a token that has no
             embedding.
     """
-    per_prompt = distribute_images(prompts, len(tokens.embeddings))
+    questions, tokens = [as_question(prompt) for prompt in prompts], tokens or VisualTokens((), (), ())
+    per_prompt = distribute_images(family, questions, len(tokens.embeddings))
     part = "video" if tokens.video and family.video_placeholder else "image"
     written: list[PromptIds] = []
     first = 0
-    for prompt, count in zip(prompts, per_prompt, strict=True):
-        text = chat_text(family, prompt, count, part)
+    for question, count in zip(questions, per_prompt, strict=True):
+        text = chat_text(family, question, count, part)
         written.append(build_ids(family, text, tokens, range(first, first + count)))
         check_embedded(family, written[-1].ids)
         first += count
@@ -158,12 +83,12 @@ def build_prompt(family: Family, prompts: Sequence[str], tokens: VisualTokens) -
     placeholders = (input_ids == family.image_token_id) & mask.bool()
     # The placeholder's id may be outside the embedding table, so the padding's stands in for it.
     embeds = family.embed(family.to_device(input_ids.masked_fill(placeholders, family.pad_id)))
-    embeddings = torch.cat([image.to(device=embeds.device, dtype=embeds.dtype) for image in tokens.embeddings])
+    embeddings = torch.cat([embeds[0, :0], *(image.to(embeds) for image in tokens.embeddings)])
     target_indices = family.to_device(placeholders.flatten().nonzero()[:, 0])
     embedding_index = torch.full_like(input_ids, -1).masked_scatter(placeholders, _patch_indices(tokens))
     visual = embedding_index >= 0
     return Prompt(
-        texts=tuple(prompts),
+        texts=tuple(question.last for question in questions),
         lengths=tuple(len(prompt.ids) for prompt in written),
         input_ids=input_ids,
         embeds=embeds.flatten(0, 1).index_copy(0, target_indices, embeddings).view_as(embeds),

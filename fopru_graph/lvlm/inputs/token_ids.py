@@ -42,7 +42,7 @@ def build_ids(family: Family, text: str, tokens: VisualTokens, images: range) ->
     Raises:
         UserError: there are more or fewer placeholders than images.
     """
-    if not tokens.markup:
+    if images and not tokens.markup:
         ids = family.tokenize(text)
         _check_placeholders(ids.count(family.image_token_id), len(images))
         counts = [(tokens.placeholders or tokens.encoded)[image] for image in images]

@@ -95,9 +95,9 @@ def test_words_of_the_data_are_no_marker_of_a_picture(name, tmp_path):
 
 
 def test_the_marker_is_that_of_the_prompts():
-    from fopru_graph.lvlm.inputs import prompt
+    from fopru_graph.lvlm.inputs import chat
 
-    assert prompt.MARKER == MARKER
+    assert chat.MARKER == MARKER
 
 
 def test_options_of_every_letter_and_wrong_numbers(tmp_path):

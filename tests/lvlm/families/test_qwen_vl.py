@@ -19,7 +19,8 @@ from transformers.video_utils import VideoMetadata
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.generate import generate
-from fopru_graph.lvlm.inputs.prompt import build_prompt, chat_text
+from fopru_graph.lvlm.inputs.chat import chat_text
+from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.lvlm.loading.load import load_model
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder

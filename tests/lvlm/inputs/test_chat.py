@@ -7,7 +7,8 @@ import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.stock_generate import stock_generate
-from fopru_graph.lvlm.inputs.prompt import build_prompt, chat_text
+from fopru_graph.lvlm.inputs.chat import chat_text
+from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.lvlm.loading.processor import open_processor
 from tests import tiny
 from tests.lvlm.test_invariants import run

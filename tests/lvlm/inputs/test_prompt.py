@@ -7,7 +7,8 @@ import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.sampling import TextStream
-from fopru_graph.lvlm.inputs.prompt import build_prompt, distribute_images
+from fopru_graph.lvlm.inputs.chat import Question, distribute_images
+from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.values import Selection
 from tests import tiny
 
@@ -26,14 +27,14 @@ def family():
         (["<image> a <image>", "b"], 2, [2, 0]),
     ],
 )
-def test_images_are_shared_out(prompts, images, expected):
-    assert distribute_images(prompts, images) == expected
+def test_images_are_shared_out(family, prompts, images, expected):
+    assert distribute_images(family, [*map(Question, prompts)], images) == expected
 
 
 @pytest.mark.parametrize(("prompts", "images"), [(["a", "b"], 3), (["<image>"], 2), (["<image>", "b"], 2)])
-def test_images_that_do_not_fit_are_refused(prompts, images):
+def test_images_that_do_not_fit_are_refused(family, prompts, images):
     with pytest.raises(UserError, match="do not fit"):
-        distribute_images(prompts, images)
+        distribute_images(family, [*map(Question, prompts)], images)
 
 
 def test_all_tokens_give_the_stock_prompt_and_fewer_give_fewer_placeholders(family):
@@ -87,3 +88,13 @@ def test_streamed_pieces_join_to_the_decoded_text(family):
     stream.end()
     assert "".join(pieces) == text
     assert len(pieces) > 5
+
+
+def test_a_stream_shows_nothing_of_a_string_that_ends_the_answer_nor_holds_back_what_only_looks_like_it(family):
+    pieces = []
+    stream = TextStream(family, pieces.append, ["<end>", "nn"])
+    for token in family.processor.tokenizer("a <en b <end> c", add_special_tokens=False).input_ids:
+        stream.put(token)
+        assert "<end" not in "".join(pieces)
+    stream.end()
+    assert "".join(pieces) == "a <en b "

@@ -11,6 +11,7 @@ import transformers
 
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.merging import MergingFamily
+from fopru_graph.lvlm.inputs.chat import Question
 from fopru_graph.lvlm.inputs.prompt import Prompt, build_prompt
 from fopru_graph.lvlm.loading.presets import byte_tokenizer
 from fopru_graph.lvlm.loading.processor import PartsProcessor
@@ -92,18 +93,23 @@ def everything(family: Family, images: Sequence[Image]) -> VisualTokens:
 
 
 def stock_answer(
-    row: Row, family: Family, prompts: Sequence[str], images: Sequence[Image], steps: int
+    row: Row,
+    family: Family,
+    prompts: Sequence[str | Question],
+    images: Sequence[Image],
+    steps: int,
+    **options: Any,
 ) -> tuple[list[list[int]], torch.Tensor]:
     """Ids and logits (B, steps, V) of the stock ``generate``, which encodes the pictures by itself."""
-    prompt = build_prompt(family, prompts, everything(family, images))
+    prompt = build_prompt(family, prompts, everything(family, images) if images else None)
     output = family.model.generate(
         input_ids=prompt.input_ids,
         attention_mask=prompt.attention_mask,
-        **row.stock(family, images),
+        **(row.stock(family, images) if images else {}),
         **row.extra(family, prompt),
         max_new_tokens=steps,
-        do_sample=False,
         return_dict_in_generate=True,
         output_logits=True,
+        **{"do_sample": False} | options,
     )
     return output.sequences[:, prompt.input_ids.shape[1] :].tolist(), torch.stack(output.logits, 1)
