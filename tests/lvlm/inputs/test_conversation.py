@@ -1,4 +1,4 @@
-"""Chats, texts taken as they are, questions about no picture: what stock makes of the same messages, on every family."""
+"""Chats, texts taken as they are, questions about no picture: as stock takes the same messages, on every family."""
 
 from __future__ import annotations
 
