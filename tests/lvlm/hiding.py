@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,14 +40,15 @@ def _hiding(family: Family, hidden: Sequence[set[int]]) -> Iterator[None]:
 
 @torch.inference_mode()
 def answer_by_hiding(
-    eager: Family, prompt: Prompt, cuts: Sequence[Cut], steps: int
+    eager: Family, prompt: Prompt, cuts: Sequence[Cut], steps: int, dropped: Collection[int] = ()
 ) -> tuple[list[int], torch.Tensor, list[set[int]]]:
     """Greedy answer to one unpadded prompt: ids, logits (steps, V), and each layer's hidden prompt positions.
 
-    The whole sequence runs anew at every step, through the stock forward with eager attention and without a cache.
+    ``dropped`` are positions that no layer sees. The whole sequence runs anew at every step, through the stock forward
+    with eager attention and without a cache.
     """
     depth = len(eager.layers)
-    hidden: list[set[int]] = [set() for _ in range(depth)]
+    hidden: list[set[int]] = [set(dropped) for _ in range(depth)]
     ids, logits = [], []
     asked = prompt.lengths[0]
     for step in range(steps):
@@ -56,9 +57,9 @@ def answer_by_hiding(
             seen = prompt.visual[0].nonzero()[:, 0].tolist()
             alive = [p for p in seen if p not in hidden[first - 1]]
             ranked = sorted(alive, key=lambda p: (-row[p].item(), p))
-            dropped = set(ranked[max(1, int(len(alive) * ratio + 1e-6)) :]) | hidden[first - 1]
+            hides = set(ranked[max(1, int(len(alive) * ratio + 1e-6)) :]) | hidden[first - 1]
             for later in range(first, depth):
-                hidden[later] = dropped
+                hidden[later] = hides
         with _hiding(eager, hidden):
             state = _forward(eager, prompt, asked)
         logits.append(eager.logits(state[:, -1])[0])

@@ -22,6 +22,7 @@ from fopru_graph.lvlm.decoding.segments import SegmentRunner, fits_segments
 from fopru_graph.lvlm.decoding.settings import Decoding
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.inputs.chat import Question
+from fopru_graph.lvlm.inputs.positions import Numbering
 from fopru_graph.lvlm.inputs.prompt import Prompt, build_prompt
 from fopru_graph.lvlm.loading.generation import check_generation_config
 from fopru_graph.values import Generation, InLLMPruner, VisualTokens
@@ -47,6 +48,7 @@ def generate(
     repetition_penalty: float | None = None,
     stop: Sequence[str] = (),
     logprobs: bool = False,
+    positions: Numbering | None = None,
 ) -> Generation:
     """Answer ``prompts`` about the images behind ``tokens``; without tokens they are questions about no image.
 
@@ -61,6 +63,8 @@ def generate(
         loop: what drives the decoder: ``thin`` is `StockRunner`, ``segments`` is `SegmentRunner` and ``static`` is
             `CapturedRunner`; ``auto`` takes ``static`` on CUDA and ``segments`` elsewhere where they fit the model, and
             ``thin`` for all other models. All give the same answers.
+        positions: which positions kept tokens have, see `inputs.positions`; None: original where the model numbers on
+            several axes, else renumbered.
         logprobs: return the log-probability of each token, as the model gave it, before anything changed its logits.
 
     All other settings of the checkpoint's generation_config hold, see `settings.logits_processors`. An answer ends
@@ -84,7 +88,7 @@ def generate(
     runner_class = _runner_class(family, loop)
     with family.lock:
         start = time.perf_counter()  # the device may still be busy with the image: the first token waits for both
-        prompt = build_prompt(family, prompts, tokens)
+        prompt = build_prompt(family, prompts, tokens, positions)
         limit = answer_limit(family, prompt.lengths, prompt.spans, max_new_tokens, min_new_tokens)
         runner = runner_class(
             family, prompt, pruners, limit - 1, [] if pruners else known_prefix(family, tokens, prompt)

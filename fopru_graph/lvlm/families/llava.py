@@ -177,7 +177,7 @@ class Llava(Family):
         kept = self.kept_indices(features, selection)
         embeddings = self._project_kept([tile.features for tile in features.tiles], kept)
         origin = tuple(torch.stack([torch.full_like(index, t), index], 1) for t, index in enumerate(kept))
-        return VisualTokens(embeddings.split([len(index) for index in kept]), origin, features.counts)
+        return VisualTokens(embeddings.split([len(index) for index in kept]), origin, features.counts, tuple(kept))
 
     def _project_kept(self, features: Sequence[torch.Tensor], kept: Sequence[torch.Tensor]) -> torch.Tensor:
         """The kept tokens of all tiles through the projector, (ΣK, E)."""

@@ -103,14 +103,15 @@ class LlavaNext(Llava):
         pairs = zip(first_tokens.tolist(), self.kept_indices(features, selection), strict=False)
         kept_tokens = torch.cat([first + index for first, index in pairs]).cpu()  # the one wait
         kept = torch.zeros(sum(features.counts), dtype=torch.bool).index_fill(0, kept_tokens, True)
-        embeddings, origin, newlines, encoded, placeholders = [], [], [], [], []
+        embeddings, origin, newlines, encoded, placeholders, left = [], [], [], [], [], []
         for image, size in enumerate(features.image_sizes):
             tiles = [t for t, tile in enumerate(features.tiles) if tile.image == image]
             first, count = first_tokens[tiles[0]], sum(features.counts[t] for t in tiles)
             places = self._token_slots(size) if features.cut else torch.tensor([*range(count), NEWLINE])
             placeholders.append(len(places))
             overview = features.counts[tiles[0]] if features.cut else 0
-            places = places[_surviving(places, kept[first : first + count], overview)]
+            left.append(_surviving(places, kept[first : first + count], overview).nonzero()[:, 0])
+            places = places[left[-1]]
             real = places != NEWLINE
             embeddings.append(self._embed_slots([features.tiles[t] for t in tiles], places))
             tile = torch.bucketize(first + places, first_tokens[1:], right=True)
@@ -119,7 +120,12 @@ class LlavaNext(Llava):
             newlines.append((~real).nonzero()[:, 0])
             encoded.append(count)
         return VisualTokens(
-            tuple(embeddings), tuple(origin), tuple(encoded), newlines=tuple(newlines), placeholders=tuple(placeholders)
+            tuple(embeddings),
+            tuple(origin),
+            tuple(encoded),
+            tuple(left),
+            newlines=tuple(newlines),
+            placeholders=tuple(placeholders),
         )
 
     def _embed_slots(self, tiles: Sequence[Tile], places: torch.Tensor) -> torch.Tensor:

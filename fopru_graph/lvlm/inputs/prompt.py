@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fopru_graph.lvlm.families.modules import copy_to
 from fopru_graph.lvlm.inputs.chat import Question, as_question, chat_text, distribute_images
+from fopru_graph.lvlm.inputs.positions import Numbering, kept_positions
 from fopru_graph.lvlm.inputs.token_ids import PromptIds, build_ids, check_embedded
 from fopru_graph.values import VisualTokens
 
@@ -58,10 +60,16 @@ class Prompt:
         return tuple(length - visual for length, visual in zip(self.lengths, self.visual_counts, strict=True))
 
 
-def build_prompt(family: Family, prompts: Sequence[str | Question], tokens: VisualTokens | None) -> Prompt:
+def build_prompt(
+    family: Family,
+    prompts: Sequence[str | Question],
+    tokens: VisualTokens | None,
+    numbering: Numbering | None = None,
+) -> Prompt:
     """Embed ``prompts`` with the placeholder of each image repeated once per kept visual token; None: no images.
 
-    Positions are renumbered over the kept tokens, unless the family keeps those of the whole prompt.
+    Positions go by ``numbering``, see `positions`; None: kept tokens are renumbered, but keep the positions of the
+    whole prompt where a model has several axes of them.
 
     Raises:
         UserError: images and prompts do not fit, or a prompt contains a stray placeholder or a token that has no
@@ -79,7 +87,7 @@ def build_prompt(family: Family, prompts: Sequence[str | Question], tokens: Visu
         first += count
     input_ids, mask = _padded([prompt.ids for prompt in written], family.pad_id)
     unpruned_ids, unpruned_mask = _padded([prompt.unpruned for prompt in written], family.pad_id)
-    positions = [prompt.positions for prompt in written]
+    positions, spans = _positions(family, written, tokens, per_prompt, numbering)
     placeholders = (input_ids == family.image_token_id) & mask.bool()
     # The placeholder's id may be outside the embedding table, so the padding's stands in for it.
     embeds = family.embed(family.to_device(input_ids.masked_fill(placeholders, family.pad_id)))
@@ -93,12 +101,12 @@ def build_prompt(family: Family, prompts: Sequence[str | Question], tokens: Visu
         input_ids=input_ids,
         embeds=embeds.flatten(0, 1).index_copy(0, target_indices, embeddings).view_as(embeds),
         attention_mask=family.to_device(mask),
-        positions=family.to_device(_batch_positions(positions, mask, family.first_position)),
+        positions=family.to_device(_batch_positions(positions, mask)),
         visual=family.to_device(visual),
         embedding_index=embedding_index,
         unpruned_ids=unpruned_ids,
         unpruned_mask=unpruned_mask,
-        spans=tuple(span(prompt.ids, prompt.positions) for prompt in written),
+        spans=spans,
         deepstack=tuple(torch.cat(layer).to(embeds) for layer in zip(*tokens.deepstack, strict=True)),
     )
 
@@ -124,10 +132,35 @@ def _padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor
     return ids, torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
 
 
-def _batch_positions(positions: Sequence[torch.Tensor | None], mask: torch.Tensor, first: int) -> torch.Tensor:
-    """Positions (P, B, L) from each prompt's (P, l), padded at the left; if it has none, (B, L) from ``first`` on."""
-    if positions[0] is None:
-        return (mask.cumsum(-1) - 1 + first).clamp(min=0)
+def _positions(
+    family: Family,
+    written: Sequence[PromptIds],
+    tokens: VisualTokens,
+    images: Sequence[int],
+    numbering: Numbering | None,
+) -> tuple[list[torch.Tensor], tuple[int, ...]]:
+    """Every prompt's positions (L,) or (P, L), and how many it takes; rebased ones wait for the device."""
+    positions, spans = [], []
+    first = 0
+    for prompt, count in zip(written, images, strict=True):
+        shown = range(first, first + count)
+        first += count
+        axes = family.positions(prompt.unpruned, [tokens.grids[image] for image in shown if tokens.grids])
+        how = numbering or ("renumbered" if axes is None else "original")
+        unpruned = axes if axes is not None else torch.arange(len(prompt.unpruned))[None] + family.first_position
+        if how == "renumbered":
+            kept, length = kept_positions(how, unpruned, torch.arange(len(prompt.ids)), []), len(prompt.ids)
+        else:
+            sources = prompt.sources([tokens.keep_positions[image] for image in shown])
+            ends = [(image[0], image[-1]) for image in prompt.placeholders if image]
+            kept = kept_positions(how, copy_to(unpruned, sources.device), sources, ends)
+            length = int((unpruned if how == "original" else kept).max()) + 1 - family.first_position
+        positions.append(kept[0] if axes is None else kept)
+        spans.append(length)
+    return positions, tuple(spans)
+
+
+def _batch_positions(positions: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+    """Positions (B, L) or (P, B, L) of prompts, from each one's (l,) or (P, l), padded at the left with 0."""
     length = mask.shape[1]
-    padded = [torch.nn.functional.pad(axes, (length - axes.shape[1], 0)) for axes in positions if axes is not None]
-    return torch.stack(padded, 1)
+    return torch.stack([torch.nn.functional.pad(axes, (length - axes.shape[-1], 0)) for axes in positions], -2)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from fopru_graph.errors import UserError
+from fopru_graph.lvlm.families.modules import copy_to
 from fopru_graph.values import VisualTokens
 
 if TYPE_CHECKING:
@@ -20,14 +21,29 @@ if TYPE_CHECKING:
 
 
 class PromptIds(NamedTuple):
-    """The L ids of a prompt, those of the prompt ``unpruned``, and its positions (P, L) in that.
+    """A prompt's L ids after pruning, its U ids ``unpruned``, and how the first come from the second.
 
-    ``positions`` are None if the family renumbers kept tokens.
+    ``text`` (L,) holds the index in the unpruned prompt of every token that is no visual token, −1 for visual tokens.
+    ``placeholders`` are the indices of each image's visual tokens in the unpruned prompt.
     """
 
     ids: list[int]
     unpruned: list[int]
-    positions: torch.Tensor | None
+    text: list[int]
+    placeholders: list[list[int]]
+
+    def sources(self, keep_positions: Sequence[torch.Tensor]) -> torch.Tensor:
+        """(L,) int64: the index in the unpruned prompt of every token; on the device of the images' ``keep_positions``.
+
+        Those (K,) of an image say which of its visual tokens are left, in the order of their embeddings.
+        """
+        text = torch.tensor(self.text)
+        if not keep_positions:
+            return text
+        images = zip(self.placeholders, keep_positions, strict=True)
+        kept = torch.cat([copy_to(torch.tensor(image), keep.device)[keep] for image, keep in images])
+        visual = copy_to((text < 0).nonzero()[:, 0], kept.device)
+        return copy_to(text, kept.device).index_copy(0, visual, kept)
 
 
 def build_ids(family: Family, text: str, tokens: VisualTokens, images: range) -> PromptIds:
@@ -46,33 +62,28 @@ def build_ids(family: Family, text: str, tokens: VisualTokens, images: range) ->
         ids = family.tokenize(text)
         _check_placeholders(ids.count(family.image_token_id), len(images))
         counts = [(tokens.placeholders or tokens.encoded)[image] for image in images]
-        kept_counts = [len(tokens.embeddings[image]) for image in images]
-        kept_ids, unpruned = (_repeat(ids, family.image_token_id, each) for each in (kept_counts, counts))
-        return PromptIds(kept_ids, unpruned, None)
-    parts = text.split((tokens.video and family.video_placeholder) or family.placeholder)
-    _check_placeholders(len(parts) - 1, len(images))
-    written = [piece for image, part in zip(images, parts[1:], strict=True) for piece in (tokens.markup[image], part)]
-    ids = family.tokenize("".join([parts[0], *written]))
-    placeholders = [i for i, token in enumerate(ids) if token == family.image_token_id]
-    _check_placeholders(len(placeholders), sum(tokens.encoded[image] for image in images))
+        ids = _repeat(ids, family.image_token_id, counts)
+    else:
+        counts = [tokens.encoded[image] for image in images]
+        parts = text.split((tokens.video and family.video_placeholder) or family.placeholder)
+        _check_placeholders(len(parts) - 1, len(images))
+        written = [
+            piece for image, part in zip(images, parts[1:], strict=True) for piece in (tokens.markup[image], part)
+        ]
+        ids = family.tokenize("".join([parts[0], *written]))
+        _check_placeholders(ids.count(family.image_token_id), sum(counts))
+    every = iter([i for i, token in enumerate(ids) if token == family.image_token_id])
+    placeholders = [list(islice(every, count)) for count in counts]
     keep = [True] * len(ids)
-    kept_sources = []  # index in the full prompt of each kept visual token, in the order of the embeddings
-    positions = family.positions(ids, [tokens.grids[image] for image in images])
-    which = positions is not None or family.line_end_id is not None  # else how many are left says it all
-    for image, kept in zip(images, _kept(tokens, images) if which else _as_many(tokens, images), strict=True):
-        count = tokens.encoded[image]
-        image_placeholders, placeholders = placeholders[:count], placeholders[count:]
-        for dropped in set(range(count)) - set(kept):
-            keep[image_placeholders[dropped]] = False
-        kept_sources += [image_placeholders[i] for i in kept]
+    for image, kept in zip(placeholders, _kept(family, tokens, images), strict=True):
+        for dropped in set(range(len(image))) - set(kept):
+            keep[image[dropped]] = False
     if family.line_end_id is not None:
         _drop_line_ends(ids, keep, family.image_token_id, family.line_end_id)
-    kept_ids = [token for token, kept in zip(ids, keep, strict=True) if kept]
-    if positions is not None:
-        order = iter(kept_sources)
-        sources = [next(order) if ids[i] == family.image_token_id else i for i in range(len(ids)) if keep[i]]
-        positions = positions[:, sources]
-    return PromptIds(kept_ids, ids, positions)
+    left = [i for i, kept in enumerate(keep) if kept]
+    kept_ids = [ids[i] for i in left]
+    sources = [-1 if ids[i] == family.image_token_id else i for i in left]
+    return PromptIds(kept_ids, ids, sources, placeholders)
 
 
 def check_embedded(family: Family, ids: Sequence[int]) -> None:
@@ -91,21 +102,24 @@ def check_embedded(family: Family, ids: Sequence[int]) -> None:
             )
 
 
-def _kept(tokens: VisualTokens, images: range) -> list[list[int]]:
-    """The ``keep_positions`` of a prompt's images; the host waits for the device, once."""
-    kept = [tokens.keep_positions[image] for image in images]
-    numbers = iter(torch.cat(kept).tolist() if kept else [])
-    return [list(islice(numbers, len(image))) for image in kept]
+def _kept(family: Family, tokens: VisualTokens, images: range) -> list[list[int]]:
+    """Which visual tokens of a prompt's images are left, as far as its ids depend on that.
 
-
-def _as_many(tokens: VisualTokens, images: range) -> list[list[int]]:
-    """As many of each tile as are kept, its first: in a row of equal placeholders it does not matter which are left."""
-    kept = []
-    for image in images:
-        counts = tokens.tile_counts[image]
-        size = tokens.encoded[image] // len(counts)
-        kept.append([tile * size + i for tile, count in enumerate(counts) for i in range(count)])
-    return kept
+    In a row of equal placeholders it does not matter which: as many of each tile as are kept, its first. Where line
+    ends go with their lines the host waits for the device, once.
+    """
+    if family.line_end_id is None:
+        if not tokens.tile_counts:
+            return [list(range(len(tokens.embeddings[image]))) for image in images]
+        first_ones = []
+        for image in images:
+            counts = tokens.tile_counts[image]
+            size = tokens.encoded[image] // len(counts)
+            first_ones.append([tile * size + i for tile, count in enumerate(counts) for i in range(count)])
+        return first_ones
+    left = [tokens.keep_positions[image] for image in images]
+    numbers = iter(torch.cat(left).tolist() if left else [])
+    return [list(islice(numbers, len(image))) for image in left]
 
 
 def _repeat(ids: Sequence[int], placeholder: int, counts: Sequence[int]) -> list[int]:
