@@ -40,9 +40,20 @@ def kernel_mask(
     queries: torch.Tensor, keys: torch.Tensor, config: Any, dtype: torch.dtype, window: int | None
 ) -> torch.Tensor:
     """`visible_keys` in the form that the model's attention kernel takes: bool for sdpa, additive floats for eager."""
-    visible = visible_keys(queries, keys, window)
     if config._attn_implementation != "eager":
-        return visible
+        return visible_keys(queries, keys, window)
+    return additive_mask(queries, keys, dtype, window)
+
+
+def additive_mask(
+    queries: torch.Tensor, keys: torch.Tensor, dtype: torch.dtype, window: int | None = None
+) -> torch.Tensor:
+    """`visible_keys` as floats that are added to the logits: 0, or the lowest number where a key is hidden.
+
+    Kernels on CUDA take these as they are, where torch would make such floats of a bool mask in every layer. Finite, as
+    kernels of cuDNN have made NaN of infinity.
+    """
+    visible = visible_keys(queries, keys, window)
     return torch.zeros(visible.shape, dtype=dtype, device=keys.device).masked_fill(~visible, torch.finfo(dtype).min)
 
 
