@@ -136,7 +136,7 @@ class CapturedStep:
         for segment, slot, keys in zip(self._segments, self._slots, self.key_positions, strict=True):
             keys.index_copy_(1, slot, position)
             mask = partial(additive_mask, position, keys, hidden.dtype)
-            hidden = segment.run(hidden, position, rotary, self, mask)
+            hidden = segment.run(hidden, rotary, self, mask)
             slot += 1
         self._logits = family.logits(language.norm(hidden)[:, -1])
 

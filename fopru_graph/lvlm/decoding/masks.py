@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,24 @@ def sliding_windows(config: Any) -> list[int | None]:
     window = None if config.model_type == "llama" else getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
     return [window if kind == "sliding_attention" else None for kind in kinds]
+
+
+def check_flash_windows(windows: Sequence[int | None], cuts: Sequence[int], length: int) -> None:
+    """Refuse cuts in a prompt of ``length`` tokens that the layers' sliding ``windows`` do not hold, for flash kernels.
+
+    They hide no key from a layer that is cut, or ranks for a cut, by its place in the whole prompt.
+
+    Raises:
+        UserError: the prompt is longer than the window of such a layer.
+    """
+    affected = windows[cuts[0] - 1 :] if cuts else []
+    shorter = [window for window in affected if window is not None and window < length]
+    if shorter:
+        raise UserError(
+            f"a prompt of {length} tokens is longer than the model's sliding window of {min(shorter)}, "
+            "in which flash kernels would count the tokens that in-LLM pruning keeps",
+            "load the model with attention: sdpa",
+        )
 
 
 def key_positions(positions: torch.Tensor, real: torch.Tensor) -> torch.Tensor:

@@ -15,8 +15,16 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from transformers.utils.generic import is_flash_attention_requested
 
-from fopru_graph.lvlm.decoding.masks import kernel_mask, key_positions, query_positions, sliding_windows
+from fopru_graph.lvlm.decoding.masks import (
+    check_flash_windows,
+    kernel_mask,
+    key_positions,
+    query_positions,
+    sliding_windows,
+    visible_keys,
+)
 from fopru_graph.lvlm.decoding.runner import DecoderRunner, KeyValues
 from fopru_graph.lvlm.families.capture_qk import capture_qk
 from fopru_graph.lvlm.families.family import Family
@@ -32,7 +40,8 @@ def fits_segments(family: Family) -> bool:
     config = family.language_model.config
     one_device = len({weight.device for weight in family.language_model.parameters()}) == 1
     plain = family.decoder is family.language_model and config.model_type in MODEL_TYPES
-    return plain and config._attn_implementation in ("sdpa", "eager") and one_device
+    kernel = config._attn_implementation in ("sdpa", "eager") or is_flash_attention_requested(config)
+    return plain and kernel and one_device
 
 
 @dataclass(frozen=True)
@@ -44,10 +53,11 @@ class Segment:
     layers: Sequence[Any]
     windows: Sequence[int | None]
 
-    def run(self, hidden: torch.Tensor, positions: torch.Tensor, rotary: Any, cache: Any, mask: Mask) -> torch.Tensor:
-        """Hidden states (B, Q, E) at ``positions`` (B, Q), whose embedding is ``rotary``, after the layers.
+    def run(self, hidden: torch.Tensor, rotary: Any, cache: Any, mask: Mask) -> torch.Tensor:
+        """Hidden states (B, Q, E), whose positions are embedded in ``rotary``, after the layers.
 
         The layers call ``cache.update(keys, values, layer)``; ``mask(window)`` makes the mask for a sliding window.
+        They get no positions: flash kernels would look for packed sequences in them, and wait for the device.
         """
         masks = {window: mask(window) for window in set(self.windows)}
         for layer, window in zip(self.layers, self.windows, strict=True):
@@ -55,7 +65,6 @@ class Segment:
                 hidden,
                 attention_mask=masks[window],
                 position_embeddings=rotary,
-                position_ids=positions,
                 use_cache=True,
                 **{cache_argument(): cache},
             )
@@ -77,6 +86,9 @@ class SegmentRunner(DecoderRunner):
     def prefill(self) -> torch.Tensor:
         """See `DecoderRunner.prefill`."""
         prompt, known = self.prompt, self.reused
+        config = self.family.language_model.config
+        if is_flash_attention_requested(config):
+            check_flash_windows(sliding_windows(config), self.cuts.layers, prompt.positions.shape[1])
         self.segments = split_layers(self.family, self.cuts.layers)
         self.key_positions: list[torch.Tensor] = []  # (B, M) of each segment
         self.lengths: list[int] = []  # tokens in each layer's cache
@@ -97,7 +109,7 @@ class SegmentRunner(DecoderRunner):
             mask = partial(self._mask, segment, queries, hidden.dtype)
             tap = capture_qk(segment.layers[-1].self_attn, lambda *inputs: attention.append(inputs))
             with contextlib.nullcontext() if segment is self.segments[-1] else tap:
-                hidden = segment.run(hidden, positions[:, known:], rotary, self, mask)
+                hidden = segment.run(hidden, rotary, self, mask)
         return self._logits(hidden)
 
     def step(self, ids: torch.Tensor) -> torch.Tensor:
@@ -108,7 +120,7 @@ class SegmentRunner(DecoderRunner):
         for segment in self.segments:
             self.key_positions[segment.index] = torch.cat([self.key_positions[segment.index], position], 1)
             mask = partial(self._mask, segment, position, hidden.dtype)
-            hidden = segment.run(hidden, position, rotary, self, mask)
+            hidden = segment.run(hidden, rotary, self, mask)
         return self._logits(hidden)
 
     def filled(self) -> list[KeyValues]:
@@ -140,11 +152,24 @@ class SegmentRunner(DecoderRunner):
     ) -> torch.Tensor | None:
         """The mask of a segment's layers; None where the kernel's own causality hides all that must be hidden."""
         config, keys = self.family.language_model.config, self.key_positions[segment.index]
+        if is_flash_attention_requested(config):
+            return self._flash_mask(segment, queries, window)
         whole = queries.shape[1] == keys.shape[1] and config._attn_implementation != "eager"
         inside = window is None or self.key_positions[0].shape[1] < window
         if inside and (whole or queries.shape[1] == 1) and not self.cuts.at(segment.first).ragged:
             return None
         return kernel_mask(queries, keys, config, dtype, window)
+
+    def _flash_mask(self, segment: Segment, queries: torch.Tensor, window: int | None) -> torch.Tensor | None:
+        """(B, T): the keys that the last query sees, for kernels that are causal and count windows by themselves.
+
+        They count the keys they get, so a segment behind a cut has the window in its mask.
+        """
+        left = window is not None and segment.first > 0 and self.key_positions[0].shape[1] > window
+        if not left and not self.cuts.at(segment.first).ragged:
+            return None
+        keys = self.key_positions[segment.index]
+        return visible_keys(queries[:, -1:], keys, window if left else None)[:, 0, 0].long()
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.family.logits(self.family.language_model.norm(hidden)[:, -1])
