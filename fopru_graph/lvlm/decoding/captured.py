@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fopru_graph.errors import Caution, first_line
-from fopru_graph.lvlm.decoding.masks import HIDDEN, kernel_mask
+from fopru_graph.lvlm.decoding.masks import HIDDEN, additive_mask
 from fopru_graph.lvlm.decoding.recorder import Recorder, out_of_memory
 from fopru_graph.lvlm.decoding.runner import KeyValues
 from fopru_graph.lvlm.decoding.segments import BLOCK, SegmentRunner, filled_parts, split_layers
@@ -151,7 +151,7 @@ class CapturedStep:
         rotary = family.rotary(hidden, position + self.offset)
         for segment, slot, keys in zip(self._segments, self._slots, self.key_positions, strict=True):
             keys.index_copy_(1, slot, position)
-            mask = partial(kernel_mask, position, keys, language.config, hidden.dtype)
+            mask = partial(additive_mask, position, keys, hidden.dtype)
             hidden = segment.run(hidden, rotary, self, mask)
             slot += 1
         self._logits = family.logits(language.norm(hidden)[:, -1])

@@ -15,11 +15,20 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from transformers.utils.generic import is_flash_attention_requested
 
-from fopru_graph.lvlm.decoding.masks import kernel_mask, key_positions, query_positions, sliding_windows
+from fopru_graph.lvlm.decoding.masks import (
+    check_flash_windows,
+    kernel_mask,
+    key_positions,
+    query_positions,
+    sliding_windows,
+    visible_keys,
+)
 from fopru_graph.lvlm.decoding.runner import DecoderRunner, KeyValues
 from fopru_graph.lvlm.families.capture_qk import capture_qk
 from fopru_graph.lvlm.families.family import Family
+from fopru_graph.lvlm.families.layerwise import Layerwise
 from fopru_graph.lvlm.loading.compat import cache_argument
 
 Mask = Callable[[int | None], torch.Tensor | None]  # from a sliding window to the attention mask
@@ -31,7 +40,10 @@ def fits_segments(family: Family) -> bool:
     config = family.language_model.config
     one_device = len({weight.device for weight in family.language_model.parameters()}) == 1
     known = config.model_type in family.layerwise_texts
-    return known and config._attn_implementation in ("sdpa", "eager") and one_device
+    # Flash kernels take no masks, so none that let tokens look ahead.
+    causal = type(family).sees_until is Layerwise.sees_until
+    flash = is_flash_attention_requested(config) and causal
+    return known and (config._attn_implementation in ("sdpa", "eager") or flash) and one_device
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,7 @@ class Segment:
 
         The layers call ``cache.update(keys, values, layer)``; ``mask(window)`` makes the mask for a sliding window, and
         ``after(layer, hidden)`` is what follows a layer.
+        They get no positions: flash kernels would look for packed sequences in them, and wait for the device.
         """
         masks = {window: mask(window) for window in set(self.windows)}
         for index, layer in enumerate(self.layers):
@@ -85,6 +98,9 @@ class SegmentRunner(DecoderRunner):
     def prefill(self) -> torch.Tensor:
         """See `DecoderRunner.prefill`."""
         prompt, known = self.prompt, self.reused
+        config = self.family.language_model.config
+        if is_flash_attention_requested(config):
+            check_flash_windows(sliding_windows(config), self.cuts.layers, prompt.embeds.shape[1])
         self.segments = split_layers(self.family, self.cuts.layers)
         self.key_positions: list[torch.Tensor] = []  # (B, M) of each segment
         self.lengths: list[int] = []  # tokens in each layer's cache
@@ -159,6 +175,8 @@ class SegmentRunner(DecoderRunner):
     ) -> torch.Tensor | None:
         """The mask of a segment's layers; None where the kernel's own causality hides all that must be hidden."""
         config, keys = self.family.language_model.config, self.key_positions[segment.index]
+        if is_flash_attention_requested(config):
+            return self._flash_mask(segment, queries, window)
         if until is not None:
             window = window if self.family.windows_in_prompt else None
             return kernel_mask(queries, keys, config, dtype, window, until)
@@ -167,6 +185,17 @@ class SegmentRunner(DecoderRunner):
         if inside and (whole or queries.shape[1] == 1) and not self.cuts.at(segment.first).ragged:
             return None
         return kernel_mask(queries, keys, config, dtype, window)
+
+    def _flash_mask(self, segment: Segment, queries: torch.Tensor, window: int | None) -> torch.Tensor | None:
+        """(B, T): the keys that the last query sees, for kernels that are causal and count windows by themselves.
+
+        They count the keys they get, so a segment behind a cut has the window in its mask.
+        """
+        left = window is not None and segment.first > 0 and self.key_positions[0].shape[1] > window
+        if not left and not self.cuts.at(segment.first).ragged:
+            return None
+        keys = self.key_positions[segment.index]
+        return visible_keys(queries[:, -1:], keys, window if left else None)[:, 0, 0].long()
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.family.logits(self.family.language_model.norm(hidden)[:, -1])
