@@ -16,7 +16,7 @@ from fopru_graph.lvlm.decoding.finite import NotFinite
 from fopru_graph.lvlm.decoding.kept import check_pruners
 from fopru_graph.lvlm.decoding.limit import answer_limit, warn_cut
 from fopru_graph.lvlm.decoding.prefix_cache import keep_prefix, known_prefix
-from fopru_graph.lvlm.decoding.runner import DecoderRunner, KeyValues, StockRunner
+from fopru_graph.lvlm.decoding.runner import DecoderRunner, KeyValues, StockRunner, check_places
 from fopru_graph.lvlm.decoding.sampling import Sampler, decode_text
 from fopru_graph.lvlm.decoding.segments import SegmentRunner, fits_segments
 from fopru_graph.lvlm.decoding.settings import Decoding
@@ -61,10 +61,10 @@ def generate(
         on_step: called after each token with its ids (B,) and logits (B, V); an exception from it ends the run cleanly.
             The logits may be overwritten by the next step.
         loop: what drives the decoder: ``thin`` is `StockRunner`, ``segments`` is `SegmentRunner` and ``static`` is
-            `CapturedRunner`; ``auto`` takes ``static`` on CUDA and ``segments`` elsewhere where they fit the model, and
-            ``thin`` for all other models. All give the same answers.
-        positions: which positions kept tokens have, see `inputs.positions`; None: original where the model numbers on
-            several axes, else renumbered.
+            `CapturedRunner`. Where they fit the model, ``auto`` takes ``static`` on CUDA, ``segments`` elsewhere and
+            with flash kernels; it takes ``thin`` for all other models. All give the same answers.
+        positions: which positions kept tokens have before the language model and inside it, see `inputs.positions`;
+            None: before it original where the model numbers on several axes and else renumbered, inside it original.
         logprobs: return the log-probability of each token, as the model gave it, before anything changed its logits.
 
     All other settings of the checkpoint's generation_config hold, see `settings.logits_processors`. An answer ends
@@ -89,6 +89,8 @@ def generate(
     with family.lock:
         start = time.perf_counter()  # the device may still be busy with the image: the first token waits for both
         prompt = build_prompt(family, prompts, tokens, positions)
+        if runner_class is StockRunner:
+            check_places(family, prompt)
         limit = answer_limit(family, prompt.lengths, prompt.spans, max_new_tokens, min_new_tokens)
         runner = runner_class(
             family, prompt, pruners, limit - 1, [] if pruners else known_prefix(family, tokens, prompt)
@@ -114,6 +116,8 @@ def _runner_class(family: Family, loop: Loop) -> type[DecoderRunner]:
     if not fits:
         kernel = f"{config._attn_implementation} attention"
         raise UserError(f"loop {loop!r} cannot drive {config.model_type!r} with {kernel}", "use loop: auto or thin")
+    if loop == "static" and config._attn_implementation not in ("sdpa", "eager"):
+        raise UserError("loop 'static' hides keys by masks, which flash kernels do not take", "use loop: auto")
     capturable = family.device.type == "cuda" and config._attn_implementation == "sdpa"
     return CapturedRunner if loop == "static" or (loop == "auto" and capturable) else SegmentRunner
 

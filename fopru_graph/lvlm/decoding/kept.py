@@ -12,6 +12,7 @@ import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.family import Family
+from fopru_graph.lvlm.inputs.positions import kept_positions
 from fopru_graph.lvlm.inputs.prompt import Prompt
 from fopru_graph.pruning.in_llm import surviving_positions
 from fopru_graph.pruning.select import kept_count
@@ -64,12 +65,13 @@ class Cuts:
 
     def __init__(self, family: Family, pruners: Sequence[InLLMPruner], prompt: Prompt) -> None:
         check_pruners(family, pruners)
-        self._visual, self._text = prompt.visual, prompt.text_counts
+        self._prompt, self._visual, self._text = prompt, prompt.visual, prompt.text_counts
         self._pruners: dict[int, list[InLLMPruner]] = {}
         for pruner in sorted(pruners, key=lambda p: p.layer):
             self._pruners.setdefault(pruner.layer, []).append(pruner)
         batch, length = prompt.visual.shape
         everything = torch.arange(length, device=prompt.visual.device).expand(batch, -1)
+        self._embedded: dict[KeptPositions, torch.Tensor] = {}
         self.scores_finite: list[torch.Tensor] = []  # () bool of each cut: read once a token is known anyway
         self._kept = {0: KeptPositions(everything, prompt.attention_mask.bool(), prompt.padded, prompt.visual_counts)}
 
@@ -110,6 +112,32 @@ class Cuts:
         ragged = min(lengths) < keep.shape[1]
         self._kept[layer] = KeptPositions(before.positions.gather(1, keep), real, ragged, counts)
         return keep
+
+    def embedded(self, layer: int) -> torch.Tensor:
+        """(B, M) or (P, B, M): the positions that the model embeds for what ``layer`` sees, by `Prompt.numbering`."""
+        kept = self.at(layer)
+        if kept not in self._embedded:
+            self._embedded[kept] = self._numbers(kept)
+        return self._embedded[kept]
+
+    def _numbers(self, kept: KeptPositions) -> torch.Tensor:
+        prompt = self._prompt
+        axes = prompt.positions.shape[:-1]
+        numbers = prompt.positions.gather(-1, kept.positions.expand(*axes, -1))
+        if kept is self._kept[0] or prompt.numbering in (None, "original"):
+            return numbers
+        for sample, (text, visual) in enumerate(zip(self._text, kept.visual, strict=True)):
+            left, padding = text + visual, prompt.positions.shape[-1] - prompt.lengths[sample]
+            before = prompt.positions[..., sample, padding:].reshape(-1, prompt.lengths[sample])
+            sources = kept.positions[sample, -left:] - padding
+            new = kept_positions(prompt.numbering, before, sources, prompt.images[sample])
+            numbers[..., sample, -left:] = new.view(*axes[:-1], left)
+        return numbers
+
+    @property
+    def renumbers(self) -> bool:
+        """Whether tokens have other positions behind a cut than before it."""
+        return bool(self._pruners) and self._prompt.numbering not in (None, "original")
 
     def visual_in_layer(self, layer: int) -> torch.Tensor:
         """(B, L) bool: the visual tokens of the prompt that ``layer`` sees."""

@@ -23,9 +23,9 @@ def known_prefix(family: Family, tokens: VisualTokens, prompt: Prompt) -> list[K
     """
     if len(prompt.lengths) > 1:
         return []
-    cached_ids, layers = (family.last_prompt or {}).get(tokens, ([], []))
+    numbering, cached_ids, layers = (family.last_prompt or {}).get(tokens, ("", [], []))
     family.last_prompt = None
-    if not layers or family.prefill_inputs(prompt):
+    if not layers or numbering != prompt.numbering or family.prefill_inputs(prompt):
         return []
     ids = prompt.input_ids[0].tolist()
     longest = min(len(ids) - 1, len(cached_ids), layers[0][0].shape[2])
@@ -42,4 +42,5 @@ def keep_prefix(
     ``layers`` may be views of a captured step's buffers: whichever run writes there next has called `known_prefix`.
     """
     if len(prompt.lengths) == 1:
-        family.last_prompt = WeakKeyDictionary({tokens: ([*prompt.input_ids[0].tolist(), *answer], layers)})
+        ids = [*prompt.input_ids[0].tolist(), *answer]
+        family.last_prompt = WeakKeyDictionary({tokens: (prompt.numbering, ids, layers)})

@@ -15,8 +15,10 @@ from typing import Any, ClassVar
 import torch
 from transformers import DynamicCache
 
+from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.hooks import pruned
 from fopru_graph.lvlm.decoding.kept import Cuts
+from fopru_graph.lvlm.decoding.masks import sliding_windows
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.inputs.prompt import Prompt
 from fopru_graph.lvlm.loading.compat import cache_argument
@@ -78,6 +80,22 @@ class DecoderRunner(ABC):
         """Each layer's keys and values of the prefix, which is held no longer."""
         while self._prefix:
             yield self._prefix.pop(0)
+
+
+def check_places(family: Family, prompt: Prompt) -> None:
+    """Refuse gaps in positions that the stock forward cannot respect: its sliding windows count the tokens they get.
+
+    Raises:
+        UserError: kept tokens keep their places, and the model has a window that is shorter than the prompt.
+    """
+    gaps = prompt.positions.dim() == 2 and max(prompt.spans) > max(prompt.lengths)
+    windows = [window for window in sliding_windows(family.language_model.config) if window is not None]
+    if gaps and windows and min(windows) < max(prompt.spans):
+        raise UserError(
+            f"the stock forward counts its sliding window of {min(windows)} in the tokens that are left, not in the "
+            f"{max(prompt.spans)} positions of the prompt",
+            "use positions: renumbered, or another loop where one drives the model",
+        )
 
 
 class StockRunner(DecoderRunner):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,6 +30,8 @@ class Prompt:
     all embeddings of the batch, −1 elsewhere; ``deepstack`` holds one (visual tokens of the batch, E) tensor per
     DeepStack layer, in the same order. ``unpruned_ids`` and ``unpruned_mask`` (B, U) int64 on the CPU are ids and mask
     of the prompts before pruning; ``spans``: how many positions each prompt takes, from its first to its last.
+    ``images`` are the index of the first and of the last visual token of each image that has any, without padding;
+    ``numbering`` is what was asked for; None: each model's own, and the prompt's positions inside the language model.
     """
 
     texts: tuple[str, ...]
@@ -42,6 +45,8 @@ class Prompt:
     unpruned_ids: torch.Tensor
     unpruned_mask: torch.Tensor
     spans: tuple[int, ...]
+    images: tuple[tuple[tuple[int, int], ...], ...]
+    numbering: Numbering | None
     deepstack: tuple[torch.Tensor, ...] = ()
 
     @property
@@ -107,8 +112,23 @@ def build_prompt(
         unpruned_ids=unpruned_ids,
         unpruned_mask=unpruned_mask,
         spans=spans,
+        images=_images(written, tokens, per_prompt),
+        numbering=numbering,
         deepstack=tuple(torch.cat(layer).to(embeds) for layer in zip(*tokens.deepstack, strict=True)),
     )
+
+
+def _images(
+    written: Sequence[PromptIds], tokens: VisualTokens, images: Sequence[int]
+) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """See `Prompt.images`."""
+    counts = iter([len(image) for image in tokens.embeddings])
+    spans = []
+    for prompt, number in zip(written, images, strict=True):
+        visual = iter([i for i, source in enumerate(prompt.text) if source < 0])
+        runs = (list(islice(visual, next(counts))) for _ in range(number))
+        spans.append(tuple((run[0], run[-1]) for run in runs if run))
+    return tuple(spans)
 
 
 def _patch_indices(tokens: VisualTokens) -> torch.Tensor:
