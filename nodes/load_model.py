@@ -18,7 +18,10 @@ class LoadModel(Node):
         device: Annotated[str, Field(description="auto, cpu, cuda, cuda:N, mps")] = "auto",
         dtype: Annotated[
             Literal["auto", "float32", "bfloat16", "float16"],
-            Field(description="auto: the checkpoint's own on a GPU, float32 on the CPU"),
+            Field(
+                description="auto: the checkpoint's own on a GPU; on a CPU bfloat16 for half precision if it computes "
+                "that natively, else float32"
+            ),
         ] = "auto",
         attention: Annotated[
             Literal["sdpa", "eager", "flash_attention_2"], Field(description="attention kernel of every layer")

@@ -40,6 +40,7 @@ class Qwen2VL(MergingFamily):
     projector_path = "model.visual.merger"
     tower_layers_path = "blocks"
     attention_name = "attn"
+    layerwise_texts = frozenset({"qwen2_vl_text", "qwen2_5_vl_text"})
 
     @property
     def tower_width(self) -> int:
@@ -210,6 +211,7 @@ class Qwen3VL(Qwen2VL):
     """
 
     auto_class = "Qwen3VLForConditionalGeneration"
+    layerwise_texts = frozenset({"qwen3_vl_text"})
 
     @property
     def projector(self) -> Any:
@@ -230,6 +232,14 @@ class Qwen3VL(Qwen2VL):
         if not prompt.deepstack:
             return {}
         return {"visual_pos_masks": prompt.visual, "deepstack_visual_embeds": list(prompt.deepstack)}
+
+    def after_layer(self, layer: int, hidden: torch.Tensor, prompt: Any) -> torch.Tensor:
+        """See `Layerwise.after_layer`: DeepStack's features are added to the visual tokens."""
+        if layer >= len(prompt.deepstack):
+            return hidden
+        rows = self.to_device((prompt.embedding_index >= 0).flatten().nonzero()[:, 0])
+        states = hidden.flatten(0, 1)
+        return states.index_copy(0, rows, states[rows] + prompt.deepstack[layer]).view_as(hidden)
 
     def _frames(self, frames: list[PIL.Image.Image]) -> Any:
         """See `Qwen2VL._frames`; the size is a budget for all frames together, which must be two at least."""

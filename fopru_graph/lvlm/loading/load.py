@@ -16,9 +16,9 @@ from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.registry import served_family
 from fopru_graph.lvlm.families.towers import check_tower
 from fopru_graph.lvlm.loading.adapters import refuse_adapter_weights
-from fopru_graph.lvlm.loading.checkpoint import open_checkpoint
+from fopru_graph.lvlm.loading.checkpoint import DEMO, open_checkpoint
 from fopru_graph.lvlm.loading.compat import missing_capabilities
-from fopru_graph.lvlm.loading.device import check_memory, choose_device
+from fopru_graph.lvlm.loading.device import check_memory, choose_device, computes_bfloat16
 from fopru_graph.lvlm.loading.generation import check_generation_file
 from fopru_graph.lvlm.loading.presets import PREFIX, find_preset, preset_config, preset_processor, random_model
 from fopru_graph.lvlm.loading.processor import open_processor
@@ -44,7 +44,8 @@ def load_model(
         name: ``demo`` for the bundled model, a folder in Hugging Face layout, a hub name such as
             ``llava-hf/llava-1.5-7b-hf``, or ``random:NAME`` for a model of that size with random weights (`presets`).
         device: ``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        dtype: of the weights; ``auto`` is the checkpoint's on a GPU and float32 on the CPU.
+        dtype: of the weights; ``auto`` is the checkpoint's on a GPU. On a CPU it is bfloat16 for a checkpoint in half
+            precision if the CPU computes that natively, else float32.
         attention: kernel of every layer: sdpa, eager or flash_attention_2.
         device_map: ``auto``, ``balanced`` or ``sequential`` spreads the layers over all devices (accelerate) and
             replaces ``device``; without a GPU that is the CPU.
@@ -63,7 +64,7 @@ def load_model(
         return _random(name, target, dtype, attention)
     source, config, commit = open_checkpoint(name, revision)
     family = served_family(config.get("model_type"), name)
-    weight_type = _weight_type(dtype, target)
+    weight_type = _weight_type(dtype, target, _stored_type(source, config, quantization))
     # The commit, so that no file comes from a branch that moves meanwhile.
     options: dict[str, Any] = {"revision": commit} if commit else {}
     try:
@@ -118,7 +119,7 @@ def model_identity(
     else:
         checkpoint = open_checkpoint(name, revision)
         config, weights = checkpoint.config, checkpoint.digest()
-        weight_type = _weight_type(dtype, target)
+        weight_type = _weight_type(dtype, target, _stored_type(checkpoint.source, config, quantization))
         if weight_type == "auto":
             weight_type = str(config.get("dtype") or config.get("torch_dtype") or "auto")
     return {
@@ -132,13 +133,27 @@ def model_identity(
     }
 
 
-def _weight_type(dtype: str, device: torch.device) -> str:
-    """``auto`` stands for float32 on the CPU, and for the checkpoint's type elsewhere."""
-    return "float32" if dtype == "auto" and device.type == "cpu" else dtype
+def _weight_type(dtype: str, device: torch.device, stored: str | None) -> str:
+    """What ``auto`` stands for: on a CPU see `load_model`, elsewhere ``auto``, which transformers understands."""
+    if dtype != "auto" or device.type != "cpu":
+        return dtype
+    return "bfloat16" if stored in ("bfloat16", "float16") and computes_bfloat16() else "float32"
+
+
+def _stored_type(source: str, config: dict[str, Any], quantization: str | None) -> str | None:
+    """The type that config.json names; None for what a CPU computes in float32 however it is stored.
+
+    That is the bundled model, whose figures are of float32, and what a quantised model does not quantise.
+    """
+    if source == str(DEMO) or quantization is not None or "quantization_config" in config:
+        return None
+    return config.get("dtype") or config.get("torch_dtype")
 
 
 def _random_type(dtype: str, device: torch.device) -> str:
-    return dtype if dtype != "auto" else ("float32" if device.type == "cpu" else "bfloat16")
+    """Random models stand for checkpoints in bfloat16."""
+    resolved = _weight_type(dtype, device, "bfloat16")
+    return "bfloat16" if resolved == "auto" else resolved
 
 
 def _placement(device_map: str | None, device: torch.device) -> Any:
@@ -154,7 +169,7 @@ def _quantised(quantization: Quantization | None) -> dict[str, Any]:
 
 
 def _random(name: str, device: torch.device, dtype: str, attention: str) -> ModelHandle:
-    """A model with random weights: half precision on a GPU, float32 on the CPU, unless ``dtype`` says otherwise."""
+    """A model with random weights, in the type in which a checkpoint in half precision would be loaded."""
     preset = find_preset(name)
     config = preset_config(preset)
     family = served_family(config.model_type, name)
