@@ -304,8 +304,9 @@ class Generation:
     (K, 2) of the tokens that the last layer saw: tile and index. ``prefill_ms`` is the time until the first token was
     known; ``reused`` prompt tokens came from the cache of the previous question (prefix caching). ``preprocess_ms`` is
     not 0 if the generation itself preprocessed the pictures. ``loop`` drove the decoder, ``captured`` says whether as a
-    CUDA graph, and ``once`` are the indices of the decoding steps that also did work that is done once. ``logprobs``
-    are those of each answer's tokens as the model gave them, if they were asked for.
+    CUDA graph, and ``once`` are the indices of the decoding steps that also did work that is done once.
+    ``positions`` says how kept tokens were numbered. ``logprobs`` are those of each answer's tokens as the model gave
+    them, if they were asked for.
     """
 
     prompts: tuple[str, ...]
@@ -326,6 +327,7 @@ class Generation:
     loop: str = ""
     captured: bool = False
     once: frozenset[int] = frozenset({0})
+    positions: str = ""
     logprobs: tuple[tuple[float, ...], ...] = ()
 
     @property
@@ -362,6 +364,7 @@ class Generation:
                 "one_time_ms": self.one_time_ms,
                 "loop": self.loop,
                 "captured": self.captured,
+                "positions": self.positions,
                 "new_tokens": sum(len(ids) for ids in self.token_ids),
                 "visual_per_layer": list(layers),
                 "reused_tokens": self.reused,

@@ -72,6 +72,13 @@ class LLMGenerate(Node):
         ] = None,
         top_k: Annotated[int | None, Field(ge=1, description="draw from so many likeliest tokens")] = None,
         repetition_penalty: RepetitionPenalty = None,
+        positions: Annotated[
+            Literal["renumbered", "original", "rebased"] | None,
+            Field(
+                description="which positions kept tokens have; original helps where places count (docs/positions.md); "
+                "empty: the method's own"
+            ),
+        ] = None,
         logprobs: Annotated[bool, Field(description="also record the log-probability of each token")] = False,
     ) -> Answer:
         from fopru_graph.lvlm.decoding.generate import generate
@@ -103,6 +110,7 @@ class LLMGenerate(Node):
             repetition_penalty,
             stop or (),
             logprobs,
+            positions,
         )
         if stream is not None:
             stream.end()

@@ -211,14 +211,15 @@ def finished_identity(identity: dict[str, Any], records: Records) -> str:
     return summary_identity(identity, map(records.picture_files, range(len(records))))
 
 
-def _counts(answer: Answer) -> dict[str, float]:
-    """Numbers of tokens and bytes, read from the report of the generating node."""
+def _counts(answer: Answer) -> dict[str, Any]:
+    """Numbers of tokens and bytes, and how kept tokens were numbered, read from the report of the generating node."""
     report = answer.report
     tokens = report["visual_tokens"]
     return {name: tokens[name] for name in ("encoded", "kept", "final", "layer_average")} | {
         "text_tokens": report["kv_lengths"][0] - report["visual_per_layer"][0] - (report["new_tokens"] - 1),
         "new_tokens": report["new_tokens"],
         "kv_bytes": report["kv_bytes"],
+        "positions": report["positions"],
     }
 
 

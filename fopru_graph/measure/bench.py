@@ -278,6 +278,7 @@ class Bench:
             flops=flops,
             loop=report.get("loop", ""),
             captured=report.get("captured", False),
+            positions=report.get("positions", ""),
             one_time_ms=measured.one_time_ms,
             key=measured.pipeline.key,
             step_bytes=measured.bytes_read(sizes) if measured.tpots else None,

@@ -47,7 +47,7 @@ class Variant:
     token by stage, two a multiply–accumulate. ``loop`` drove the decoder, ``captured``: as a CUDA graph.
     ``one_time_ms`` is what an answer's steps took for work that is done once, e.g. capturing; ``tpot`` is without it.
     ``key`` is the cache key of the answer: it changes with all that the answer follows from. ``step_bytes`` are what a
-    decoding step must read on average; None without a ``tpot``.
+    decoding step must read on average; None without a ``tpot``. ``positions`` says how kept tokens were numbered.
     """
 
     pipeline: str
@@ -71,6 +71,7 @@ class Variant:
     one_time_ms: float | None = None
     key: str = ""
     step_bytes: float | None = None
+    positions: str = ""
 
     @property
     def label(self) -> str:
@@ -101,6 +102,7 @@ class Variant:
             "one_time_ms": self.one_time_ms,
             "key": self.key,
             "step_bytes": self.step_bytes,
+            "positions": self.positions,
         }
 
     @classmethod
@@ -126,7 +128,7 @@ class Variant:
 
 _AS_THEY_ARE = (
     *("pipeline", "ratio", "new_tokens", "kv_bytes", "peak_memory_bytes", "flops"),
-    *("loop", "captured", "one_time_ms", "key", "step_bytes"),
+    *("loop", "captured", "one_time_ms", "key", "step_bytes", "positions"),
 )
 
 

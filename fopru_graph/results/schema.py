@@ -74,9 +74,10 @@ class Row(JsonObject):
     """One sample; of an error row all but ``index``, ``id``, ``status`` and ``error`` is empty.
 
     ``type`` is the type of question, ``picture`` a digest of the first picture, ``picture_files`` those of the files
-    that the data names instead of holding the pictures. ``encoded``, ``kept`` (those that enter
-    the language model), ``final`` (in its last layer) and ``layer_average`` count visual tokens. ``timing`` holds
-    ``ttft_ms`` (None where a part came from a cache), ``prefill_ms``, ``total_ms`` and the ``rank`` of the process.
+    that the data names instead of holding the pictures. ``encoded``, ``kept`` (those that enter the language model),
+    ``final`` (in its last layer) and ``layer_average`` count visual tokens, and ``positions`` says how the kept ones
+    were numbered. ``timing`` holds ``ttft_ms`` (None where a part came from a cache), ``prefill_ms``, ``total_ms`` and
+    the ``rank`` of the process.
     """
 
     index: Count
@@ -96,6 +97,7 @@ class Row(JsonObject):
     text_tokens: Count | None = None
     new_tokens: Count | None = None
     kv_bytes: Count | None = None
+    positions: str | None = None
     timing: dict[str, int | float | None] = {}
 
 

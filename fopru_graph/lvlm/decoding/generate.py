@@ -170,6 +170,7 @@ def _collect(
         loop=runner.loop,
         captured=runner.captured,
         once=runner.once,
+        positions=prompt.numbering or ("renumbered" if prompt.positions.dim() == 2 else "original"),
         logprobs=tuple(map(tuple, sampler.logprobs)),
         **measured(family, runner.filled(), start, times),
     )

@@ -135,6 +135,7 @@ def stock_generate(
         kept=(),
         preprocess_ms=preprocess_ms,
         loop="stock",
+        positions="original",
         **measured(family, [(layer.keys, layer.values) for layer in cache.layers], start, clock.times),
     )
 

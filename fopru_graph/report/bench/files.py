@@ -98,6 +98,7 @@ def _record(result: BenchResult, variant: Variant, memory: Iterable[str]) -> dic
         "peak_memory_bytes": variant.peak_memory_bytes,
         "loop": variant.loop,
         "captured": int(variant.captured),
+        "positions": variant.positions,
         "one_time_ms": variant.one_time_ms,
     }
     record |= {f"peak_{kind}_bytes": variant.memory.get(kind) for kind in memory}
