@@ -82,3 +82,18 @@ def get_scorer(name: str) -> Scorer:
         tuple(name for name in needed if name == _GIVEN),
         {p.name: (types[p.name], p.default) for p in parameters if p.kind is p.KEYWORD_ONLY},
     )
+
+
+def described_scorers() -> list[dict[str, Any]]:
+    """Every scorer as a JSON object: name, label, columns, options with their defaults, and what it does."""
+    scorers = {name: get_scorer(name) for name in SCORERS}
+    return [
+        {
+            "name": name,
+            "label": scorer.label,
+            "columns": list(scorer.columns),
+            "options": {option: default for option, (_, default) in scorer.options.items()},
+            "doc": scorer.doc,
+        }
+        for name, scorer in scorers.items()
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args
@@ -120,12 +121,10 @@ class _Reader:
             self._check_prompt(task, where, prompt)
         for where, scorer in _found(task, "scorer"):
             self._check_scorer(task, where, scorer)
-        if task.models:
-            from fopru_graph.lvlm.families.registry import served_families
-
-            known = [card.family for card in served_families()]
-            for model in task.models.keys() - set(known):
-                self._add(("models", model), f"models: there is no model type '{model}'", hint_choices(model, known))
+        for model in task.models:
+            if model not in _model_types():
+                hint = hint_choices(model, _model_types())
+                self._add(("models", model), f"models: there is no model type '{model}'", hint)
 
     def _check_column(self, task: TaskFile, name: str, column: Column) -> None:
         where: Where = ("columns", name)
@@ -190,6 +189,13 @@ class _Reader:
             elif task.columns[name].type not in types:
                 message = f"columns.{name}: the scorer '{named.name}' needs type {' or '.join(types)}"
                 self._add(("columns", name), f"{message}, not {task.columns[name].type}")
+
+
+@cache
+def _model_types() -> list[str]:
+    from fopru_graph.lvlm.families.registry import served_families
+
+    return [card.family for card in served_families()]
 
 
 def _found(task: TaskFile, key: str) -> Iterator[tuple[Where, Any]]:
