@@ -202,17 +202,31 @@ def models(as_json: JsonOption = False) -> None:
 
 
 @command()
-def tasks(as_json: JsonOption = False) -> None:
-    """List the benchmarks that pipelines can be evaluated on."""
-    from fopru_graph.evaluation.tasks import TASKS, get_task
-    from fopru_graph.terminal.catalogue import show_tasks
+def tasks(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE…", help="check files of your own tasks", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the benchmarks that pipelines can be evaluated on, and the scorers that tasks of your own may name."""
+    from fopru_graph.commands.arguments import named_tasks
+    from fopru_graph.errors import UserError
+    from fopru_graph.evaluation.scorers import described_scorers
+    from fopru_graph.evaluation.tasks import TASKS
+    from fopru_graph.terminal.catalogue import show_scorers, show_tasks
 
     keys = ("name", "title", "scorer", "max_new_tokens")
-    described = [{key: getattr(get_task(name), key) for key in keys} for name in TASKS]
+    try:
+        chosen = named_tasks(",".join(map(str, files or TASKS)))
+    except UserError as error:
+        fail(2, error.message, error.hint)
+    described = [{key: getattr(task, key) for key in keys} for task in chosen]
     if as_json:
-        stdout.json({"tasks": described}, indent=2)
-    else:
-        show_tasks(described)
+        stdout.json({"tasks": described, "scorers": described_scorers()}, indent=2)
+        return
+    show_tasks(described)
+    if not files:
+        show_scorers(described_scorers())
 
 
 @command()

@@ -141,6 +141,19 @@ class PipelineModel:
             self._graph, targets=sorted(self._evaluated), sets=self._sets, cancel=self._cancel
         )  # fmt: skip
 
+    def seen_size(self) -> tuple[int, int]:
+        """(width, height) of the last question's first picture as the model's preprocessing made it.
+
+        Raises:
+            UserError: the pipeline encodes its pictures inside of another node, which does not tell.
+        """
+        if not self._encoders:
+            raise UserError("the pipeline has no VisionEncode node that tells the size of its pictures", None)
+        result = self._executor.run(self._graph, targets=self._encoders[:1], sets=self._sets, cancel=self._cancel)
+        features = next(iter(result.by_node[self._encoders[0]].values()))
+        _, height, width = features.pixels[0].shape
+        return width, height
+
     def _prompt_targets(self) -> list[str]:
         """Where the question goes: the pipeline input that the generating node reads, or the node's own input.
 

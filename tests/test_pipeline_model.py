@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+import PIL.Image
 import pytest
 
 from fopru_graph import values
@@ -12,6 +13,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled, CancelToken, Graph, Node, Ref, Registry, node
 from fopru_graph.lvlm.inputs.images import load_image
 from fopru_graph.pipeline_model import PipelineModel
+from tests.lvlm.zoo import ZOO
 
 SIGN, TAXI = (("sign", load_image("demo:street-sign").picture), ("taxi", load_image("demo:taxi-rank").picture))
 TEXT, COLOUR = "what does the text say ?", "what colour is the star ?"
@@ -187,3 +189,30 @@ def test_of_a_switch_the_branch_that_is_taken_answers(loaded):
     for when, kept in ((True, 64), (False, 256)):
         answer = PipelineModel(switched(when), loaded).answer(TEXT, [SIGN])
         assert answer.report["visual_tokens"]["kept"] == kept
+
+
+def test_the_size_that_the_model_saw_is_that_after_every_resizing(tmp_path):
+    family = ZOO["qwen2_5_vl"].build("eager")
+    family.model.save_pretrained(tmp_path)
+    family.processor.image_processor.save_pretrained(tmp_path)
+    family.processor.tokenizer.chat_template = family.processor.chat_template
+    family.processor.tokenizer.save_pretrained(tmp_path)
+    picture, seen = PIL.Image.new("RGB", (300, 170)), {}
+    for name in ("baseline", "downsample"):
+        graph = Graph.load(f"pipelines/{name}.yaml")
+        graph.set("model", str(tmp_path))
+        model = PipelineModel(graph)
+        for question in ("where is it ?", "where is another ?"):  # the second finds its picture in the cache
+            report = model.answer(question, picture, 2).report
+            seen[name] = model.seen_size()
+            width, height = seen[name]
+            patch = family.tower.config.patch_size * family.merge_side
+            assert width * height // patch**2 == report["visual_tokens"]["encoded"] and width > height
+    assert seen["downsample"] < seen["baseline"] != picture.size
+
+
+def test_a_pipeline_that_encodes_elsewhere_knows_no_size(loaded):
+    model = PipelineModel(Graph.load("pipelines/baseline.yaml"), loaded)
+    model._encoders = []
+    with pytest.raises(UserError, match="tells the size"):
+        model.seen_size()

@@ -13,6 +13,7 @@ from fopru_graph.commands.options import ModelOptions
 from fopru_graph.terminal.stdout import stdout
 
 if TYPE_CHECKING:
+    from fopru_graph.evaluation.task import Task
     from fopru_graph.graph import Graph, NodeError, Problem, Registry
 
 
@@ -194,6 +195,31 @@ def set_values(graph: Graph, sets: Iterable[str] | None) -> dict[str, Any]:
 def split_names(text: str) -> tuple[str, ...]:
     """The names between commas, each once, e.g. ``"pope, gqa,pope"`` gives ``("pope", "gqa")``."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def named_tasks(text: str) -> list[Task]:
+    """The tasks of ``--task``. Problems of an own task's file are shown, and end the program with exit code 2.
+
+    Raises:
+        UserError: there is none, one is unknown, or two have the same name.
+    """
+    from fopru_graph.errors import UserError
+    from fopru_graph.evaluation.tasks import get_task
+    from fopru_graph.graph import PipelineError
+
+    tasks: dict[str, Task] = {}
+    for reference in split_names(text):
+        try:
+            task = get_task(reference)
+        except PipelineError as error:
+            refuse(error.problems, Path(reference))
+        if task.name in tasks:
+            files = f"{tasks[task.name].reference} and {reference}"
+            raise UserError(f"two tasks are called '{task.name}': {files}", "write name: and another in one of them")
+        tasks[task.name] = task
+    if not tasks:
+        raise UserError("there is no task", "write e.g. --task scenes; `fopru-graph tasks` lists them")
+    return list(tasks.values())
 
 
 def parse_ratios(text: str | None, distinct: bool = True) -> tuple[float, ...] | None:

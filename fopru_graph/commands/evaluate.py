@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fopru_graph.commands.arguments import fail, open_graphs, parse_ratios, set_values, split_names
+from fopru_graph.commands.arguments import fail, named_tasks, open_graphs, parse_ratios, set_values
 from fopru_graph.commands.options import EvalOptions, ModelOptions, TuneOptions
 from fopru_graph.commands.run import interrupt_cancels, make_folder, quieten
 from fopru_graph.errors import UserError
@@ -19,7 +19,6 @@ from fopru_graph.evaluation.ranks import Ranks
 from fopru_graph.evaluation.runner import CellRun
 from fopru_graph.evaluation.runner import Progress as CellProgress
 from fopru_graph.evaluation.task import Records, Task
-from fopru_graph.evaluation.tasks import get_task
 from fopru_graph.graph import Cancelled, CancelToken, Graph, NodeError, PipelineError
 from fopru_graph.pipeline_model import PipelineModel
 from fopru_graph.results.cell import SUMMARY
@@ -61,7 +60,7 @@ def open_inputs(
     try:
         for graph in graphs:
             check(graph)
-        tasks = open_tasks(split_names(options.task), options.data or (), options.limit)
+        tasks = open_tasks(named_tasks(options.task), options.data or (), options.limit)
         make_folder(options.out)
         return EvaluationInputs(graphs, tasks, ranks)
     except UserError as error:
@@ -70,16 +69,13 @@ def open_inputs(
         fail(2, str(error))
 
 
-def open_tasks(names: Sequence[str], data: Sequence[str], limit: int | None) -> list[tuple[Task, Records]]:
+def open_tasks(tasks: Sequence[Task], data: Sequence[str], limit: int | None) -> list[tuple[Task, Records]]:
     """Tasks with their records.
 
     Raises:
-        UserError: a task is unknown, or its data cannot be opened.
+        UserError: the data of a task cannot be opened.
     """
-    paths = data_paths(names, data)
-    if not names:
-        raise UserError("there is no task", "write e.g. --task scenes; `fopru-graph tasks` lists them")
-    tasks = [get_task(name) for name in names]
+    paths = data_paths([task.name for task in tasks], data)
     return [(task, task.open(paths.get(task.name), limit)) for task in tasks]
 
 

@@ -33,7 +33,7 @@ SetOption = Annotated[
 ]
 WriteOption = Annotated[Path | None, typer.Option("--output", "-o", help="file to write; stdout without it")]
 TaskOption = Annotated[
-    str, typer.Option("--task", help="names of tasks between commas; `fopru-graph tasks` lists them")
+    str, typer.Option("--task", help="names or YAML files of tasks between commas; `fopru-graph tasks` lists them")
 ]
 RatioOption = Annotated[
     str | None, typer.Option(help="shares of the visual tokens to keep; without it each file as it is written")

@@ -8,18 +8,17 @@ from typing import Any
 
 from fopru_graph.commands.arguments import (
     fail,
+    named_tasks,
     open_graphs,
     parse_ratios,
     refuse,
     set_values,
-    split_names,
     target_of,
     try_set,
 )
 from fopru_graph.commands.options import OPTION_OF, ModelOptions, SweepOptions
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import Configuration, configurations_of
-from fopru_graph.evaluation.tasks import get_task
 from fopru_graph.graph import Graph, PipelineError, Problem, parse_value
 from fopru_graph.graph.errors import errors_of
 from fopru_graph.results.schema import failures
@@ -68,12 +67,8 @@ def plan_cells(files: list[Path], nodes: list[Path] | None, options: SweepOption
     """
     if options.executor not in EXECUTORS:
         raise UserError(f"--executor {options.executor} is unknown", f"choose {', '.join(EXECUTORS)}")
-    tasks = split_names(options.task)
-    if not tasks:
-        raise UserError("there is no task", "write e.g. --task scenes; `fopru-graph tasks` lists them")
-    for task in tasks:
-        get_task(task)
-    data = data_paths(tasks, options.data or ())
+    tasks = named_tasks(options.task)
+    data = data_paths([task.name for task in tasks], options.data or ())
     combined = combinations(options.sets or (), parse_ratios(options.ratio, distinct=False), options.zipped)
     common = CommonOptions(options.out, options.limit, options.retry, _options_of(nodes, model))
     cells: list[Cell] = []
@@ -84,7 +79,7 @@ def plan_cells(files: list[Path], nodes: list[Path] | None, options: SweepOption
             if errors := errors_of(changed.problems()):
                 refuse(errors, file)
             configuration = _configuration(changed, ratio, sets)
-            cells += [cell_of(configuration, file, sets, task, data.get(task), common) for task in tasks]
+            cells += [cell_of(configuration, file, sets, task, data.get(task.name), common) for task in tasks]
     for target, problems in refused[-1].items():
         if all(target in of_file for of_file in refused):
             refuse(problems, files[-1])

@@ -64,8 +64,8 @@ def _samples_of_different_pictures(run: CellRun) -> Iterator[tuple[int, Record]]
 
 
 def _draw_sample(run: CellRun, folder: Path, number: int, index: int, record: Record) -> None:
-    question = run.task.prompt(record)
-    answered = run.model.answer(question, run.records.images(index, record), run.task.max_new_tokens)
+    question = run.asked.prompt(record)
+    answered = run.model.answer(question, run.records.images(index, record), run.asked.max_new_tokens)
     if (drawn := picture_values(run.model.last_run())) is not None:
         write_picture(folder, number, drawn, run.records.key(index), question, answered.text)
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import Configuration
 from fopru_graph.evaluation.pictures import draw_gallery
 from fopru_graph.evaluation.ranks import Ranks
-from fopru_graph.evaluation.task import RecordError, Records, Task
+from fopru_graph.evaluation.task import RecordError, Records, Shown, Task
 from fopru_graph.graph import Cancelled, Graph, NodeError
 from fopru_graph.graph.run.record import timestamp
 from fopru_graph.pipeline_model import Answer, PipelineModel, answering_plan
@@ -69,6 +70,11 @@ class CellRun:
     limit: int | None = None
     retry: bool = False
 
+    @cached_property
+    def asked(self) -> Task:
+        """The task as it is put to the model."""
+        return self.task.asked_of(self.model.handle)
+
     def run(self, on_progress: Callable[[Progress], None] | None = None) -> dict[str, Any] | None:
         """Run the missing samples, merge all rows and write the summary; returns it on the first rank, else None.
 
@@ -95,7 +101,7 @@ class CellRun:
                 f"{self.folder}: {cell.done} of {len(self.records)} samples have a row", "run the same command again"
             )
         cell.merge()
-        figures = figures_of(cell.rows(), self.task.metrics)
+        figures = figures_of(cell.rows(), self.asked.metrics)
         not_drawn = draw_gallery(self, self.folder)
         files = (row["picture_files"] for row in cell.rows())  # those of now: `scan` has compared them
         about = {"limit": self.limit, "not_drawn": not_drawn, "identity": summary_identity(identity, files)}
@@ -140,8 +146,9 @@ class CellRun:
         begin = time.perf_counter()
         record = self.records.read(index)
         pictures = self.records.images(index, record)
-        answer = self.model.answer(self.task.prompt(record), pictures, self.task.max_new_tokens)
-        score = self.task.score(answer.text, record)
+        answer = self.model.answer(self.asked.prompt(record), pictures, self.asked.max_new_tokens)
+        shown = [Shown(picture.size, lambda: self.model.seen_size()) for _, picture in pictures]
+        score = self.asked.score(answer.text, {**record, "shown": shown})
         total_ms = (time.perf_counter() - begin) * 1e3
         return {
             "type": self.task.kind(record),
@@ -180,7 +187,7 @@ class CellRun:
             "task": self.task.name,
             "ratio": self.configuration.ratio,
             "model": self.model.handle.name,
-            "scorer": self.task.scorer,
+            "scorer": self.asked.scorer,
             "prunes": self.configuration.prunes,
         }
 
@@ -192,9 +199,7 @@ def identity_of(graph: Graph, task: Task, records: Records) -> dict[str, Any]:
         UserError: the pipeline cannot be evaluated.
     """
     plan, target = answering_plan(graph)
-    facts = {"name": task.name, "scorer": task.scorer, "max_new_tokens": task.max_new_tokens}
-    functions = (task.prompt, task.score, task.kind, task.metrics)
-    return cell_identity(plan, target, task=facts, functions=functions, data=records.fingerprint)
+    return cell_identity(plan, target, task=task.facts, functions=task.functions, data=records.fingerprint)
 
 
 def encodable(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -18,6 +18,17 @@ class Score:
 
     value: float
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A picture as a score may need it.
+
+    ``size`` is its (width, height) in pixels, ``seen()`` that of the picture as the model's preprocessing made it.
+    """
+
+    size: tuple[int, int]
+    seen: Callable[[], tuple[int, int]]
 
 
 class RecordError(Exception):
@@ -66,11 +77,15 @@ class Task:
         title: its name and split for people.
         open: ``open(data, limit)`` gives the records: of the data set on the hub, or of the local path ``data``.
         prompt: the prompt of a record.
-        score: the score of an answer to a record.
+        score: the score of an answer to a record, which has its pictures (`Shown`) as ``shown``.
         max_new_tokens: the longest answer.
         scorer: name and version of the scoring rule, e.g. ``pope@1``; figures of different ones do not compare.
         kind: the part of the benchmark that a record belongs to, for accuracies by type.
         metrics: further figures, from all scored rows as mappings with ``score``, ``facts`` and ``type``.
+        file: the file of an own task, as ``--task`` names it.
+        definition: further JSON values that prompts and scores follow from.
+        code: functions that ``score`` and ``metrics`` call by another way than an import.
+        variants: what differs for models of a type (transformers' ``model_type``), by field.
     """
 
     name: str
@@ -82,3 +97,26 @@ class Task:
     scorer: str
     kind: Callable[[Record], str] = lambda record: str(record.get("kind", "all"))
     metrics: Callable[[Sequence[Mapping[str, Any]]], dict[str, float]] = lambda _rows: {}
+    file: str | None = None
+    definition: Mapping[str, Any] = field(default_factory=dict)
+    code: tuple[Callable[..., Any], ...] = ()
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def reference(self) -> str:
+        """What ``--task`` calls it: its file if it has one, else its name."""
+        return self.file or self.name
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The values that answers and scores follow from, as JSON."""
+        return {"name": self.name, "scorer": self.scorer, "max_new_tokens": self.max_new_tokens, **self.definition}
+
+    @property
+    def functions(self) -> tuple[Callable[..., Any], ...]:
+        """The functions that answers and scores follow from."""
+        return (self.prompt, self.score, self.kind, self.metrics, *self.code)
+
+    def asked_of(self, handle: Any) -> Task:
+        """The task as it is put to the model of a `values.ModelHandle`. Its identity is that of this task."""
+        return replace(self, **self.variants.get(handle.family.model_type, {})) if self.variants else self

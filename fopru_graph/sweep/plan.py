@@ -15,6 +15,7 @@ from typing import Any
 
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import Configuration
+from fopru_graph.evaluation.task import Task
 from fopru_graph.evaluation.tasks import get_task
 from fopru_graph.graph import PipelineError, expand, parse_value
 from fopru_graph.sweep.cells import Cell
@@ -139,36 +140,36 @@ class CommonOptions:
 
 
 def cell_of(
-    configuration: Configuration, file: Path, sets: Sequence[str], task: str, data: str | None, common: CommonOptions
+    configuration: Configuration, file: Path, sets: Sequence[str], task: Task, data: str | None, common: CommonOptions
 ) -> Cell:
     """The cell of a pipeline on a task. ``sets`` are the values of ``--set`` that it has, for its command."""
     # -P: no Python file of the current folder takes the place of a module.
-    argv = [sys.executable, "-P", "-m", "fopru_graph", "eval", str(file), "--task", task]
+    argv = [sys.executable, "-P", "-m", "fopru_graph", "eval", str(file), "--task", task.reference]
     argv += ["--ratio", repr(configuration.ratio)] if configuration.ratio is not None else []
     argv += [part for option in sets for part in ("--set", option)]
-    argv += ["--data", f"{task}={data}"] if data is not None else []
+    argv += ["--data", f"{task.name}={data}"] if data is not None else []
     argv += ["--limit", str(common.limit)] if common.limit is not None else []
     argv += ["--retry"] if common.retry else []
     argv += [*common.extra, "--out", str(common.out), "--json"]
     targets = {option.partition("=")[0].removesuffix(":") for option in sets}
     settings = {key: value for key, value in configuration.settings.items() if key in targets}
     return Cell(
-        configuration.folder(task),
+        configuration.folder(task.name),
         tuple(argv),
         request_of(configuration, task, data, common.limit),
-        partial(expected_identity, configuration, task, data, common.limit),
-        {"pipeline": configuration.pipeline, "task": task, "ratio": configuration.ratio, "settings": settings},
+        partial(expected_identity, configuration, task.reference, data, common.limit),
+        {"pipeline": configuration.pipeline, "task": task.name, "ratio": configuration.ratio, "settings": settings},
     )
 
 
-def request_of(configuration: Configuration, task: str, data: str | None, limit: int | None) -> str:
+def request_of(configuration: Configuration, task: Task, data: str | None, limit: int | None) -> str:
     """Digest of what is asked for: pipeline, ratio, task, data by path, limit. Unlike an identity it loads no torch."""
     content = {
-        "label": configuration.folder(task),
+        "label": configuration.folder(task.name),
         "graph": configuration.graph.canonical(),
         "blocks": dict(expand(configuration.graph)[0].blocks),
         "ratio": configuration.ratio,
-        "task": task,
+        "task": task.facts,
         "data": None if data is None else str(Path(data).resolve()),
         "limit": limit,
     }
@@ -176,7 +177,10 @@ def request_of(configuration: Configuration, task: str, data: str | None, limit:
 
 
 def expected_identity(configuration: Configuration, task: str, data: str | None, limit: int | None) -> str:
-    """The identity that the cell's summary must have. Loads torch, and reads weights, data and pictures once."""
+    """The identity that the cell's summary must have; ``task`` is a name or a file.
+
+    Loads torch, and reads weights, data and pictures once.
+    """
     from fopru_graph.evaluation.runner import finished_identity, identity_of
 
     opened = get_task(task)

@@ -78,6 +78,16 @@ def show_models(models: Iterable[Mapping[str, Any]]) -> None:
     out.print("\nAll of them: pruning before and in the language model, batches, several images in one prompt.")
 
 
+def show_scorers(scorers: Iterable[Mapping[str, Any]]) -> None:
+    """Print the scorers with the columns they need, their options and what they do."""
+    table = simple_table("scorer", "columns", "options", "what is right")
+    for scorer in scorers:
+        options = ", ".join(f"{name}: {default}" for name, default in scorer["options"].items())
+        table.add_row(scorer["name"], ", ".join(scorer["columns"]), escape(options), escape(scorer["doc"]))
+    stdout_console().print()
+    stdout_console().print(table)
+
+
 def show_tasks(tasks: Iterable[Mapping[str, Any]]) -> None:
     """Print the tasks with their benchmark, their scorer and the limit of generated tokens."""
     table = simple_table("task", "benchmark", "scorer", ">new tokens")

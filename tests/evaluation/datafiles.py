@@ -12,15 +12,15 @@ from typing import Any
 import PIL.Image
 
 
-def png(colour: str | tuple[int, int, int] = "red", side: int = 4) -> bytes:
+def png(colour: str | tuple[int, int, int] = "red", side: int = 4, height: int | None = None) -> bytes:
     stream = io.BytesIO()
-    PIL.Image.new("RGB", (side, side), colour).save(stream, "PNG")
+    PIL.Image.new("RGB", (side, height or side), colour).save(stream, "PNG")
     return stream.getvalue()
 
 
-def inline(colour: str | tuple[int, int, int] = "red") -> dict[str, str]:
+def inline(colour: str | tuple[int, int, int] = "red", *size: int) -> dict[str, str]:
     """A picture as JSON lines hold it."""
-    return {"bytes": base64.b64encode(png(colour)).decode()}
+    return {"bytes": base64.b64encode(png(colour, *size)).decode()}
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any] | str]) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import configurations_of
+from fopru_graph.evaluation.tasks import get_task
 from fopru_graph.graph import Graph
 from fopru_graph.sweep.plan import CommonOptions, cell_of, combinations, distinct, split_values
 
@@ -62,7 +63,7 @@ def cell(file, ratio, sets=(), limit=None, name=None):
     graph = Graph.load(file)
     graph.name = name or graph.name
     (variant,) = configurations_of(graph, (ratio,), {})
-    return cell_of(variant, file, sets, "scenes", None, CommonOptions(out=file, limit=limit))
+    return cell_of(variant, file, sets, get_task("scenes"), None, CommonOptions(out=file, limit=limit))
 
 
 def test_a_cells_request_is_what_is_computed():

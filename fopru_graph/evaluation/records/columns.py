@@ -5,6 +5,7 @@ Every function raises `ColumnError` if the column is missing or its value is som
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -41,7 +42,7 @@ def index(row: Mapping[str, Any], column: str, count: int) -> int:
     value = _present(row, column)
     if isinstance(value, str) and value.isdecimal() and len(value) < 10:
         value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < count:
+    if type(value) is not int or not 0 <= value < count:
         raise ColumnError(f"column '{column}' holds {_shown(value)}, not the number of an option from 0 to {count - 1}")
     return value
 
@@ -52,6 +53,36 @@ def one_of(row: Mapping[str, Any], column: str, choices: Collection[str]) -> str
     if value not in choices:
         raise ColumnError(f"column '{column}' holds {_shown(value)}, not {' or '.join(choices)}")
     return value
+
+
+def whole(row: Mapping[str, Any], column: str) -> int:
+    """A whole number; it may be text."""
+    value = _present(row, column)
+    if isinstance(value, str) and value.isdecimal() and len(value) < 10:
+        value = int(value)
+    if type(value) is not int:
+        raise ColumnError(f"column '{column}' holds {_shown(value)}, not a whole number")
+    return value
+
+
+def numbers(row: Mapping[str, Any], column: str, count: int) -> list[float]:
+    """A list of ``count`` finite numbers."""
+    value = _present(row, column)
+    good = isinstance(value, list | tuple) and len(value) == count
+    if not good or not all(type(item) in (int, float) and math.isfinite(item) for item in value):
+        raise ColumnError(f"column '{column}' holds {_shown(value)}, not a list of {count} numbers")
+    return [float(item) for item in value]
+
+
+def at_path(row: Mapping[str, Any], path: str) -> Any:
+    """The value at a path of names between dots, through objects and lists of objects; None where there is none."""
+    first, _, rest = path.partition(".")
+    value = row.get(first)
+    if not rest:
+        return value
+    if isinstance(value, list | tuple):
+        return [at_path(item, rest) if isinstance(item, Mapping) else None for item in value]
+    return at_path(value, rest) if isinstance(value, Mapping) else None
 
 
 def _present(row: Mapping[str, Any], column: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Row = Mapping[str, Any]  # column name to value
@@ -36,7 +36,7 @@ class Layout:
 
     Args:
         task: name of the task.
-        hub: the data set on the hub.
+        hub: the data set on the hub, if there is one.
         required: columns that must exist; each is a tuple of names, one of which is enough.
         prepare: makes of a row what prompt and score need; raises `ColumnError` if a value is unusable.
         optional: further columns that ``prepare`` reads.
@@ -44,10 +44,12 @@ class Layout:
         picture_columns: all columns that may hold a picture.
         join: where the pictures are, if they are in a table of their own.
         file_names: other names of a local data file than the task's, without suffix.
+        where: only rows whose columns have these values become records.
+        each: a column with a list; every item of it makes a record, in which the item stands in the list's place.
     """
 
     task: str
-    hub: Hub
+    hub: Hub | None
     required: tuple[tuple[str, ...], ...]
     prepare: Callable[[Row], dict[str, Any]]
     optional: tuple[str, ...] = ()
@@ -55,9 +57,12 @@ class Layout:
     picture_columns: tuple[str, ...] = ("image",)
     join: Join | None = None
     file_names: tuple[str, ...] = ()
+    where: Mapping[str, Any] = field(default_factory=dict)
+    each: str | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Every column that is ever read, each once."""
         required = [name for names in self.required for name in names]
-        return tuple(dict.fromkeys([*required, *self.optional, *self.picture_columns]))
+        chosen = [*self.where, *([self.each] if self.each else [])]
+        return tuple(dict.fromkeys([*required, *self.optional, *self.picture_columns, *chosen]))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.evaluation.records.columns import ColumnError
 from fopru_graph.evaluation.records.hub import HubRows
 from fopru_graph.evaluation.records.jsonl import JsonLines
-from fopru_graph.evaluation.records.layout import Hub, Layout
+from fopru_graph.evaluation.records.layout import Hub, Layout, Row
 from fopru_graph.evaluation.records.parquet import Parquet
 from fopru_graph.evaluation.records.pictures import picture_file_digest, read_picture
 from fopru_graph.evaluation.task import Record, RecordError
@@ -32,7 +33,9 @@ class TableRecords:
 
     def __init__(self, layout: Layout, rows: Source, pictures: Keyed | None, limit: int | None) -> None:
         self._layout, self._rows, self._pictures = layout, rows, pictures
-        self._length = len(rows) if limit is None else min(limit, len(rows))
+        self._places = list(islice(_places(layout, rows), limit)) if layout.where or layout.each else None
+        count = len(rows) if self._places is None else len(self._places)
+        self._length = count if limit is None else min(limit, count)
         keys = [] if pictures is None else pictures.column(_KEY)
         self._picture_rows = {key: index for index, key in enumerate(keys)}
         self._names_files = rows.folder is not None and not rows.holds(layout.picture_columns)
@@ -50,11 +53,11 @@ class TableRecords:
         """See `Records.read`: what the task's ``prepare`` makes of a row, and the undecoded values of its pictures."""
         if not 0 <= index < self._length:
             raise IndexError(f"record {index} of {self._length}")
-        row = self._rows.row(index)
+        row = self._row(index)
         try:
             record = self._layout.prepare(row)
         except ColumnError as error:
-            raise RecordError(f"{self._rows.where(index)}: {error}") from error
+            raise RecordError(f"{self._where(index)}: {error}") from error
         pictures = {name: row.get(name) for name in self._layout.pictures(record)}
         key = {join.key: row.get(join.key)} if (join := self._layout.join) else {}
         return record | pictures | key
@@ -65,32 +68,75 @@ class TableRecords:
             return []
         try:
             record = self.read(index)
-            values = [self._picture(column, record, "") for column in self._layout.pictures(record)]
+            values = [value for name in self._layout.pictures(record) for value in self._picture(name, record, "")]
         except RecordError:
             return []
         return [digest for value in values if (digest := picture_file_digest(value, self._rows.folder)) is not None]
 
     def images(self, index: int, record: Record) -> list[tuple[str, PIL.Image.Image]]:
         """See `Records.images`; a picture's identity is the SHA-256 of its content."""
-        where = self._rows.where(index)
-        pictures = []
-        for column in self._layout.pictures(record):
-            pictures.append(read_picture(self._picture(column, record, where), column, self._rows.folder, where))
-        return pictures
+        where = self._where(index)
+        return [
+            read_picture(value, column, self._rows.folder, where)
+            for column in self._layout.pictures(record)
+            for value in self._picture(column, record, where)
+        ]
 
-    def _picture(self, column: str, record: Record, where: str) -> Any:
-        """The undecoded picture of a record: its own, that in the table of pictures, or the name of a file."""
+    def _row(self, index: int) -> Row:
+        """The row of a record, with its item in the place of the list."""
+        if self._places is None:
+            return self._rows.row(index)
+        number, item = self._places[index]
+        row = self._rows.row(number)
+        return row if item is None else {**row, str(self._layout.each): row[str(self._layout.each)][item]}
+
+    def _where(self, index: int) -> str:
+        return self._rows.where(index if self._places is None else self._places[index][0])
+
+    def _picture(self, column: str, record: Record, where: str) -> Sequence[Any]:
+        """The undecoded pictures in a record's column: its own, that in the table of pictures, or a file's name."""
         join = self._layout.join
         if record[column] is not None or join is None:
-            return record[column]
+            return record[column] if isinstance(record[column], list) and record[column] else [record[column]]
         key = record[join.key]
         if key is None:
             raise RecordError(f"{where}: picture 'image' is missing, and so is '{join.key}'")
         if self._pictures is None:
-            return f"images/{key}.jpg"
+            return [f"images/{key}.jpg"]
         if key not in self._picture_rows:
             raise RecordError(f"{where}: there is no picture whose {_KEY} is {key!r} in {self._pictures.name}")
-        return self._pictures.row(self._picture_rows[key])["image"]
+        return [self._pictures.row(self._picture_rows[key])["image"]]
+
+
+def _places(layout: Layout, rows: Source) -> Iterator[tuple[int, int | None]]:
+    """Row and item of every record. What cannot be read is a record, whose reading says why."""
+    names = [*layout.where, *([layout.each] if layout.each else [])]
+    for number, values in enumerate(_chosen(rows, names)):
+        if values is None:
+            yield number, None
+            continue
+        if any(values[name] != wanted for name, wanted in layout.where.items()):
+            continue
+        items = values[layout.each] if layout.each else None
+        if isinstance(items, list | tuple) and items:
+            yield from ((number, item) for item in range(len(items)))
+        else:
+            yield number, None
+
+
+def _chosen(rows: Source, names: Sequence[str]) -> Iterator[dict[str, Any] | None]:
+    """The values of some columns, row by row; None for a row that cannot be read."""
+    if not isinstance(rows, JsonLines):
+        for values in zip(*map(rows.column, names), strict=True):
+            yield dict(zip(names, values, strict=True))
+        return
+    for number in range(len(rows)):
+        try:
+            row = rows.row(number)
+        except RecordError:
+            yield None
+        else:
+            yield {name: row.get(name) for name in names}
 
 
 def open_records(layout: Layout, data: str | None, limit: int | None) -> TableRecords:
@@ -104,6 +150,8 @@ def open_records(layout: Layout, data: str | None, limit: int | None) -> TableRe
     join = layout.join
     pictures: Keyed | None = None
     if data is None:
+        if layout.hub is None:
+            raise UserError(f"the task '{layout.task}' names no data", "write data: {file: …} in it, or give --data")
         rows: Source = HubRows(layout.task, layout.hub, layout.columns)
         if join is not None:
             pictures = HubRows(layout.task, Hub(layout.hub.ids, join.split, join.config), (_KEY, "image"))
@@ -113,7 +161,13 @@ def open_records(layout: Layout, data: str | None, limit: int | None) -> TableRe
             pictures = Parquet(files, (_KEY, "image"), Path(data))
             _check_columns(pictures, ((_KEY,), ("image",)))
     _check_columns(rows, layout.required)
-    return TableRecords(layout, rows, pictures, limit)
+    records = TableRecords(layout, rows, pictures, limit)
+    if not len(records):
+        wanted = ", ".join(f"{name}: {value}" for name, value in layout.where.items())
+        raise UserError(
+            f"'{rows.name}' has no row with {wanted}", "give other data, or change 'where' in the task's file"
+        )
+    return records
 
 
 def _open_local(layout: Layout, path: Path) -> Source:
@@ -139,11 +193,11 @@ def _search(layout: Layout, folder: Path) -> list[Path]:
         if (folder / name).is_file():
             return [folder / name]
     hub = layout.hub
-    for files in (_snapshot(folder, hub.config, hub.split), sorted(folder.glob("*.parquet"))):
+    for files in (_snapshot(folder, hub.config, hub.split) if hub else [], sorted(folder.glob("*.parquet"))):
         if files:
             return files
-    where = f"{hub.config or 'data'}/{hub.split}-*.parquet"
-    hint = f"it may hold {layout.task}.jsonl, {layout.task}.parquet, {where} or *.parquet"
+    where = f"{hub.config or 'data'}/{hub.split}-*.parquet or " if hub else ""
+    hint = f"it may hold {layout.task}.jsonl, {layout.task}.parquet, {where}*.parquet"
     raise UserError(f"the folder '{folder}' holds no data of '{layout.task}'", hint)
 
 

@@ -6,8 +6,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fopru_graph.evaluation.task import Score
 
-def said(answer: str) -> str:
+
+def pope(said: str, /, answer: str) -> Score:
+    """Whether yes or no was said alone and is right; with precision, recall and F1."""
+    word = yes_or_no(said)
+    return Score(float(word == answer), {"said": word, "truth": answer})
+
+
+def yes_or_no(answer: str) -> str:
     """``yes``, ``no`` or ``neither``; the answer must be that word alone in any case, so "Yes." is neither."""
     word = answer.strip().lower()
     return word if word in ("yes", "no") else "neither"

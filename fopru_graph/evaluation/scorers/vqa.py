@@ -1,4 +1,4 @@
-"""VQA accuracy (Antol et al. 2015) on answers normalised as the EvalAI server does: the score of TextVQA.
+"""VQA accuracy (Antol et al. 2015): the score of TextVQA, VizWiz and VQAv2, on answers normalised as their servers do.
 
 Tables and order of the normaliser are the server's (published with Pythia/MMF), with its two mistakes, because
 published figures have them too: at most 32 full stops are removed, and a full stop before a digit always stays.
@@ -7,9 +7,10 @@ published figures have them too: at most 32 full stops are removed, and a full s
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-_PUNCTUATION = ';/[]"{}()=+\\_-><@`!'  # commas and question marks are removed before
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_THOUSANDS = re.compile(r"(?<=\d),+(?=\d)")
 _FULL_STOP = re.compile(r"\.(?!\d)")
 _MOST_FULL_STOPS = 32
 _ARTICLES = frozenset({"a", "an", "the"})
@@ -40,33 +41,50 @@ def _contractions() -> dict[str, str]:
 _CONTRACTIONS = _contractions()
 
 
-def vqa_accuracy(answer: str, answers: Sequence[str]) -> float:
-    """Share in [0, 1] of people who agree with the answer, each left out in turn; three who agree are enough.
+def vqa_accuracy(said: str, /, answers: Sequence[str]) -> float:
+    """Share of people who agree, each left out in turn, three are enough; texts normalised as for TextVQA and VizWiz.
 
-    ``mean over i of min(1, |{j ≠ i: answers[j] = answer}| / 3)``, with all texts normalised.
+    ``mean over i of min(1, |{j ≠ i: answers[j] = said}| / 3)``
 
     Args:
-        answer: the model's.
-        answers: those of people, one or more; TextVQA has ten.
+        said: the model's answer.
+        answers: those of people, one or more; most benchmarks have ten.
     """
-    said = normalise(answer.strip())
-    agree = [normalise(text) == said for text in answers]
+    return _agreement(said, answers, normalise)
+
+
+def vqav2_accuracy(said: str, /, answers: Sequence[str]) -> float:
+    """`vqa_accuracy` with texts normalised as for VQAv2: commas and question marks count like other punctuation."""
+    return _agreement(said, answers, normalise_vqav2)
+
+
+def _agreement(said: str, answers: Sequence[str], normal: Callable[[str], str]) -> float:
+    wanted = normal(said.strip())
+    agree = [normal(text) == wanted for text in answers]
     total = sum(agree)
     return sum(min(3, total - left_out) for left_out in agree) / (3 * len(agree))
 
 
 def normalise(text: str) -> str:
     """The text as the EvalAI server compares it: lower case, no articles, digits for small numbers, no punctuation."""
-    text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's")
+    return normalise_vqav2(text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip())
+
+
+def normalise_vqav2(text: str) -> str:
+    """The text as VQAv2's evaluation compares it; unlike `normalise` it leaves ``'s`` where it is."""
     text = text.replace("\n", " ").replace("\t", " ").strip()
-    words = (_NUMBERS.get(word, word) for word in _without_punctuation(text).split())
+    words = (_NUMBERS.get(word, word) for word in _without_punctuation(text).lower().split())
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
 def _without_punctuation(text: str) -> str:
-    """Delete each mark that occurs beside a space somewhere in the text; replace other marks by spaces."""
+    """Delete each mark that occurs beside a space somewhere in the text; replace other marks by spaces.
+
+    A comma between digits deletes all marks.
+    """
     result = text
+    thousands = _THOUSANDS.search(text) is not None
     for mark in _PUNCTUATION:
         beside_space = f"{mark} " in text or f" {mark}" in text
-        result = result.replace(mark, "" if beside_space else " ")
+        result = result.replace(mark, "" if beside_space or thousands else " ")
     return _FULL_STOP.sub("", result, count=_MOST_FULL_STOPS)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import partial
 from typing import Any
 
-from fopru_graph.evaluation.records import Hub, Layout, Row
+from fopru_graph.evaluation.records import Hub, Layout, Row, open_records
 from fopru_graph.evaluation.records.columns import ColumnError, text, texts
 from fopru_graph.evaluation.scorers.mmmu import choice, guess, mmmu_metrics, open_answer
-from fopru_graph.evaluation.task import Record, Score
-from fopru_graph.evaluation.tasks.shared import LETTER, SHORT, listed, table_task
+from fopru_graph.evaluation.task import Record, Score, Task
+from fopru_graph.evaluation.tasks.shared import lettered, plain
 
 _PICTURES = tuple(f"image_{number}" for number in range(1, 8))
 _PICTURE = re.compile(r"<image (\d+)>")
 _SUBJECT = re.compile(r"[^_]*_(.+?)_\d+")  # of an id like validation_Art_Theory_12
+_SHORT = "Answer the question using a single word or phrase."
+_LETTER = "Answer with the option's letter from the given choices directly."
 _CHOICE = "multiple-choice"
 _LONGEST = 100_000  # characters of a list of options
 
@@ -52,8 +55,8 @@ def _options(row: Row) -> list[str]:
 
 def _prompt(record: Record) -> str:
     if record["question_type"] == _CHOICE:
-        return f"{record['question']}\n{listed(record['options'])}\n\n{LETTER}"
-    return f"{record['question']}\n\n{SHORT}"
+        return f"{record['question']}\n{lettered(record['options'])}\n\n{_LETTER}"
+    return f"{record['question']}\n\n{_SHORT}"
 
 
 def _pictures(record: Record) -> list[str]:
@@ -73,17 +76,19 @@ def _score(answer: str, record: Record) -> Score:
     return Score(float(option in record["answers"]), {"guessed": named is None, "option": option})
 
 
-MMMU = table_task(
-    Layout(
-        task="mmmu",
-        hub=Hub(("lmms-lab/MMMU", "lmms-lab-encoder/MMMU"), "validation"),
-        required=(("id",), ("question",), ("options",), ("answer",), ("question_type",), ("image_1",)),
-        prepare=_prepare,
-        pictures=_pictures,
-        picture_columns=_PICTURES,
-    ),
+_LAYOUT = Layout(
+    task="mmmu",
+    hub=Hub(("lmms-lab/MMMU", "lmms-lab-encoder/MMMU"), "validation"),
+    required=(("id",), ("question",), ("options",), ("answer",), ("question_type",), ("image_1",)),
+    prepare=_prepare,
+    pictures=_pictures,
+    picture_columns=_PICTURES,
+)
+MMMU = Task(
+    name="mmmu",
     title="MMMU, validation",
-    prompt=_prompt,
+    open=partial(open_records, _LAYOUT),
+    prompt=lambda record: plain(_prompt(record)),
     score=_score,
     max_new_tokens=128,
     scorer="mmmu_official@1",

@@ -9,8 +9,7 @@ from fopru_graph.demo.questions import Question, all_kinds
 from fopru_graph.demo.scenes import Scene, render, sample_scene, scene_rng
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.scorers.matching import exact
-from fopru_graph.evaluation.task import Record, Task
-from fopru_graph.evaluation.tasks.shared import score_by
+from fopru_graph.evaluation.task import Record, Score, Task
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -77,7 +76,7 @@ SCENES = Task(
     title="drawn scenes of the bundled demo model",
     open=_open,
     prompt=lambda record: str(record["question"]),
-    score=score_by(exact),
+    score=lambda answer, record: Score(float(exact(answer, record["answer"]))),
     max_new_tokens=4,
     scorer="exact@1",
 )

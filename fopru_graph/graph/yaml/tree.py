@@ -150,7 +150,7 @@ class _Composer:
             if isinstance(event, yaml.DocumentStartEvent):
                 self._documents += 1
                 if self._documents > 1:
-                    self._add("bad-structure", "a second document begins here", line, "one file holds one pipeline")
+                    self._add("bad-structure", "a second document begins here", line, "one file holds one document")
                     return
             elif isinstance(event, yaml.ScalarEvent):
                 self._tag(event, line)

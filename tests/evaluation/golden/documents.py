@@ -1,10 +1,21 @@
-"""Documents in the columns of the seven benchmarks, invented, and the answers that golden vectors are made of."""
+"""Documents in the columns of the benchmarks, invented, and the answers that golden vectors are made of."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable
 from typing import Any
+
+
+def _mmbench(index: int, question: str, answer: str, options: list[str], hint: str = "nan") -> dict[str, Any]:
+    doc = {"index": index, "question": question, "answer": answer, "hint": hint, "category": "object", "source": "x"}
+    return doc | {"L2-category": "coarse", "split": "dev"} | dict(zip("ABCD", options, strict=True))
+
+
+def _vqav2(question: str, answers: list[str]) -> dict[str, Any]:
+    people = [{"answer": text, "answer_confidence": "yes", "answer_id": i + 1} for i, text in enumerate(answers)]
+    return {"question": question, "question_id": 1, "answer_type": "other", "answers": people}
+
 
 DOCUMENTS: dict[str, list[dict[str, Any]]] = {
     "pope": [
@@ -163,7 +174,118 @@ DOCUMENTS: dict[str, list[dict[str, Any]]] = {
             "question_type": "open",
         },
     ],
+    "mme": [
+        {
+            "question": "Is there a dog? Please answer yes or no.",
+            "question_id": "a.png",
+            "answer": "Yes",
+            "category": "OCR",
+        },
+        {
+            "question": " Is it a cat?  Please answer yes or no. ",
+            "question_id": "a.png",
+            "answer": "No",
+            "category": "OCR",
+        },
+        {"question": "2 + 2 = 4?", "question_id": "n.png", "answer": "Yes", "category": "numerical_calculation"},
+        {"question": "2 + 2 = 5?", "question_id": "n.png", "answer": "No", "category": "numerical_calculation"},
+        {"question": "a pole?", "question_id": "a.png", "answer": "Yes", "category": "position"},
+        {"question": "a dog?", "question_id": "a.png", "answer": "No", "category": "position"},
+    ],
+    "mmbench": [
+        _mmbench(7, "What is it?", "B", ["iron", "wood", "stone", "glass"], hint="It is brown."),
+        _mmbench(1_000_007, "What is it?", "A", ["wood", "stone", "glass", "iron"], hint="It is brown."),
+        _mmbench(2_000_007, "What is it?", "D", ["stone", "glass", "iron", "wood"], hint="It is brown."),
+        _mmbench(8, "Which?", "A", ["Rembrandt", "van Eyck", "nan", "nan"]),
+        _mmbench(1_000_008, "Which?", "B", ["van Eyck", "Rembrandt", "nan", "nan"]),
+        _mmbench(9, "Which one of the two or three?", "C", ["a yes", "no", "A stop sign", "nan"]),
+    ],
+    "vqav2": [
+        _vqav2("Is it stop?", ["stop", "Stop.", "a stop", "stop", "STOP sign", "stop sign", "yes", "s t o p", "", "x"]),
+        _vqav2("How many?", ["two", "2", "2", "two ", "2.0", "2,000", "2000", "2 000", "ten", "10"]),
+        _vqav2("Joe's?", ["joe's", "joe's", "joes", "Joe's", "joe s", "hes", "he's", "don't", "dont", "wont"]),
+        _vqav2("time?", ["10:10", "10:10", "10/10", "10-10", "10 - 10", "(10)", "1,000-10", "1,000 10", "$10", "10?"]),
+    ],
+    "vizwiz": [
+        {
+            "question": "what is THIS? it",
+            "question_id": "v1",
+            "category": "unanswerable",
+            "answers": ["unanswerable"] * 5 + ["Unanswerable.", "unsuitable", "a stop sign", "stop sign", "yes"],
+        },
+        {
+            "question": "Color?",
+            "question_id": "v2",
+            "category": "other",
+            "answers": ["t-shirt", "tshirt", "the t shirt", "2", "two", "2.0", "joe's", "joes", "hes", "red, white"],
+        },
+        {
+            "question": "",
+            "question_id": "v3",
+            "answers": ["none", "0", "zero", "10%", "10 %", "$10"],
+            "category": "number",
+        },
+    ],
+    "seedbench": [
+        {
+            "question": "What is it?",
+            "choice_a": "iron",
+            "choice_b": "wood",
+            "choice_c": "a",
+            "choice_d": "b",
+            "answer": "B",
+            "data_type": "image",
+            "question_id": "1",
+        },
+        {
+            "question": "Which of these?\nLook.",
+            "choice_a": "yes",
+            "choice_b": "no",
+            "choice_c": "2",
+            "choice_d": "2.0",
+            "answer": "A",
+            "data_type": "image",
+            "question_id": "2",
+        },
+        {
+            "question": "Where?",
+            "choice_a": "a",
+            "choice_b": "b",
+            "choice_c": "c",
+            "choice_d": "d",
+            "answer": "D",
+            "data_type": "image",
+            "question_id": "3",
+        },
+    ],
+    "chartqa": [
+        {"question": "How many?", "answer": "23", "type": "human_test"},
+        {"question": "What share? ", "answer": "12.5%", "type": "human_test"},
+        {"question": "more?", "answer": "Yes", "type": "augmented_test"},
+        {"question": "least?", "answer": "0", "type": "augmented_test"},
+        {"question": "sum?", "answer": "2,000", "type": "augmented_test"},
+        {"question": "change?", "answer": "-0.5", "type": "human_test"},
+        {"question": "which?", "answer": "Minor third, North", "type": "human_test"},
+    ],
+    "docvqa": [
+        {"question": "Total?", "answers": ["$ 12.50", "12.50"], "questionId": "1"},
+        {"question": "Who wrote it? ", "answers": ["Jan  van Eyck", "van Eyck"], "questionId": "2"},
+        {"question": "date", "answers": ["January 12,\n1999"], "questionId": "3"},
+        {"question": "straße", "answers": ["Große Straße", "a"], "questionId": "4"},
+    ],
 }
+
+# Rows of RefCOCO with the sizes of their pictures; the harness makes a document of each expression.
+REFERRING: list[dict[str, Any]] = [
+    {
+        "question_id": "1",
+        "answer": ["left dog", "the dog that sleeps"],
+        "bbox": [10.0, 20.0, 30.0, 40.0],
+        "size": [100, 80],
+    },
+    {"question_id": "2", "answer": ["man in red"], "bbox": [103.93, 299.99, 134.22, 177.42], "size": [427, 640]},
+    {"question_id": "3", "answer": ["all", "it"], "bbox": [0, 0, 64, 48], "size": [64, 48]},
+]
 
 ANYTHING = (
     "", " ", "\n", ".", "..", "?!", "'", "\"", "A", "a", "B", "b", "C", "D", "E", "A.", "a.", "B.", "(A)", "(B)",
@@ -209,12 +331,64 @@ def answers(task: str, doc: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys((*ANYTHING, *dressed, *fuzz)))
 
 
+def boxes(box: list[float], seed: str) -> list[str]:
+    """Answers with boxes near the right one (left, top, right, bottom in fractions), and things that are none."""
+    rng = random.Random(seed)
+    near = [
+        [round(edge + rng.gauss(0, spread), 3) for edge in box] for spread in (0, 0.01, 0.05, 0.1) for _ in range(12)
+    ]
+    left, top, right, bottom = box
+    half = [
+        [left, top, (left + right) / 2, bottom],
+        [left, top, right, (top + bottom) / 2],
+        [left, top, right, bottom * 2],
+    ]
+    odd = [
+        [right, bottom, left, top],
+        [left, top, left, top],
+        [0, 0, 1, 1],
+        [0, 0, 0, 0],
+        [-1, -1, 2, 2],
+        [9, 9, 10, 10],
+    ]
+    listed = [str(numbers) for numbers in [*near, *half, *odd]]
+    first = str([round(edge, 3) for edge in box])
+    dressed = [
+        f"It is {first}.",
+        f"[{first}]",
+        f"{first} or [0, 0, 1, 1]",
+        f"[0, 0, 1, 1], {first}",
+        first.replace(",", " ,"),
+    ]
+    dressed += [
+        first.replace(", ", ","),
+        first.replace("[", "("),
+        first.strip("[]"),
+        first.replace("[", "[ "),
+        f"```{first}```",
+    ]
+    none = [
+        "",
+        "[]",
+        "[0.1, 0.2, 0.3]",
+        "[.1, .2, .3, .4]",
+        "[1e-1, 0.2, 0.3, 0.4]",
+        "[0.1, 0.2, 0.3, 0.4, 0.5]",
+        "no box",
+    ]
+    return list(dict.fromkeys([*listed, *dressed, *none]))
+
+
 def _right(doc: dict[str, Any]) -> Iterable[str]:
     value = doc.get("answers", doc.get("answer"))
     options = doc.get("choices") or doc.get("options")
     if isinstance(options, list):
         return ["ABCDE"[int(value)], options[int(value)]]
-    return value if isinstance(value, list) else [value]
+    if "A" in doc or "choice_a" in doc:
+        return [value, doc.get(value) or doc[f"choice_{value.lower()}"]]
+    if isinstance(value, list):
+        return [item["answer"] if isinstance(item, dict) else item for item in value]
+    return [value]
 
 
 def _guises(one: str) -> list[str]:

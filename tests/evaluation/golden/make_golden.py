@@ -21,6 +21,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import inspect
 import json
 import platform
 import sys
@@ -44,8 +45,26 @@ YAML = {
     "textvqa_ocr": "textvqa/textvqa_val.yaml",
     "ocrbench": "ocrbench/ocrbench.yaml",
     "mmmu": "mmmu/mmmu_val.yaml",
+    "mme": "mme/mme.yaml",
+    "mmbench": "mmbench/mmbench_en_dev_static.yaml",
+    "vqav2": "vqav2/vqav2_val.yaml",
+    "vizwiz": "vizwiz_vqa/vizwiz_vqa_val.yaml",
+    "seedbench": "seedbench/seedbench.yaml",
+    "chartqa": "chartqa/chartqa.yaml",
+    "docvqa": "docvqa/docvqa_val.yaml",
+    "refcoco": "refcoco/refcoco_bbox_rec_val.yaml",
 }
-METRIC = {"pope": "pope_accuracy", "ocrbench": "ocrbench_accuracy", "mmmu": "mmmu_acc"}
+METRIC = {
+    "pope": "pope_accuracy",
+    "ocrbench": "ocrbench_accuracy",
+    "mmmu": "mmmu_acc",
+    "mmbench": "gpt_eval_score",
+    "seedbench": "seed_all",
+    "chartqa": "relaxed_overall",
+    "docvqa": "anls",
+    "refcoco": "refcoco_ACC@0.5",
+}
+AGGREGATED = ("mmbench", "seedbench", "refcoco")  # tasks whose scores their aggregation makes
 
 
 class Picture:
@@ -63,7 +82,7 @@ class Harness:
 
     def __init__(self, name: str) -> None:
         import lmms_eval.tasks
-        from lmms_eval.api.metrics import exact_match_fn
+        from lmms_eval.api.metrics import anls, exact_match_fn
         from lmms_eval.utils import load_yaml_config
 
         folder = Path(lmms_eval.tasks.__file__).parent
@@ -72,14 +91,18 @@ class Harness:
         if name == "textvqa_ocr":
             self.kwargs["ocr"] = True
         self.metric = {k: v for k, v in self.config["metric_list"][0].items() if k.startswith("ignore_")}
-        self.exact_match = exact_match_fn
+        self.metrics = {"anls": anls} if name == "docvqa" else {"exact_match": exact_match_fn}
 
     def document(self, doc: dict[str, Any]) -> dict[str, Any]:
+        if self.name == "seedbench":
+            return copy.deepcopy(doc) | {"image": [Picture("image")]}
         pictures = {f"image_{i}": Picture(f"image_{i}") for i in range(1, 8)} if self.name == "mmmu" else {}
         return copy.deepcopy(doc) | pictures | {"image": Picture("image")}
 
     def prompt(self, doc: dict[str, Any]) -> str:
-        return self.config["doc_to_text"](self.document(doc), self.kwargs)
+        to_text = self.config["doc_to_text"]
+        arguments = [self.document(doc), self.kwargs][: len(inspect.signature(to_text).parameters)]
+        return to_text(*arguments)
 
     def pictures(self, doc: dict[str, Any]) -> list[str]:
         return [picture.name for picture in self.config["doc_to_visual"](self.document(doc))]
@@ -94,14 +117,27 @@ class Harness:
             config=SimpleNamespace(process_results=self.config.get("process_results"), doc_to_choice=None),
             multiple_target=0,
             doc_to_target=self._target,
-            _metric_fn_list={"exact_match": self.exact_match},
-            _metric_fn_kwargs={"exact_match": self.metric},
+            _metric_fn_list=self.metrics,
+            _metric_fn_kwargs={name: self.metric for name in self.metrics},
         )
         return ConfigurableTask.process_results(itself, doc, [response])
 
     def score(self, doc: dict[str, Any], answer: str) -> float:
-        entry = self.results(self.document(doc), answer)[METRIC.get(self.name, "exact_match")]
+        entries = self.results(self.document(doc), answer)
+        entry = next(iter(entries.values())) if self.name == "mme" else entries[METRIC.get(self.name, "exact_match")]
+        if self.name in AGGREGATED:
+            return float(self.aggregate([entry]))
         return float(entry["score"] if isinstance(entry, dict) else entry)
+
+    def aggregate(self, entries: list[Any], metric: str | None = None) -> float:
+        """What the harness's aggregation of a metric says."""
+        if self.name == "mmbench":
+            from lmms_eval.tasks.mmbench.en_utils import mmbench_evaluator
+
+            main = [{**entry, "index": entry["index"] % 10**6} if len(entries) == 1 else entry for entry in entries]
+            return float(mmbench_evaluator.eval_result(main, eval_method="static")[0])
+        wanted = metric or METRIC[self.name]
+        return float(next(m["aggregation"] for m in self.config["metric_list"] if m["metric"] == wanted)(entries))
 
     def _filtered(self, answer: str, doc: dict[str, Any]) -> list[str]:
         if "filter_list" not in self.config:
@@ -157,6 +193,52 @@ def ocrbench_extra(harness: Harness, vectors: list[dict[str, Any]], wheel: str) 
         return {"aggregate_of_three_right": [aggregate([right] * 3), aggregate([right] * 3)]}
 
 
+def mme_extra(harness: Harness, vectors: list[dict[str, Any]]) -> dict[str, Any]:
+    """The harness's two scores, with some answers given to all documents; a pair has a name for each answer."""
+    rows: dict[str, list[Any]] = {"mme_perception_score": [], "mme_cognition_score": []}
+    for vector in vectors:
+        for answer in documents.ANYTHING:
+            for key, entry in harness.results(harness.document(vector["doc"]), answer).items():
+                rows[key].append(entry | {"question_id": f"{entry['question_id']} {answer}"})
+    return {"aggregates": {key: harness.aggregate(entries, key) for key, entries in rows.items()}}
+
+
+def mmbench_extra(harness: Harness, vectors: list[dict[str, Any]]) -> dict[str, Any]:
+    """Circular accuracy of some runs over all documents, and the answer that fits two empty options too."""
+    right = [vector["doc"]["answer"] for vector in vectors]
+    runs = [right, [f"({letter})" for letter in right], right[:2] + ["A"] + right[3:], ["A"] * 6, right[:5] + ["no"]]
+    runs += [["wood"] * 3 + ["Rembrandt"] * 2 + ["sign"], ["wood"] * 3 + ["the answer is B"] * 3, [""] * 6]
+
+    def accuracy(answers: list[str]) -> float:
+        pairs = zip(vectors, answers, strict=True)
+        return harness.aggregate([harness.results(harness.document(v["doc"]), a)["gpt_eval_score"] for v, a in pairs])
+
+    doc = vectors[3]["doc"] | {"A": "banana", "B": "apple"}
+    empty = {"doc": doc, "answer": "a ripe banana", "score": harness.score(doc, "a ripe banana")}
+    return {"circular": [{"answers": run, "accuracy": accuracy(run)} for run in runs], "empty_options": empty}
+
+
+def refcoco(harness: Harness) -> list[dict[str, Any]]:
+    """Vectors of the documents that the harness makes of the rows."""
+    import PIL.Image
+    from datasets import Dataset, Features, Image, Sequence, Value
+
+    rows = [row | {"image": PIL.Image.new("RGB", tuple(row["size"]))} for row in documents.REFERRING]
+    kinds = {"question_id": Value("string"), "answer": Sequence(Value("string")), "bbox": Sequence(Value("float64"))}
+    features = Features(kinds | {"size": Sequence(Value("int64")), "image": Image()})
+    docs = list(harness.config["process_docs"](Dataset.from_list(rows, features=features)))
+    metrics = [entry["metric"] for entry in harness.config["metric_list"]]
+    vectors = []
+    for doc in docs:
+        answers = documents.boxes(doc["bbox"], doc["answer"])
+        entries = {answer: harness.results(doc, answer)[metrics[0]] for answer in answers}
+        scores = {a: [harness.aggregate([entry], metric) for metric in metrics] for a, entry in entries.items()}
+        vectors.append(
+            {"doc": {"answer": doc["answer"]}, "prompt": harness.config["doc_to_text"](doc), "answers": scores}
+        )
+    return vectors
+
+
 def textvqa_extra(harness: Harness) -> dict[str, Any]:
     """Normalised texts, and one document object scored twice: the harness changes its answers in place."""
     from lmms_eval.tasks._task_utils.vqa_eval_metric import EvalAIAnswerProcessor
@@ -176,15 +258,18 @@ def main(wheel: str) -> None:
     for name in YAML:
         harness = Harness(name)
         score = functools.partial(mmmu_score, harness) if name == "mmmu" else harness.score
-        vectors = [
-            {
-                "doc": doc,
-                "prompt": harness.prompt(doc),
-                "pictures": harness.pictures(doc),
-                "answers": {answer: score(doc, answer) for answer in documents.answers(name, doc)},
-            }
-            for doc in documents.DOCUMENTS[name.removesuffix("_ocr")]
-        ]
+        if name == "refcoco":
+            vectors = refcoco(harness)
+        else:
+            vectors = [
+                {
+                    "doc": doc,
+                    "prompt": harness.prompt(doc),
+                    "pictures": harness.pictures(doc),
+                    "answers": {answer: score(doc, answer) for answer in documents.answers(name, doc)},
+                }
+                for doc in documents.DOCUMENTS[name.removesuffix("_ocr")]
+            ]
         content: dict[str, Any] = {
             "header": {
                 "format": 1,
@@ -201,6 +286,12 @@ def main(wheel: str) -> None:
             content |= ocrbench_extra(harness, vectors, wheel)
         elif name == "textvqa":
             content |= textvqa_extra(harness)
+        elif name == "mme":
+            content |= mme_extra(harness, vectors)
+        elif name == "mmbench":
+            content |= mmbench_extra(harness, vectors)
+        elif name == "refcoco":
+            content |= {"rows": documents.REFERRING, "metrics": [m["metric"] for m in harness.config["metric_list"]]}
         (HERE / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
         print(name, sum(len(vector["answers"]) for vector in vectors), "vectors")
 

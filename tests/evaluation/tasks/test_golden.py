@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
-from fopru_graph.evaluation.task import Record, Records
+from fopru_graph.evaluation.task import Record, Records, Shown
 from fopru_graph.evaluation.tasks import get_task
 from tests.evaluation.datafiles import inline, write_lines
+from tests.evaluation.golden.documents import ANYTHING
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-NAMES = ("ai2d", "scienceqa", "mmmu", "pope", "gqa", "ocrbench", "textvqa", "textvqa_ocr")
+NAMES = ("ai2d", "scienceqa", "mmmu", "pope", "gqa", "ocrbench", "textvqa", "textvqa_ocr", "mme", "mmbench", "vqav2")
+NAMES += ("vizwiz", "seedbench", "chartqa", "docvqa")
+OPEN_END = ("textvqa", "textvqa_ocr", "vizwiz", "seedbench", "refcoco")  # theirs leaves the length to the model's class
 COLOURS = {"image": (9, 9, 9)} | {f"image_{i}": (i, 0, 0) for i in range(1, 8)}
 
 
@@ -122,8 +125,67 @@ def test_textvqa_scores_one_record_the_same_twice(tmp_path):
     assert [get_task("textvqa").score(twice["answer"], record).value for _ in range(2)] == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_mme_adds_accuracy_and_accuracy_of_pairs_as_theirs_does(tmp_path):
+    content, task = golden("mme"), get_task("mme")
+    records = opened("mme", content["vectors"], tmp_path)
+    rows = []
+    for index in range(len(content["vectors"])):
+        record = records.read(index)
+        for answer in ANYTHING:
+            score = task.score(answer, {**record, "pair": f"{record['pair']} {answer}"})
+            rows.append({"score": score.value, "facts": score.facts, "type": task.kind(record)})
+    ours, theirs = task.metrics(rows), content["aggregates"]
+    assert ours["perception"] == pytest.approx(theirs["mme_perception_score"])
+    assert ours["cognition"] == pytest.approx(theirs["mme_cognition_score"])
+    assert 0 < ours["cognition"] < ours["perception"]
+    # Theirs ends with an error where a pair lacks a question, as with --limit or after a broken picture.
+    fewer = task.metrics(rows[1:])
+    assert (ours["incomplete_pairs"], fewer["incomplete_pairs"]) == (0, 1)
+
+
+def test_mmbench_counts_a_question_only_if_every_order_of_its_options_is_right(tmp_path):
+    content, task = golden("mmbench"), get_task("mmbench")
+    records = opened("mmbench", content["vectors"], tmp_path)
+    for run in content["circular"]:
+        scores = [task.score(answer, records.read(index)) for index, answer in enumerate(run["answers"])]
+        rows = [{"score": score.value, "facts": score.facts, "type": "all"} for score in scores]
+        assert task.metrics(rows)["circular"] == pytest.approx(run["accuracy"])
+        assert task.metrics(rows[1:])["circular"] <= 1, "a question without its first order is left out"
+    assert len({run["accuracy"] for run in content["circular"]}) > 2
+
+
+def test_an_empty_option_of_mmbench_is_no_option(tmp_path):
+    empty = golden("mmbench")["empty_options"]
+    assert empty["score"] == 0, "theirs finds the placeholder 'nan' of missing options in 'banana'"
+    record = opened("mmbench", [{"doc": empty["doc"]}], tmp_path).read(0)
+    assert record["options"] == ["banana", "apple"]
+    assert get_task("mmbench").score(empty["answer"], record).value == 1
+
+
+@pytest.mark.parametrize("name", ["refcoco", "refcoco+", "refcocog"])
+def test_boxes_agree_in_every_figure(name, tmp_path):
+    content, task = golden("refcoco"), get_task(name)
+    rows = [row | {"image": inline("red", *row["size"])} for row in content["rows"]]
+    records = task.open(write_lines(tmp_path / "rows.jsonl", rows), None)
+    assert len(records) == len(content["vectors"]) == 5, "one record for every expression"
+    counted = [0, 0]
+    for index, vector in enumerate(content["vectors"]):
+        record = records.read(index)
+        assert task.prompt(record) == vector["prompt"]
+        shown = [Shown(picture.size, lambda: pytest.fail("not asked")) for _, picture in records.images(index, record)]
+        for answer, theirs in vector["answers"].items():
+            score = task.score(answer, {**record, "shown": shown})
+            figures = task.metrics([{"score": score.value, "facts": score.facts, "type": "all"}])
+            if not score.facts["box"]:  # theirs takes the picture's corner for a box, whose centre may be right
+                theirs = [*theirs[:-1], 0.0]
+            assert list(figures.values())[:-1] == pytest.approx(theirs), (answer, vector["doc"])
+            assert score.value == theirs[content["metrics"].index("refcoco_ACC@0.5")]
+            counted[int(score.value)] += 1
+    assert min(counted) > 100
+
+
+@pytest.mark.parametrize("name", [*NAMES, "refcoco"])
 def test_number_of_new_tokens_is_theirs(name):
     theirs = golden(name)["header"]["max_new_tokens"]
-    assert theirs is not None or name.startswith("textvqa"), "where theirs is the model's own default"
+    assert (theirs is None) == (name in OPEN_END)
     assert get_task(name).max_new_tokens == (theirs or 128)

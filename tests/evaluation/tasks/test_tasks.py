@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from fopru_graph.errors import UserError
-from fopru_graph.evaluation.task import RecordError
+from fopru_graph.evaluation.task import RecordError, Shown
 from fopru_graph.evaluation.tasks import TASKS, get_task
 from fopru_graph.evaluation.tasks.shared import MARKER
 from tests.evaluation.datafiles import inline, png, pope_row, write_lines
@@ -29,12 +29,39 @@ ROWS = {
         **{"id": "validation_Art_Theory_3", "question": "q <image 1>", "options": str(OPTIONS), "answer": "B"},
         **{"question_type": "multiple-choice", "image_1": inline()},
     },
+    "mme": {"question": "q", "question_id": "a.png", "answer": "Yes", "category": "OCR", "image": inline()},
+    "mmbench": {
+        **{"question": "q", "index": 7, "answer": "B", "A": "one", "B": "two", "C": "nan", "D": "nan"},
+        **{"hint": "h", "category": "random", "image": inline()},
+    },
+    "vqav2": {"question": "q", "answers": [{"answer": "red"}] * 10, "answer_type": "other", "image": inline()},
+    "vizwiz": {"question": "q", "answers": ["red"] * 10, "category": "other", "image": inline()},
+    "seedbench": {
+        **{"question": "q", "choice_a": "one", "choice_b": "two", "choice_c": "3", "choice_d": "4", "answer": "B"},
+        **{"data_type": "image", "image": [inline()]},
+    },
+    "chartqa": {"question": "q", "answer": "red", "type": "human_test", "image": inline()},
+    "docvqa": {"question": "q", "answers": ["red"], "image": inline()},
+    "refcoco": {"answer": ["the red one"], "bbox": [0, 0, 4, 2], "image": inline()},
 }  # fmt: skip
+ROWS |= {name: ROWS["refcoco"] for name in TASKS if name.startswith("refcoco")}
 ROWS["ocrbench_2024"] = ROWS["ocrbench"]
-RIGHT = {"pope": "yes", "scienceqa": "B", "ai2d": "B", "mmmu": "B"}
-KINDS = {"pope": "random", "gqa": "query", "scienceqa": "language science", "mmmu": "Art_Theory"}
-KINDS |= {"ocrbench": "Doc-oriented VQA", "ocrbench_2024": "Doc-oriented VQA"}
+RIGHT = {"pope": "yes", "scienceqa": "B", "ai2d": "B", "mmmu": "B", "mme": "yes", "mmbench": "B", "seedbench": "B"}
+RIGHT |= {name: "[0, 0, 1, 0.5]" for name in ROWS if name.startswith("refcoco")}
+KINDS = {"pope": "random", "gqa": "query", "scienceqa": "language science", "mmmu": "Art_Theory", "mme": "OCR"}
+KINDS |= {"ocrbench": "Doc-oriented VQA", "ocrbench_2024": "Doc-oriented VQA", "vqav2": "other", "vizwiz": "other"}
+KINDS |= {"mmbench": "random", "chartqa": "human_test"}
+NEEDED = ("mmmu", "ocrbench", "ocrbench_2024", "mme")  # their column of the kind is no optional one
+OPTIONAL = ("category", "types", "subject", "hint", "answer_type", "type", "B", "C", "D", "choice_d")
 FROM_DATA = [name for name in TASKS if name != "scenes"]
+
+
+def optional_of(name):
+    return [column for column in OPTIONAL if not (name == "mme" and column == "category")]
+
+
+def seen(*sizes):
+    return [Shown(size, lambda: pytest.fail("asked for what the model saw")) for size in sizes]
 
 
 def records_of(name, folder, *rows):
@@ -50,6 +77,7 @@ def test_a_record_of_each_is_read_asked_and_scored(name, tmp_path):
     task, records = get_task(name), records_of(name, tmp_path, ROWS[name])
     record = records.read(0)
     assert (len(records), records.key(0), task.name) == (1, f"{name}/0", name)
+    record = {**record, "shown": seen((4, 4))}
     assert task.score(RIGHT.get(name, "red"), record).value == 1
     assert task.score("certainly not", record).value in (0, float(name == "mmmu"))  # MMMU guesses
     assert task.kind(record) == KINDS.get(name, "all")
@@ -59,34 +87,37 @@ def test_a_record_of_each_is_read_asked_and_scored(name, tmp_path):
 
 @pytest.mark.parametrize("name", FROM_DATA)
 def test_optional_columns_may_be_absent(name, tmp_path):
-    records = records_of(name, tmp_path, without(ROWS[name], "category", "types", "subject"))
+    records = records_of(name, tmp_path, without(ROWS[name], *optional_of(name)))
     kind = get_task(name).kind(records.read(0))
-    assert kind == (KINDS[name] if name in ("mmmu", "ocrbench", "ocrbench_2024") else "all")
+    assert kind == (KINDS[name] if name in NEEDED else "all")
 
 
 @pytest.mark.parametrize("name", FROM_DATA)
 def test_a_missing_required_column_is_named_when_the_data_is_opened(name, tmp_path):
+    first = next(iter(ROWS[name]))
     with pytest.raises(UserError) as caught:
-        records_of(name, tmp_path, without(ROWS[name], "question"))
-    assert "'question'" in caught.value.message and "data.jsonl" in caught.value.message
-    assert all(column in caught.value.hint for column in without(ROWS[name], "question"))
+        records_of(name, tmp_path, without(ROWS[name], first))
+    assert f"'{first}'" in caught.value.message and "data.jsonl" in caught.value.message
+    assert all(column in caught.value.hint for column in without(ROWS[name], first))
 
 
 @pytest.mark.parametrize("name", FROM_DATA)
 @pytest.mark.parametrize("damage", ["absent", "null", "number", "object"])
 def test_a_bad_cell_is_an_error_of_its_row_and_of_no_other(name, damage, tmp_path):
     value = {"null": None, "number": 3.5, "object": {}}.get(damage)
-    for column in without(ROWS[name], "image", "image_1", "category", "types", "subject"):
+    for column in without(ROWS[name], "image", "image_1", "data_type", *optional_of(name)):
         bad = without(ROWS[name], column) | ({} if damage == "absent" else {column: value})
         records = records_of(name, tmp_path, ROWS[name], bad, ROWS[name])
-        with pytest.raises(RecordError, match=f"data.jsonl row 2: column '{column}' "):
+        with pytest.raises(RecordError, match=f"data.jsonl row 2: columns? '?{column}"):
             records.read(1)
         assert records.read(0) == records.read(2)
 
 
 @pytest.mark.parametrize("name", FROM_DATA)
 def test_words_of_the_data_are_no_marker_of_a_picture(name, tmp_path):
-    row = ROWS[name] | {"question": f"what is {MARKER} and {MARKER}?"}
+    row = ROWS[name] | {"question": f"what is {MARKER} and {MARKER}?", "answer": ROWS[name].get("answer")}
+    if name.startswith("refcoco"):
+        row["answer"] = [f"{MARKER}, {MARKER}"]
     if name == "textvqa_ocr":
         row |= {"ocr_tokens": [MARKER]}
     records = records_of(name, tmp_path, ROWS[name], row)
