@@ -10,31 +10,25 @@ from collections.abc import Sequence
 
 import torch
 
+from fopru_graph.values import LayerView
+
 _TEXT, _VISUAL, _PADDING = 0, 1, 2
 
 
-def last_token_attention(
-    query: torch.Tensor, key: torch.Tensor, scale: float, mask: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Attention of the last prompt token to every position, averaged over heads: one vector–matrix product a head.
-
-    Args:
-        query: (B, H, L, d), after rotary embedding.
-        key: (B, G, L, d) with G key-value heads, H a multiple of G.
-        scale: factor on the logits, usually 1 / √d.
-        mask: the mask that the model's attention got: None (nothing hidden), bool (B or 1, 1, L, L) with True =
-            visible, the same as additive floats, or (B, L) with non-zero = visible.
+def last_token_attention(view: LayerView) -> torch.Tensor:
+    """Attention of the last prompt token to every token, averaged over heads: one vector–matrix product a head.
 
     Returns:
-        (B, L) float32; each sample's attention sums to one.
+        (B, M) float32; each sample's attention sums to one.
     """
+    query, key, mask = view.query, view.key, view.mask
     batch, heads, _, size = query.shape
     groups = key.shape[1]
     # In float32: half precision would overflow, or round away what tells one token from the next.
-    last = query[:, :, -1].float().view(batch, groups, heads // groups, size) * scale
-    logits = (last @ key.float().transpose(-1, -2)).flatten(1, 2)  # (B, H, L)
+    last = query[:, :, -1].float().view(batch, groups, heads // groups, size) * view.scale
+    logits = (last @ key.float().transpose(-1, -2)).flatten(1, 2)  # (B, H, M)
     if mask is not None:
-        seen = mask[:, None, :].bool() if mask.dim() == 2 else mask[:, :, -1]  # (B or 1, 1, L)
+        seen = mask[:, None, :].bool() if mask.dim() == 2 else mask[:, :, -1]  # (B or 1, 1, M)
         if seen.dtype != torch.bool:  # the lowest number of a half-precision mask may be above a float32 logit
             logits, seen = logits + seen, seen > torch.finfo(seen.dtype).min
         logits = logits.masked_fill(~seen, torch.finfo(logits.dtype).min)

@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 
 from fopru_graph.pruning.in_llm import last_token_attention, surviving_positions
 from fopru_graph.pruning.select import kept_count
+from fopru_graph.values import LayerView
 
 ratios = st.floats(0.001, 1.0)
+
+
+def attention_of(query, key, scale, mask=None):
+    nothing = torch.empty(0)
+    return last_token_attention(LayerView(1, query, key, nothing, scale, mask, *[nothing] * 4))
 
 
 @pytest.mark.parametrize("kind", ["none", "bool", "float", "two-dimensional"])
@@ -30,7 +36,7 @@ def test_last_token_attention_equals_softmax_by_hand(kind, groups):
         "float": torch.zeros(2, 1, 7, 7).masked_fill(~causal, torch.finfo(torch.float32).min),
         "two-dimensional": live.long(),
     }[kind]
-    ours = last_token_attention(query, key, 0.5, mask)
+    ours = attention_of(query, key, 0.5, mask)
     for b in range(2):
         expected = torch.zeros(7, dtype=torch.float64)
         for h in range(4):
@@ -51,7 +57,7 @@ def test_logits_that_overflow_float16_rank_as_they_should():
     query, key = torch.full((1, 2, 9, 64), 40.0).half(), torch.full((1, 1, 9, 64), 40.0).half()
     key[:, :, 6, :8] = 40.5
     assert (query.float() @ key.float().transpose(-1, -2)).max() > torch.finfo(torch.float16).max
-    scores = last_token_attention(query, key, 1 / 8)
+    scores = attention_of(query, key, 1 / 8)
     assert scores.isfinite().all() and scores.argmax() == 6
     assert torch.allclose(scores.double(), exact(query, key, 1 / 8), atol=1e-6)
 
@@ -64,7 +70,7 @@ def test_logits_that_tie_in_half_precision_rank_as_they_should(dtype):
         key[:, :, token, 0] += token * 4 * 2**-5 if dtype == torch.bfloat16 else token * 2**-7
     rounded = (query[0, 0, -1] @ key[0, 0].T) / 8
     assert len(rounded.unique()) < 12
-    scores = last_token_attention(query, key, 1 / 8)
+    scores = attention_of(query, key, 1 / 8)
     assert scores[0].argsort(descending=True).tolist() == list(range(11, -1, -1))
     assert torch.allclose(scores.double(), exact(query, key, 1 / 8), atol=1e-6)
 
@@ -76,7 +82,7 @@ def test_what_a_half_precision_mask_hides_is_hidden_among_any_logits(lowest):
     key[:, :, :2] = 60.0
     mask = torch.zeros(1, 1, 4, 4).half()
     mask[..., :2] = lowest
-    scores = last_token_attention(query, key, 1.0, mask)
+    scores = attention_of(query, key, 1.0, mask)
     assert scores[0].tolist() == [0.0, 0.0, 0.5, 0.5]
 
 

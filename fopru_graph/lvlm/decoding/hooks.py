@@ -22,7 +22,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.finite import NotFinite
 from fopru_graph.lvlm.decoding.kept import Cuts
 from fopru_graph.lvlm.decoding.masks import check_flash_windows, shortened_mask, sliding_windows
-from fopru_graph.lvlm.families.capture_qk import capture_qk
+from fopru_graph.lvlm.families.capture_qk import Attention, capture_qk
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.loading.compat import cache_argument
 
@@ -48,6 +48,8 @@ def pruned(family: Family, cuts: Cuts) -> Iterator[None]:
         for first in cuts.layers:
             stack.enter_context(capture_qk(family.layers[first - 1].self_attn, partial(hooks.keep_attention, first)))
         for index, layer in enumerate(family.layers):
+            if index - 1 in cuts.reads:
+                stack.callback(layer.register_forward_pre_hook(partial(hooks.read, index), with_kwargs=True).remove)
             if cuts.layers and index >= cuts.layers[0]:
                 hook = layer.register_forward_pre_hook(partial(hooks.shorten, index), with_kwargs=True)
                 stack.callback(hook.remove)
@@ -65,7 +67,7 @@ class _Hooks:
         self._last = len(family.layers) - 1
         self._flash = is_flash_attention_requested(config)
         self._windows = sliding_windows(config)
-        self._attention: dict[int, tuple[torch.Tensor, torch.Tensor, float, Any]] = {}  # by the cut that ranks by it
+        self._attention: dict[int, Attention] = {}  # by the cut that reads it
         self._masks: dict[tuple[int, int, int | None], tuple[Any, torch.Tensor | None]] = {}  # of this step
         self._prefilled = False
         if self._flash:
@@ -94,10 +96,15 @@ class _Hooks:
             )
         return args, options | {cache_argument(): _full_cache(options.get(cache_argument()))}
 
-    def keep_attention(self, first: int, query: torch.Tensor, key: torch.Tensor, scale: float, mask: Any) -> None:
-        """The tap of layer ``first − 1``: keep what the cut at ``first`` ranks by."""
+    def keep_attention(self, first: int, attention: Attention) -> None:
+        """The tap of layer ``first − 1``: keep what the cut at ``first`` reads."""
         if not self._prefilled:
-            self._attention[first] = (query, key[:, :, : query.shape[2]], scale, mask)
+            self._attention[first] = attention
+
+    def read(self, index: int, _layer: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """The pre-hook of the layer after one whose hidden states a pruner reads, DeepStack's features included."""
+        if not self._prefilled:
+            self._cuts.read(index - 1, args[0] if args else options["hidden_states"])
 
     def shorten(
         self, index: int, layer: Any, args: tuple[Any, ...], options: dict[str, Any]
@@ -105,8 +112,7 @@ class _Hooks:
         """The pre-hook of layer ``index``: shorten what the stock forward passes to it."""
         hidden = args[0] if args else options["hidden_states"]
         if not self._prefilled and index in self._cuts.layers:
-            keep = self._cuts.cut(index, *self._attention.pop(index))
-            hidden = _gather(hidden, keep)
+            hidden = self._cuts.cut(index, self._attention.pop(index), hidden)
         options = self._shortened(index, layer, options)
         if self._cuts.renumbers:
             options["position_embeddings"] = self._rotary(index, hidden, options)

@@ -5,18 +5,21 @@ Positions are chosen on the device; how many are kept is known on the host all a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from fopru_graph.errors import UserError
+from fopru_graph.lvlm.families.capture_qk import Attention
 from fopru_graph.lvlm.families.family import Family
+from fopru_graph.lvlm.families.modules import copy_to
 from fopru_graph.lvlm.inputs.positions import kept_positions
 from fopru_graph.lvlm.inputs.prompt import Prompt
 from fopru_graph.pruning.in_llm import surviving_positions
 from fopru_graph.pruning.select import kept_count
-from fopru_graph.values import InLLMPruner
+from fopru_graph.values import InLLMPruner, LayerView
 
 
 def check_pruners(family: Family, pruners: Sequence[InLLMPruner]) -> None:
@@ -33,6 +36,11 @@ def check_pruners(family: Family, pruners: Sequence[InLLMPruner]) -> None:
                 f"cannot prune at layer {pruner.layer}: the language model has layers 0 … {depth - 1}"
                 + (f" and adds visual features up to layer {first - 1}" if first > 1 else ""),
                 f"choose layer {first} … {depth - 1}; scores come from the attention of the layer below",
+            )
+        if unknown := [layer for layer in pruner.reads if not 0 <= layer < pruner.layer]:
+            raise UserError(
+                f"a pruner at layer {pruner.layer} cannot read the hidden states after layer {unknown[0]}",
+                f"name layers 0 … {pruner.layer - 1} in reads",
             )
 
 
@@ -72,6 +80,7 @@ class Cuts:
         batch, length = prompt.visual.shape
         everything = torch.arange(length, device=prompt.visual.device).expand(batch, -1)
         self._embedded: dict[KeptPositions, torch.Tensor] = {}
+        self._states: dict[int, torch.Tensor] = {}  # hidden states after layers that pruners read
         self.scores_finite: list[torch.Tensor] = []  # () bool of each cut: read once a token is known anyway
         self._kept = {0: KeptPositions(everything, prompt.attention_mask.bool(), prompt.padded, prompt.visual_counts)}
 
@@ -84,34 +93,101 @@ class Cuts:
         """What ``layer`` sees, once all cuts up to it are made."""
         return self._kept[max(first for first in self._kept if first <= layer)]
 
-    def cut(self, layer: int, query: torch.Tensor, key: torch.Tensor, scale: float, mask: object) -> torch.Tensor:
-        """Rank the visual tokens by the attention of the layer below and keep the best.
+    @property
+    def reads(self) -> frozenset[int]:
+        """The layers after which hidden states are kept for pruners that read them, see `read`."""
+        return frozenset(layer for pruners in self._pruners.values() for pruner in pruners for layer in pruner.reads)
+
+    def read(self, layer: int, hidden: torch.Tensor) -> None:
+        """Keep the hidden states (B, M, E) after a layer of `reads`, until the last pruner that reads them has."""
+        self._states[layer] = hidden
+
+    def cut(self, layer: int, attention: Attention, hidden: torch.Tensor) -> torch.Tensor:
+        """Choose the visual tokens that ``layer`` sees.
 
         Args:
             layer: first layer that sees fewer tokens, one of `layers`.
-            query: (B, H, M, d) of ``layer − 1``, after rotary embedding.
-            key: (B, G, M, d), as ``query``.
-            scale: factor on the logits.
-            mask: what that layer's attention got; anything but a tensor counts as none.
+            attention: of ``layer − 1``; a mask that is no tensor counts as none.
+            hidden: (B, M, E) after ``layer − 1``.
 
         Returns:
-            (B, K) int64: the kept indices into the sequence that ``layer − 1`` saw, ascending.
+            (B, K, E): the hidden states that ``layer`` gets, in ascending order of their places.
         """
         before = self.at(layer - 1)
         device = self._visual.device  # the bookkeeping stays with the prompt, whatever device a layer is on
         visual, real, counts = self._visual.gather(1, before.positions), before.real, before.visual
         keep = torch.arange(visual.shape[1], device=device).expand_as(visual)
         for pruner in self._pruners[layer]:
-            scores = pruner.score(query, key, scale, mask if isinstance(mask, torch.Tensor) else None).to(device)
+            view = self._view(layer, pruner, attention, hidden, keep, visual & real)
+            scores = pruner.score(view).to(device)
             ranked = scores.gather(1, keep)
-            self.scores_finite.append((ranked.isfinite() | ~(visual & real)).all())
-            counts = tuple(kept_count(count, pruner.ratio, pruner.tokens) for count in counts)
+            if scores.dtype == torch.bool:
+                counts = tuple((ranked & visual & real).sum(1).tolist())
+                ranked = ranked.float()
+            else:
+                self.scores_finite.append((ranked.isfinite() | ~(visual & real)).all())
+                counts = tuple(kept_count(count, pruner.ratio, pruner.tokens) for count in counts)
             lengths = [t + v for t, v in zip(self._text, counts, strict=True)]
             chosen, real = surviving_positions(ranked, visual, real, lengths)
             keep, visual = keep.gather(1, chosen), visual.gather(1, chosen)
+            if pruner.merge is not None:
+                hidden = _merged(view, keep, visual & real, pruner.merge)
         ragged = min(lengths) < keep.shape[1]
         self._kept[layer] = KeptPositions(before.positions.gather(1, keep), real, ragged, counts)
-        return keep
+        for read in [read for read in self._states if read not in self._reads_after(layer)]:
+            del self._states[read]
+        return torch.take_along_dim(hidden, keep.to(hidden.device)[..., None], 1)
+
+    def _view(
+        self,
+        layer: int,
+        pruner: InLLMPruner,
+        attention: Attention,
+        hidden: torch.Tensor,
+        keep: torch.Tensor,
+        alive: torch.Tensor,
+    ) -> LayerView:
+        """What a pruner sees; ``alive`` (B, K) are the visual tokens among those that ones before it here keep."""
+        before = self.at(layer - 1)
+        visual = torch.zeros_like(before.real).scatter(1, keep, alive)
+        text = before.real & ~self._visual.gather(1, before.positions)
+        return LayerView(
+            layer,
+            attention.query,
+            attention.key[:, :, : attention.query.shape[2]],
+            attention.value[:, :, : attention.query.shape[2]],
+            attention.scale,
+            attention.mask if isinstance(attention.mask, torch.Tensor) else None,
+            hidden,
+            visual.to(hidden.device),
+            text.to(hidden.device),
+            before.positions.to(hidden.device),
+            {read: partial(self._state, read, before) for read in pruner.reads},
+            partial(self._images, before, visual),
+            lambda: torch.take_along_dim(self._prompt.embeds, before.positions[..., None], 1),
+        )
+
+    def _reads_after(self, layer: int) -> set[int]:
+        return {read for first in self._pruners if first > layer for p in self._pruners[first] for read in p.reads}
+
+    def _state(self, layer: int, now: KeptPositions) -> torch.Tensor:
+        """The hidden states after an earlier layer, of the tokens that are there now."""
+        hidden, then = self._states[layer], self.at(layer)
+        if then is now:
+            return hidden
+        index = torch.searchsorted(then.positions.contiguous(), now.positions.contiguous())
+        index = index.clamp(max=then.positions.shape[1] - 1)  # fillers
+        return torch.take_along_dim(hidden, index.to(hidden.device)[..., None], 1)
+
+    def _images(self, now: KeptPositions, visual: torch.Tensor) -> torch.Tensor:
+        """(B, M): see `LayerView.image`."""
+        padding = self._prompt.embeds.shape[1] - torch.tensor(self._prompt.lengths)
+        image = torch.full(self._visual.shape, -1)
+        for sample, spans in enumerate(self._prompt.images):
+            for number, (first, last) in enumerate(spans):
+                image[sample, padding[sample] + first : padding[sample] + last + 1] = number
+        placed = copy_to(image, visual.device).gather(1, now.positions)
+        return placed.masked_fill(~visual, -1)
 
     def embedded(self, layer: int) -> torch.Tensor:
         """(B, M) or (P, B, M): the positions that the model embeds for what ``layer`` sees, by `Prompt.numbering`."""
@@ -145,3 +221,17 @@ class Cuts:
         alive = torch.zeros(self._visual.shape, dtype=torch.int8, device=self._visual.device)
         alive.scatter_reduce_(1, kept.positions, kept.real.to(torch.int8), "amax")
         return alive.bool() & self._visual
+
+
+def _merged(
+    view: LayerView,
+    keep: torch.Tensor,
+    visual: torch.Tensor,
+    merge: Callable[[LayerView, torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """The hidden states (B, M, E) with those of kept visual tokens, ``visual`` (B, K), replaced by weighted sums."""
+    keep, visual = keep.to(view.hidden.device), visual.to(view.hidden.device)
+    sums = merge(view, keep).to(view.hidden.dtype) @ view.hidden
+    change = (sums - torch.take_along_dim(view.hidden, keep[..., None], 1)).float()
+    change = change.masked_fill(~visual[..., None], 0.0)  # fillers stand at another token's place
+    return view.hidden.float().scatter_add(1, keep[..., None].expand_as(change), change).to(view.hidden.dtype)

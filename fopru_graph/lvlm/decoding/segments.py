@@ -26,7 +26,7 @@ from fopru_graph.lvlm.decoding.masks import (
     visible_keys,
 )
 from fopru_graph.lvlm.decoding.runner import DecoderRunner, KeyValues
-from fopru_graph.lvlm.families.capture_qk import capture_qk
+from fopru_graph.lvlm.families.capture_qk import Attention, capture_qk
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.layerwise import Layerwise
 from fopru_graph.lvlm.loading.compat import cache_argument
@@ -111,13 +111,12 @@ class SegmentRunner(DecoderRunner):
         self._position = last = places[:, -1:]  # (B, 1), of the token before the next one
         self._offsets: list[torch.Tensor] = []  # (B, 1) or (P, B, 1): from there to what each segment embeds
         until = self.family.sees_until(prompt)
-        after = partial(self.family.after_layer, prompt=prompt)
+        after = partial(self._after, reads=self.cuts.reads)
         hidden = prompt.embeds[:, known:]
-        attention: list[tuple[Any, ...]] = []  # query, key, scale and mask of the layer below the next cut
+        attention: list[Attention] = []  # of the layer below the next cut
         for segment in self.segments:
             if segment.first:
-                keep = self.cuts.cut(segment.first, *attention.pop())
-                hidden = torch.take_along_dim(hidden, keep[..., None], 1)
+                hidden = self.cuts.cut(segment.first, attention.pop(), hidden)
             kept, real = self.cuts.at(segment.first).positions, self.cuts.at(segment.first).real
             positions, embedded = places.gather(1, kept), self.cuts.embedded(segment.first)
             self._offsets.append(embedded[..., -1:] - last)
@@ -129,10 +128,16 @@ class SegmentRunner(DecoderRunner):
             sees = None if until is None else places.gather(1, until).gather(1, kept)
             ends = None if sees is None else query_positions(sees, real, last)[:, known:]
             mask = partial(self._mask, segment, queries, hidden.dtype, until=ends)
-            tap = capture_qk(segment.layers[-1].self_attn, lambda *inputs: attention.append(inputs))
+            tap = capture_qk(segment.layers[-1].self_attn, attention.append)
             with contextlib.nullcontext() if segment is self.segments[-1] else tap:
                 hidden = segment.run(hidden, rotary, self, mask, after)
         return self._logits(hidden)
+
+    def _after(self, layer: int, hidden: torch.Tensor, reads: frozenset[int]) -> torch.Tensor:
+        hidden = self.family.after_layer(layer, hidden, self.prompt)
+        if layer in reads:
+            self.cuts.read(layer, hidden)
+        return hidden
 
     def step(self, ids: torch.Tensor) -> torch.Tensor:
         """See `DecoderRunner.step`."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fopru_graph.lvlm.families.capture_qk import CaptureCallback, capture_qk
+from fopru_graph.lvlm.families.capture_qk import Attention, CaptureCallback, capture_qk
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.pruning.attention import attention_means, pool_scores
 from fopru_graph.values import Image, Tile, VisionFeatures
@@ -76,10 +76,11 @@ def _reducer(received: list[torch.Tensor | None], layer: int, tile: Tile, index:
     attention = tile.attention
     tokens = attention.query.shape[1]
 
-    def reduce(query: torch.Tensor, key: torch.Tensor, scale: float, _mask: Any) -> None:
+    def reduce(call: Attention) -> None:
+        query, key = call.query, call.key
         # One call has all tiles, (T, H, P + M, d); towers that run picture by picture make one call per tile.
         if query.shape[2] == tokens and index < len(query):
-            _, mean = attention_means(query[index], key[index], scale, attention.prefix)
+            _, mean = attention_means(query[index], key[index], call.scale, attention.prefix)
             received[layer] = pool_scores(mean, attention.patch_groups, attention.weights)
 
     return reduce

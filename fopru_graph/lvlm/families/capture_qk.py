@@ -1,7 +1,7 @@
-"""Capture the queries and keys of one attention module while every layer keeps its fast kernel.
+"""Capture what one attention module attends with while every layer keeps its fast kernel.
 
-Only the captured module gets a copy of its config, which names our attention function. That function hands q and k to
-a callback and then calls the kernel that the model uses. Masks are built from the model's config, so they stay right.
+Only the captured module gets a copy of its config, which names our attention function. That function hands its inputs
+to a callback and then calls the kernel that the model uses. Masks are built from the model's config, so they stay right.
 """
 
 from __future__ import annotations
@@ -10,12 +10,27 @@ import contextlib
 import copy
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
-CaptureCallback = Callable[[torch.Tensor, torch.Tensor, float, Any], None]
+
+class Attention(NamedTuple):
+    """What an attention module attends with, after rotary embedding and cache update.
+
+    ``query`` is (B, H, L, d), ``key`` and ``value`` are (B, G, L, d), ``scale`` is the factor on the logits, and
+    ``mask`` what the kernel gets.
+    """
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    scale: float
+    mask: Any
+
+
+CaptureCallback = Callable[[Attention], None]
 
 _NAME = "fopru_graph_capture"
 _captured: dict[int, tuple[Any, CaptureCallback]] = {}  # by the module's id: its config and the callback
@@ -31,7 +46,7 @@ def _capturing_attention(
 ) -> Any:
     config, callback = _captured[id(module)]
     scale = options.get("scaling")
-    callback(query, key, query.shape[-1] ** -0.5 if scale is None else scale, attention_mask)
+    callback(Attention(query, key, value, query.shape[-1] ** -0.5 if scale is None else scale, attention_mask))
     eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager)
     capturing, module.config = module.config, config  # flash kernels look up in it what they are called
@@ -46,13 +61,12 @@ AttentionInterface.register(_NAME, _capturing_attention)
 
 @contextlib.contextmanager
 def capture_qk(module: torch.nn.Module, callback: CaptureCallback) -> Iterator[None]:
-    """Call ``callback(query, key, scale, mask)`` in every forward of ``module`` inside the ``with`` block.
+    """Call ``callback`` with the `Attention` of every forward of ``module`` inside the ``with`` block.
 
-    ``query`` is (B, H, L, d) and ``key`` (B, G, L, d), after rotary embedding and cache update. The module is as before
-    when the block ends, also after an exception. Example::
+    The module is as before when the block ends, also after an exception. Example::
 
         calls = []
-        with capture_qk(layer.self_attn, lambda *call: calls.append(call)):
+        with capture_qk(layer.self_attn, calls.append):
             model(**inputs)
 
     Raises:

@@ -129,7 +129,7 @@ class Llava(Family):
             for index in sorted(set(read))
         ]
         try:
-            with capture_qk(self.captured_module, lambda q, k, scale, _mask: calls.append((q, k, scale))):
+            with capture_qk(self.captured_module, lambda call: calls.append((call.query, call.key, call.scale))):
                 tower(pixels, **options)
         except _TowerDone:
             pass

@@ -123,7 +123,7 @@ class MergingFamily(Family):
         prepared = self.prepare(pictures) if pictures else self.prepare_videos(videos)
         preprocess_ms = (time.perf_counter() - begin) * 1e3
         calls: list[CapturedCall] = []
-        with self.lock, capture_qk(self.captured_module, lambda q, k, scale, _mask: calls.append((q, k, scale))):
+        with self.lock, capture_qk(self.captured_module, lambda call: calls.append((call.query, call.key, call.scale))):
             core = self.model.model
             takes_videos = videos and hasattr(core, "get_video_features")  # else frames are pictures to the model
             encode = core.get_video_features if takes_videos else core.get_image_features

@@ -132,8 +132,8 @@ def test_scores_are_checked_where_tokens_are_merged():
         generate(family, tokens, ["x"])
 
 
-def broken_attention(query, key, scale, mask):
-    scores = last_token_attention(query, key, scale, mask)
+def broken_attention(view):
+    scores = last_token_attention(view)
     scores[-1, 12] = torch.nan
     return scores
 
@@ -159,9 +159,8 @@ def test_scores_inside_the_language_model_are_checked_under_stock_generate():
 def test_text_and_padding_may_have_any_score():
     family = tiny.llava(seed=69)
 
-    def of_visual_tokens_only(query, key, scale, mask):
-        scores = last_token_attention(query, key, scale, mask)
-        return scores.masked_fill(~build_prompt(family, ["a", "longer"], tokens).visual, -torch.inf)
+    def of_visual_tokens_only(view):
+        return last_token_attention(view).masked_fill(~view.visual, -torch.inf)
 
     tokens = everything(family, 2)
     assert run(family, tokens, ["a", "longer"], [InLLMPruner(of_visual_tokens_only, 1, 0.5)])[0].texts

@@ -9,6 +9,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.generate import generate
 from fopru_graph.lvlm.decoding.kept import Cuts
 from fopru_graph.lvlm.decoding.segments import fits_segments
+from fopru_graph.lvlm.families.capture_qk import Attention
 from fopru_graph.lvlm.inputs.positions import kept_positions
 from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.pruning.in_llm import last_token_attention
@@ -136,9 +137,10 @@ def test_inside_the_language_model_tokens_are_numbered_as_before_it():
     prompts = ["what?", "a longer question about it"]
     for numbering in NUMBERINGS:
         prompt = build_prompt(family, prompts, tokens, numbering)
-        cuts = Cuts(family, [InLLMPruner(lambda q, *_: torch.arange(q.shape[2]).float().expand(2, -1), 2, 0.5)], prompt)
+        cuts = Cuts(family, [InLLMPruner(lambda view: view.places.float(), 2, 0.5)], prompt)
         length = prompt.embeds.shape[1]
-        cuts.cut(2, torch.zeros(2, 1, length, 4), torch.zeros(2, 1, length, 4), 1.0, None)
+        nothing = torch.zeros(2, 1, length, 4)
+        cuts.cut(2, Attention(nothing, nothing, nothing, 1.0, None), torch.zeros(2, length, 8))
         kept, numbers = cuts.at(2), cuts.embedded(2)
         for sample, real in enumerate(kept.real):
             given = prompt.positions[sample, kept.positions[sample][real]]
