@@ -1,7 +1,7 @@
 """Capture what one attention module attends with while every layer keeps its fast kernel.
 
 Only the captured module gets a copy of its config, which names our attention function. That function hands its inputs
-to a callback and then calls the kernel that the model uses. Masks are built from the config of the model and stay right.
+to a callback and then calls the kernel that the model uses. Masks are built from the model's own config.
 """
 
 from __future__ import annotations
