@@ -38,6 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "models": {},
     }
     environments = Environments(given.cache, console.print)
+    try:
+        _measure_all(given, environments, result, console)
+    except KeyboardInterrupt:
+        console.print("interrupted: the tables hold the rounds before it")
+    _show(result)
+    return int(not any(row["ttft_ms"] for rows in result["models"].values() for row in rows))
+
+
+def _measure_all(
+    given: argparse.Namespace, environments: Environments, result: dict[str, Any], console: rich.console.Console
+) -> None:
+    """Put the rows of every model into ``result`` and on disk."""
     for model in given.models:
 
         def start(worker: Worker, model: str = model) -> Process:
@@ -56,8 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             (given.out / "peers.md").write_text(markdown(result) + "\n", encoding="utf-8")
 
         measure(rows_of(model, tuple(given.peers)), start, given.rounds, given.new_tokens, keep)
-    _show(result)
-    return int(not any(row["ttft_ms"] for rows in result["models"].values() for row in rows))
 
 
 def _show(result: dict[str, Any]) -> None:
