@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from fopru_graph.errors import UserError
+
 if TYPE_CHECKING:
     import PIL.Image
     import torch
@@ -113,7 +115,8 @@ class TileAttention:
     tokens. The first P = ``prefix`` (CLS, registers, patches of padding) are no visual tokens. ``patch_groups`` (N, m)
     int64 holds the patches that the model merges into each visual token; None if every patch is a visual token, so that
     M = N. ``weights`` (N, m) float32 are the shares of a token's patches and sum to 1; None for equal shares.
-    ``has_cls``: the first of the P tokens is the tower's CLS.
+    ``has_cls``: the first of the P tokens is the tower's CLS. ``layer`` is the encoder layer, from 0; ``others`` are
+    the same tile's in further layers, if they were asked for.
     """
 
     query: torch.Tensor
@@ -123,6 +126,26 @@ class TileAttention:
     patch_groups: torch.Tensor | None = None
     weights: torch.Tensor | None = None
     has_cls: bool = False
+    layer: int = -1
+    others: tuple[TileAttention, ...] = ()
+
+    def at(self, layer: int) -> TileAttention:
+        """The tile's attention in one encoder layer.
+
+        Raises:
+            UserError: it was not recorded.
+        """
+        recorded = {each.layer: each for each in (self, *self.others)}
+        if layer not in recorded:
+            raise UserError(
+                f"the attention of encoder layer {layer} was not recorded, only that of {sorted(recorded)}",
+                f"give VisionEncode layers: [{layer}]",
+            )
+        return recorded[layer]
+
+    def changed(self, change: Callable[[TileAttention], TileAttention]) -> TileAttention:
+        """The same change in every layer that was recorded."""
+        return replace(change(self), others=tuple(map(change, self.others)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,6 +255,19 @@ class Significance:
         Reading it waits for the device, so it is read after a run, not during it.
         """
         return tuple(name if isinstance(name, str) else "received" if name else "given" for name in self.direction)
+
+
+@dataclass(frozen=True, eq=False)
+class PromptEmbeddings:
+    """Questions as the language model embeds them: each one's token ids (T,) and embeddings (T, E), on its device."""
+
+    texts: tuple[str, ...]
+    ids: tuple[torch.Tensor, ...]
+    embeddings: tuple[torch.Tensor, ...]
+
+    def of_image(self, image: int) -> torch.Tensor:
+        """(T, E): the embeddings of the question about an image; of the only question about all."""
+        return self.embeddings[image if len(self.embeddings) > 1 else 0]
 
 
 @dataclass(frozen=True, eq=False)

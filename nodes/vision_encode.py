@@ -8,9 +8,12 @@ from fopru_graph import values
 from fopru_graph.graph import Node, node
 
 
-@node(category="encode", version="2", cache="disk")
+@node(category="encode", version="3", cache="disk")
 class VisionEncode(Node):
-    """Run the vision tower and record the attention of the layer that the projector reads, for scorers."""
+    """Run the vision tower and record the attention of the layer that the projector reads, for scorers.
+
+    Scorers find further ``layers`` by `tile.attention.at(layer)`.
+    """
 
     def run(
         self,
@@ -20,7 +23,10 @@ class VisionEncode(Node):
             bool,
             Field(description="the pictures belong to one prompt: LLaVA-OneVision then encodes each as one tile"),
         ] = False,
+        layers: Annotated[
+            list[int] | None,
+            Field(description="further encoder layers, from 0 or −1, whose attention scorers read; costs one more tap"),
+        ] = None,
     ) -> values.VisionFeatures:
         images = image if isinstance(image, list) else [image]
-        family = model.family
-        return family.encode_together(images) if together else family.encode(images)
+        return model.family.encode_layers(images, layers or (), together)

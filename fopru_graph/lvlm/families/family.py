@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 
 from fopru_graph.errors import UserError
+from fopru_graph.lvlm.families.capture_qk import Attention, capture_qk
 from fopru_graph.lvlm.families.layerwise import Layerwise
 from fopru_graph.lvlm.families.modules import copy_to, count_bytes, count_weights, execution_device
 from fopru_graph.values import Image, ModelSizes, Selection, Tile, TileAttention, Video, VisionFeatures, VisualTokens
@@ -28,6 +30,7 @@ class Family(Layerwise):
         steps: decoding steps of fixed shape, reused by prompts of the same shape (`decoding.captured`).
         recorder: what the CUDA graphs of the steps share (`decoding.recorder`).
         uncapturable: capturing a step as a CUDA graph failed, so it is not tried again.
+        taps: further encoder layers whose attention is recorded (`encode_layers`).
         last_prompt: keys and values of the last prompt, for prefix caching (`decoding.prefix_cache`).
     """
 
@@ -38,6 +41,7 @@ class Family(Layerwise):
         self.model, self.processor = model, processor
         self.lock = threading.RLock()
         self.uncapturable = False
+        self.taps: tuple[int, ...] = ()
         self.forget()
 
     def forget(self) -> None:
@@ -90,10 +94,15 @@ class Family(Layerwise):
         """The attention module of a layer of the vision tower."""
         return getattr(self.tower_layers[layer], self.attention_name)
 
-    @property
-    def captured_module(self) -> Any:
-        """The attention module whose queries and keys score the visual tokens."""
-        return self.attention_module(self.scored_layer)
+    @contextlib.contextmanager
+    def recorded_attention(self) -> Iterator[dict[int, list[Attention]]]:
+        """What the attention of the scored layer and of all `taps` gets inside the block, call by call, by layer."""
+        calls: dict[int, list[Attention]] = {}
+        with contextlib.ExitStack() as captures:
+            for layer in dict.fromkeys((self.scored_layer, *self.taps)):
+                calls[layer] = []
+                captures.enter_context(capture_qk(self.attention_module(layer), calls[layer].append))
+            yield calls
 
     # -- vision side: each family has its own --------------------------------------------------------------------
 
@@ -117,6 +126,30 @@ class Family(Layerwise):
             UserError: as for `encode`.
         """
         return self.encode(images)
+
+    def encode_layers(
+        self, images: Sequence[Image | Video], layers: Sequence[int], together: bool = False
+    ) -> VisionFeatures:
+        """Encode, and also record the attention of further encoder ``layers``, from 0; negative ones from the end.
+
+        ``together``: as `encode_together`.
+
+        Raises:
+            UserError: the tower has no such layer, it sees pictures in windows, or as for `encode`.
+        """
+        depth = len(self.tower_layers)
+        for layer in layers:
+            if not -depth <= layer < depth:
+                raise UserError(
+                    f"there is no encoder layer {layer}",
+                    f"the vision tower has layers 0 … {depth - 1}, or −{depth} … −1",
+                )
+        with self.lock:
+            self.taps = tuple(dict.fromkeys(layer % depth for layer in layers))
+            try:
+                return self.encode_together(images) if together else self.encode(images)
+            finally:
+                self.taps = ()
 
     @abstractmethod
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:

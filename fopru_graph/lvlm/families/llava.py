@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from dataclasses import replace
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.families.capture_qk import capture_qk
+from fopru_graph.lvlm.families.capture_qk import Attention
 from fopru_graph.lvlm.families.family import Family, read_layer
 from fopru_graph.lvlm.families.modules import copy_to, entering, execution_device
 from fopru_graph.lvlm.families.registry import register_family
@@ -80,63 +81,67 @@ class Llava(Family):
         Preprocessing began at ``begin`` and is over now.
         """
         preprocess_ms = (time.perf_counter() - begin) * 1e3
-        prefix = self.prefix
-        patch = self.tower.config.patch_size
+        prefix, patch = self.prefix, self.tower.config.patch_size
         positions = tile_positions or [None] * len(pixels)
         tiles = [
             Tile(
                 features=features[prefix:],
                 grid=(tile_pixels.shape[-2] // patch, tile_pixels.shape[-1] // patch),
                 image=image,
-                attention=TileAttention(query, key, scale, prefix, has_cls=prefix > 0),
+                attention=attention,
                 tile_position=position,
                 prefix_features=features[:prefix],
             )
-            for tile_pixels, (features, query, key, scale), image, position in zip(
+            for tile_pixels, (features, attention), image, position in zip(
                 pixels, self._tower_outputs(pixels), images, positions, strict=True
             )
         ]
         return self.vision_features(tiles, pixels, sizes, preprocess_ms)
 
-    def _tower_outputs(
-        self, pixels: Sequence[torch.Tensor]
-    ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]]:
-        """What `_run_tower` gives for each tile (3, H, W); tiles of one size go through the tower together."""
-        outputs: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]] = {}
+    def _tower_outputs(self, pixels: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, TileAttention]]:
+        """Each tile's features (1 + N, D) and attention; tiles (3, H, W) of one size go through the tower together."""
+        outputs: dict[int, tuple[torch.Tensor, TileAttention]] = {}
         for shape in dict.fromkeys(tile.shape for tile in pixels):
             same_shape = [i for i, tile in enumerate(pixels) if tile.shape == shape]
             batch = copy_to(torch.stack([pixels[i] for i in same_shape]), execution_device(self.tower))
             with self.lock:
-                *tensors, scale = self._run_tower(batch.to(self.tower.dtype))
-            outputs |= {i: (*(tensor[j] for tensor in tensors), scale) for j, i in enumerate(same_shape)}
+                features, calls = self._run_tower(batch.to(self.tower.dtype))
+            outputs |= {i: (features[j], self._tile_attention(calls, j)) for j, i in enumerate(same_shape)}
         return [outputs[i] for i in range(len(pixels))]
 
-    def _run_tower(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
-        """Features (T, 1 + N, D) of the read layers; query, key (T, H, 1 + N, d) and scale of the scored layer."""
+    def _tile_attention(self, calls: dict[int, list[Attention]], tile: int) -> TileAttention:
+        """A tile's attention in the scored layer, with that in all other recorded ones."""
+        prefix = self.prefix
+        scored, *others = (
+            TileAttention(call.query[tile], call.key[tile], call.scale, prefix, has_cls=prefix > 0, layer=layer)
+            for layer, (call,) in calls.items()
+        )
+        return replace(scored, others=tuple(others))
+
+    def _run_tower(self, pixels: torch.Tensor) -> tuple[torch.Tensor, dict[int, list[Attention]]]:
+        """Features (T, 1 + N, D) of the read layers, and each recorded layer's only call, of T tiles."""
         tower, layers, read = self.tower, self.tower_layers, self._read_layers()
         usual_size = pixels.shape[-2:] == (tower.config.image_size,) * 2
         options = {} if usual_size else {"interpolate_pos_encoding": True}
+        last = max([*read, *self.taps])
         outputs: dict[int, torch.Tensor] = {}
-        calls: list[tuple[torch.Tensor, torch.Tensor, float]] = []
 
         def keep(index: int, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
             outputs[index] = output if isinstance(output, torch.Tensor) else output[0]
-            if index == max(read):
+            if index == last:
                 raise _TowerDone
 
         hooks = [
             layers[index].register_forward_hook(lambda _m, _i, output, index=index: keep(index, output))
-            for index in sorted(set(read))
+            for index in sorted({*read, last})
         ]
         try:
-            with capture_qk(self.captured_module, lambda call: calls.append((call.query, call.key, call.scale))):
+            with self.recorded_attention() as calls, contextlib.suppress(_TowerDone):
                 tower(pixels, **options)
-        except _TowerDone:
-            pass
         finally:
             for hook in hooks:
                 hook.remove()
-        return torch.cat([outputs[index] for index in read], -1), *calls[0]
+        return torch.cat([outputs[index] for index in read], -1), calls
 
     def _read_layers(self) -> list[int]:
         """Tower layers whose outputs the projector reads, see `read_layer`."""
@@ -169,7 +174,7 @@ class Llava(Family):
             project(hidden).unflatten(-1, (-1, module.head_dim)).transpose(0, 1)
             for project in (module.q_proj, module.k_proj)
         )
-        return replace(tile.attention, query=query, key=key, scale=module.scale)
+        return replace(tile.attention, query=query, key=key, scale=module.scale, layer=layer_index, others=())
 
     @torch.inference_mode()
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:

@@ -61,7 +61,7 @@ class LlavaOnevision(LlavaNext):
                 grid=(side, side),
                 tile_position=None,
                 prefix_features=None,
-                attention=replace(tile.attention, patch_groups=groups, weights=weights),
+                attention=tile.attention.changed(lambda each: replace(each, patch_groups=groups, weights=weights)),
             )
             for tile, tokens in zip(features.tiles, pooled, strict=True)
         ]
@@ -177,5 +177,6 @@ def _mixed(
     ranks = torch.zeros(height * width, dtype=torch.int64).index_copy(0, patches, torch.arange(len(patches)))
     cut, pixels = only_patches(tile, pixels, patches)
     weights = copy_to(weights / weights.sum(1, keepdim=True), tokens.device)
-    attention = replace(cut.attention, patch_groups=copy_to(ranks[groups], tokens.device), weights=weights)
+    groups = copy_to(ranks[groups], tokens.device)
+    attention = cut.attention.changed(lambda each: replace(each, patch_groups=groups, weights=weights))
     return replace(cut, features=tokens, grid=grid, prefix_features=None, attention=attention), pixels

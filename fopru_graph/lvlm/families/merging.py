@@ -9,14 +9,14 @@ import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import PIL.Image
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.families.capture_qk import capture_qk
+from fopru_graph.lvlm.families.capture_qk import Attention
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.modules import copy_to, execution_device
 from fopru_graph.lvlm.inputs.images import shrink
@@ -127,9 +127,7 @@ class MergingFamily(Family):
             raise UserError("there must be pictures or videos to encode, not both", "give one kind, and at least one")
         prepared = self.prepare(pictures) if pictures else self.prepare_videos(videos)
         preprocess_ms = (time.perf_counter() - begin) * 1e3
-        calls: list[CapturedCall] = []
-        capturing = capture_qk(self.captured_module, lambda call: calls.append((call.query, call.key, call.scale)))
-        with self.lock, self.tower_faster(), capturing:
+        with self.lock, self.tower_faster(), self.recorded_attention() as calls:
             core = self.model.model
             takes_videos = videos and hasattr(core, "get_video_features")  # else frames are pictures to the model
             encode = core.get_video_features if takes_videos else core.get_image_features
@@ -140,7 +138,7 @@ class MergingFamily(Family):
             tokens.split([h * w for h, w in grids]),
             grids,
             [image for image, count in enumerate(prepared.tile_counts) for _ in range(count)],
-            self.attentions(calls, grids),
+            self._tile_attentions(calls, grids),
             self.deepstack(output, grids),
             prepared.tile_positions or [None] * len(grids),
             strict=True,
@@ -153,6 +151,20 @@ class MergingFamily(Family):
             markup=tuple(prepared.markup),
             video=bool(videos),
         )
+
+    def _tile_attentions(self, calls: dict[int, list[Attention]], grids: Sequence[Grid]) -> list[TileAttention]:
+        """Each tile's attention in the scored layer, with that in all other recorded ones."""
+        layers = []
+        for layer, recorded in calls.items():
+            try:
+                tiles = self.attentions([(call.query, call.key, call.scale) for call in recorded], grids)
+            except ValueError as error:  # another number of calls than of tiles
+                raise UserError(
+                    f"encoder layer {layer} sees pictures in windows: there is no attention between all patches",
+                    f"choose a layer that sees all of it, such as {self.scored_layer}",
+                ) from error
+            layers.append([replace(tile, layer=layer) for tile in tiles])
+        return [replace(scored, others=tuple(others)) for scored, *others in zip(*layers, strict=True)]
 
     def _on_tower(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Inputs on the tower's device, pixels in its type."""

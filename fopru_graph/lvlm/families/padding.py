@@ -41,11 +41,10 @@ def only_patches(tile: Tile, pixels: torch.Tensor, patches: torch.Tensor) -> See
         features=tile.features[kept],
         grid=(len(rows), len(columns)),
         prefix_features=prefix_features,
-        attention=replace(
-            attention,
-            query=attention.query[:, order],
-            key=attention.key[:, order],
-            prefix=attention.prefix + len(deleted),
+        attention=attention.changed(
+            lambda each: replace(
+                each, query=each.query[:, order], key=each.key[:, order], prefix=each.prefix + len(deleted)
+            )
         ),
     )
     down, across = pixels.shape[-2] // height, pixels.shape[-1] // width

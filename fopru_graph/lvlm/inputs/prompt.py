@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.modules import copy_to
-from fopru_graph.lvlm.inputs.chat import Question, as_question, chat_text, distribute_images
+from fopru_graph.lvlm.inputs.chat import MARKER, Question, as_question, chat_text, distribute_images
 from fopru_graph.lvlm.inputs.positions import Numbering, kept_positions
 from fopru_graph.lvlm.inputs.token_ids import PromptIds, build_ids, check_embedded
-from fopru_graph.values import VisualTokens
+from fopru_graph.values import PromptEmbeddings, VisualTokens
 
 if TYPE_CHECKING:
     from fopru_graph.lvlm.families.family import Family
@@ -116,6 +117,23 @@ def build_prompt(
         numbering=numbering,
         deepstack=tuple(torch.cat(layer).to(embeds) for layer in zip(*tokens.deepstack, strict=True)),
     )
+
+
+@torch.inference_mode()
+def embed_texts(family: Family, texts: Sequence[str]) -> PromptEmbeddings:
+    """Texts without a template and without pictures, token by token.
+
+    Raises:
+        UserError: a text is empty, or holds a token that has no embedding.
+    """
+    ids = []
+    for text in texts:
+        written = family.processor.tokenizer(text.replace(MARKER, ""), add_special_tokens=False).input_ids
+        if not written:
+            raise UserError("there is no question to encode", "give a prompt that says something")
+        check_embedded(family, written)
+        ids.append(family.to_device(torch.tensor(written)))
+    return PromptEmbeddings(tuple(texts), tuple(ids), tuple(family.embed(each[None])[0] for each in ids))
 
 
 def _images(

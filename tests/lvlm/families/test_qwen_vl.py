@@ -132,7 +132,7 @@ def test_merging_a_units_patches_gives_its_token(family):
 def test_scores_are_the_eager_attention_weights_over_the_whole_tile(name, family, kind, monkeypatch):
     eager = BUILD[name]("eager")
     layer = eager.tower_layers[2 if name == "qwen2_5_vl" else 3].attn  # the last one that has no windows
-    assert eager.captured_module is layer
+    assert eager.attention_module(eager.scored_layer) is layer
     modeling = sys.modules[type(layer).__module__]
     stock, noted = modeling.eager_attention_forward, []
 

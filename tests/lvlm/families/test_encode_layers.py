@@ -1,0 +1,128 @@
+"""Attention of several encoder layers in one pass, on every family; and scorers that read the question."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fopru_graph.errors import UserError
+from fopru_graph.graph import Registry
+from fopru_graph.lvlm.decoding.generate import generate
+from fopru_graph.nodes.encode_prompt import EncodePrompt
+from fopru_graph.nodes.rank_prune import RankPrune
+from fopru_graph.nodes.reorder import Reorder
+from fopru_graph.values import ModelHandle
+from tests import tiny
+from tests.lvlm.zoo import ZOO
+
+NODES = Path(__file__).parents[2] / "in_llm_nodes"
+
+
+@pytest.fixture(scope="module", params=ZOO)
+def row(request):
+    return ZOO[request.param]
+
+
+@pytest.fixture(scope="module")
+def family(row):
+    return row.build("sdpa")
+
+
+def pictures(row):
+    return [tiny.image(i, *row.sizes[i % len(row.sizes)]) for i in range(2)]
+
+
+def whole_layers(family):
+    """The encoder layers that see whole pictures."""
+    layers = range(len(family.tower_layers))
+    return [i for i in layers if i in getattr(family.tower, "fullatt_block_indexes", layers)]
+
+
+def test_every_layer_is_recorded_as_if_it_were_the_only_one(row, family):
+    layers = whole_layers(family)
+    features = family.encode_layers(pictures(row), layers)
+    plain = family.encode(pictures(row))
+    for tile, without in zip(features.tiles, plain.tiles, strict=True):
+        assert torch.equal(tile.features, without.features) and not without.attention.others
+        assert torch.equal(tile.attention.query, without.attention.query)
+        assert {each.layer for each in (tile.attention, *tile.attention.others)} == {*layers, family.scored_layer}
+        for layer in layers:
+            attention = tile.attention.at(layer)
+            assert (
+                attention.query.shape == without.attention.query.shape and attention.prefix == without.attention.prefix
+            )
+    first, last = (features.tiles[0].attention.at(layer).query for layer in (layers[0], layers[-1]))
+    assert len(layers) == 1 or not torch.allclose(first, last)
+
+
+def test_layers_are_those_that_the_stock_tower_computes():
+    family = tiny.llava(vision_layers=5, vision_feature_layer=-2)
+    seen = {}
+    for layer in (0, 2, 4):
+        module = family.attention_module(layer)
+        hook = module.k_proj.register_forward_hook(lambda _m, _i, out, layer=layer: seen.setdefault(layer, out))
+        features = family.encode_layers([tiny.image(0)], [layer])
+        hook.remove()
+        keys = features.tiles[0].attention.at(layer).key.transpose(0, 1).flatten(1)
+        assert torch.equal(keys, seen[layer][0])
+
+
+def test_only_what_is_asked_for_runs():
+    family = tiny.llava(vision_layers=6, vision_feature_layer=-3)
+    for layers, last in (((), 3), ((1,), 3), ((-1,), 5)):
+        ran: list[int] = []
+        hooks = [
+            layer.register_forward_hook(lambda *_, i=i, ran=ran: ran.append(i))
+            for i, layer in enumerate(family.tower_layers)
+        ]
+        family.encode_layers([tiny.image()], layers)
+        for hook in hooks:
+            hook.remove()
+        assert ran == list(range(last + 1)), layers
+
+
+def test_a_layer_that_is_not_there_is_refused(family):
+    with pytest.raises(UserError, match="no encoder layer 99"):
+        family.encode_layers([tiny.image()], [99])
+    tile = family.encode([tiny.image(0, 112, 112)]).tiles[0]
+    with pytest.raises(UserError, match="was not recorded") as refused:
+        tile.attention.at(99)
+    assert "layers: [99]" in refused.value.hint and not family.taps
+
+
+def test_a_layer_that_sees_windows_is_refused():
+    row = ZOO["qwen2_5_vl"]
+    family = row.build("sdpa")
+    windowed = next(i for i in range(len(family.tower_layers)) if i not in family.tower.fullatt_block_indexes)
+    with pytest.raises(UserError, match="in windows"):
+        family.encode_layers([tiny.image(0, 448, 448)], [windowed])
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_vl"])
+def test_a_scorer_before_the_language_model_may_read_the_question(name):
+    registry = Registry()
+    assert not registry.load_folder(NODES)
+    similarity = registry.get("TextSimilarity").cls()
+    row = ZOO[name]
+    family = row.build("sdpa")
+    model, shown = ModelHandle("tiny", family), pictures(row)
+
+    def kept(prompts):
+        features = family.encode(shown)
+        scores = similarity(model=model, features=features, prompt=EncodePrompt()(model=model, prompt=prompts))
+        selection = Reorder()(selection=RankPrune()(significance=scores, ratio=0.25))
+        tokens = family.project(features, selection)
+        assert generate(family, tokens, ["what?", "and a longer one?"], max_new_tokens=2).texts
+        return [index.tolist() for index in selection.indices]
+
+    both = kept(["what is that", "zzzz 0000"])
+    split = sum(tile.image == 0 for tile in family.encode(shown).tiles)
+    assert both == kept("what is that")[:split] + kept("zzzz 0000")[split:]
+    assert kept("what is that") != kept("zzzz 0000")
+
+
+def test_a_question_that_says_nothing_is_refused():
+    with pytest.raises(UserError, match="no question to encode"):
+        EncodePrompt()(model=ModelHandle("tiny", tiny.llava()), prompt="<image>")
