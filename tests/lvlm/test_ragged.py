@@ -29,10 +29,9 @@ FAMILIES = {name: (row.build, row.sizes, row.first) for name, row in ZOO.items()
 PROMPTS = [
     "<image>what?",
     "<image> or <image>, and which of the two is it then?",
-    "<image>a question",
     "<image>?<image><image>!",
 ]
-COUNTS = [1, 2, 1, 3]
+COUNTS = [1, 2, 3]
 
 
 def many(family, images):
