@@ -23,7 +23,11 @@ DECODERS = {
     "qwen3": ("qwen3", None),
 }
 FAMILIES = {name: (row.build, row.sizes, row.first) for name, row in ZOO.items()} | {
-    name: (lambda kind, t=text, w=window: tiny.llava(t, sliding_window=w, attention=kind, seed=84), ((48, 40),), 2)
+    name: (
+        lambda kind, t=text, w=window: tiny.llava(t, sliding_window=w, attention=kind, grid=(6, 6), seed=84),
+        ((48, 40),),
+        2,
+    )
     for name, (text, window) in DECODERS.items()
 }
 PROMPTS = [
