@@ -33,10 +33,14 @@ class LoadModel(Node):
         quantization: Annotated[
             Literal["4bit", "8bit"] | None, Field(description="weights in fewer bits, through bitsandbytes")
         ] = None,
+        packed: Annotated[
+            Literal["auto", "never"],
+            Field(description="on a CPU, keep weights in oneDNN's layout; auto: of wide models, where it is faster"),
+        ] = "auto",
     ) -> values.ModelHandle:
         from fopru_graph.lvlm.loading.load import load_model
 
-        return load_model(name, device, dtype, attention, device_map, revision, quantization)
+        return load_model(name, device, dtype, attention, device_map, revision, quantization, packed)
 
     def fingerprint(
         self,
@@ -47,8 +51,9 @@ class LoadModel(Node):
         device_map: str | None = None,
         revision: str | None = None,
         quantization: str | None = None,
+        packed: str = "auto",
     ) -> dict[str, Any]:
-        """The checkpoint by content, and the device and dtype that ``auto`` means here."""
+        """The checkpoint by content, and what ``auto`` means here."""
         from fopru_graph.lvlm.loading.load import model_identity
 
-        return model_identity(name, device, dtype, attention, device_map, revision, quantization)
+        return model_identity(name, device, dtype, attention, device_map, revision, quantization, packed)

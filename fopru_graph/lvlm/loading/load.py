@@ -20,11 +20,13 @@ from fopru_graph.lvlm.loading.checkpoint import DEMO, open_checkpoint
 from fopru_graph.lvlm.loading.compat import missing_capabilities
 from fopru_graph.lvlm.loading.device import check_memory, choose_device, computes_bfloat16
 from fopru_graph.lvlm.loading.generation import check_generation_file
+from fopru_graph.lvlm.loading.packed import pack, worth_packing
 from fopru_graph.lvlm.loading.presets import PREFIX, find_preset, preset_config, preset_processor, random_model
 from fopru_graph.lvlm.loading.processor import open_processor
 from fopru_graph.values import ModelHandle
 
 Quantization = Literal["4bit", "8bit"]
+Packed = Literal["auto", "never"]
 READERS = 4  # weights that transformers reads at the same time, in threads
 _LEFTOVER = re.compile(r"\.(position_ids|inv_freq|original_inv_freq|masked_bias|num_batches_tracked)$")  # computed anew
 
@@ -37,6 +39,7 @@ def load_model(
     device_map: str | None = None,
     revision: str | None = None,
     quantization: Quantization | None = None,
+    packed: Packed = "auto",
 ) -> ModelHandle:
     """Load a checkpoint and its processor.
 
@@ -51,6 +54,8 @@ def load_model(
             replaces ``device``; without a GPU that is the CPU.
         revision: branch, tag or commit on the hub.
         quantization: ``4bit`` or ``8bit`` weights through bitsandbytes; a quantised checkpoint needs no option.
+        packed: ``auto`` keeps the weights of linear layers as oneDNN wants them, on a CPU where that is faster
+            (`packed.worth_packing`), the results differ by rounding; ``never`` leaves them as torch has them.
 
     Raises:
         UserError: the checkpoint is missing, incomplete, without safetensors, of an unsupported architecture or vision
@@ -61,7 +66,7 @@ def load_model(
         raise UserError(f"transformers {transformers.__version__} lacks {missing[0]}", "install a newer transformers")
     target = choose_device(device if device_map is None else "auto")
     if name.startswith(PREFIX):
-        return _random(name, target, dtype, attention)
+        return _random(name, target, dtype, attention, packed)
     source, config, commit = open_checkpoint(name, revision)
     family = served_family(config.get("model_type"), name)
     weight_type = _weight_type(dtype, target, _stored_type(source, config, quantization))
@@ -95,7 +100,10 @@ def load_model(
             f"{name}: the checkpoint does not load: {first_line(error)}", _load_hint(error, attention)
         ) from error
     _check_weights(name, model, loading_info)
-    return ModelHandle(name, family(model.eval().requires_grad_(False), processor))
+    model.eval().requires_grad_(False)
+    if _packs(packed, target, config, weight_type, device_map, quantization):
+        pack(model)
+    return ModelHandle(name, family(model, processor))
 
 
 def model_identity(
@@ -106,8 +114,9 @@ def model_identity(
     device_map: str | None = None,
     revision: str | None = None,
     quantization: str | None = None,
+    packed: str = "auto",
 ) -> dict[str, Any]:
-    """What `load_model` would load with the same arguments, as JSON: content, resolved device and dtype, the family.
+    """What `load_model` would load with the same arguments, as JSON: content, the family, and what ``auto`` means here.
 
     Raises:
         UserError: there is no such checkpoint or device.
@@ -129,6 +138,7 @@ def model_identity(
         "attention": attention,
         "device_map": device_map,
         "quantization": quantization,
+        "packed": _packs(packed, target, config, weight_type, device_map, quantization),
         "family": source_of(served_family(config.get("model_type"), name)).digest,
     }
 
@@ -156,6 +166,12 @@ def _random_type(dtype: str, device: torch.device) -> str:
     return "bfloat16" if resolved == "auto" else resolved
 
 
+def _packs(packed: str, device: torch.device, config: dict[str, Any], weight_type: str, *elsewhere: str | None) -> bool:
+    """Whether weights are packed; not if accelerate moves them or others hold them, which ``elsewhere`` says."""
+    plain = device.type == "cpu" and not any(elsewhere) and "quantization_config" not in config
+    return packed == "auto" and plain and worth_packing(config, weight_type)
+
+
 def _placement(device_map: str | None, device: torch.device) -> Any:
     """The device map for transformers: all on one device puts each weight there as it is read, and adds no hooks."""
     return device_map if device_map is not None or device.type == "cpu" else {"": device}
@@ -168,7 +184,7 @@ def _quantised(quantization: Quantization | None) -> dict[str, Any]:
     return {"quantization_config": transformers.BitsAndBytesConfig(**{f"load_in_{quantization}": True})}
 
 
-def _random(name: str, device: torch.device, dtype: str, attention: str) -> ModelHandle:
+def _random(name: str, device: torch.device, dtype: str, attention: str, packed: Packed) -> ModelHandle:
     """A model with random weights, in the type in which a checkpoint in half precision would be loaded."""
     preset = find_preset(name)
     config = preset_config(preset)
@@ -177,6 +193,8 @@ def _random(name: str, device: torch.device, dtype: str, attention: str) -> Mode
     check_memory(name, sum(_weight_sizes(config, family, weight_type)), device)
     model = random_model(config, family.auto_class, device, getattr(torch, weight_type), attention)
     model.generation_config.eos_token_id = None  # a stop token of random weights would mean nothing
+    if _packs(packed, device, config.to_dict(), weight_type):
+        pack(model)
     return ModelHandle(name, family(model.eval(), preset_processor(preset)))
 
 
