@@ -57,7 +57,7 @@ def generate(
         min_new_tokens: stop tokens are not taken before so many others; 0 leaves it to the checkpoint.
         loop: what drives the decoder: ``thin`` is `StockRunner`, ``segments`` is `SegmentRunner` and ``static`` is
             `CapturedRunner`; ``auto`` takes ``static`` on CUDA and ``segments`` elsewhere where they fit the model, and
-            ``thin`` for all other models. All give the same answers.
+            ``thin`` for all other models. All give the same answers but for rounding; ``thin`` rounds as stock does.
 
     All other settings of the checkpoint's generation_config hold, see `settings.logits_processors`. An answer ends
     where the model's positions do, with a warning.

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 
+from fopru_graph.lvlm.decoding.last_layer import last_position
 from fopru_graph.lvlm.decoding.masks import kernel_mask, key_positions, query_positions, sliding_windows
 from fopru_graph.lvlm.decoding.runner import DecoderRunner, KeyValues
+from fopru_graph.lvlm.decoding.wide_keys import keys_type, wide_keys
 from fopru_graph.lvlm.families.capture_qk import capture_qk
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.loading.compat import cache_argument
@@ -61,6 +63,12 @@ class Segment:
             )
         return hidden
 
+    def split_last(self) -> tuple[Segment, Segment]:
+        """All layers but the last one, and that one."""
+        below = replace(self, layers=self.layers[:-1], windows=self.windows[:-1])
+        first = self.first + len(below.layers)
+        return below, replace(self, first=first, layers=self.layers[-1:], windows=self.windows[-1:])
+
 
 def split_layers(family: Family, cuts: Sequence[int]) -> list[Segment]:
     """The segments of a decoder that is cut at the layers ``cuts``."""
@@ -70,9 +78,15 @@ def split_layers(family: Family, cuts: Sequence[int]) -> list[Segment]:
 
 
 class SegmentRunner(DecoderRunner):
-    """Runs segment after segment; bit for bit what the stock forward gives on the CPU."""
+    """Runs segment after segment; in float32 on the CPU bit for bit what the stock forward gives."""
 
     loop = "segments"
+
+    def hooks(self) -> contextlib.AbstractContextManager[None]:
+        """See `DecoderRunner.hooks`."""
+        if self._keys_type == self.family.dtype:
+            return contextlib.nullcontext()
+        return wide_keys([layer.self_attn for layer in self.family.layers])
 
     def prefill(self) -> torch.Tensor:
         """See `DecoderRunner.prefill`."""
@@ -97,7 +111,13 @@ class SegmentRunner(DecoderRunner):
             mask = partial(self._mask, segment, queries, hidden.dtype)
             tap = capture_qk(segment.layers[-1].self_attn, lambda *inputs: attention.append(inputs))
             with contextlib.nullcontext() if segment is self.segments[-1] else tap:
-                hidden = segment.run(hidden, positions[:, known:], rotary, self, mask)
+                if segment is self.segments[-1] and self._only_last_position(hidden):
+                    below, top = segment.split_last()
+                    hidden = below.run(hidden, positions[:, known:], rotary, self, mask)
+                    mask = partial(self._mask, top, queries[:, -1:], hidden.dtype)
+                    hidden = last_position(top.run, hidden, positions[:, known:], rotary, self, mask)
+                else:
+                    hidden = segment.run(hidden, positions[:, known:], rotary, self, mask)
         return self._logits(hidden)
 
     def step(self, ids: torch.Tensor) -> torch.Tensor:
@@ -133,7 +153,13 @@ class SegmentRunner(DecoderRunner):
     def _buffers(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> KeyValues:
         """Buffers with room for a layer's prompt and answer, for keys and values such as these."""
         length = self.key_positions[-1].shape[1] + min(self.room, BLOCK)
-        return _longer(keys[:, :, :0], length), _longer(values[:, :, :0], length)
+        dtype = self._keys_type
+        return _longer(keys[:, :, :0].to(dtype), length), _longer(values[:, :, :0].to(dtype), length)
+
+    @cached_property
+    def _keys_type(self) -> torch.dtype:
+        """The type of the caches; the prefill itself has no use for another than the model's."""
+        return keys_type(self.family) if self.room else self.family.dtype
 
     def _mask(
         self, segment: Segment, queries: torch.Tensor, dtype: torch.dtype, window: int | None
@@ -145,6 +171,10 @@ class SegmentRunner(DecoderRunner):
         if inside and (whole or queries.shape[1] == 1) and not self.cuts.at(segment.first).ragged:
             return None
         return kernel_mask(queries, keys, config, dtype, window)
+
+    def _only_last_position(self, hidden: torch.Tensor) -> bool:
+        """Whether the last layer runs for the last position only: not in float32, which is stock's bit for bit."""
+        return hidden.device.type == "cpu" and hidden.dtype != torch.float32 and hidden.shape[1] > 1
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.family.logits(self.family.language_model.norm(hidden)[:, -1])
