@@ -57,7 +57,8 @@ def generate(
         min_new_tokens: stop tokens are not taken before so many others; 0 leaves it to the checkpoint.
         loop: what drives the decoder: ``thin`` is `StockRunner`, ``segments`` is `SegmentRunner` and ``static`` is
             `CapturedRunner`. Where they fit the model, ``auto`` takes ``static`` on CUDA, ``segments`` elsewhere and
-            with flash kernels; it takes ``thin`` for all other models. All give the same answers.
+            with flash kernels; it takes ``thin`` for all other models. All give the same
+            answers but for rounding; ``thin`` rounds as stock does.
 
     All other settings of the checkpoint's generation_config hold, see `settings.logits_processors`. An answer ends
     where the model's positions do, with a warning.
