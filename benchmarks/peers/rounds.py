@@ -25,16 +25,17 @@ class Failed(Exception):
 
 
 class Process:
-    """A worker's process, a line of JSON in, a line of JSON out; what it prints goes to ``log``."""
+    """A worker's process, a line of JSON in, a line of JSON out; it prints to ``log`` and imports from ``code``."""
 
-    def __init__(self, command: Sequence[str], threads: int, log: Path) -> None:
+    def __init__(self, command: Sequence[str], threads: int, log: Path, code: Path = _ROOT) -> None:
         self._log = log
         self._lines: queue.Queue[str | None] = queue.Queue()
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        number = str(threads)
+        environment = os.environ | {"OMP_NUM_THREADS": number, "MKL_NUM_THREADS": number, "PYTHONPATH": str(code)}
         with log.open("w") as file:
             self._process = subprocess.Popen(
                 command,
-                cwd=_ROOT,
+                cwd=code,
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -67,7 +68,7 @@ class Process:
             raise Failed(str(reply["error"]))
         return reply
 
-    def ask(self, request: Mapping[str, Any], seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
+    def ask(self, request: Mapping[str, Any] | None, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
         """The reply to a request.
 
         Raises:

@@ -82,7 +82,11 @@ def _number(times: Mapping[str, float] | None, digits: int) -> str:
 
 
 def _ratio(ratio: Sequence[float] | None) -> str:
-    return "–" if ratio is None else "{:.2f} ({:.2f}–{:.2f})".format(*ratio)
+    """The ratio and its interval; a single round has none."""
+    if ratio is None:
+        return "–"
+    middle, low, high = ratio
+    return f"{middle:.2f} ({low:.2f}–{high:.2f})" if low < high else f"{middle:.2f}"
 
 
 def markdown(result: Mapping[str, Any]) -> str:

@@ -99,6 +99,14 @@ def test_the_table_has_a_cell_for_every_heading_and_the_result_is_json():
     assert len(cells(values[0])) == len(HEADER)
 
 
+def test_a_ratio_of_one_round_has_no_interval():
+    times = {"median": 20.0, "p90": 20.0, "n": 1}
+    about = {"peer": "a", "weights": "int8", "visual_tokens": 1, "versions": {}, "note": "", "failed": None}
+    row = about | {"peak_bytes": None, "ttft_ms": times, "tpot_ms": None}
+    row["ours_over_this"] = {"ttft": [0.5, 0.5, 0.5], "tpot": [0.5, 0.4, 0.6]}
+    assert cells(row)[6:8] == ("0.50", "0.50 (0.40–0.60)")
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_every_peer_has_rows_that_differ_and_a_module_and_requirements(model):
     found = rows_of(model)

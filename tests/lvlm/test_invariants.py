@@ -115,8 +115,9 @@ def test_without_pruning_it_is_the_stock_model(config, batch):
     family = tiny.llava(**CONFIGS[config])
     prompts, images = BATCHES[batch]
     ids, logits = stock(family, prompts, images)
+    loop = "auto" if family.dtype == torch.float32 else "thin"  # in half precision others round in their own way
     for pruners in ([], [fastv(1, 1.0)], [fastv(1, 1.0), fastv(2, 1.0)]):
-        generation, ours = run(family, everything(family, sum(images)), prompts, pruners)
+        generation, ours = run(family, everything(family, sum(images)), prompts, pruners, loop=loop)
         assert [list(one) for one in generation.token_ids] == ids.tolist()
         assert (ours - logits).abs().max() <= (1e-4 if family.dtype == torch.float32 else 1e-2)
 

@@ -62,7 +62,8 @@ def generate(
             The logits may be overwritten by the next step.
         loop: what drives the decoder: ``thin`` is `StockRunner`, ``segments`` is `SegmentRunner` and ``static`` is
             `CapturedRunner`. Where they fit the model, ``auto`` takes ``static`` on CUDA, ``segments`` elsewhere and
-            with flash kernels; it takes ``thin`` for all other models. All give the same answers.
+            with flash kernels; it takes ``thin`` for all other models. All give the same
+            answers but for rounding; ``thin`` rounds as stock does.
         positions: which positions kept tokens have before the language model and inside it, see `inputs.positions`;
             None: before it original where the model numbers on several axes and else renumbered, inside it original.
         logprobs: return the log-probability of each token, as the model gave it, before anything changed its logits.

@@ -77,9 +77,10 @@ class DecoderRunner(ABC):
         return False
 
     def take_prefix(self) -> Iterator[KeyValues]:
-        """Each layer's keys and values of the prefix, which is held no longer."""
+        """Each layer's keys and values of the prefix in the model's type; it is held no longer."""
         while self._prefix:
-            yield self._prefix.pop(0)
+            keys, values = self._prefix.pop(0)
+            yield keys.to(self.prompt.embeds.dtype), values.to(self.prompt.embeds.dtype)
 
 
 def check_places(family: Family, prompt: Prompt) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 from transformers.utils.generic import is_flash_attention_requested
 
+from fopru_graph.lvlm.decoding.last_layer import last_position
 from fopru_graph.lvlm.decoding.masks import (
     check_flash_windows,
     kernel_mask,
@@ -26,6 +27,7 @@ from fopru_graph.lvlm.decoding.masks import (
     visible_keys,
 )
 from fopru_graph.lvlm.decoding.runner import DecoderRunner, KeyValues
+from fopru_graph.lvlm.decoding.wide_keys import keys_type, wide_keys
 from fopru_graph.lvlm.families.capture_qk import Attention, capture_qk
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.layerwise import Layerwise
@@ -82,6 +84,13 @@ class Segment:
             hidden = after(self.first + index, hidden)
         return hidden
 
+    def split_last(self) -> tuple[Segment, Segment]:
+        """All layers but the last one, and that one."""
+        first = self.first + len(self.layers) - 1
+        parts = self.layers, self.kinds, self.windows
+        below = Segment(self.index, self.first, *(part[:-1] for part in parts))
+        return below, Segment(self.index, first, *(part[-1:] for part in parts))
+
 
 def split_layers(family: Family, cuts: Sequence[int]) -> list[Segment]:
     """The segments of a decoder that is cut at the layers ``cuts``."""
@@ -91,9 +100,15 @@ def split_layers(family: Family, cuts: Sequence[int]) -> list[Segment]:
 
 
 class SegmentRunner(DecoderRunner):
-    """Runs segment after segment; bit for bit what the stock forward gives on the CPU."""
+    """Runs segment after segment; in float32 on the CPU bit for bit what the stock forward gives."""
 
     loop = "segments"
+
+    def hooks(self) -> contextlib.AbstractContextManager[None]:
+        """See `DecoderRunner.hooks`."""
+        if self._keys_type == self.family.dtype:
+            return contextlib.nullcontext()
+        return wide_keys([layer.self_attn for layer in self.family.layers])
 
     def prefill(self) -> torch.Tensor:
         """See `DecoderRunner.prefill`."""
@@ -130,7 +145,14 @@ class SegmentRunner(DecoderRunner):
             mask = partial(self._mask, segment, queries, hidden.dtype, until=ends)
             tap = capture_qk(segment.layers[-1].self_attn, attention.append)
             with contextlib.nullcontext() if segment is self.segments[-1] else tap:
-                hidden = segment.run(hidden, rotary, self, mask, after)
+                if segment is self.segments[-1] and self._only_last_position(hidden):
+                    below, top = segment.split_last()
+                    hidden = below.run(hidden, rotary, self, mask, after)
+                    ends = None if ends is None else ends[:, -1:]
+                    mask = partial(self._mask, top, queries[:, -1:], hidden.dtype, until=ends)
+                    hidden = last_position(top.run, hidden, rotary, self, mask)
+                else:
+                    hidden = segment.run(hidden, rotary, self, mask, after)
         return self._logits(hidden)
 
     def _after(self, layer: int, hidden: torch.Tensor, reads: frozenset[int]) -> torch.Tensor:
@@ -173,7 +195,13 @@ class SegmentRunner(DecoderRunner):
     def _buffers(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> KeyValues:
         """Buffers with room for a layer's prompt and answer, for keys and values such as these."""
         length = self.key_positions[-1].shape[1] + min(self.room, BLOCK)
-        return _longer(keys[:, :, :0], length), _longer(values[:, :, :0], length)
+        dtype = self._keys_type
+        return _longer(keys[:, :, :0].to(dtype), length), _longer(values[:, :, :0].to(dtype), length)
+
+    @cached_property
+    def _keys_type(self) -> torch.dtype:
+        """The type of the caches; the prefill itself has no use for another than the model's."""
+        return keys_type(self.family) if self.room else self.family.dtype
 
     def _mask(
         self,
@@ -207,6 +235,11 @@ class SegmentRunner(DecoderRunner):
             return None
         keys = self.key_positions[segment.index]
         return visible_keys(queries[:, -1:], keys, window if left else None)[:, 0, 0].long()
+
+    def _only_last_position(self, hidden: torch.Tensor) -> bool:
+        """Whether the last layer runs for the last position only: not in float32, which is stock's bit for bit."""
+        follows = len(self.prompt.deepstack) < len(self.family.layers)  # then nothing comes after the last layer
+        return follows and hidden.device.type == "cpu" and hidden.dtype != torch.float32 and hidden.shape[1] > 1
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.family.logits(self.family.language_model.norm(hidden)[:, -1])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fopru_graph.errors import UserError
+from fopru_graph.lvlm.decoding import wide_keys
 from fopru_graph.lvlm.decoding.captured import BUCKET, CapturedRunner
 from fopru_graph.lvlm.decoding.generate import generate
 from fopru_graph.lvlm.decoding.runner import StockRunner
@@ -30,7 +31,9 @@ CUTS = {"none": [], "one": [(2, 0.5)], "two": [(1, 0.5), (2, 0.5)], "same layer"
 @pytest.mark.parametrize("config", DECODERS)
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("cuts", CUTS)
-def test_segments_are_the_thin_loop_bit_for_bit_and_fixed_shapes_nearly(config, batch, cuts):
+def test_segments_are_the_thin_loop_bit_for_bit_and_fixed_shapes_nearly(monkeypatch, config, batch, cuts):
+    """In half precision segments nearly, too: their last layer's prefill has one row, which rounds in another way."""
+    monkeypatch.setattr(wide_keys, "float32_is_faster", lambda *_: False)  # keys in the model's type on any machine
     family = tiny.llava(**DECODERS[config])
     prompts, images = BATCHES[batch]
     tokens = some(family, sum(images), 0.75)
@@ -38,23 +41,23 @@ def test_segments_are_the_thin_loop_bit_for_bit_and_fixed_shapes_nearly(config, 
     thin, expected = run(family, tokens, prompts, pruners, loop="thin")
     family.forget()
     segments, logits = run(family, tokens, prompts, pruners, loop="segments")
-    assert torch.equal(logits, expected)
+    exact, bound = family.dtype == torch.float32, 0.05 * expected.abs().max()
+    assert torch.equal(logits, expected) if exact else (logits - expected).abs().max() < bound
     family.forget()
     static, nearly = run(family, tokens, prompts, pruners, loop="static")
-    assert (nearly - expected).abs().max() < (1e-4 if family.dtype == torch.float32 else 0.05 * expected.abs().max())
+    assert (nearly - expected).abs().max() < (1e-4 if exact else bound)
     for other in (segments, static):
         assert (other.kv_lengths, other.kv_bytes) == (thin.kv_lengths, thin.kv_bytes)
         assert other.visual_per_layer == thin.visual_per_layer
         assert all(torch.equal(a, b) for a, b in zip(other.kept, thin.kept, strict=True))
-    assert segments.token_ids == thin.token_ids
-    if family.dtype == torch.float32:
-        assert static.token_ids == thin.token_ids
+    if exact:
+        assert segments.token_ids == static.token_ids == thin.token_ids
 
 
 @pytest.mark.parametrize("config", DECODERS)
 @pytest.mark.parametrize("batch", BATCHES)
 def test_both_loops_are_stock_bit_for_bit(config, batch):
-    """With a sliding window nearly: stock's cache forgets what is outside of it, ours hides it, and sums differ."""
+    """Nearly with a sliding window, where stock's cache forgets what ours hides, and for segments in bfloat16."""
     family = tiny.llava(**DECODERS[config])
     prompts, images = BATCHES[batch]
     _, expected = stock(family, prompts, images)
@@ -62,6 +65,8 @@ def test_both_loops_are_stock_bit_for_bit(config, batch):
         _, logits = run(family, everything(family, sum(images)), prompts, loop=loop)
         if "window" in config:
             assert (logits - expected).abs().max() < 1e-5
+        elif loop == "segments" and family.dtype == torch.bfloat16:
+            assert (logits - expected).abs().max() < 0.05 * expected.abs().max()
         else:
             assert torch.equal(logits, expected), loop
         family.forget()

@@ -1,0 +1,85 @@
+"""Decoding on a CPU in half precision with keys and values in float32, where attention is faster so.
+
+For one query torch multiplies half-precision matrices in MKL, which is slow where it does not use the processor's
+instructions for them (AMD's, and Intel's before they had any): 5 to 10 times slower than float32, which has none of its
+own to lack. Whether that is so depends on library and processor, so it is measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
+
+from fopru_graph.lvlm.families.family import Family
+
+_NAME = "fopru_graph_wide_keys"
+_KEYS = 512  # of the probe
+_MARGIN = 2  # where it matters float32 is 4 to 10 times faster: noise does not decide
+
+
+def keys_type(family: Family) -> torch.dtype:
+    """The type in which keys and values are held for decoding: float32 where that is faster, else the model's."""
+    config, dtype = family.language_model.config, family.dtype
+    half = dtype in (torch.bfloat16, torch.float16)
+    if not half or family.device.type != "cpu" or config._attn_implementation != "sdpa":
+        return dtype
+    attention = family.layers[0].self_attn
+    heads = config.num_attention_heads
+    groups = heads // attention.num_key_value_groups
+    return torch.float32 if float32_is_faster(dtype, heads, groups, attention.head_dim) else dtype
+
+
+@functools.cache
+def float32_is_faster(dtype: torch.dtype, heads: int, groups: int, size: int) -> bool:
+    """Whether attention for one query is at least twice as fast in float32 as in ``dtype``: a few ms, once."""
+    times: dict[torch.dtype, list[float]] = {dtype: [], torch.float32: []}
+    for _ in range(5):
+        for kind, into in times.items():
+            query, keys = torch.ones(1, heads, 1, size, dtype=kind), torch.ones(1, groups, _KEYS, size, dtype=kind)
+            start = time.perf_counter()
+            scaled_dot_product_attention(query, keys, keys, enable_gqa=groups != heads)
+            into.append(time.perf_counter() - start)
+    return _MARGIN * min(times[torch.float32]) < min(times[dtype])
+
+
+@contextlib.contextmanager
+def wide_keys(modules: Sequence[Any]) -> Iterator[None]:
+    """Attention ``modules`` that run sdpa take keys and values of a wider type than their queries, inside the block.
+
+    Attention is then computed in the wider type. As `families.capture_qk`, it gives the modules configs of their own.
+    """
+    configs = [module.config for module in modules]
+    try:
+        for module in modules:
+            module.config = copy.copy(module.config)
+            module.config._attn_implementation = _NAME
+        yield
+    finally:
+        for module, config in zip(modules, configs, strict=True):
+            module.config = config
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    if attention_mask is not None and attention_mask.dtype != torch.bool:
+        attention_mask = attention_mask.to(key.dtype)
+    result, _ = sdpa(module, query.to(key.dtype), key, value, attention_mask, **options)
+    return result.to(query.dtype), None
+
+
+AttentionInterface.register(_NAME, _attention)
