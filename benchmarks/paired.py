@@ -5,7 +5,7 @@
 Each commit is checked out into a folder of its own and runs in a process of its own, in this environment. In a round
 each pipeline is answered by one of them and then by the other, the first by turns. Printed are medians, the ratio old
 by new (above 1: new is faster) with its bootstrap interval over rounds, and the same ratio of old against itself, the
-noise. One thread, unless OMP_NUM_THREADS says otherwise.
+noise.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.peers.rounds import Failed, Process  # noqa: E402
+from fopru_graph.results.statistics import gain  # noqa: E402
+
 FIGURES = {"ttft": "TTFT ms", "tpot": "TPOT ms"}
 
 
@@ -36,7 +40,7 @@ def main() -> None:
             side: stack.enter_context(_worker(folder, given, [*given.set, *more]))
             for side, (folder, more) in sides.items()
         }
-        facts = {side: _ask(worker, None) for side, worker in workers.items()}
+        facts = {side: worker.ask(None) for side, worker in workers.items()}
         labels = [fact["labels"] for fact in facts.values()]
         if not all(each == labels[0] for each in labels):
             raise SystemExit(f"the commits do not offer the same rows: {labels}")
@@ -44,7 +48,7 @@ def main() -> None:
             if not facts[side]["code"].startswith(str(folder)):
                 raise SystemExit(f"{side} runs {facts[side]['code']}, not the code in {folder}")
         runs = _rounds(workers, labels[0], given.rounds)
-        peaks = {side: _ask(worker, None)["peak_mib"] for side, worker in workers.items()}
+        peaks = {side: worker.ask(None)["peak_mib"] for side, worker in workers.items()}
     for line in table(runs):
         print(line)
     print("Peak RSS MiB:", ", ".join(f"{side} {peak:.0f}" for side, peak in peaks.items()))
@@ -60,6 +64,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--ratio", default="0.25", help="retention ratios with commas, for pipelines that have one")
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=1)
     for name, of in (("--set", "both commits"), ("--set-old", "the old one"), ("--set-new", "the new one")):
         parser.add_argument(name, action="append", default=[], metavar="INPUT=VALUE", help=f"for {of}")
     parser.add_argument("--json", type=Path, help="a file for every time that was measured")
@@ -82,32 +87,21 @@ def _checked_out(revision: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _worker(folder: Path, given: argparse.Namespace, sets: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs the pipelines with the code of ``folder``: a label in, figures out, in lines of JSON."""
-    environment = {"OMP_NUM_THREADS": "1"} | os.environ | {"PYTHONPATH": str(folder)}
+def _worker(folder: Path, given: argparse.Namespace, sets: Sequence[str]) -> Iterator[Process]:
+    """A process that runs the pipelines with the code of ``folder``: a row's label in, figures out."""
     task = {"pipelines": given.pipelines, "ratios": given.ratio, "new_tokens": given.new_tokens, "sets": sets}
     command = [sys.executable, str(Path(__file__).with_name("paired_worker.py")), json.dumps(task)]
-    worker = subprocess.Popen(command, cwd=folder, env=environment, text=True, stdin=-1, stdout=-1)
-    try:
-        yield worker
-    finally:
-        worker.kill()
-        worker.wait()
+    with tempfile.NamedTemporaryFile(suffix=".log") as log:
+        worker = Process(command, given.threads, Path(log.name), folder)
+        try:
+            yield worker
+        except Failed as error:
+            raise SystemExit(f"the worker in {folder} failed: {error}") from None
+        finally:
+            worker.close()
 
 
-def _ask(worker: subprocess.Popen[str], label: str | None) -> dict[str, Any]:
-    """What a worker answers: the figures of a row, or for None what it knows of itself."""
-    assert worker.stdin is not None and worker.stdout is not None
-    with contextlib.suppress(BrokenPipeError):  # then it gives no answer either
-        worker.stdin.write(json.dumps(label) + "\n")
-        worker.stdin.flush()
-    if not (line := worker.stdout.readline()):
-        raise SystemExit(f"a worker ended with {worker.wait()}; its error stands above")
-    answer: dict[str, Any] = json.loads(line)
-    return answer
-
-
-def _rounds(workers: dict[str, subprocess.Popen[str]], labels: Sequence[str], rounds: int) -> dict[str, Any]:
+def _rounds(workers: Mapping[str, Process], labels: Sequence[str], rounds: int) -> dict[str, Any]:
     """Times by row, figure and side, a list over rounds; a first round warms up and does not count."""
     runs: dict[str, Any] = {label: {figure: {side: [] for side in workers} for figure in FIGURES} for label in labels}
     for number in range(rounds + 1):
@@ -115,7 +109,7 @@ def _rounds(workers: dict[str, subprocess.Popen[str]], labels: Sequence[str], ro
         order = [*list(workers)[turn:], *list(workers)[:turn]]
         for label in labels:
             for side in order:
-                answer = _ask(workers[side], label)
+                answer = workers[side].ask({"row": label})
                 for figure in FIGURES if number else ():
                     runs[label][figure][side].append(answer[figure])
         print(f"round {number} of {rounds}", file=sys.stderr)
@@ -137,8 +131,6 @@ def table(runs: dict[str, Any]) -> Iterator[str]:
 
 
 def _gain(old: Sequence[float], new: Sequence[float]) -> tuple[float, float, float]:
-    from fopru_graph.results.statistics import gain
-
     ratio = gain([[time] for time in old], [[time] for time in new], 1.0)
     return ratio.measured, ratio.low, ratio.high
 

@@ -20,8 +20,8 @@ def main() -> None:
     task = json.loads(sys.argv[1])
     rows, loaded = _rows(task)
     for line in sys.stdin:
-        label = json.loads(line)
-        answer = _facts(rows) if label is None else _run(rows[label], loaded, task["new_tokens"])
+        asked = json.loads(line)
+        answer = _facts(rows) if asked is None else _run(rows[asked["row"]], loaded, task["new_tokens"])
         print(json.dumps(answer), flush=True)
 
 

@@ -18,7 +18,10 @@ class LoadModel(Node):
         device: Annotated[str, Field(description="auto, cpu, cuda, cuda:N, mps")] = "auto",
         dtype: Annotated[
             Literal["auto", "float32", "bfloat16", "float16"],
-            Field(description="auto: the checkpoint's own on a GPU, float32 on the CPU"),
+            Field(
+                description="auto: the checkpoint's own on a GPU; on a CPU bfloat16 for half precision if it computes "
+                "that natively, else float32"
+            ),
         ] = "auto",
         attention: Annotated[
             Literal["sdpa", "eager", "flash_attention_2"], Field(description="attention kernel of every layer")
@@ -30,10 +33,14 @@ class LoadModel(Node):
         quantization: Annotated[
             Literal["4bit", "8bit"] | None, Field(description="weights in fewer bits, through bitsandbytes")
         ] = None,
+        packed: Annotated[
+            Literal["auto", "never"],
+            Field(description="on a CPU, keep weights in oneDNN's layout; auto: of wide models, where it is faster"),
+        ] = "auto",
     ) -> values.ModelHandle:
         from fopru_graph.lvlm.loading.load import load_model
 
-        return load_model(name, device, dtype, attention, device_map, revision, quantization)
+        return load_model(name, device, dtype, attention, device_map, revision, quantization, packed)
 
     def fingerprint(
         self,
@@ -44,8 +51,9 @@ class LoadModel(Node):
         device_map: str | None = None,
         revision: str | None = None,
         quantization: str | None = None,
+        packed: str = "auto",
     ) -> dict[str, Any]:
-        """The checkpoint by content, and the device and dtype that ``auto`` means here."""
+        """The checkpoint by content, and what ``auto`` means here."""
         from fopru_graph.lvlm.loading.load import model_identity
 
-        return model_identity(name, device, dtype, attention, device_map, revision, quantization)
+        return model_identity(name, device, dtype, attention, device_map, revision, quantization, packed)

@@ -20,4 +20,4 @@ class MassPrune(Node):
         from fopru_graph.pruning.cumulative import cumulative_select
         from fopru_graph.pruning.select import selection_of
 
-        return selection_of([cumulative_select(tile, mass) for tile in significance.scores], significance)
+        return selection_of(cumulative_select(significance.scores, mass), significance)

@@ -110,7 +110,7 @@ def test_a_mistake_is_one_clear_sentence(arguments, code, says, tmp_path):
 
 def test_a_model_that_does_not_fit_is_refused_with_the_figure(tmp_path, monkeypatch):
     monkeypatch.setattr("fopru_graph.lvlm.loading.device.free_memory", lambda _device: 2**30)
-    result = bench(tmp_path, BASELINE, "--set", "model=random:llava-1.6-13b", *SHORT)
+    result = bench(tmp_path, BASELINE, "--set", "model=random:llava-1.6-13b", "--dtype", "float32", *SHORT)
     assert result.exit_code == 1
     assert "need 49.7 GiB, cpu has 1.0 GiB free" in result.stderr
 

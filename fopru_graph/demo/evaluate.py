@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--split", default="test", choices=["validation", "test"])
     parser.add_argument("--scenes", type=int, default=300)
     options = parser.parse_args()
-    rows = evaluate(load_model(options.model, device="cpu").family, options.split, options.scenes)
+    rows = evaluate(load_model(options.model, device="cpu", dtype="float32").family, options.split, options.scenes)
     print(json.dumps(rows, indent=1))
 
 

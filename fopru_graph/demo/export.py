@@ -38,7 +38,7 @@ def export(work: Path, out: Path) -> None:
 
 def write_card(work: Path, out: Path, scenes: int) -> None:
     """Evaluate the exported model on the test split and write its model card and training log."""
-    rows = evaluate(load_model(str(out), device="cpu").family, "test", scenes)
+    rows = evaluate(load_model(str(out), device="cpu", dtype="float32").family, "test", scenes)
     log = [line for stage in STAGES for line in (work / f"{stage}.jsonl").read_text().splitlines()]
     (out / "training-log.jsonl").write_text("\n".join(log) + "\n", encoding="utf-8")
     (out / "evaluation.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

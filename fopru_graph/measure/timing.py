@@ -79,7 +79,8 @@ def time_to_first_token(result: RunResult, generate: str, constant: Container[st
         return None
     timed = [name for name in timed if not nodes[name]["cached"]]
     preprocess = sum((nodes[name]["report"] or {}).get("preprocess_ms", 0.0) for name in timed)
-    return sum(nodes[name]["ms"] for name in timed) - preprocess + nodes[generate]["report"]["prefill_ms"]
+    milliseconds: float = sum(nodes[name]["ms"] for name in timed) + nodes[generate]["report"]["prefill_ms"]
+    return milliseconds - preprocess
 
 
 @dataclass(frozen=True)

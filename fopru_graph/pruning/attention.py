@@ -56,7 +56,8 @@ def attention_means(
     row = heads * tokens
     step = queries_at_a_time(query.device, row) if block is None else max(1, block // row)
     # Logits in float32: half precision would overflow or round away what tells one token from the next.
-    query, transposed = query[:, prefix:].float() * scale, key.float().transpose(1, 2)
+    query = query[:, prefix:].float() * scale
+    transposed = key.transpose(1, 2).contiguous().float()  # once, else a CPU does it in the product of every block
     given = torch.empty(visual, dtype=torch.float32, device=query.device)
     received = torch.zeros(visual, dtype=torch.float32, device=query.device)
     for start in range(0, visual, step):

@@ -18,28 +18,35 @@ POINTS = tuple(point / 20 for point in range(21))  # 0, 5, …, 100 % of the tok
 _SLACK = 1e-9
 
 
-def cumulative_select(scores: torch.Tensor, mass: float = 0.8) -> torch.Tensor:
-    """The smallest set of tokens that holds a share of the sum of all scores.
+def cumulative_select(scores: Sequence[torch.Tensor], mass: float = 0.8) -> list[torch.Tensor]:
+    """Each tile's smallest set of tokens that holds a share of the sum of its scores.
+
+    How many those are the host must know: it waits for the device once, for all tiles together.
 
     Args:
-        scores: (N,) significance, not negative.
+        scores: (N,) significance of each tile, not negative.
         mass: share of the sum, in (0, 1].
 
     Returns:
-        (K,) int64 indices in descending order of score, at least one; equal scores keep the lower index.
+        (K,) int64 indices a tile, in descending order of score, at least one; equal scores keep the lower index.
 
     Raises:
         UserError: ``mass`` is outside (0, 1], or a score is negative, so that shares mean nothing.
     """
     if not 0 < mass <= 1:
         raise UserError(f"mass must be in (0, 1], not {mass}", "it is the share of all significance that is kept")
-    order = torch.argsort(scores, descending=True, stable=True)
-    ranked = scores[order].cpu().double()  # the host must know the count in any case; not all devices have doubles
+    orders = [torch.argsort(tile, descending=True, stable=True) for tile in scores]
+    ranked = torch.cat([tile[order] for tile, order in zip(scores, orders, strict=True)]).cpu().double()
+    tiles = ranked.split_with_sizes([len(order) for order in orders])
+    return [order[: _holding(tile, mass)] for order, tile in zip(orders, tiles, strict=True)]
+
+
+def _holding(ranked: torch.Tensor, mass: float) -> int:
+    """How many of the scores (N,), the highest first, hold the share ``mass`` of their sum."""
     if ranked[-1] < 0:
         raise UserError("some scores are negative, so no share of their sum can be kept", "use type: RankPrune")
     sums = ranked.cumsum(0)
-    short = int((sums < mass * float(sums[-1]) * (1 - _SLACK)).sum())
-    return order[: short + 1]
+    return int((sums < mass * float(sums[-1]) * (1 - _SLACK)).sum()) + 1
 
 
 def mass_curve(scores: torch.Tensor, points: Sequence[float] = POINTS) -> list[float]:

@@ -1,4 +1,4 @@
-"""A simulated CUDA device for the CPU build: tensors that say they are on ``cuda:0``, and a host that must not wait.
+"""Simulated CUDA devices for the CPU build: tensors that say they are on ``cuda:0``, and a host that must not wait.
 
 A `DeviceTensor` holds its values in a tensor of the host, so that whole pipelines run and give the same answers, bit
 for bit. `Accelerator` stands between the two sides and writes down where the host would wait for a real device:
@@ -7,7 +7,8 @@ for bit. `Accelerator` stands between the two sides and writes down where the ho
 * shapes that follow from values on the device (``nonzero``, boolean indices, ``unique``),
 * copies between the two sides that the host waits for: all but those from pinned memory with ``non_blocking=True``.
 
-It refuses operations on tensors of both sides (numbers without dimensions may come from the host), as CUDA does.
+It refuses operations on tensors of both sides (numbers without dimensions may come from the host) and on those of two
+devices, as CUDA does.
 
 FakeTensorMode would make the host's tensors fake too, whose values (counts, grids, token ids) pipelines rightly read.
 """
@@ -40,12 +41,13 @@ class Wait(NamedTuple):
 
 
 class DeviceTensor(torch.Tensor):
-    """Says that it is on the device; ``values`` holds what is in it."""
+    """Says that it is on the device ``place``; ``values`` holds what is in it."""
 
     values: torch.Tensor
+    place: torch.device
 
     @staticmethod
-    def __new__(cls, values: torch.Tensor) -> DeviceTensor:
+    def __new__(cls, values: torch.Tensor, place: torch.device = DEVICE) -> DeviceTensor:
         made = torch.Tensor._make_wrapper_subclass(
             cls,
             values.size(),
@@ -54,19 +56,19 @@ class DeviceTensor(torch.Tensor):
             dtype=values.dtype,
             device="meta",  # what C++ sees: the CPU build has no guard for CUDA devices
         )
-        made.values = values
+        made.values, made.place = values, place
         return made
 
     @property
     def device(self) -> torch.device:
-        return DEVICE
+        return self.place
 
     @property
     def is_cuda(self) -> bool:
         return True
 
     def __repr__(self, **_: Any) -> str:
-        return f"DeviceTensor({tuple(self.shape)}, {self.dtype})"
+        return f"DeviceTensor({tuple(self.shape)}, {self.dtype}, {self.place})"
 
     def tolist(self) -> Any:
         return self.cpu().tolist()
@@ -84,37 +86,53 @@ def on_host(value: Any) -> Any:
     return value.values if isinstance(value, DeviceTensor) else value
 
 
-def _there(device: torch.device) -> bool:
-    return device.type in ("cuda", "meta")
+def _place(value: Any) -> torch.device | None:
+    return value.place if isinstance(value, DeviceTensor) else None
+
+
+def _target(named: Any, given: torch.device | None) -> torch.device | None:
+    """The device that an operation on tensors of ``given`` means by ``named``; None is the host."""
+    if named is None:
+        return given
+    if named.type == "cuda":
+        return DEVICE if named.index is None else named
+    return (given or DEVICE) if named.type == "meta" else None
 
 
 class Accelerator(TorchDispatchMode):
-    """Runs operations where their tensors are; ``waits`` are the times that the host waited for the device."""
+    """Runs operations where their tensors are; ``waits`` are the times that the host waited for a device.
+
+    ``used`` are the devices that operations made tensors on.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[Wait] = []
+        self.used: set[torch.device] = set()
         self._pinned: list[torch.Tensor] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         name = func.name().removeprefix("aten::").split(".")[0]
         flat = [part for part in tree_flatten((args, kwargs))[0] if isinstance(part, torch.Tensor)]
-        device = any(isinstance(part, DeviceTensor) for part in flat)
         if name in COPIES:
             return self._copy(func, name, args, kwargs)
-        if device:
+        places = {part.place for part in flat if isinstance(part, DeviceTensor)}
+        if len(places) > 1:
+            raise RuntimeError(f"{func} mixes tensors of {' and '.join(sorted(map(str, places)))}")
+        if places:
             self._check(func, name, flat, args)
         made_on = kwargs.pop("device", None)
-        target = device if made_on is None else _there(made_on)
+        target = _target(made_on, *(places or {None}))
         if made_on is not None:
             kwargs["device"] = HOST
         result = func(*tree_map(on_host, args), **tree_map(on_host, kwargs))
-        if not target:
+        if target is None:
             return result
+        self.used.add(target)
         if name.endswith("_") and not name.endswith("__") and isinstance(args[0], DeviceTensor):
             return args[0]
-        return tree_map(lambda value: DeviceTensor(value) if isinstance(value, torch.Tensor) else value, result)
+        return tree_map(lambda value: DeviceTensor(value, target) if isinstance(value, torch.Tensor) else value, result)
 
     def _check(self, func: Any, name: str, flat: Sequence[torch.Tensor], args: Any) -> None:
         if name in READS:
@@ -140,18 +158,18 @@ class Accelerator(TorchDispatchMode):
             self._pinned.append(tensor.clone())
             return self._pinned[-1]
         bound = {a.name: v for a, v in zip(func._schema.arguments, args, strict=False)} | kwargs
-        source, there = tensor, isinstance(tensor, DeviceTensor)
+        source, there = tensor, _place(tensor)
         if name == "copy_":
             source, target = bound["src"], there
-            there = isinstance(source, DeviceTensor)
+            there = _place(source)
         else:
             like = bound.get("other")
-            where = bound.get("device")
-            target = isinstance(like, DeviceTensor) if like is not None else there if where is None else _there(where)
-        if there != target and source.numel():
-            ready = bound.get("non_blocking") and (there is False and any(source is known for known in self._pinned))
+            target = _place(like) if like is not None else _target(bound.get("device"), there)
+        if there != target and None in (there, target) and source.numel():
+            ready = bound.get("non_blocking") and (there is None and any(source is known for known in self._pinned))
             if not ready:
                 self._wait(f"{func} copies {tuple(source.shape)} {'to' if target else 'from'} the device and waits")
+        self.used |= {place for place in (there, target) if place is not None}
         changed = {
             k: torch.device("cpu") if isinstance(v, torch.device) else v for k, v in kwargs.items() if k != "pin_memory"
         }
@@ -163,7 +181,7 @@ class Accelerator(TorchDispatchMode):
             return tensor
         if target != there and result is on_host(tensor):
             result = result.clone()
-        return DeviceTensor(result) if target else result
+        return DeviceTensor(result, target) if target else result
 
     def made_of_values(self, make: Any) -> Any:
         """``torch.tensor`` and its like, which on a device copy from the host and wait."""
@@ -173,7 +191,7 @@ class Accelerator(TorchDispatchMode):
                 return make(data, *args, **kwargs)
             if isinstance(data, torch.Tensor) or len(data):
                 self._wait(f"{make.__name__} copies values to the device and waits")
-            return DeviceTensor(make(data, *args, **kwargs))
+            return DeviceTensor(make(data, *args, **kwargs), _target(torch.device(device), None) or DEVICE)
 
         return made
 
@@ -184,18 +202,18 @@ class Accelerator(TorchDispatchMode):
         self.waits.append(Wait(f"{frame.f_globals['__name__']}.{frame.f_code.co_name}", what))
 
 
-def move(module: torch.nn.Module) -> Callable[[], None]:
-    """All weights and buffers of a model to the simulated device; returns what brings them back."""
+def move(module: torch.nn.Module, place: torch.device = DEVICE) -> Callable[[], None]:
+    """All weights and buffers of a model to a simulated device; returns what brings them back."""
     held = [(part, dict(part._parameters), dict(part._buffers)) for part in module.modules()]
     known: dict[int, torch.nn.Parameter] = {}
     for part, weights, buffers in held:
         for name, weight in weights.items():
             if weight is not None:
-                made = known.setdefault(id(weight), torch.nn.Parameter(DeviceTensor(weight.data), requires_grad=False))
-                part._parameters[name] = made
+                there = DeviceTensor(weight.data, place)
+                part._parameters[name] = known.setdefault(id(weight), torch.nn.Parameter(there, requires_grad=False))
         for name, buffer in buffers.items():
             if buffer is not None:
-                part._buffers[name] = DeviceTensor(buffer)
+                part._buffers[name] = DeviceTensor(buffer, place)
 
     def back() -> None:
         for part, weights, buffers in held:
@@ -207,7 +225,7 @@ def move(module: torch.nn.Module) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def simulated() -> Iterator[Accelerator]:
-    """The simulated device for the time of a ``with`` block."""
+    """The simulated devices for the time of a ``with`` block."""
     device = Accelerator()
     with (
         mock.patch.object(torch.cuda, "_lazy_init", return_value=None),

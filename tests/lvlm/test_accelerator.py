@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fopru_graph.errors import UserError
+from fopru_graph.lvlm.decoding import captured
 from fopru_graph.lvlm.decoding import generate as generating
-from fopru_graph.lvlm.decoding.segments import SegmentRunner
+from fopru_graph.lvlm.decoding.captured import CapturedRunner
+from fopru_graph.lvlm.inputs.prompt import build_prompt
+from fopru_graph.nodes.mass_prune import MassPrune
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
 from fopru_graph.nodes.row_prune import RowPrune
@@ -16,6 +20,8 @@ from fopru_graph.pruning.select import rank_prune, row_prune
 from fopru_graph.values import InLLMPruner, Significance
 from tests import tiny
 from tests.lvlm.accelerator import DeviceTensor, move, on_host, simulated
+from tests.lvlm.decoding.fake_cuda import FakeCuda
+from tests.lvlm.test_matrix import FILM
 from tests.lvlm.zoo import ZOO
 
 FAMILIES = {name: (row.build, row.sizes, row.first) for name, row in ZOO.items()} | {
@@ -34,12 +40,23 @@ OURS = {
 STOCK = {"idefics3", "smolvlm", "llava_onevision", "mistral3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
 
 
+MASS = "fopru_graph.pruning.cumulative.cumulative_select"  # how many tokens hold the mass
+
+
+def takes_videos(family):
+    try:
+        family.encode([FILM])
+    except UserError:
+        return False
+    return True
+
+
 class FirstToken(Exception):
     """Ends the answer when the first token is known."""
 
 
 def first_token(family, images, prompts, pruner, first):
-    """The ids and logits of the first token, by a whole pipeline."""
+    """The ids and logits of the first token, by a whole pipeline; ``pruner`` is a node and its inputs."""
     found = []
 
     def end(ids, logits):
@@ -47,7 +64,8 @@ def first_token(family, images, prompts, pruner, first):
         raise FirstToken
 
     features = family.encode(images)
-    selection = Reorder()(selection=pruner()(significance=Scorer()(features=features), ratio=0.5))
+    node, inputs = pruner
+    selection = Reorder()(selection=node()(significance=Scorer()(features=features), **inputs))
     tokens = family.project(features, selection)
     with pytest.raises(FirstToken):
         generating.generate(
@@ -57,13 +75,17 @@ def first_token(family, images, prompts, pruner, first):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_nothing_but_what_is_named_waits_for_the_device_before_the_first_token(name, monkeypatch):
-    monkeypatch.setattr(generating, "CapturedRunner", SegmentRunner)  # a capture needs a driver
+def test_nothing_but_what_is_named_waits_for_the_device_before_the_first_token(name):
     build, sizes, first = FAMILIES[name]
     family = build("sdpa")
     family.model.generation_config.eos_token_id = [7, 9]
-    images = [tiny.image(i, *sizes[i % len(sizes)]) for i in range(2)]
-    for prompts, pruner in ((["what?", "a longer question"], RankPrune), (["<image> or <image>?"], RowPrune)):
+    pictures = [tiny.image(i, *sizes[i % len(sizes)]) for i in range(2)]
+    cases = [
+        (pictures, ["what?", "a longer question"], (RankPrune, {"ratio": 0.5}), set()),
+        (pictures, ["<image> or <image>?"], (RowPrune, {"ratio": 0.5}), set()),
+        ([FILM] if takes_videos(family) else pictures[:1], ["what?"], (MassPrune, {"mass": 0.5}), {MASS}),
+    ]
+    for images, prompts, pruner, more in cases:
         expected = first_token(family, images, prompts, pruner, first)
         with simulated() as device:
             host = move(family.model)
@@ -72,10 +94,30 @@ def test_nothing_but_what_is_named_waits_for_the_device_before_the_first_token(n
         assert all(isinstance(value, DeviceTensor) for value in found)
         assert all(torch.equal(on_host(value), known) for value, known in zip(found, expected, strict=True))
         ours = [wait for wait in device.waits if wait.place.startswith("fopru_graph")]
-        assert {wait.place for wait in ours} <= {TOKEN} | OURS.get(name, set()), ours
-        assert [wait.place for wait in ours].count(TOKEN) == 1
+        assert {wait.place for wait in ours} <= {TOKEN} | more | OURS.get(name, set()), ours
+        assert all([wait.place for wait in ours].count(place) == 1 for place in {TOKEN} | more)
         stock = {wait.place for wait in device.waits} - {wait.place for wait in ours}
         assert not stock or name in STOCK, stock
+
+
+def test_a_prompt_that_is_computed_in_a_steps_buffers_waits_for_nothing_else(monkeypatch):
+    FakeCuda().install(monkeypatch)
+    monkeypatch.setattr(captured, "free_memory", lambda _device: 2**30)
+    family = tiny.llava(seed=82)
+    images = [tiny.image()]
+    with simulated() as device:
+        host = move(family.model)
+        tokens = family.project(family.encode(images), None)
+        generating.generate(family, tokens, ["what?"], max_new_tokens=3)
+        (step,) = family.steps.values()
+        device.waits.clear()
+        features = family.encode(images)
+        selection = Reorder()(selection=RankPrune()(significance=Scorer()(features=features), ratio=0.5))
+        runner = CapturedRunner(family, build_prompt(family, ["which?"], family.project(features, selection)), [], 2)
+        runner.prefill()
+        assert not device.waits
+        assert [keys.values.data_ptr() for keys, _ in runner.filled()] == [k.values.data_ptr() for k, _ in step.caches]
+    host()
 
 
 BAD = {

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fopru_graph.errors import UserError
 from fopru_graph.nodes.cls_attention import ClsAttention
@@ -53,6 +54,24 @@ def test_the_block_changes_no_more_than_the_rounding_of_the_means(dtype):
     for block in (None, 1, 1 << 15):
         for mean, expected in zip(attention_means(query, key, 0.25, 1, block), whole, strict=True):
             assert torch.allclose(mean, expected, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_keys_are_laid_out_once_for_the_products_of_all_blocks(dtype):
+    layouts = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, function, _types, args=(), kwargs=None):
+            if function is torch.ops.aten.bmm.default:
+                layouts.append((args[1].data_ptr(), args[1].is_contiguous()))
+            return function(*args, **(kwargs or {}))
+
+    heads_last = torch.randn(2, 601, 4, 16, generator=torch.Generator().manual_seed(1)).to(dtype)
+    with Products():
+        attention_means(*heads_last.transpose(1, 2), 0.25, 1, block=1 << 15)  # as towers hand them over
+    assert len(layouts) > 1
+    assert len(set(layouts)) == 1
+    assert all(contiguous for _, contiguous in layouts)
 
 
 @pytest.mark.parametrize(("patches", "queries"), [(576, 56), (729, 44), (2304, 32), (4096, 32)])

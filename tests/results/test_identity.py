@@ -190,15 +190,24 @@ def unrelated(bench: Bench) -> None:
     (bench.folder / "d.png").write_bytes(png())
 
 
-def resolved_alike(bench: Bench) -> None:
-    bench.sets |= {"model.dtype": "auto", "model.device": "cpu"}  # on a CPU float32 and cpu
-
-
-@pytest.mark.parametrize("change", [comment, touched, unrelated, resolved_alike])
+@pytest.mark.parametrize("change", [comment, touched, unrelated, set_to("model.device", "cpu")])
 def test_what_does_not_matter_changes_nothing(bench: Bench, change: Callable[[Bench], None]) -> None:
     before = bench.identities()
     change(bench)
     assert bench.identities() == before
+
+
+@pytest.mark.parametrize(("native", "meant"), [(False, "float32"), (True, "bfloat16")])
+def test_an_automatic_dtype_is_the_one_that_this_cpu_gets(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, native: bool, meant: str
+) -> None:
+    monkeypatch.setattr("fopru_graph.lvlm.loading.load.computes_bfloat16", lambda: native)
+    asked = {}
+    for dtype in ("auto", "float32", "bfloat16"):
+        bench.sets["model.dtype"] = dtype
+        asked[dtype] = bench.identities()
+    assert asked["auto"] == asked[meant]
+    assert all(asked["float32"][name] != asked["bfloat16"][name] for name in asked[meant])
 
 
 def test_a_copy_at_another_path_is_the_same(bench: Bench, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fopru_graph.errors import Caution, first_line
-from fopru_graph.lvlm.decoding.masks import HIDDEN, kernel_mask
+from fopru_graph.lvlm.decoding.masks import HIDDEN, additive_mask
 from fopru_graph.lvlm.decoding.recorder import Recorder, out_of_memory
 from fopru_graph.lvlm.decoding.runner import KeyValues
 from fopru_graph.lvlm.decoding.segments import BLOCK, SegmentRunner, filled_parts, split_layers
@@ -48,7 +48,7 @@ class CapturedStep:
 
     Args:
         family: the model.
-        batch: samples.
+        axes: the axes of the model's positions, if it has several, and the samples: (B,) or (P, B).
         cuts: the layers from which on a prompt is shorter.
         lengths: tokens that the caches of each segment hold.
         caches: each layer's keys and values (B, G, length of its segment, d), which the step writes to from now on.
@@ -57,11 +57,17 @@ class CapturedStep:
     """
 
     def __init__(
-        self, family: Family, batch: int, cuts: Sequence[int], lengths: Sequence[int], caches: Sequence[KeyValues]
+        self,
+        family: Family,
+        axes: Sequence[int],
+        cuts: Sequence[int],
+        lengths: Sequence[int],
+        caches: Sequence[KeyValues],
     ) -> None:
         self._segments = split_layers(family, cuts)
         zeros = partial(torch.zeros, dtype=torch.int64, device=family.device)
-        self._ids, self.position = zeros(batch, 1), zeros(batch, 1)
+        batch = axes[-1]
+        self._ids, self.position, self.offset = zeros(batch, 1), zeros(batch, 1), zeros(*axes, 1)
         self._slots = [zeros(1) for _ in self._segments]  # where in its caches each segment writes the next token
         self.key_positions = [zeros(batch, length) for length in lengths]
         self._segment_of = [segment.index for segment in self._segments for _ in segment.layers]
@@ -72,8 +78,17 @@ class CapturedStep:
         self._recorder: Recorder | None = None
         self.captured: torch.cuda.CUDAGraph | None = None  # what calls replay, once `capture` was called
 
-    def load(self, filled: Sequence[KeyValues], key_positions: Sequence[torch.Tensor], last: torch.Tensor) -> None:
-        """Take over each layer's keys and values, each segment's positions (B, T) and the last position (B, 1)."""
+    def load(
+        self,
+        filled: Sequence[KeyValues],
+        key_positions: Sequence[torch.Tensor],
+        last: torch.Tensor,
+        offset: torch.Tensor,
+    ) -> None:
+        """Take over each layer's keys and values, each segment's positions (B, T) and the last position (B, 1).
+
+        ``offset`` is what the positions that the model embeds are ahead of these.
+        """
         for buffers, pair in zip(self.caches, filled, strict=True):
             for buffer, part in zip(buffers, pair, strict=True):
                 if buffer.data_ptr() != part.data_ptr():  # else they were computed in place
@@ -83,6 +98,7 @@ class CapturedStep:
             buffer.fill_(HIDDEN)
             buffer[:, : known.shape[1]] = known
         self.position.copy_(last)
+        self.offset.copy_(offset)
         self.prompts += 1
 
     def __call__(self, family: Family, ids: torch.Tensor) -> torch.Tensor:
@@ -132,11 +148,11 @@ class CapturedStep:
         language, position = family.language_model, self.position
         position += 1
         hidden = family.embed(self._ids)
-        rotary = language.rotary_emb(hidden, position)
+        rotary = family.rotary(hidden, position + self.offset)
         for segment, slot, keys in zip(self._segments, self._slots, self.key_positions, strict=True):
             keys.index_copy_(1, slot, position)
-            mask = partial(kernel_mask, position, keys, language.config, hidden.dtype)
-            hidden = segment.run(hidden, position, rotary, self, mask)
+            mask = partial(additive_mask, position, keys, hidden.dtype)
+            hidden = segment.run(hidden, rotary, self, mask)
             slot += 1
         self._logits = family.logits(language.norm(hidden)[:, -1])
 
@@ -163,21 +179,21 @@ class CapturedRunner(SegmentRunner):
     def prefill(self) -> torch.Tensor:
         """See `DecoderRunner.prefill`."""
         if not self.cuts.layers:  # with cuts, the lengths are known only when they are made
-            self._ready = self.family.steps.get(self._shape([self.prompt.positions.shape[1]]))
+            self._ready = self.family.steps.get(self._shape([self.prompt.embeds.shape[1]]))
         return super().prefill()
 
     def step(self, ids: torch.Tensor) -> torch.Tensor:
         """See `DecoderRunner.step`; the first one takes over the caches, and so does one that finds them full."""
         if self._step is None:
             self._step = self._stored_step(self._caches)
-            self._step.load(super().filled(), self.key_positions, self.prompt.positions[:, -1:])
+            self._step.load(super().filled(), self.key_positions, self._position, self._offset)
             self._caches = []  # held once: the step's buffers are these, or have a copy
         elif any(known == buffer.shape[1] for known, buffer in self._known(self._step)):
             full = self._step
             self.once |= {self._steps}
             self._step = self._stored_step(None)
             known_positions = [buffer[:, :known] for known, buffer in self._known(full)]
-            self._step.load(self._filled(full), known_positions, full.position)
+            self._step.load(self._filled(full), known_positions, full.position, full.offset)
         self._steps += 1
         logits = self._step(self.family, ids)
         seen_again, left = self._step.prompts > 1, self.room - self._steps
@@ -233,9 +249,10 @@ class CapturedRunner(SegmentRunner):
         """The length of caches that hold so many tokens of the prompt now."""
         return bucket(tokens + min(self.room, max(BLOCK, 2 * self._steps)))
 
-    def _shape(self, tokens: Sequence[int]) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    def _shape(self, tokens: Sequence[int]) -> tuple[tuple[int, ...], ...]:
         """What prompts that share a step agree in; each segment sees so many tokens of this one."""
-        return len(self.prompt.embeds), tuple(self.cuts.layers), tuple(map(self._length, tokens))
+        axes = tuple(self.prompt.positions.shape[:-1])
+        return axes, tuple(self.cuts.layers), tuple(map(self._length, tokens))
 
     def _stored_step(self, caches: Sequence[KeyValues] | None) -> CapturedStep:
         """The model's step of this prompt's shape, or a new one; the oldest go where memory is short.

@@ -56,8 +56,8 @@ def generate(
             The logits may be overwritten by the next step.
         min_new_tokens: stop tokens are not taken before so many others; 0 leaves it to the checkpoint.
         loop: what drives the decoder: ``thin`` is `StockRunner`, ``segments`` is `SegmentRunner` and ``static`` is
-            `CapturedRunner`; ``auto`` takes ``static`` on CUDA and ``segments`` elsewhere where they fit the model, and
-            ``thin`` for all other models. All give the same answers.
+            `CapturedRunner`. Where they fit the model, ``auto`` takes ``static`` on CUDA, ``segments`` elsewhere and
+            with flash kernels; it takes ``thin`` for all other models. All give the same answers.
 
     All other settings of the checkpoint's generation_config hold, see `settings.logits_processors`. An answer ends
     where the model's positions do, with a warning.
@@ -104,6 +104,8 @@ def _runner_class(family: Family, loop: Loop) -> type[DecoderRunner]:
     if not fits:
         kernel = f"{config._attn_implementation} attention"
         raise UserError(f"loop {loop!r} cannot drive {config.model_type!r} with {kernel}", "use loop: auto or thin")
+    if loop == "static" and config._attn_implementation not in ("sdpa", "eager"):
+        raise UserError("loop 'static' hides keys by masks, which flash kernels do not take", "use loop: auto")
     capturable = family.device.type == "cuda" and config._attn_implementation == "sdpa"
     return CapturedRunner if loop == "static" or (loop == "auto" and capturable) else SegmentRunner
 

@@ -8,6 +8,7 @@ generated ones go on from the full length. This works under the stock ``generate
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from transformers.utils.generic import is_flash_attention_requested
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.finite import NotFinite
 from fopru_graph.lvlm.decoding.kept import Cuts
-from fopru_graph.lvlm.decoding.masks import shortened_mask, sliding_windows
+from fopru_graph.lvlm.decoding.masks import check_flash_windows, shortened_mask, sliding_windows
 from fopru_graph.lvlm.families.capture_qk import capture_qk
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.loading.compat import cache_argument
@@ -67,18 +68,8 @@ class _Hooks:
         self._attention: dict[int, tuple[torch.Tensor, torch.Tensor, float, Any]] = {}  # by the cut that ranks by it
         self._masks: dict[tuple[int, int, int | None], tuple[Any, torch.Tensor | None]] = {}  # of this step
         self._prefilled = False
-        self._check_windows()
-
-    def _check_windows(self) -> None:
-        """Flash kernels hide no key from a layer that is cut, or ranks for a cut, by its place in the whole prompt."""
-        affected = self._windows[self._cuts.layers[0] - 1 :] if self._flash and self._cuts.layers else []
-        shorter = [window for window in affected if window is not None and window < self._length]
-        if shorter:
-            raise UserError(
-                f"a prompt of {self._length} tokens is longer than the model's sliding window of {min(shorter)}, "
-                "in which flash kernels would count the tokens that in-LLM pruning keeps",
-                "load the model with attention: sdpa",
-            )
+        if self._flash:
+            check_flash_windows(self._windows, cuts.layers, self._length)
 
     def begin(
         self, _decoder: Any, args: tuple[Any, ...], options: dict[str, Any]
@@ -109,18 +100,18 @@ class _Hooks:
             self._attention[first] = (query, key[:, :, : query.shape[2]], scale, mask)
 
     def shorten(
-        self, index: int, _layer: Any, args: tuple[Any, ...], options: dict[str, Any]
+        self, index: int, layer: Any, args: tuple[Any, ...], options: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The pre-hook of layer ``index``: shorten what the stock forward passes to it."""
         hidden = args[0] if args else options["hidden_states"]
         if not self._prefilled and index in self._cuts.layers:
             keep = self._cuts.cut(index, *self._attention.pop(index))
             hidden = _gather(hidden, keep)
-        options = self._shortened(index, options)
+        options = self._shortened(index, layer, options)
         self._prefilled |= index == self._last
         return ((hidden, *args[1:]), options) if args else ((), options | {"hidden_states": hidden})
 
-    def _shortened(self, index: int, options: dict[str, Any]) -> dict[str, Any]:
+    def _shortened(self, index: int, layer: Any, options: dict[str, Any]) -> dict[str, Any]:
         """A layer's keyword arguments, which the stock model builds for the whole sequence, for the kept positions."""
         positions = self._cuts.at(index).positions
         shorter = options | {"attention_mask": self._mask(index, options)}
@@ -128,7 +119,8 @@ class _Hooks:
             if options.get("position_embeddings") is not None:
                 shorter["position_embeddings"] = tuple(_gather(t, positions) for t in options["position_embeddings"])
             if options.get("position_ids") is not None:
-                shorter["position_ids"] = _gather(options["position_ids"], positions)
+                gaps = self._flash and not _reads_positions(layer)
+                shorter["position_ids"] = None if gaps else _gather(options["position_ids"], positions)
         return shorter
 
     def _mask(self, index: int, options: dict[str, Any]) -> torch.Tensor | None:
@@ -167,6 +159,15 @@ def _full_cache(cache: Any) -> Any:
                 "leave cache_implementation out, or pass a DynamicCache",
             )
     return cache
+
+
+def _reads_positions(layer: Any) -> bool:
+    """Whether a layer's attention computes with ``position_ids`` (Ministral 3 scales queries by them).
+
+    Others hand them on to flash kernels only, where gaps mean packed sequences: those are looked for in every layer,
+    which waits for the device, and run by the slower kernel for sequences of different length.
+    """
+    return "position_ids" in inspect.signature(type(layer.self_attn).forward).parameters
 
 
 def _gather(tensor: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

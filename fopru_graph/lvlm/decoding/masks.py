@@ -1,7 +1,8 @@
-"""Attention masks: built from the positions of queries and keys, or cut out of the mask that a stock model built."""
+"""Attention masks: from the positions of queries and keys in the whole prompt, or cut out of a stock model's mask."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,6 +20,24 @@ def sliding_windows(config: Any) -> list[int | None]:
     return [window if kind == "sliding_attention" else None for kind in kinds]
 
 
+def check_flash_windows(windows: Sequence[int | None], cuts: Sequence[int], length: int) -> None:
+    """Refuse cuts in a prompt of ``length`` tokens that the layers' sliding ``windows`` do not hold, for flash kernels.
+
+    They hide no key from a layer that is cut, or ranks for a cut, by its place in the whole prompt.
+
+    Raises:
+        UserError: the prompt is longer than the window of such a layer.
+    """
+    affected = windows[cuts[0] - 1 :] if cuts else []
+    shorter = [window for window in affected if window is not None and window < length]
+    if shorter:
+        raise UserError(
+            f"a prompt of {length} tokens is longer than the model's sliding window of {min(shorter)}, "
+            "in which flash kernels would count the tokens that in-LLM pruning keeps",
+            "load the model with attention: sdpa",
+        )
+
+
 def key_positions(positions: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """``positions`` (B, M) of keys, such that no query sees padding and fillers, where ``real`` (B, M) is False."""
     return positions.masked_fill(~real, HIDDEN)
@@ -29,20 +48,45 @@ def query_positions(positions: torch.Tensor, real: torch.Tensor, last: int | tor
     return torch.where(real, positions, last)
 
 
-def visible_keys(queries: torch.Tensor, keys: torch.Tensor, window: int | None = None) -> torch.Tensor:
-    """(B, 1, Q, T) bool: which keys at positions ``keys`` (B, T) each query at positions ``queries`` (B, Q) sees."""
+def visible_keys(
+    queries: torch.Tensor, keys: torch.Tensor, window: int | None = None, until: torch.Tensor | None = None
+) -> torch.Tensor:
+    """(B, 1, Q, T) bool: which keys at positions ``keys`` (B, T) each query at positions ``queries`` (B, Q) sees.
+
+    ``until`` (B, Q) are the positions up to which the queries see, if not their own; windows reach back from their own.
+    """
     query, key = queries[:, None, :, None], keys[:, None, None, :]
-    visible = key <= query
+    visible = key <= (query if until is None else until[:, None, :, None])
     return visible if window is None else visible & (key > query - window)
 
 
 def kernel_mask(
-    queries: torch.Tensor, keys: torch.Tensor, config: Any, dtype: torch.dtype, window: int | None
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    config: Any,
+    dtype: torch.dtype,
+    window: int | None,
+    until: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`visible_keys` in the form that the model's attention kernel takes: bool for sdpa, additive floats for eager."""
-    visible = visible_keys(queries, keys, window)
     if config._attn_implementation != "eager":
-        return visible
+        return visible_keys(queries, keys, window, until)
+    return additive_mask(queries, keys, dtype, window, until)
+
+
+def additive_mask(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    dtype: torch.dtype,
+    window: int | None = None,
+    until: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`visible_keys` as floats that are added to the logits: 0, or the lowest number where a key is hidden.
+
+    Kernels on CUDA take these as they are, where torch would make such floats of a bool mask in every layer. Finite, as
+    kernels of cuDNN have made NaN of infinity.
+    """
+    visible = visible_keys(queries, keys, window, until)
     return torch.zeros(visible.shape, dtype=dtype, device=keys.device).masked_fill(~visible, torch.finfo(dtype).min)
 
 

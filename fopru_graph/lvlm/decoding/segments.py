@@ -1,72 +1,93 @@
 """The decoder layers in segments, one up to each cut, each with preallocated KV caches.
 
-For decoders that are nothing but embeddings, equal layers and a norm. Hidden states, positions and masks are cut
-between the segments, without hooks; decoding appends to the caches in place, where a stock cache copies itself at every
-step.
+For decoders that are embeddings, layers and a norm, and of which `families.layerwise` knows the rest. Hidden states,
+positions and masks are cut between the segments, without hooks; decoding appends to the caches in place, where a stock
+cache copies itself at every step.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
+from transformers.utils.generic import is_flash_attention_requested
 
-from fopru_graph.lvlm.decoding.masks import kernel_mask, key_positions, query_positions, sliding_windows
+from fopru_graph.lvlm.decoding.masks import (
+    check_flash_windows,
+    kernel_mask,
+    key_positions,
+    query_positions,
+    sliding_windows,
+    visible_keys,
+)
 from fopru_graph.lvlm.decoding.runner import DecoderRunner, KeyValues
 from fopru_graph.lvlm.families.capture_qk import capture_qk
 from fopru_graph.lvlm.families.family import Family
+from fopru_graph.lvlm.families.layerwise import Layerwise
 from fopru_graph.lvlm.loading.compat import cache_argument
 
 Mask = Callable[[int | None], torch.Tensor | None]  # from a sliding window to the attention mask
 BLOCK = 512  # tokens of an answer that buffers have room for at first; longer ones double them
-MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def fits_segments(family: Family) -> bool:
     """Whether the language model can be run layer by layer: its type, attention kernel and devices allow it."""
     config = family.language_model.config
     one_device = len({weight.device for weight in family.language_model.parameters()}) == 1
-    plain = family.decoder is family.language_model and config.model_type in MODEL_TYPES
-    return plain and config._attn_implementation in ("sdpa", "eager") and one_device
+    known = config.model_type in family.layerwise_texts
+    # Flash kernels take no masks, so none that let tokens look ahead.
+    causal = type(family).sees_until is Layerwise.sees_until
+    flash = is_flash_attention_requested(config) and causal
+    return known and (config._attn_implementation in ("sdpa", "eager") or flash) and one_device
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Decoder layers that see the same positions: ``layers`` from ``first`` on, each with its sliding window."""
+    """Decoder layers that see the same tokens: ``layers`` from ``first`` on, each with its kind and sliding window."""
 
     index: int
     first: int
     layers: Sequence[Any]
+    kinds: Sequence[str]
     windows: Sequence[int | None]
 
-    def run(self, hidden: torch.Tensor, positions: torch.Tensor, rotary: Any, cache: Any, mask: Mask) -> torch.Tensor:
-        """Hidden states (B, Q, E) at ``positions`` (B, Q), whose embedding is ``rotary``, after the layers.
+    def run(
+        self,
+        hidden: torch.Tensor,
+        rotary: Mapping[str, Any],
+        cache: Any,
+        mask: Mask,
+        after: Callable[[int, torch.Tensor], torch.Tensor] = lambda _layer, hidden: hidden,
+    ) -> torch.Tensor:
+        """Hidden states (B, Q, E), whose positions layers of each kind embed by ``rotary``, after the layers.
 
-        The layers call ``cache.update(keys, values, layer)``; ``mask(window)`` makes the mask for a sliding window.
+        The layers call ``cache.update(keys, values, layer)``; ``mask(window)`` makes the mask for a sliding window, and
+        ``after(layer, hidden)`` is what follows a layer.
+        They get no positions: flash kernels would look for packed sequences in them, and wait for the device.
         """
         masks = {window: mask(window) for window in set(self.windows)}
-        for layer, window in zip(self.layers, self.windows, strict=True):
+        for index, layer in enumerate(self.layers):
             hidden = layer(
                 hidden,
-                attention_mask=masks[window],
-                position_embeddings=rotary,
-                position_ids=positions,
+                attention_mask=masks[self.windows[index]],
+                position_embeddings=rotary[self.kinds[index]],
                 use_cache=True,
                 **{cache_argument(): cache},
             )
+            hidden = after(self.first + index, hidden)
         return hidden
 
 
 def split_layers(family: Family, cuts: Sequence[int]) -> list[Segment]:
     """The segments of a decoder that is cut at the layers ``cuts``."""
-    layers, windows = list(family.layers), sliding_windows(family.language_model.config)
-    bounds = pairwise([0, *cuts, len(layers)])
-    return [Segment(i, first, layers[first:end], windows[first:end]) for i, (first, end) in enumerate(bounds)]
+    layers = list(family.layers), family.layer_kinds, sliding_windows(family.language_model.config)
+    bounds = pairwise([0, *cuts, len(family.layers)])
+    return [Segment(i, first, *(part[first:end] for part in layers)) for i, (first, end) in enumerate(bounds)]
 
 
 class SegmentRunner(DecoderRunner):
@@ -77,38 +98,47 @@ class SegmentRunner(DecoderRunner):
     def prefill(self) -> torch.Tensor:
         """See `DecoderRunner.prefill`."""
         prompt, known = self.prompt, self.reused
+        config = self.family.language_model.config
+        if is_flash_attention_requested(config):
+            check_flash_windows(sliding_windows(config), self.cuts.layers, prompt.embeds.shape[1])
         self.segments = split_layers(self.family, self.cuts.layers)
         self.key_positions: list[torch.Tensor] = []  # (B, M) of each segment
         self.lengths: list[int] = []  # tokens in each layer's cache
         self._caches: list[KeyValues] = []  # each layer's buffers, with room for the answer
-        self._position = prompt.positions[:, -1:]
-        hidden, positions = prompt.embeds[:, known:], prompt.positions
+        last = prompt.embeds.shape[1] - 1
+        self._position = prompt.positions.new_full((len(prompt.embeds), 1), last)  # in the whole prompt and its answer
+        self._offset = prompt.positions[..., -1:] - last  # (B, 1) or (P, B, 1), from there to what the model embeds
+        until = self.family.sees_until(prompt)
+        after = partial(self.family.after_layer, prompt=prompt)
+        hidden = prompt.embeds[:, known:]
         attention: list[tuple[Any, ...]] = []  # query, key, scale and mask of the layer below the next cut
         for segment in self.segments:
             if segment.first:
                 keep = self.cuts.cut(segment.first, *attention.pop())
-                hidden, positions = torch.take_along_dim(hidden, keep[..., None], 1), positions.gather(1, keep)
-            real = self.cuts.at(segment.first).real
+                hidden = torch.take_along_dim(hidden, keep[..., None], 1)
+            positions, real = self.cuts.at(segment.first).positions, self.cuts.at(segment.first).real
             self.key_positions.append(key_positions(positions, real))
             for layer, pair in enumerate(self.take_prefix()):
                 self.update(*pair, layer)
-            rotary = self.family.language_model.rotary_emb(hidden, positions[:, known:])
-            queries = query_positions(positions, real, self._position)[:, known:]
-            mask = partial(self._mask, segment, queries, hidden.dtype)
+            embedded = prompt.positions.gather(-1, positions.expand(*prompt.positions.shape[:-1], -1))
+            rotary = self.family.rotary(hidden, embedded[..., known:])
+            queries = query_positions(positions, real, last)[:, known:]
+            ends = None if until is None else query_positions(until.gather(1, positions), real, last)[:, known:]
+            mask = partial(self._mask, segment, queries, hidden.dtype, until=ends)
             tap = capture_qk(segment.layers[-1].self_attn, lambda *inputs: attention.append(inputs))
             with contextlib.nullcontext() if segment is self.segments[-1] else tap:
-                hidden = segment.run(hidden, positions[:, known:], rotary, self, mask)
+                hidden = segment.run(hidden, rotary, self, mask, after)
         return self._logits(hidden)
 
     def step(self, ids: torch.Tensor) -> torch.Tensor:
         """See `DecoderRunner.step`."""
         self._position = position = self._position + 1
         hidden = self.family.embed(ids[:, None])
-        rotary = self.family.language_model.rotary_emb(hidden, position)
+        rotary = self.family.rotary(hidden, position + self._offset)
         for segment in self.segments:
             self.key_positions[segment.index] = torch.cat([self.key_positions[segment.index], position], 1)
             mask = partial(self._mask, segment, position, hidden.dtype)
-            hidden = segment.run(hidden, position, rotary, self, mask)
+            hidden = segment.run(hidden, rotary, self, mask)
         return self._logits(hidden)
 
     def filled(self) -> list[KeyValues]:
@@ -136,15 +166,36 @@ class SegmentRunner(DecoderRunner):
         return _longer(keys[:, :, :0], length), _longer(values[:, :, :0], length)
 
     def _mask(
-        self, segment: Segment, queries: torch.Tensor, dtype: torch.dtype, window: int | None
+        self,
+        segment: Segment,
+        queries: torch.Tensor,
+        dtype: torch.dtype,
+        window: int | None,
+        until: torch.Tensor | None = None,
     ) -> torch.Tensor | None:
         """The mask of a segment's layers; None where the kernel's own causality hides all that must be hidden."""
         config, keys = self.family.language_model.config, self.key_positions[segment.index]
+        if is_flash_attention_requested(config):
+            return self._flash_mask(segment, queries, window)
+        if until is not None:
+            window = window if self.family.windows_in_prompt else None
+            return kernel_mask(queries, keys, config, dtype, window, until)
         whole = queries.shape[1] == keys.shape[1] and config._attn_implementation != "eager"
         inside = window is None or self.key_positions[0].shape[1] < window
         if inside and (whole or queries.shape[1] == 1) and not self.cuts.at(segment.first).ragged:
             return None
         return kernel_mask(queries, keys, config, dtype, window)
+
+    def _flash_mask(self, segment: Segment, queries: torch.Tensor, window: int | None) -> torch.Tensor | None:
+        """(B, T): the keys that the last query sees, for kernels that are causal and count windows by themselves.
+
+        They count the keys they get, so a segment behind a cut has the window in its mask.
+        """
+        left = window is not None and segment.first > 0 and self.key_positions[0].shape[1] > window
+        if not left and not self.cuts.at(segment.first).ragged:
+            return None
+        keys = self.key_positions[segment.index]
+        return visible_keys(queries[:, -1:], keys, window if left else None)[:, 0, 0].long()
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.family.logits(self.family.language_model.norm(hidden)[:, -1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 import torch
 
 from fopru_graph.errors import UserError
+from fopru_graph.lvlm.families.layerwise import Layerwise
 from fopru_graph.lvlm.families.modules import copy_to, count_bytes, count_weights, execution_device
 from fopru_graph.values import Image, ModelSizes, Selection, Tile, TileAttention, Video, VisionFeatures, VisualTokens
 
 
-class Family(ABC):
+class Family(Layerwise):
     """A loaded model with its processor. Each family has its own vision side; the language side is shared.
 
     Attributes:

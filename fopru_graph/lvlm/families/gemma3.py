@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import PIL.Image
+import torch
 
 from fopru_graph.lvlm.families.merging import MergingFamily, Prepared
 from fopru_graph.lvlm.families.registry import register_family
@@ -28,6 +29,7 @@ class Gemma3(MergingFamily):
     auto_class = "Gemma3ForConditionalGeneration"
     towers = {"siglip_vision_model": 0}
     decoder_path = "model"  # it makes one mask for each kind of layer
+    layerwise_texts = frozenset({"gemma3_text"})
 
     @property
     def merge_side(self) -> int:
@@ -50,6 +52,19 @@ class Gemma3(MergingFamily):
     def prefill_inputs(self, prompt: Any) -> dict[str, Any]:
         """See `Family.prefill_inputs`: (B, L) int64, 1 for the tokens of images; each run of them is one block."""
         return {"token_type_ids": prompt.visual.long()}
+
+    def rotary(self, hidden: torch.Tensor, positions: torch.Tensor) -> dict[str, Any]:
+        """See `Layerwise.rotary`; layers with a window turn faster."""
+        embed = self.language_model.rotary_emb
+        return {kind: embed(hidden, positions, kind) for kind in set(self.layer_kinds)}
+
+    def sees_until(self, prompt: Any) -> torch.Tensor:
+        """See `Layerwise.sees_until`: the last of each run of visual tokens."""
+        visual = prompt.visual
+        index = torch.arange(visual.shape[1], device=visual.device).expand_as(visual)
+        goes_on = visual & torch.nn.functional.pad(visual[:, 1:], (0, 1))
+        ends = index.masked_fill(goes_on, visual.shape[1])
+        return ends.flip(1).cummin(1).values.flip(1)
 
     def model_sizes(self) -> ModelSizes:
         """See `Family.model_sizes`; the projector's matrix belongs to no linear layer."""

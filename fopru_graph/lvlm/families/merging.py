@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +92,10 @@ class MergingFamily(Family):
         """Each tile's DeepStack features, one (N, E) tensor per DeepStack layer; none by default."""
         return [()] * len(grids)
 
+    def tower_faster(self) -> AbstractContextManager[None]:
+        """Entered while the tower runs; override it if parts of the stock tower can be run faster."""
+        return nullcontext()
+
     def attentions(self, calls: Sequence[CapturedCall], grids: Sequence[Grid]) -> list[TileAttention]:
         """Each tile's queries and keys. By default one call of (T, H, P + M, d) holds all T tiles."""
         ((query, key, scale),) = calls
@@ -123,7 +128,8 @@ class MergingFamily(Family):
         prepared = self.prepare(pictures) if pictures else self.prepare_videos(videos)
         preprocess_ms = (time.perf_counter() - begin) * 1e3
         calls: list[CapturedCall] = []
-        with self.lock, capture_qk(self.captured_module, lambda q, k, scale, _mask: calls.append((q, k, scale))):
+        capturing = capture_qk(self.captured_module, lambda q, k, scale, _mask: calls.append((q, k, scale)))
+        with self.lock, self.tower_faster(), capturing:
             core = self.model.model
             takes_videos = videos and hasattr(core, "get_video_features")  # else frames are pictures to the model
             encode = core.get_video_features if takes_videos else core.get_image_features

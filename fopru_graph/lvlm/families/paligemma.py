@@ -29,6 +29,8 @@ class PaliGemma(MergingFamily):
     auto_class = "PaliGemmaForConditionalGeneration"
     towers = {"siglip_vision_model": 0}
     decoder_path = "model"  # it makes the masks
+    layerwise_texts = frozenset({"gemma", "gemma2"})
+    windows_in_prompt = False
     first_position = 1
     after_image = ""
 
@@ -51,6 +53,10 @@ class PaliGemma(MergingFamily):
     def prefill_inputs(self, prompt: Any) -> dict[str, Any]:
         """See `Family.prefill_inputs`: (B, L) int64 of zeros, because every token of the prompt sees all of it."""
         return {"token_type_ids": torch.zeros_like(prompt.attention_mask)}
+
+    def sees_until(self, prompt: Any) -> torch.Tensor:
+        """See `Layerwise.sees_until`: the last token of the prompt."""
+        return torch.full_like(prompt.attention_mask, prompt.attention_mask.shape[1] - 1)
 
     def model_sizes(self) -> ModelSizes:
         """See `Family.model_sizes`: every token of the prompt sees all of it."""

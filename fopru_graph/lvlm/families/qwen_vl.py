@@ -8,6 +8,7 @@ transformers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.merging import CapturedCall, Grid, MergingFamily, Prepared
 from fopru_graph.lvlm.families.modules import count_weights
+from fopru_graph.lvlm.families.patch_embedding import fast_patches
 from fopru_graph.lvlm.families.registry import register_family
 from fopru_graph.values import ModelSizes, TileAttention
 
@@ -40,6 +42,7 @@ class Qwen2VL(MergingFamily):
     projector_path = "model.visual.merger"
     tower_layers_path = "blocks"
     attention_name = "attn"
+    layerwise_texts = frozenset({"qwen2_vl_text", "qwen2_5_vl_text"})
 
     @property
     def tower_width(self) -> int:
@@ -61,6 +64,10 @@ class Qwen2VL(MergingFamily):
     def patch_groups(self, grid: Grid) -> torch.Tensor:
         """See `MergingFamily.patch_groups`; patches come square by square, so those of a token follow one another."""
         return torch.arange(grid[0] * grid[1] * self.patches).view(-1, self.patches)
+
+    def tower_faster(self) -> AbstractContextManager[None]:
+        """See `MergingFamily.tower_faster`: the patches come cut, and are embedded together."""
+        return fast_patches(self.tower.patch_embed.proj)
 
     def attentions(self, calls: Sequence[CapturedCall], grids: Sequence[Grid]) -> list[TileAttention]:
         """See `MergingFamily.attentions`: one call of (1, H, M, d) per tile, whatever the kernel."""
@@ -210,6 +217,7 @@ class Qwen3VL(Qwen2VL):
     """
 
     auto_class = "Qwen3VLForConditionalGeneration"
+    layerwise_texts = frozenset({"qwen3_vl_text"})
 
     @property
     def projector(self) -> Any:
@@ -230,6 +238,14 @@ class Qwen3VL(Qwen2VL):
         if not prompt.deepstack:
             return {}
         return {"visual_pos_masks": prompt.visual, "deepstack_visual_embeds": list(prompt.deepstack)}
+
+    def after_layer(self, layer: int, hidden: torch.Tensor, prompt: Any) -> torch.Tensor:
+        """See `Layerwise.after_layer`: DeepStack's features are added to the visual tokens."""
+        if layer >= len(prompt.deepstack):
+            return hidden
+        rows = self.to_device((prompt.embedding_index >= 0).flatten().nonzero()[:, 0])
+        states = hidden.flatten(0, 1)
+        return states.index_copy(0, rows, states[rows] + prompt.deepstack[layer]).view_as(hidden)
 
     def _frames(self, frames: list[PIL.Image.Image]) -> Any:
         """See `Qwen2VL._frames`; the size is a budget for all frames together, which must be two at least."""

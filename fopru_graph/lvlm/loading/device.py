@@ -1,4 +1,4 @@
-"""Devices: which one a name means here, and whether a model fits into its memory."""
+"""Devices: which one a name means here, what it computes, and whether a model fits into its memory."""
 
 from __future__ import annotations
 
@@ -25,6 +25,13 @@ def choose_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device 'mps' is not here", "use device: auto")
     return device
+
+
+def computes_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 itself (AVX512-BF16 or AMX) and torch has the products; False if unknown."""
+    asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch.cpu has no public question in all versions
+    native = any(getattr(torch.cpu, ask, bool)() for ask in asks)
+    return native and torch.backends.mkldnn.is_available()
 
 
 def free_memory(device: torch.device) -> int:

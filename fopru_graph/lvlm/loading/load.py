@@ -16,15 +16,17 @@ from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.registry import served_family
 from fopru_graph.lvlm.families.towers import check_tower
 from fopru_graph.lvlm.loading.adapters import refuse_adapter_weights
-from fopru_graph.lvlm.loading.checkpoint import open_checkpoint
+from fopru_graph.lvlm.loading.checkpoint import DEMO, open_checkpoint
 from fopru_graph.lvlm.loading.compat import missing_capabilities
-from fopru_graph.lvlm.loading.device import check_memory, choose_device
+from fopru_graph.lvlm.loading.device import check_memory, choose_device, computes_bfloat16
 from fopru_graph.lvlm.loading.generation import check_generation_file
+from fopru_graph.lvlm.loading.packed import pack, worth_packing
 from fopru_graph.lvlm.loading.presets import PREFIX, find_preset, preset_config, preset_processor, random_model
 from fopru_graph.lvlm.loading.processor import open_processor
 from fopru_graph.values import ModelHandle
 
 Quantization = Literal["4bit", "8bit"]
+Packed = Literal["auto", "never"]
 READERS = 4  # weights that transformers reads at the same time, in threads
 _LEFTOVER = re.compile(r"\.(position_ids|inv_freq|original_inv_freq|masked_bias|num_batches_tracked)$")  # computed anew
 
@@ -37,6 +39,7 @@ def load_model(
     device_map: str | None = None,
     revision: str | None = None,
     quantization: Quantization | None = None,
+    packed: Packed = "auto",
 ) -> ModelHandle:
     """Load a checkpoint and its processor.
 
@@ -44,12 +47,15 @@ def load_model(
         name: ``demo`` for the bundled model, a folder in Hugging Face layout, a hub name such as
             ``llava-hf/llava-1.5-7b-hf``, or ``random:NAME`` for a model of that size with random weights (`presets`).
         device: ``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        dtype: of the weights; ``auto`` is the checkpoint's on a GPU and float32 on the CPU.
+        dtype: of the weights; ``auto`` is the checkpoint's on a GPU. On a CPU it is bfloat16 for a checkpoint in half
+            precision if the CPU computes that natively, else float32.
         attention: kernel of every layer: sdpa, eager or flash_attention_2.
         device_map: ``auto``, ``balanced`` or ``sequential`` spreads the layers over all devices (accelerate) and
             replaces ``device``; without a GPU that is the CPU.
         revision: branch, tag or commit on the hub.
         quantization: ``4bit`` or ``8bit`` weights through bitsandbytes; a quantised checkpoint needs no option.
+        packed: ``auto`` keeps the weights of linear layers as oneDNN wants them, on a CPU where that is faster
+            (`packed.worth_packing`), the results differ by rounding; ``never`` leaves them as torch has them.
 
     Raises:
         UserError: the checkpoint is missing, incomplete, without safetensors, of an unsupported architecture or vision
@@ -60,10 +66,10 @@ def load_model(
         raise UserError(f"transformers {transformers.__version__} lacks {missing[0]}", "install a newer transformers")
     target = choose_device(device if device_map is None else "auto")
     if name.startswith(PREFIX):
-        return _random(name, target, dtype, attention)
+        return _random(name, target, dtype, attention, packed)
     source, config, commit = open_checkpoint(name, revision)
     family = served_family(config.get("model_type"), name)
-    weight_type = _weight_type(dtype, target)
+    weight_type = _weight_type(dtype, target, _stored_type(source, config, quantization))
     # The commit, so that no file comes from a branch that moves meanwhile.
     options: dict[str, Any] = {"revision": commit} if commit else {}
     try:
@@ -94,7 +100,10 @@ def load_model(
             f"{name}: the checkpoint does not load: {first_line(error)}", _load_hint(error, attention)
         ) from error
     _check_weights(name, model, loading_info)
-    return ModelHandle(name, family(model.eval().requires_grad_(False), processor))
+    model.eval().requires_grad_(False)
+    if _packs(packed, target, config, weight_type, device_map, quantization):
+        pack(model)
+    return ModelHandle(name, family(model, processor))
 
 
 def model_identity(
@@ -105,8 +114,9 @@ def model_identity(
     device_map: str | None = None,
     revision: str | None = None,
     quantization: str | None = None,
+    packed: str = "auto",
 ) -> dict[str, Any]:
-    """What `load_model` would load with the same arguments, as JSON: content, resolved device and dtype, the family.
+    """What `load_model` would load with the same arguments, as JSON: content, the family, and what ``auto`` means here.
 
     Raises:
         UserError: there is no such checkpoint or device.
@@ -118,7 +128,7 @@ def model_identity(
     else:
         checkpoint = open_checkpoint(name, revision)
         config, weights = checkpoint.config, checkpoint.digest()
-        weight_type = _weight_type(dtype, target)
+        weight_type = _weight_type(dtype, target, _stored_type(checkpoint.source, config, quantization))
         if weight_type == "auto":
             weight_type = str(config.get("dtype") or config.get("torch_dtype") or "auto")
     return {
@@ -128,17 +138,38 @@ def model_identity(
         "attention": attention,
         "device_map": device_map,
         "quantization": quantization,
+        "packed": _packs(packed, target, config, weight_type, device_map, quantization),
         "family": source_of(served_family(config.get("model_type"), name)).digest,
     }
 
 
-def _weight_type(dtype: str, device: torch.device) -> str:
-    """``auto`` stands for float32 on the CPU, and for the checkpoint's type elsewhere."""
-    return "float32" if dtype == "auto" and device.type == "cpu" else dtype
+def _weight_type(dtype: str, device: torch.device, stored: str | None) -> str:
+    """What ``auto`` stands for: on a CPU see `load_model`, elsewhere ``auto``, which transformers understands."""
+    if dtype != "auto" or device.type != "cpu":
+        return dtype
+    return "bfloat16" if stored in ("bfloat16", "float16") and computes_bfloat16() else "float32"
+
+
+def _stored_type(source: str, config: dict[str, Any], quantization: str | None) -> str | None:
+    """The type that config.json names; None for what a CPU computes in float32 however it is stored.
+
+    That is the bundled model, whose figures are of float32, and what a quantised model does not quantise.
+    """
+    if source == str(DEMO) or quantization is not None or "quantization_config" in config:
+        return None
+    return config.get("dtype") or config.get("torch_dtype")
 
 
 def _random_type(dtype: str, device: torch.device) -> str:
-    return dtype if dtype != "auto" else ("float32" if device.type == "cpu" else "bfloat16")
+    """Random models stand for checkpoints in bfloat16."""
+    resolved = _weight_type(dtype, device, "bfloat16")
+    return "bfloat16" if resolved == "auto" else resolved
+
+
+def _packs(packed: str, device: torch.device, config: dict[str, Any], weight_type: str, *elsewhere: str | None) -> bool:
+    """Whether weights are packed; not if accelerate moves them or others hold them, which ``elsewhere`` says."""
+    plain = device.type == "cpu" and not any(elsewhere) and "quantization_config" not in config
+    return packed == "auto" and plain and worth_packing(config, weight_type)
 
 
 def _placement(device_map: str | None, device: torch.device) -> Any:
@@ -153,8 +184,8 @@ def _quantised(quantization: Quantization | None) -> dict[str, Any]:
     return {"quantization_config": transformers.BitsAndBytesConfig(**{f"load_in_{quantization}": True})}
 
 
-def _random(name: str, device: torch.device, dtype: str, attention: str) -> ModelHandle:
-    """A model with random weights: half precision on a GPU, float32 on the CPU, unless ``dtype`` says otherwise."""
+def _random(name: str, device: torch.device, dtype: str, attention: str, packed: Packed) -> ModelHandle:
+    """A model with random weights, in the type in which a checkpoint in half precision would be loaded."""
     preset = find_preset(name)
     config = preset_config(preset)
     family = served_family(config.model_type, name)
@@ -162,6 +193,8 @@ def _random(name: str, device: torch.device, dtype: str, attention: str) -> Mode
     check_memory(name, sum(_weight_sizes(config, family, weight_type)), device)
     model = random_model(config, family.auto_class, device, getattr(torch, weight_type), attention)
     model.generation_config.eos_token_id = None  # a stop token of random weights would mean nothing
+    if _packs(packed, device, config.to_dict(), weight_type):
+        pack(model)
     return ModelHandle(name, family(model.eval(), preset_processor(preset)))
 
 

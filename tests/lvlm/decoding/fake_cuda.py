@@ -1,8 +1,8 @@
 """CUDA graphs without CUDA: tensors lie on the CPU, streams and devices are names, recordings are lists of operations.
 
 As on a GPU, a kernel is recorded only if it is launched on the stream that records, which is that of the device where
-the tensors are (`FakeCuda.home`); recorded kernels are not run, and a replay runs them over the same storages, without
-any Python of the model.
+the tensors are: simulated ones (`accelerator`) say it themselves, others are at `FakeCuda.home`. Recorded kernels are
+not run, and a replay runs them over the same storages, without any Python of the model.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tests.lvlm.accelerator import DeviceTensor, on_host
+
 
 def _storages(values):
-    return {leaf.untyped_storage().data_ptr() for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)}
+    tensors = (on_host(leaf) for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor))
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors}
 
 
 def _writes(func):
@@ -25,14 +28,19 @@ def _writes(func):
 
 
 class Recording(TorchDispatchMode):
-    """Notes operations; those that write into tensors are left for the replay."""
+    """Notes operations on the stream; those that write into tensors are left for the replay."""
 
-    def __init__(self, kernels):
+    def __init__(self, cuda, kernels, stream):
         super().__init__()
-        self.kernels = kernels
+        self.cuda, self.kernels, self.stream = cuda, kernels, stream
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        devices = [leaf.device for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, DeviceTensor)]
+        device = kwargs.get("device", self.cuda.home)
+        device = devices[0] if devices else device if device.type == "cuda" else self.cuda.home
+        if self.cuda._current_stream(device) is not self.stream:
+            return func(*args, **kwargs)
         if _writes(func):
             self.kernels.append((func, args, kwargs, None))
             return args[0]
@@ -132,8 +140,7 @@ class FakeCuda:
         error = self.errors.pop(0) if self.errors else None
         self.recorded.append({"device": stream.device, "stream": stream, "pool": pool, "mode": capture_error_mode})
         self.streams[stream.device] = stream  # left so where the recording fails, as torch does
-        launched_here = self._current_stream(self.home) is stream
-        with Recording(graph.kernels) if launched_here else contextlib.nullcontext():
+        with Recording(self, graph.kernels, stream):
             yield
         if error is not None:
             raise error

@@ -16,6 +16,8 @@ from fopru_graph.lvlm.decoding.recorder import out_of_memory
 from tests import tiny
 from tests.lvlm.decoding.fake_cuda import FakeCuda
 from tests.lvlm.test_invariants import everything, fastv
+from tests.lvlm.zoo import ZOO
+from tests.lvlm.zoo import everything as all_tokens
 
 LONG = 12  # tokens of an answer that is worth a capture in its first run
 OOM = "CUDA out of memory. Tried to allocate 2.00 GiB"
@@ -54,6 +56,16 @@ def test_a_step_is_recorded_on_the_device_of_the_model_and_replayed(cuda, home, 
     assert record["stream"].waited and record["stream"] in cuda.defaults[cuda.home].waited
     assert graph.kernels and graph.replays == LONG - 1  # every step but the first, which is done twice
     assert cuda.device == torch.device("cuda:0") and not any(cuda.streams.values())
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl", "gemma3", "paligemma"])
+def test_a_step_of_other_decoders_is_recorded_and_replayed(cuda, name):
+    family = ZOO[name].build("sdpa")
+    tokens = all_tokens(family, [tiny.image(0, 112, 112)])
+    expected = expected_of(family, tokens, "x", [fastv(2, 0.5)])
+    assert answer(family, tokens, "x", [fastv(2, 0.5)]) == expected
+    (graph,) = cuda.graphs
+    assert graph.kernels and graph.replays == LONG - 1
 
 
 def test_two_models_on_two_devices_share_nothing(cuda):

@@ -149,29 +149,32 @@ def test_chunks_beams_and_a_cache_with_tokens_are_refused():
 
 
 @pytest.mark.parametrize("window", [LENGTH, LENGTH + 2, 200])
-@pytest.mark.parametrize("stock", [False, True])
-def test_flash_kernels_are_exact_where_the_prompt_is_within_the_window(monkeypatch, window, stock):
+@pytest.mark.parametrize("loop", ["stock", "thin", "segments"])
+def test_flash_kernels_are_exact_where_the_prompt_is_within_the_window(monkeypatch, window, loop):
     flash.install(monkeypatch)
     family = tiny.llava("mistral", sliding_window=window, attention="flash_attention_2", seed=41)
     tokens = everything(family, 1)
-    if stock:
+    if loop == "stock":
         ids, logits = under_stock_generate(family, build_prompt(family, ["what?"], tokens), CUTS)
     else:
-        generation, logits = run(family, tokens, ["what?"], [fastv(*cut) for cut in CUTS])
+        generation, logits = run(family, tokens, ["what?"], [fastv(*cut) for cut in CUTS], loop=loop)
         ids = [list(answer) for answer in generation.token_ids]
     expected, wanted, _ = by_masking(window)
     assert ids == [expected]
     assert (logits[0] - wanted).abs().max() < 1e-4
 
 
-def test_flash_kernels_are_exact_in_padded_batches_too(monkeypatch):
+@pytest.mark.parametrize("loop", ["thin", "segments"])
+@pytest.mark.parametrize(("window", "cuts"), [(53, CUTS), (10, [])])
+def test_flash_kernels_are_exact_in_padded_batches_too(monkeypatch, window, cuts, loop):
+    """A window that the answer leaves; without a cut also one that the prompt is longer than."""
     flash.install(monkeypatch)
     answers = []
     for attention in ("flash_attention_2", "sdpa"):
-        family = tiny.llava("qwen2", sliding_window=53, attention=attention, seed=46)
+        family = tiny.llava("qwen2", sliding_window=window, attention=attention, seed=46)
         tokens = everything(family, 2)
         assert build_prompt(family, PADDED, tokens).lengths == (36, 52)
-        answers.append(run(family, tokens, PADDED, [fastv(*cut) for cut in CUTS], loop="thin"))
+        answers.append(run(family, tokens, PADDED, [fastv(*cut) for cut in cuts], loop=loop))
     assert answers[0][0].token_ids == answers[1][0].token_ids
     assert (answers[0][1] - answers[1][1]).abs().max() < 1e-4
 
@@ -181,9 +184,12 @@ def test_flash_kernels_are_refused_where_the_prompt_is_longer_than_the_window(mo
     family = tiny.llava("mistral", sliding_window=LENGTH - 1, attention="flash_attention_2", seed=47)
     tokens = everything(family, 1)
     check_refused(family, build_prompt(family, ["what?"], tokens), "sliding window of 39", "sdpa")
-    with pytest.raises(UserError, match="sliding window of 39"):
-        run(family, tokens, ["what?"], [fastv(2, 0.5)])
-    run(family, tokens, ["what?"])  # without a cut the kernel's own window is right
+    for loop in ("thin", "segments"):
+        with pytest.raises(UserError, match="sliding window of 39"):
+            run(family, tokens, ["what?"], [fastv(2, 0.5)], loop=loop)
+    # Without a cut the kernel's own window is right.
+    thin, segments = (run(family, everything(family, 1), ["what?"], loop=loop)[1] for loop in ("thin", "segments"))
+    assert torch.equal(thin, segments)
     kinds = ["full_attention"] * len(family.layers)
     kinds[1] = "sliding_attention"  # it ranks for the cut after it
     family.language_model.config.layer_types = kinds

@@ -83,7 +83,7 @@ def test_positions_are_those_that_the_stock_generate_makes(family):
     )
     try:
         stock_answer(ZOO["paligemma"], family, prompts, images, 3)
-        run(family, everything(family, images), prompts, [])
+        run(family, everything(family, images), prompts, [], loop="thin")
     finally:
         hook.remove()
     real = prompt.attention_mask.bool()

@@ -388,14 +388,16 @@ def test_what_it_does_not_take_is_refused(name, family):
         assert len(family.encode([single]).tiles) == 1
 
 
-def test_a_second_question_uses_the_first_ones_keys(name, family):
+@pytest.mark.parametrize("loop", ["thin", "segments", "static"])
+def test_a_second_question_uses_the_first_ones_keys(name, family, loop):
     """Not with DeepStack, whose features would have to be cut as well."""
+    family.forget()
     tokens = kept(family, pictures((112, 112)), 0.5)
-    first, _ = run(family, tokens, ["is it red?"])
-    second, logits = run(family, tokens, ["is it blue and large?"])
+    first, _ = run(family, tokens, ["is it red?"], loop=loop)
+    second, logits = run(family, tokens, ["is it blue and large?"], loop=loop)
     assert first.reused == 0 and (second.reused > 0) == (name != "qwen3_vl")
     family.forget()
-    fresh, expected = run(family, tokens, ["is it blue and large?"])
+    fresh, expected = run(family, tokens, ["is it blue and large?"], loop=loop)
     assert fresh.reused == 0 and fresh.token_ids == second.token_ids
     assert (logits - expected).abs().max() < 1e-4
 

@@ -34,13 +34,6 @@ def test_dtype_is_as_asked(folder, dtype):
     assert load_model(str(folder), device="cpu", dtype=dtype).dtype == dtype
 
 
-def test_auto_is_float32_on_the_cpu_whatever_the_checkpoint_has(tmp_path):
-    family = tiny.llava(dtype=torch.bfloat16)
-    family.model.save_pretrained(tmp_path)
-    family.processor.save_pretrained(tmp_path)
-    assert load_model(str(tmp_path), device="cpu").dtype == "float32"
-
-
 def test_a_device_map_through_accelerate_gives_the_same_answer(folder):
     from fopru_graph.lvlm.decoding.generate import generate
     from fopru_graph.pruning.in_llm import last_token_attention

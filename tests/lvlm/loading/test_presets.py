@@ -79,7 +79,7 @@ def test_a_model_too_large_is_refused_with_both_figures_before_anything_is_made(
     monkeypatch.setattr("fopru_graph.lvlm.loading.device.free_memory", lambda _device: 2 * 2**30)
     monkeypatch.setattr("fopru_graph.lvlm.loading.load.random_model", lambda *_: pytest.fail("it was made"))
     with pytest.raises(UserError, match=r"need 26\.3 GiB, cpu has 2\.0 GiB free"):
-        load_model("random:llava-1.5-7b", device="cpu")
+        load_model("random:llava-1.5-7b", device="cpu", dtype="float32")
     with pytest.raises(UserError, match=r"need 13\.2 GiB, cpu has 2\.0 GiB free"):
         load_model("random:llava-1.5-7b", device="cpu", dtype="bfloat16")
 

@@ -149,18 +149,6 @@ def test_a_quantised_checkpoint_without_its_package_is_one_sentence(folder, meth
     assert "install" in caught.value.hint and "attention" not in caught.value.hint
 
 
-@pytest.mark.parametrize("device_map", ["auto", "sequential"])
-def test_a_device_map_without_a_gpu_loads_float32(tmp_path, device_map, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    family = tiny.llava(dtype=torch.bfloat16)
-    family.model.save_pretrained(tmp_path)
-    family.processor.save_pretrained(tmp_path)
-    for device in ("auto", "cpu"):
-        assert load_model(str(tmp_path), device, device_map=device_map).dtype == "float32"
-        assert model_identity(str(tmp_path), device, device_map=device_map)["dtype"] == "float32"
-    assert load_model(str(tmp_path), dtype="bfloat16", device_map=device_map).dtype == "bfloat16"
-
-
 @pytest.mark.parametrize("name", ["gemma3", "paligemma", "qwen2_vl"])
 def test_an_output_head_that_is_the_embeddings_needs_memory_once(tmp_path, monkeypatch, name):
     family = ZOO[name].build("sdpa")

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-FILE = Path(__file__).parent.parent / "benchmarks" / "paired.py"
-spec = importlib.util.spec_from_file_location("paired", FILE)
-paired = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(paired)
+from benchmarks import paired
 
 
 def test_the_ratio_is_of_medians_and_old_against_itself_tells_the_noise():
@@ -23,17 +19,20 @@ def test_the_ratio_is_of_medians_and_old_against_itself_tells_the_noise():
     assert row["95 % interval"] == "1.800–2.500" and row["old / old"] == "1.250"
 
 
-def test_each_side_comes_first_by_turns_and_the_first_round_does_not_count(monkeypatch):
+def test_each_side_comes_first_by_turns_and_the_first_round_does_not_count():
     asked = []
-    monkeypatch.setattr(paired, "_ask", lambda worker, label: asked.append(worker) or {"ttft": len(asked), "tpot": 1.0})
-    sides = {"old": "o", "again": "a", "new": "n"}
+
+    def worker(side):
+        return SimpleNamespace(ask=lambda _row: asked.append(side) or {"ttft": len(asked), "tpot": 1.0})
+
+    sides = {"old": worker("o"), "again": worker("a"), "new": worker("n")}
     runs = paired._rounds(sides, ["row"], 2)
     assert asked == [*"oan", *"ano", *"noa"]
     assert runs["row"]["ttft"] == {"old": [6, 8], "again": [4, 9], "new": [5, 7]}
 
 
 def test_a_worker_that_ends_is_told(monkeypatch, tmp_path):
-    given = type("Given", (), {"pipelines": ["missing.yaml"], "ratio": "0.25", "new_tokens": 1})
+    given = type("Given", (), {"pipelines": ["missing.yaml"], "ratio": "0.25", "new_tokens": 1, "threads": 1})
     monkeypatch.setattr(sys, "executable", "false")
-    with paired._worker(tmp_path, given, []) as worker, pytest.raises(SystemExit, match="ended with 1"):
-        paired._ask(worker, None)
+    with pytest.raises(SystemExit, match="it ended with status 1"), paired._worker(tmp_path, given, []) as worker:
+        worker.ask(None)
