@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -202,3 +203,27 @@ def test_memory_stays_flat_over_many_samples(tmp_path):
         tracemalloc.stop()
     assert (tmp_path / "a" / "results.jsonl").stat().st_size > 16_000_000
     assert peak < 5_000_000
+
+
+def test_a_score_may_ask_for_the_picture_as_the_model_saw_it(tmp_path):
+    def score(answer, record):
+        (shown,) = record["shown"]
+        return Score(1.0, {"size": shown.size, "seen": shown.seen()})
+
+    class Seeing(ToyModel):
+        def seen_size(self):
+            return (2, 1)
+
+    run = replace(cell_run(tmp_path, model=Seeing()), task=replace(TASK, score=score))
+    assert run.sample(0).facts == {"size": [4, 4], "seen": [2, 1]}
+
+
+def test_a_model_is_asked_by_its_variant_and_the_identity_is_that_of_the_task(tmp_path):
+    variant = {"prompt": lambda record: "1", "scorer": "other@1", "score": lambda answer, record: Score(0.5)}
+    task, model = replace(TASK, variants={"toys": variant}), ToyModel()
+    model.handle.family = SimpleNamespace(model_type="toys")
+    run = replace(cell_run(tmp_path, model=model), task=task)
+    assert (run.sample(2).answer, run.sample(2).score, run.asked.scorer) == ("1", 0.5, "other@1")
+    assert run.task.facts == TASK.facts
+    model.handle.family.model_type = "others"
+    assert replace(run).sample(2).answer == "2"

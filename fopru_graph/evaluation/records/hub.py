@@ -79,12 +79,14 @@ def _load(task: str, hub: Hub) -> tuple[str, Any]:
 
 
 def _undecoded(table: Any) -> Any:
-    """The table with pictures as bytes: `read_picture` decodes them, which limits their size."""
+    """The table with pictures and lists of them as bytes: `read_picture` decodes them, which limits their size."""
     import datasets
 
     for name, feature in table.features.items():
         if isinstance(feature, datasets.Image):
             table = table.cast_column(name, datasets.Image(decode=False))
+        elif isinstance(getattr(feature, "feature", None), datasets.Image):
+            table = table.cast_column(name, type(feature)(datasets.Image(decode=False)))
     return table
 
 

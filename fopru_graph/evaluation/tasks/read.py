@@ -25,6 +25,7 @@ from fopru_graph.graph.yaml.tree import Sequence as LocatedSequence
 
 FOLDER = Path(__file__).parent
 _SPELT = {"text": str, "texts": Sequence[str], "option": str, "word": str, "whole": int, "box": Sequence[float]}
+_KEYS = (*TaskFile.model_fields, "extends")
 Where = tuple[str | int, ...]
 
 
@@ -48,7 +49,7 @@ def read_task(path: Path) -> TaskFile:
     """
     root, problems = compose(read_bytes(path, regular=True), str(path))
     if not isinstance(root, LocatedMapping):
-        message = "a task is a mapping with the keys " + ", ".join(TaskFile.model_fields)
+        message = "a task is a mapping with the keys " + ", ".join(_KEYS)
         raise PipelineError([*problems, Problem("bad-structure", message, line=root.line if root else 1)], str(path))
     if problems:
         raise PipelineError(problems, str(path))
@@ -87,7 +88,7 @@ class _Reader:
         if base not in shipped():
             self._add(("extends",), f"there is no task {base!r} to extend", hint_choices(str(base), shipped()))
             return values
-        below = read_task(FOLDER / f"{base}.yaml").model_dump(exclude_unset=True)
+        below = read_task(FOLDER / f"{base}.yaml").model_dump(exclude={"format", "title"}, exclude_unset=True)
         if values.keys() & {"prompt", "scorer"}:
             below.pop("models", None)
         if isinstance(values.get("data"), dict) and "file" in values["data"]:
@@ -104,7 +105,7 @@ class _Reader:
             case "missing":
                 self._add(where, f"the key '{name}' is missing")
             case "extra_forbidden":
-                known = _keys(where[:-1])
+                known = _keys(where[:-1]) if len(where) > 1 else _KEYS
                 self._add(where, f"there is no key '{name}'", hint_choices(str(where[-1]), known))
             case _:
                 message = entry["msg"]

@@ -21,6 +21,11 @@ class Image:
         self.decode = decode
 
 
+class List:
+    def __init__(self, feature: Image) -> None:
+        self.feature = feature
+
+
 class Table:
     """What is used of ``datasets.Dataset``."""
 
@@ -43,7 +48,8 @@ class Table:
     def __getitem__(self, key):
         if isinstance(key, str):
             return [row[key] for row in self.rows]
-        assert not any(isinstance(feature, Image) and feature.decode for feature in self.features.values())
+        pictures = (getattr(feature, "feature", feature) for feature in self.features.values())
+        assert not any(isinstance(feature, Image) and feature.decode for feature in pictures)
         return dict(self.rows[key])
 
 
@@ -131,6 +137,30 @@ def test_a_missing_column_is_named(hub):
     hub.tables["lmms-lab/POPE", None, "test"] = Table([{"question": "q", "anwser": "yes", "image": {}}])
     with pytest.raises(UserError, match="lacks 'answer'"):
         get_task("pope").open(None, None)
+
+
+def test_lists_of_pictures_are_not_decoded_and_rows_are_chosen_by_a_column(hub):
+    kinds = ("video", "image", "image")
+    options = {"choice_a": "x", "choice_b": "y", "choice_c": "z", "choice_d": "w", "answer": "B"}
+    pictures = [[{"bytes": png((i, 0, 0)), "path": None}] for i in range(3)]
+    rows = [{"question": str(i), "data_type": kinds[i], "image": pictures[i], **options} for i in range(3)]
+    hub.tables["lmms-lab/SEED-Bench", None, "test"] = Table(
+        rows, {n: List(Image()) if n == "image" else None for n in rows[0]}
+    )
+    records = get_task("seedbench").open(None, None)
+    assert [records.read(i)["question"] for i in range(len(records))] == ["1", "2"]
+    assert [records.images(i, records.read(i))[0][1].getpixel((0, 0))[0] for i in range(2)] == [1, 2]
+
+
+def test_every_expression_of_a_data_set_is_a_record(hub):
+    rows = [
+        {"answer": ["a", "b"], "bbox": [0, 0, 2, 2], "image": {"bytes": png("red"), "path": None}},
+        {"answer": ["c"], "bbox": [0, 0, 1, 1], "image": {"bytes": png("blue"), "path": None}},
+    ]
+    hub.tables["lmms-lab/RefCOCOg", None, "test"] = Table(rows)
+    records = get_task("refcocog_test").open(None, None)
+    assert [records.read(i)["expression"] for i in range(len(records))] == ["a", "b", "c"]
+    assert records.images(2, records.read(2))[0][1].getpixel((0, 0)) == (0, 0, 255)
 
 
 def test_the_package_itself_reads_a_data_set_as_the_stand_in_does(tmp_path, monkeypatch):

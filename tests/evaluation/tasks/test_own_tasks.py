@@ -174,6 +174,7 @@ WRONG = [
     ("{file: circles.jsonl}", "{hub: x, pictures: {kee: y}}", 4, "there is no key 'data.pictures.kee'", "'key'"),
     ("name: circles", "name: a/b", 2, "name: string should match pattern", None),
     ("name: circles", "name: pope", 2, "'pope' is the name of a task that is there already", "another"),
+    ("name: circles", "extend: pope", 2, "there is no key 'extend'", "did you mean 'extends'?"),
     ("name: circles", "extends: popo", 2, "there is no task 'popo' to extend", "did you mean 'pope'?"),
     ("question: text", "question: txt", 6, "columns.question.type: input should be 'text', 'texts'", None),
     ("question: text", "question: {typ: text}", 6, "there is no key 'columns.question.typ'", "did you mean 'type'?"),
