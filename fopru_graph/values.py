@@ -395,13 +395,14 @@ class Generation:
 
     Token counts and KV bytes are sums over the batch: ``encoded`` visual tokens leave the vision tower, ``projected``
     enter the language model, ``visual_per_layer`` pass through each layer. ``kv_lengths`` is each layer's cache length
-    at the end. ``token_ids`` end with the stop token if one was generated. ``kept`` holds, for each image, the origin
-    (K, 2) of the tokens that the last layer saw: tile and index. ``prefill_ms`` is the time until the first token was
-    known; ``reused`` prompt tokens came from the cache of the previous question (prefix caching). ``preprocess_ms`` is
-    not 0 if the generation itself preprocessed the pictures. ``loop`` drove the decoder, ``captured`` says whether as a
-    CUDA graph, and ``once`` are the indices of the decoding steps that also did work that is done once.
-    ``positions`` says how kept tokens were numbered. ``logprobs`` are those of each answer's tokens as the model gave
-    them, if they were asked for.
+    at the end, ``kv_bytes`` what they take in the type they are held in. ``token_ids`` end with the stop token if one
+    was generated. ``kept`` holds, for each image, the origin (K, 2) of the tokens that the last layer saw: tile and
+    index. ``prefill_ms`` is the time until the first token was known; ``reused`` prompt tokens came from the cache of
+    the previous question (prefix caching). ``preprocess_ms`` is not 0 if the generation itself preprocessed the
+    pictures. ``loop`` drove the decoder, ``captured`` says whether as a CUDA graph, and ``once`` are the indices of the
+    decoding steps that also did work that is done once. ``positions``
+    says how kept tokens were numbered. ``logprobs`` are those of each answer's tokens as the model gave them, if they
+    were asked for.
     """
 
     prompts: tuple[str, ...]
