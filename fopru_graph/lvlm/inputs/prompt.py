@@ -183,7 +183,11 @@ def _positions(
     for prompt, count in zip(written, images, strict=True):
         shown = range(first, first + count)
         first += count
-        axes = family.positions(prompt.unpruned, [tokens.grids[image] for image in shown if tokens.grids])
+        axes = family.positions(
+            prompt.unpruned,
+            [tokens.grids[image] for image in shown if tokens.grids],
+            [tokens.frame_rates[image] for image in shown if tokens.frame_rates],
+        )
         how = numbering or ("renumbered" if axes is None else "original")
         unpruned = axes if axes is not None else torch.arange(len(prompt.unpruned))[None] + family.first_position
         if how == "renumbered":

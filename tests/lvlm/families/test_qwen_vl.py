@@ -146,7 +146,7 @@ def test_scores_are_the_eager_attention_weights_over_the_whole_tile(name, family
     scores = Significance()(features=family.encode(given), direction="received").scores
     monkeypatch.setattr(modeling, "eager_attention_forward", note)
     prepare = eager.prepare_videos if kind == "video" else eager.prepare
-    prepared = prepare([list(one.frames) if kind == "video" else one.picture for one in given])
+    prepared = prepare(given if kind == "video" else [one.picture for one in given])
     pixels, grid = prepared.inputs.values()
     eager.tower(pixels, grid_thw=grid)
     assert len(noted) == len(scores) == (4 if kind == "video" else 3)
@@ -268,7 +268,7 @@ def test_videos_are_stocks(name, family, case):
     prompt = build_prompt(family, prompts, tokens)
     pairs = [(frames + 1) // 2 for frames, _ in shapes]
     assert [grid[0] for grid in tokens.grids] == pairs and features.video
-    prepared = family.prepare_videos([list(one.frames) for one in videos])
+    prepared = family.prepare_videos(videos)
     ids = prompt.input_ids.masked_fill(prompt.visual, family.model.config.video_token_id)
     timing = {"second_per_grid_ts": [2 / 24] * len(videos)} if name == "qwen2_5_vl" else {}
     assert torch.equal(prompt.positions, stock_positions(family, prompt, features, videos))
@@ -310,7 +310,7 @@ def test_videos_are_written_as_stock_writes_them(name, family, frames):
 def test_frames_are_cut_and_paired_as_stock_does_it(name, family, frames):
     """The stock video processor's own cutting, on frames that Pillow resized."""
     one = video(0, frames, (112, 60))
-    prepared = family.prepare_videos([list(one.frames)])
+    prepared = family.prepare_videos([one])
     pixels, grid = prepared.inputs.values()
     _, high, wide = grid[0].tolist()
     processor = family.processor.image_processor
