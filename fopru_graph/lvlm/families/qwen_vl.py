@@ -163,7 +163,7 @@ class Qwen2VL(MergingFamily):
     checkpoints=("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct"),
     tokens="4 to 16384, one for 28 × 28 pixels; as many a pair of video frames",
     video=True,
-    note="scores come from the last tower layer that sees it all; frames are spaced by their rate, without it 24 a second",
+    note="scores come from the last tower layer that sees all; frames are spaced by their rate, else 24 a second",
 )
 class Qwen25VL(Qwen2VL):
     """`Qwen2_5_VLForConditionalGeneration`, e.g. ``Qwen/Qwen2.5-VL-3B-Instruct``.

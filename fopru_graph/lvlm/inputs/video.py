@@ -32,16 +32,17 @@ def load_video(
 ) -> values.Video:
     """Decode ``frames`` frames, evenly spaced in time, or ``fps`` frames a second; all frames if there are fewer.
 
-    A folder has no times unless ``folder_fps`` says how many of its pictures make a second. Then ``frames`` are evenly
-    spaced by number, with the first and the last.
+    A folder has no times unless ``folder_fps`` says how many of its pictures make a second; without it ``frames`` are
+    evenly spaced by number, with the first and the last.
 
     Names are sorted by the numbers in them: ``frame2`` comes before ``frame10``. Hidden files of a folder, and files
     without a picture's suffix, are ignored.
 
     Raises:
         UserError: not just one of ``frames`` and ``fps`` is given, or one is not positive; ``fps`` for a folder without
-            ``folder_fps``, or ``folder_fps`` for a file; PyAV is needed and not there; there is no such file or folder, it holds no pictures or only one still picture, a frame is damaged
-            or too large (see `images.load_image`), or frames differ in size.
+            ``folder_fps``, or ``folder_fps`` for a file; PyAV is needed and not there; there is no such file or folder,
+            it holds no pictures or only one still picture, a frame is damaged or too large (see `images.load_image`),
+            or frames differ in size.
     """
     _check_sampling(path, frames, fps, folder_fps)
 
@@ -58,11 +59,9 @@ def load_video(
     if len(sizes) > 1:
         named = ", ".join(f"{width} × {height}" for width, height in sizes[:3])
         raise UserError(f"the frames of '{path}' differ in size: {named}", "scale them to one size first")
-    return (
-        values.Video(tuple(pictures), path, taken.times, taken.duration)
-        if taken
-        else values.Video(tuple(pictures), path)
-    )
+    if taken is None:
+        return values.Video(tuple(pictures), path)
+    return values.Video(tuple(pictures), path, taken.times, taken.duration)
 
 
 def _check_sampling(path: str, frames: int | None, fps: float | None, folder_fps: float | None) -> None:
@@ -74,9 +73,11 @@ def _check_sampling(path: str, frames: int | None, fps: float | None, folder_fps
     if (frames is None) == (fps is None):
         given = "neither frames nor fps is given" if frames is None else "both frames and fps are given"
         raise UserError(f"{given} for the video '{path}'", "give one: the number of frames, or frames a second")
-    for name, value, least in (("frames", frames, 1), ("fps", fps, 0), ("folder_fps", folder_fps, 0)):
-        if value is not None and not (math.isfinite(value) and value > 0 and value >= least):
-            raise UserError(f"{name} of the video '{path}' must be {'at least 1' if least else 'above 0'}, not {value}")
+    if frames is not None and frames < 1:
+        raise UserError(f"frames of the video '{path}' must be at least 1, not {frames}", "it is the number to take")
+    for name, value in (("fps", fps), ("folder_fps", folder_fps)):
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"{name} of the video '{path}' must be above 0, not {value}", "it is frames a second")
     folder = _is_folder(path)
     if fps is not None and folder and folder_fps is None:
         raise UserError(
