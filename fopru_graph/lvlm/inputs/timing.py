@@ -50,8 +50,7 @@ def sample(path: str, shown: Shown, frames: int | None, fps: float | None) -> Sa
         UserError: ``fps`` takes too many frames.
     """
     count, last = len(shown.times), shown.times[-1]
-    number = frames if fps is None else 1 + int((shown.duration - _ROUNDING) * fps)
-    assert number is not None
+    number = 1 + int((shown.duration - _ROUNDING) * fps) if fps is not None else frames or count
     if number >= count:
         moments = list(shown.times)
     elif fps is not None:
