@@ -88,7 +88,9 @@ def load_frames(path: str, pick: Callable[[Shown], Sample], wanted: str) -> tupl
         if count < 2 or opened.format not in ANIMATED:
             raise UserError(f"'{path}' is a still picture, not a video", wanted)
         reader = pixels.Reader(path, opened)
-        sample = pick(Shown.lasting([_seconds(opened, first + index) for index in range(count)]))
+        # Reading on changes what Pillow says of transparency, which the reader must see as the file has it.
+        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as timed:
+            sample = pick(Shown.lasting([_seconds(timed, first + index) for index in range(count)]))
         for index in dict.fromkeys(sample.indices):
             opened.seek(first + index)
             frames[index] = reader.picture()
