@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from fopru_graph.errors import UserError
 
+UNTIMED_FPS = 24.0  # what stock processors assume of frames that have no times
+
 if TYPE_CHECKING:
     import PIL.Image
     import torch
@@ -40,10 +42,39 @@ class Image:
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """Frames of a video, evenly spaced in time, and the file or folder they came from."""
+    """Frames of a video and the file or folder they came from.
+
+    ``times`` are each frame's seconds from the beginning, ``duration`` the seconds of the whole video, with frames that
+    were not taken; both or none. Without them frames count as 24 a second, as in stock processors.
+
+    Raises:
+        UserError: there are no frames, or not a time for each.
+    """
 
     frames: tuple[PIL.Image.Image, ...]
     source: str
+    times: tuple[float, ...] = ()
+    duration: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.frames:
+            raise UserError(f"the video '{self.source}' has no frames", "give at least one")
+        if bool(self.times) != bool(self.duration) or len(self.times) not in (0, len(self.frames)):
+            raise UserError(
+                f"the video '{self.source}' has {len(self.frames)} frames, {len(self.times)} times and a duration of "
+                f"{self.duration}",
+                "give a time for every frame and the duration in seconds, or none of both",
+            )
+
+    @property
+    def frame_times(self) -> tuple[float, ...]:
+        """Each frame's seconds from the beginning."""
+        return self.times or tuple(index / UNTIMED_FPS for index in range(len(self.frames)))
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second of the whole video, as stock processors count them: frames that were taken by duration."""
+        return len(self.frames) / self.duration if self.duration else UNTIMED_FPS
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -181,7 +212,8 @@ class VisionFeatures:
     ``image_sizes`` are the images' (height, width) before preprocessing, and ``preprocess_ms`` the time it took; None
     in features derived from others (`with_tiles`). ``markup`` is the text that stands for each image in a prompt, with
     one placeholder per visual token; empty if it is these placeholders alone. ``video``: the images are videos.
-    ``cut``: each image is an overview and the tiles that it was cut into.
+    ``cut``: each image is an overview and the tiles that it was cut into. ``frame_rates`` are the videos' frames a
+    second, see `Video.frame_rate`; empty for pictures, and for families that do not use them.
     """
 
     tiles: tuple[Tile, ...]
@@ -194,6 +226,7 @@ class VisionFeatures:
     video: bool = False
     tower_tokens: tuple[int, ...] = ()
     cut: bool = False
+    frame_rates: tuple[float, ...] = ()
 
     def with_tiles(self, tiles: tuple[Tile, ...]) -> VisionFeatures:
         """The same encoding with other tiles. It reports no figures: the original encoding reports them."""
@@ -293,7 +326,7 @@ class VisualTokens:
     the stock prompt, with all newlines; no entries if it is the same. ``keep_positions`` (K,) int64 says which of them
     are left, for families whose prompt needs it. ``deepstack`` holds one (K, E) tensor per DeepStack layer; ``grids``
     is (frames, h, w); ``tile_counts`` are the kept tokens of each tile of an image, where ``keep_positions`` is set;
-    ``markup`` and ``video`` are as in `VisionFeatures`, ``scores_finite`` as in `Selection`.
+    ``markup``, ``video`` and ``frame_rates`` are as in `VisionFeatures`, ``scores_finite`` as in `Selection`.
     """
 
     embeddings: tuple[torch.Tensor, ...]
@@ -308,6 +341,7 @@ class VisualTokens:
     placeholders: tuple[int, ...] = ()
     scores_finite: torch.Tensor | None = None
     tile_counts: tuple[tuple[int, ...], ...] = ()
+    frame_rates: tuple[float, ...] = ()
 
     @property
     def counts(self) -> tuple[int, ...]:

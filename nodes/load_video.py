@@ -10,16 +10,24 @@ from fopru_graph.graph import Node, node
 
 @node(category="load")
 class LoadVideo(Node):
-    """Read frames, evenly spaced, from a folder of pictures in the order of their names or from an animated picture."""
+    """Read frames, evenly spaced in time, of a folder of pictures, an animated picture or a video file (needs PyAV)."""
 
     def run(
         self,
-        path: Annotated[str, Field(description="a folder of pictures, or an animated GIF, WebP or PNG file")],
-        frames: Annotated[int, Field(ge=1, description="number of frames; all where there are fewer")] = 8,
+        path: Annotated[str, Field(description="a folder of pictures, an animated GIF, WebP or PNG, or MP4, WebM …")],
+        frames: Annotated[
+            int | None, Field(ge=1, description="number of frames, all where there are fewer; this or fps")
+        ] = None,
+        fps: Annotated[
+            float | None, Field(gt=0, description="frames to take a second, all where there are fewer; this or frames")
+        ] = None,
+        folder_fps: Annotated[
+            float | None, Field(gt=0, description="pictures of a folder a second, as filmed; without it no times")
+        ] = None,
     ) -> values.Video:
         from fopru_graph.lvlm.inputs.video import load_video
 
-        return load_video(path, frames)
+        return load_video(path, frames, fps, folder_fps)
 
     def fingerprint(self, path: str = "") -> str:
         """The frames' content, so that a changed video is encoded again."""

@@ -22,6 +22,7 @@ PYTEST = ("python", "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider")
 EXERCISES: dict[str, tuple[tuple[str, ...], ...]] = {
     "eval": ((*PYTEST, "tests/evaluation/records"),),
     "slurm": ((*PYTEST, "tests/sweep"),),
+    "video": ((*PYTEST, "tests/lvlm/inputs/test_film.py"),),
     "lmms-eval": ((*PYTEST, "tests/evaluation/test_lmms_eval.py"),),
     "dev": (
         ("ruff", "check", "."),

@@ -270,10 +270,12 @@ class Family(Layerwise):
         ids: list[int] = tokenizer(text, add_special_tokens=not begins).input_ids
         return ids
 
-    def positions(self, ids: Sequence[int], grids: Sequence[tuple[int, int, int]]) -> torch.Tensor | None:
+    def positions(
+        self, ids: Sequence[int], grids: Sequence[tuple[int, int, int]], frame_rates: Sequence[float] = ()
+    ) -> torch.Tensor | None:
         """Positions (P, L) of the whole, unpruned prompt, which kept tokens keep; None to renumber kept tokens.
 
-        ``grids`` are the (frames, h, w) of the prompt's images.
+        ``grids`` are the (frames, h, w) of the prompt's images, ``frame_rates`` the frames a second of its videos.
         """
         return None
 

@@ -7,6 +7,7 @@ around it, which stay whatever is dropped.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import PIL.Image
@@ -15,9 +16,9 @@ import torch
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.merging import Grid, MergingFamily, Prepared, TilePosition
 from fopru_graph.lvlm.families.registry import register_family
+from fopru_graph.values import Video
 
 _FAKE, _GLOBAL = "<fake_token_around_image>", "<global-img>"
-_FRAMES_A_SECOND = 24  # the stock processor's assumption for frames without times
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
@@ -80,25 +81,25 @@ class Idefics3(MergingFamily):
     checkpoints=("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"),
     tokens="64 or 81 a tile, up to 4 × 4 tiles and one of the whole: 1377; one tile a video frame",
     video=True,
-    note="frames have no times here: the prompt counts 24 a second, as stock does; the markers of a tile stay",
+    note="the prompt says the time of each frame, without times 24 a second; the markers of a tile stay",
 )
 class SmolVLM(Idefics3):
     """`SmolVLMForConditionalGeneration`, e.g. ``HuggingFaceTB/SmolVLM2-2.2B-Instruct``; it also takes videos.
 
-    A frame is one tile. The prompt says when each frame was shown. Frames come here without times, so they are counted
-    as 24 per second, like in the stock processor.
+    A frame is one tile. The prompt says when each frame was shown.
     """
 
     auto_class = "SmolVLMForConditionalGeneration"
     video_placeholder = "<video>"
 
-    def prepare_videos(self, videos: list[list[PIL.Image.Image]]) -> Prepared:
+    def prepare_videos(self, videos: list[Video]) -> Prepared:
         processor = self.processor.image_processor
         sampling = getattr(processor, "video_sampling", None)  # the checkpoint's size for frames
         options = {"size": sampling["video_size"]} if sampling else {}
-        batch = processor(videos, do_image_splitting=False, return_tensors="pt", **options)
-        frame_markup, counts = _picture_markup(0, 0, self._tile_tokens(batch)), [len(video) for video in videos]
-        return self._prepared(batch, counts, [_video_markup(count, frame_markup) for count in counts])
+        frames = [list(video.frames) for video in videos]
+        batch = processor(frames, do_image_splitting=False, return_tensors="pt", **options)
+        frame_markup = _picture_markup(0, 0, self._tile_tokens(batch))
+        return self._prepared(batch, list(map(len, frames)), [_video_markup(video, frame_markup) for video in videos])
 
 
 def _picture_markup(rows: int, columns: int, tokens: str) -> str:
@@ -110,11 +111,12 @@ def _picture_markup(rows: int, columns: int, tokens: str) -> str:
     return f"{lines}{chr(10) if rows else ''}{_FAKE}{_GLOBAL}{tokens}{_FAKE}"
 
 
-def _video_markup(frames: int, frame_markup: str) -> str:
-    """The text that stands for a video."""
-    words, last = _words(frames), (frames - 1) // _FRAMES_A_SECOND  # less than a minute
-    intro = f"You are provided the following series of {words} frames from a 0:00:{last:02d} [H:MM:SS] video.\n"
-    shown = "".join(f"\nFrame from 00:{frame // _FRAMES_A_SECOND:02d}:{frame_markup}" for frame in range(frames))
+def _video_markup(video: Video, frame_markup: str) -> str:
+    """The text that stands for a video. Without its duration stock writes the last frame's time."""
+    words, seconds = _words(len(video.frames)), [int(time) for time in video.frame_times]
+    duration = timedelta(seconds=int(video.duration) if video.duration else seconds[-1])
+    intro = f"You are provided the following series of {words} frames from a {duration} [H:MM:SS] video.\n"
+    shown = "".join(f"\nFrame from {time // 60:02d}:{time % 60:02d}:{frame_markup}" for time in seconds)
     return f"{intro}{shown}\n\n"
 
 

@@ -9,6 +9,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optim
 from fopru_graph.lvlm.families.family import read_layer
 from fopru_graph.lvlm.families.merging import Grid, MergingFamily, Prepared, TilePosition
 from fopru_graph.lvlm.families.registry import register_family
+from fopru_graph.values import Video
 
 
 @register_family(
@@ -71,10 +72,10 @@ class InternVL(MergingFamily):
         tiles = columns * rows if count > 1 else 0
         return [*(divmod(tile, columns) for tile in range(tiles)), *[None] * (count - tiles)]
 
-    def prepare_videos(self, videos: list[list[PIL.Image.Image]]) -> Prepared:
-        frames = [frame for video in videos for frame in video]
+    def prepare_videos(self, videos: list[Video]) -> Prepared:
+        frames = [frame for video in videos for frame in video.frames]
         pixels = self.processor.image_processor(frames, crop_to_patches=False, return_tensors="pt")["pixel_values"]
-        counts, frame_markup = [len(video) for video in videos], self._markup(pixels, 1)
+        counts, frame_markup = [len(video.frames) for video in videos], self._markup(pixels, 1)
         markup = ["\n".join(f"Frame{i + 1}: {frame_markup}" for i in range(count)) for count in counts]
         return Prepared({"pixel_values": pixels}, pixels, counts, markup)
 

@@ -51,8 +51,8 @@ class MergingFamily(Family):
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
         """Preprocess pictures without torchvision."""
 
-    def prepare_videos(self, videos: list[list[PIL.Image.Image]]) -> Prepared:
-        """Preprocess videos, given as lists of frames; a frame, or what the model merges of several, is a tile.
+    def prepare_videos(self, videos: list[Video]) -> Prepared:
+        """Preprocess videos; a frame, or what the model merges of several, is a tile.
 
         Raises:
             UserError: the family takes no videos.
@@ -122,7 +122,7 @@ class MergingFamily(Family):
         begin = time.perf_counter()
         images = [shrink(image) if isinstance(image, Image) else image for image in images]
         pictures = [image.picture for image in images if isinstance(image, Image)]
-        videos = [list(video.frames) for video in images if isinstance(video, Video)]
+        videos = [video for video in images if isinstance(video, Video)]
         if bool(pictures) == bool(videos):
             raise UserError("there must be pictures or videos to encode, not both", "give one kind, and at least one")
         prepared = self.prepare(pictures) if pictures else self.prepare_videos(videos)
@@ -150,6 +150,7 @@ class MergingFamily(Family):
             preprocess_ms,
             markup=tuple(prepared.markup),
             video=bool(videos),
+            frame_rates=tuple(video.frame_rate for video in videos),
         )
 
     def _tile_attentions(self, calls: dict[int, list[Attention]], grids: Sequence[Grid]) -> list[TileAttention]:
@@ -206,4 +207,5 @@ class MergingFamily(Family):
             features.markup,
             features.video,
             tile_counts=tuple(tuple(len(kept[t]) for t in tiles) for tiles in tiles_of),
+            frame_rates=features.frame_rates,
         )

@@ -1,8 +1,7 @@
 """Qwen2-VL, Qwen2.5-VL and Qwen3-VL: pictures of any size, 2 × 2 patches a visual token, positions on three axes.
 
 Kept tokens keep their positions in time, height and width of the whole prompt. The model merges frames of a video in
-pairs, and a pair is a tile. A video comes here without its frame rate, so 24 frames per second are assumed, like in
-transformers.
+pairs, and a pair is a tile. Qwen2.5-VL spaces pairs by the video's frame rate, Qwen3-VL writes their times.
 """
 
 from __future__ import annotations
@@ -21,9 +20,8 @@ from fopru_graph.lvlm.families.merging import CapturedCall, Grid, MergingFamily,
 from fopru_graph.lvlm.families.modules import count_weights
 from fopru_graph.lvlm.families.patch_embedding import fast_patches
 from fopru_graph.lvlm.families.registry import register_family
-from fopru_graph.values import ModelSizes, TileAttention
+from fopru_graph.values import ModelSizes, TileAttention, Video
 
-FPS = 24.0
 MAX_ASPECT = 200  # the stock preprocessing refuses pictures whose sides differ more
 
 
@@ -84,16 +82,17 @@ class Qwen2VL(MergingFamily):
         counts = (batch["image_grid_thw"].prod(1) // self.patches).tolist()
         return self._prepared(inputs, [self.placeholder * count for count in counts])
 
-    def prepare_videos(self, videos: list[list[PIL.Image.Image]]) -> Prepared:
+    def prepare_videos(self, videos: list[Video]) -> Prepared:
         pixels, grids, markup = [], [], []
-        for frames in videos:
+        for video in videos:
+            frames = list(video.frames)
             _check_shape(frames[0])
             batch = self._frames(frames)
             _, high, wide = batch["image_grid_thw"][0].tolist()
             pairs = self._paired(batch["pixel_values"].view(len(frames), high * wide, -1))
             pixels.append(pairs.flatten(0, 1))
             grids.append([len(pairs), high, wide])
-            markup.append(self._video_markup(len(frames), len(pairs), high * wide // self.patches))
+            markup.append(self._video_markup(video, len(pairs), high * wide // self.patches))
         return self._prepared({"pixel_values_videos": torch.cat(pixels), "video_grid_thw": torch.tensor(grids)}, markup)
 
     def _prepared(self, inputs: dict[str, torch.Tensor], markup: list[str]) -> Prepared:
@@ -133,11 +132,13 @@ class Qwen2VL(MergingFamily):
         apart = frames.view(-1, group, frames.shape[1], config.in_channels, group, config.patch_size**2)
         return torch.stack([apart[:, t, :, :, t] for t in range(group)], 3).flatten(2)
 
-    def _video_markup(self, frames: int, pairs: int, count: int) -> str:
+    def _video_markup(self, video: Video, pairs: int, count: int) -> str:
         """The markup of a video with ``count`` visual tokens per pair of frames."""
         return self.placeholder * (pairs * count)
 
-    def positions(self, ids: Sequence[int], grids: Sequence[tuple[int, int, int]]) -> torch.Tensor:
+    def positions(
+        self, ids: Sequence[int], grids: Sequence[tuple[int, int, int]], frame_rates: Sequence[float] = ()
+    ) -> torch.Tensor:
         """See `Family.positions`: (3, L). A video of one pair of frames has the positions of a picture."""
         is_video = any(frames > 1 for frames, _, _ in grids)
         kind, token_type = ("video", 2) if is_video else ("image", 1)
@@ -147,13 +148,13 @@ class Qwen2VL(MergingFamily):
             input_ids=input_ids,
             mm_token_type_ids=(input_ids == self.image_token_id).int() * token_type,
             **{f"{kind}_grid_thw": torch.tensor(thw).view(-1, 3)},
-            **(self._timing(len(thw)) if is_video else {}),
+            **(self._timing(frame_rates) if is_video else {}),
         )
         positions: torch.Tensor = batched[:, 0]
         return positions
 
-    def _timing(self, videos: int) -> dict[str, Any]:
-        """Further inputs that the positions of so many videos depend on."""
+    def _timing(self, frame_rates: Sequence[float]) -> dict[str, Any]:
+        """Further inputs that the positions of videos of these frames a second depend on."""
         return {}
 
 
@@ -162,7 +163,7 @@ class Qwen2VL(MergingFamily):
     checkpoints=("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct"),
     tokens="4 to 16384, one for 28 × 28 pixels; as many a pair of video frames",
     video=True,
-    note="scores come from the last tower layer that sees the whole picture; frames count 24 a second",
+    note="scores come from the last tower layer that sees all; frames are spaced by their rate, else 24 a second",
 )
 class Qwen25VL(Qwen2VL):
     """`Qwen2_5_VLForConditionalGeneration`, e.g. ``Qwen/Qwen2.5-VL-3B-Instruct``.
@@ -197,8 +198,8 @@ class Qwen25VL(Qwen2VL):
         window = (config.window_size // config.patch_size) ** 2
         return replace(super().model_sizes(), windowed_layers=len(self.tower_layers) - len(whole), window=window)
 
-    def _timing(self, videos: int) -> dict[str, Any]:
-        return {"second_per_grid_ts": [self.tower.config.temporal_patch_size / FPS] * videos}
+    def _timing(self, frame_rates: Sequence[float]) -> dict[str, Any]:
+        return {"second_per_grid_ts": [self.tower.config.temporal_patch_size / rate for rate in frame_rates]}
 
 
 @register_family(
@@ -207,7 +208,7 @@ class Qwen25VL(Qwen2VL):
     tokens="64 to 16384, one for 32 × 32 pixels; up to 12288 a video",
     video=True,
     first_cut="3, the number of DeepStack layers",
-    note="no cut before the last DeepStack layer; the prompt counts 24 frames a second, as stock does",
+    note="no cut before the last DeepStack layer; pairs of frames follow their time, without it 24 a second",
 )
 class Qwen3VL(Qwen2VL):
     """`Qwen3VLForConditionalGeneration`, e.g. ``Qwen/Qwen3-VL-2B-Instruct``.
@@ -270,15 +271,15 @@ class Qwen3VL(Qwen2VL):
         resized = [frame.resize((wide, high), processor.resample) for frame in frames]
         return processor(resized, do_resize=False, return_tensors="pt")
 
-    def _video_markup(self, frames: int, pairs: int, count: int) -> str:
+    def _video_markup(self, video: Video, pairs: int, count: int) -> str:
         """See `Qwen2VL._video_markup`: a pair's time is the mean of its first and last frame's."""
         begin, end = (
             self.processor.tokenizer.decode([token])
             for token in (self.model.config.vision_start_token_id, self.model.config.vision_end_token_id)
         )
-        group = self.tower.config.temporal_patch_size
-        ends = [(pair * group, min((pair + 1) * group, frames) - 1) for pair in range(pairs)]
-        times = [(first / FPS + last / FPS) / 2 for first, last in ends]
+        group, shown = self.tower.config.temporal_patch_size, video.frame_times
+        ends = [(pair * group, min((pair + 1) * group, len(shown)) - 1) for pair in range(pairs)]
+        times = [(shown[first] + shown[last]) / 2 for first, last in ends]
         return "".join(f"<{time:.1f} seconds>{begin}{self.placeholder * count}{end}" for time in times)
 
 

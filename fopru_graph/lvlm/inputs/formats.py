@@ -42,12 +42,13 @@ _OTHER_PICTURES = {
     b"IIRO": "camera raw",
     **{b"P" + digit: "Netpbm" for digit in (b"1\n", b"2\n", b"3\n", b"4\n", b"5\n", b"6\n", b"7\n")},
 }
+_MATROSKA = b"\x1aE\xdf\xa3"
 _OTHER = {
     b"%PDF": "a PDF document",
     b"%!PS": "PostScript",
     b"\x1f\x8b": "gzip data",
     b"PK\x03\x04": "a ZIP archive",
-    b"\x1aE\xdf\xa3": "a Matroska or WebM video",
+    _MATROSKA: "a Matroska or WebM video",
     b"\x93NUMPY": "a NumPy array",
 }
 _BRANDS = {  # of files in boxes (ISO 14496-12)
@@ -57,6 +58,12 @@ _BRANDS = {  # of files in boxes (ISO 14496-12)
 }
 _NUMBERS = {1: "integer", 2: "signed", 3: "float"}  # TIFF's SampleFormat
 _COMMON = {1, 2, 3, 4, 5, 7, 8, 32773, 32946}  # compressions of TIFF that every libtiff has
+
+
+def is_film(head: bytes) -> bool:
+    """Whether a file begins like MP4, QuickTime, Matroska, WebM or AVI; pictures in such boxes are none."""
+    boxes = head[4:8] == b"ftyp" and not any(head[8:12] in brands for brands in _BRANDS.values())
+    return boxes or head.startswith(_MATROSKA) or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
 
 
 def unidentified(path: str, data: bytes, wanted: str) -> UserError:
@@ -112,7 +119,7 @@ def _content(data: bytes) -> str:
     for signature, name in _OTHER.items():
         if data.startswith(signature):
             return name
-    if data[4:8] == b"ftyp" or (data[:4] == b"RIFF" and data[8:12] == b"AVI "):
+    if is_film(data):
         return "a video file"
     head = data[:4096]
     try:

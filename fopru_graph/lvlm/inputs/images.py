@@ -14,7 +14,7 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from fopru_graph import values
 from fopru_graph.errors import UserError
 from fopru_graph.identity import file_digest
 from fopru_graph.lvlm.inputs import formats, pixels
+from fopru_graph.lvlm.inputs.timing import Sample, Shown
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 ANIMATED = ("GIF", "WEBP", "PNG")
@@ -68,29 +69,40 @@ def decode_image(data: bytes, source: str) -> values.Image:
     return values.Image(picture, source)
 
 
-def load_frames(path: str, pick: Callable[[int], Sequence[int]], wanted: str) -> list[PIL.Image.Image]:
+def load_frames(path: str, pick: Callable[[Shown], Sample], wanted: str) -> tuple[list[PIL.Image.Image], Sample]:
     """Frames of an animated GIF, WEBP or PNG, decoded as `load_image` decodes pictures.
 
     Args:
         path: the file.
-        pick: maps the number of frames to the indices of those to decode, ascending.
+        pick: maps the times of all frames to the sample of those to decode.
         wanted: says in messages what to give instead.
 
     Raises:
         UserError: as for `load_image`, or the file has only one frame.
     """
     data = _read(path)
-    frames = []
+    frames: dict[int, PIL.Image.Image] = {}
     with _opened(path, data, wanted) as opened:
         first = int(getattr(opened, "default_image", False))  # a PNG's still substitute is no frame
         count = getattr(opened, "n_frames", 1) - first
         if count < 2 or opened.format not in ANIMATED:
             raise UserError(f"'{path}' is a still picture, not a video", wanted)
         reader = pixels.Reader(path, opened)
-        for index in pick(count):
+        # Reading on changes what Pillow says of transparency, which the reader must see as the file has it.
+        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as timed:
+            sample = pick(Shown.lasting([_seconds(timed, first + index) for index in range(count)]))
+        for index in dict.fromkeys(sample.indices):
             opened.seek(first + index)
-            frames.append(reader.picture())
-    return frames
+            frames[index] = reader.picture()
+    return [frames[index] for index in sample.indices], sample
+
+
+def _seconds(opened: PIL.Image.Image, index: int) -> float:
+    """How long a frame of an animation is shown; one that does not say it 0.1 seconds, as browsers show it."""
+    opened.seek(index)
+    if opened.format == "WEBP":
+        opened.load()  # only then Pillow knows
+    return float(opened.info.get("duration") or 100) / 1000
 
 
 def fingerprint(path: str) -> str:
@@ -174,7 +186,7 @@ def _opened(path: str, data: bytes, wanted: str) -> Iterator[PIL.Image.Image]:
         warnings.simplefilter("ignore")
         try:
             with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-                _check_size(path, *opened.size)
+                check_size(path, *opened.size)
                 yield opened
         except UserError:
             raise
@@ -186,7 +198,7 @@ def _opened(path: str, data: bytes, wanted: str) -> Iterator[PIL.Image.Image]:
             raise formats.undecodable(path, data, error) from error
 
 
-def _check_size(path: str, width: int, height: int) -> None:
+def check_size(path: str, width: int, height: int) -> None:
     """Refuse a size by the header, before any pixel is decoded."""
     if width < 1 or height < 1:
         raise UserError(f"'{path}' has no pixels: its header says {width} × {height}", formats.DAMAGED)

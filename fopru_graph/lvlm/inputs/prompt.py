@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.families.modules import copy_to
 from fopru_graph.lvlm.inputs.chat import MARKER, Question, as_question, chat_text, distribute_images
 from fopru_graph.lvlm.inputs.positions import Numbering, kept_positions
 from fopru_graph.lvlm.inputs.token_ids import PromptIds, build_ids, check_embedded
@@ -183,15 +182,19 @@ def _positions(
     for prompt, count in zip(written, images, strict=True):
         shown = range(first, first + count)
         first += count
-        axes = family.positions(prompt.unpruned, [tokens.grids[image] for image in shown if tokens.grids])
+        axes = family.positions(
+            prompt.unpruned,
+            [tokens.grids[image] for image in shown if tokens.grids],
+            [tokens.frame_rates[image] for image in shown if tokens.frame_rates],
+        )
         how = numbering or ("renumbered" if axes is None else "original")
         unpruned = axes if axes is not None else torch.arange(len(prompt.unpruned))[None] + family.first_position
         if how == "renumbered":
             kept, length = kept_positions(how, unpruned, torch.arange(len(prompt.ids)), []), len(prompt.ids)
         else:
-            sources = prompt.sources([tokens.keep_positions[image] for image in shown])
+            sources = prompt.sources(family, [tokens.keep_positions[image] for image in shown])
             ends = [(image[0], image[-1]) for image in prompt.placeholders if image]
-            kept = kept_positions(how, copy_to(unpruned, sources.device), sources, ends)
+            kept = kept_positions(how, family.to_device(unpruned), sources, ends)
             length = int((unpruned if how == "original" else kept).max()) + 1 - family.first_position
         positions.append(kept[0] if axes is None else kept)
         spans.append(length)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.families.modules import copy_to
 from fopru_graph.values import VisualTokens
 
 if TYPE_CHECKING:
@@ -32,18 +31,18 @@ class PromptIds(NamedTuple):
     text: list[int]
     placeholders: list[list[int]]
 
-    def sources(self, keep_positions: Sequence[torch.Tensor]) -> torch.Tensor:
-        """(L,) int64: the index in the unpruned prompt of every token; on the device of the images' ``keep_positions``.
+    def sources(self, family: Family, keep_positions: Sequence[torch.Tensor]) -> torch.Tensor:
+        """(L,) int64: the index in the unpruned prompt of every token, on the language model's device.
 
-        Those (K,) of an image say which of its visual tokens are left, in the order of their embeddings.
+        The ``keep_positions`` (K,) of an image say which of its visual tokens are left, in the order of their embeddings.
         """
         text = torch.tensor(self.text)
-        if not keep_positions:
-            return text
         images = zip(self.placeholders, keep_positions, strict=True)
-        kept = torch.cat([copy_to(torch.tensor(image), keep.device)[keep] for image, keep in images])
-        visual = copy_to((text < 0).nonzero()[:, 0], kept.device)
-        return copy_to(text, kept.device).index_copy(0, visual, kept)
+        kept = [family.to_device(torch.tensor(image))[family.to_device(keep)] for image, keep in images]
+        if not kept:
+            return family.to_device(text)
+        visual = family.to_device((text < 0).nonzero()[:, 0])
+        return family.to_device(text).index_copy(0, visual, torch.cat(kept))
 
 
 def build_ids(family: Family, text: str, tokens: VisualTokens, images: range) -> PromptIds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import PIL.Image
@@ -200,6 +201,23 @@ def test_videos_of_smolvlm_are_stocks(monkeypatch):
     generation, ours = run(family, tokens, prompts, [fastv(2, 1.0)])
     assert [list(one) for one in generation.token_ids] == ids
     assert (ours - logits).abs().max() < 1e-4
+
+
+def test_true_times_are_written_as_stock_writes_them(monkeypatch):
+    monkeypatch.setattr(processing_smolvlm, "num2words", {3: "three"}.get)
+    stock = SimpleNamespace(
+        image_seq_len=4,
+        fake_image_token="<fake_token_around_image>",
+        image_token="<image>",
+        global_image_token="<global-img>",
+    )
+    indices, fps, total = [0, 45, 1999], 25, 2500
+    told = VideoMetadata(total_num_frames=total, fps=fps, duration=total / fps, frames_indices=indices)
+    film = {"pixel_values": torch.zeros(1, 3), "video_metadata": [told]}
+    timed = replace(video(0, 3), times=tuple(index / fps for index in indices), duration=total / fps)
+    markup = smolvlm().encode([timed]).markup[0]
+    assert markup == SmolVLMProcessor.replace_video_token(stock, film, 0)
+    assert "from a 0:01:40 " in markup and "Frame from 00:01:" in markup and "Frame from 01:19:" in markup
 
 
 def test_a_frame_is_one_square_resized_as_the_checkpoint_says():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -146,7 +147,7 @@ def test_scores_are_the_eager_attention_weights_over_the_whole_tile(name, family
     scores = Significance()(features=family.encode(given), direction="received").scores
     monkeypatch.setattr(modeling, "eager_attention_forward", note)
     prepare = eager.prepare_videos if kind == "video" else eager.prepare
-    prepared = prepare([list(one.frames) if kind == "video" else one.picture for one in given])
+    prepared = prepare(given if kind == "video" else [one.picture for one in given])
     pixels, grid = prepared.inputs.values()
     eager.tower(pixels, grid_thw=grid)
     assert len(noted) == len(scores) == (4 if kind == "video" else 3)
@@ -268,7 +269,7 @@ def test_videos_are_stocks(name, family, case):
     prompt = build_prompt(family, prompts, tokens)
     pairs = [(frames + 1) // 2 for frames, _ in shapes]
     assert [grid[0] for grid in tokens.grids] == pairs and features.video
-    prepared = family.prepare_videos([list(one.frames) for one in videos])
+    prepared = family.prepare_videos(videos)
     ids = prompt.input_ids.masked_fill(prompt.visual, family.model.config.video_token_id)
     timing = {"second_per_grid_ts": [2 / 24] * len(videos)} if name == "qwen2_5_vl" else {}
     assert torch.equal(prompt.positions, stock_positions(family, prompt, features, videos))
@@ -306,11 +307,49 @@ def test_videos_are_written_as_stock_writes_them(name, family, frames):
     assert text[0].count("<|video_pad|>") == sum(features.counts) == pairs * features.counts[0]
 
 
+def timed(seed, indices, fps, total):
+    times = tuple(index / fps for index in indices)
+    return replace(video(seed, len(indices)), times=times, duration=total / fps)
+
+
+@torch.inference_mode()
+def test_true_times_give_stocks_text_and_positions(name, family):
+    sampled = [([0, 30, 61, 90, 120], 30.0, 150), ([0, 7, 14, 21], 8.0, 28)]
+    videos = [timed(10 * i, *each) for i, each in enumerate(sampled)]
+    features = family.encode(videos)
+    told = [
+        VideoMetadata(total_num_frames=total, fps=fps, frames_indices=list(indices)) for indices, fps, total in sampled
+    ]
+    rates = [metadata.sampled_fps for metadata in told]
+    assert features.frame_rates == pytest.approx(rates)
+    grids = torch.tensor([[len(own), *(2 * side for side in own[0][1].grid)] for own in of_images(features)])
+    processor, batch = stock_processor(name, family), {"video_grid_thw": grids, "video_metadata": told}
+    for i, markup in enumerate(features.markup):
+        assert markup == processor.replace_video_token(batch, i).replace("<|video_pad|>", "<image>")
+    prompt = build_prompt(family, ["what?", "and what happens here?"], family.project(features, None))
+    timing = {"second_per_grid_ts": [2 / rate for rate in rates]} if name == "qwen2_5_vl" else {}
+    stock, _ = family.model.model.get_rope_index(
+        input_ids=prompt.input_ids,
+        mm_token_type_ids=prompt.visual.int() * 2,
+        attention_mask=prompt.attention_mask,
+        video_grid_thw=grids,
+        **timing,
+    )
+    assert torch.equal(prompt.positions, stock)
+    untimed = build_prompt(
+        family,
+        ["what?", "and what happens here?"],
+        family.project(family.encode([replace(each, times=(), duration=None) for each in videos]), None),
+    )
+    changed = prompt.input_ids.tolist() != untimed.input_ids.tolist() or not torch.equal(stock, untimed.positions)
+    assert changed == (name != "qwen2_vl")
+
+
 @pytest.mark.parametrize("frames", [2, 3, 6])
 def test_frames_are_cut_and_paired_as_stock_does_it(name, family, frames):
     """The stock video processor's own cutting, on frames that Pillow resized."""
     one = video(0, frames, (112, 60))
-    prepared = family.prepare_videos([list(one.frames)])
+    prepared = family.prepare_videos([one])
     pixels, grid = prepared.inputs.values()
     _, high, wide = grid[0].tolist()
     processor = family.processor.image_processor

@@ -14,6 +14,7 @@ from PIL import Image, TiffImagePlugin
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.inputs.images import decode_image, load_frames
+from fopru_graph.lvlm.inputs.timing import sample
 from tests.lvlm.inputs.test_images import png
 
 Tags = dict[int, Sequence[int]]
@@ -250,7 +251,7 @@ def test_frames_of_a_grey_animation_keep_their_transparent_level(tmp_path: Any) 
         for kind, body in (control(1), (b"fdAT", second))
     )
     (tmp_path / "a.png").write_bytes(data[:end] + more + data[end:])
-    frames = load_frames(str(tmp_path / "a.png"), lambda count: range(count), "")
+    frames = load_frames(str(tmp_path / "a.png"), lambda shown: sample("a", shown, 99, None), "")[0]
     assert [np.asarray(frame)[0, :, 0].tolist() for frame in frames] == [[0, 255, 170, 255], [255, 170, 255, 0]]
 
 

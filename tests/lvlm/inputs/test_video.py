@@ -8,8 +8,10 @@ from PIL import Image
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Graph
+from fopru_graph.graph.plan import plan
 from fopru_graph.lvlm.inputs.video import evenly, fingerprint, load_video
 from fopru_graph.nodes.load_video import LoadVideo
+from fopru_graph.values import Video
 
 
 def frame(level: int, size: tuple[int, int] = (12, 8)) -> Image.Image:
@@ -54,7 +56,7 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
     path = folder(tmp_path / "v", names)
     (tmp_path / "v" / "notes.txt").write_text("no frame")
     (tmp_path / "v" / ".hidden.png").write_bytes(b"no frame")
-    video = load_video(path)
+    video = load_video(path, 8)
     assert levels(video) == [0, 10, 20, 30, 40]
     assert video.source == path and video.shape == (5, 8, 12)
     assert levels(load_video(path, 3)) == [0, 20, 40]
@@ -70,29 +72,26 @@ def test_an_animation_gives_its_own_frames(tmp_path, suffix, frames):
     made[0].save(path, save_all=True, append_images=made[1:], duration=100, **options)
     video = load_video(str(path), frames)
     assert all(one.mode == "RGB" and one.size == (12, 8) for one in video.frames)
-    expected = [40 * i for i in evenly(6, frames)]
+    expected = [40 * i for i in {1: [2], 4: [0, 1, 3, 5], 8: range(6)}[frames]]  # shown at that time
     assert np.abs(np.subtract(levels(video), expected)).max() <= (4 if suffix == "gif" else 0)  # GIF has a palette
 
 
 def test_what_a_png_shows_where_nothing_moves_is_no_frame(tmp_path):
     path = tmp_path / "a.png"
     frame(250).save(path, save_all=True, append_images=[frame(10), frame(20)], default_image=True)
-    assert levels(load_video(str(path))) == [10, 20]
+    assert levels(load_video(str(path), 8)) == [10, 20]
 
 
 def test_what_is_no_video_is_refused(tmp_path):
-    still, text, film = tmp_path / "still.png", tmp_path / "text.gif", tmp_path / "film.mp4"
+    still, text = tmp_path / "still.png", tmp_path / "text.gif"
     frame(1).save(still)
     text.write_text("hello")
-    film.write_bytes(b"\x00\x00\x00\x18ftypmp42" + bytes(64))
     pages = tmp_path / "pages.tiff"
     frame(1).save(pages, save_all=True, append_images=[frame(2)])
     (tmp_path / "empty").mkdir()
     assert "still picture" in refusal(still).message
     assert "still picture" in refusal(pages).message
     assert "text" in refusal(text).message
-    error = refusal(film)
-    assert "video file" in error.message and "ffmpeg" in error.hint
     assert "no pictures" in refusal(tmp_path / "empty").message
     assert "there is no file" in refusal(tmp_path / "absent").message
     assert "cannot be read" in refusal("a\0b").message
@@ -138,3 +137,88 @@ def test_vision_encode_takes_a_video_a_picture_or_lists():
     assert graph.problems() == []
     graph.output("bad", graph.VisionEncode(model=model, image=model))
     assert any("Video" in str(problem) for problem in graph.problems())
+
+
+def animation(path, milliseconds):
+    """Frames of levels 0, 20, 40, … that are shown so long each."""
+    made = [frame(20 * i) for i in range(len(milliseconds))]
+    options = {"lossless": True} if path.suffix == ".webp" else {}
+    made[0].save(path, save_all=True, append_images=made[1:], duration=milliseconds, loop=0, **options)
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_an_animations_durations_are_its_times(tmp_path, suffix):
+    path = animation(tmp_path / f"a.{suffix}", [100, 100, 800, 100, 300])
+    video = load_video(path, 8)
+    assert video.times == pytest.approx((0, 0.1, 0.2, 1.0, 1.1)) and video.duration == pytest.approx(1.4)
+    few = load_video(path, 3)
+    assert few.times == pytest.approx((0, 0.55, 1.1)) and few.duration == pytest.approx(1.4)
+    assert np.abs(np.subtract(levels(few), [0, 40, 80])).max() <= 4  # the frame that is shown then, not the middle one
+    often = load_video(path, fps=2.5)
+    assert often.times == pytest.approx((0, 0.4, 0.8, 1.2))
+    assert np.abs(np.subtract(levels(often), [0, 40, 40, 80])).max() <= 4
+    assert load_video(path, fps=100).times == video.times  # no frame is made up
+
+
+def test_a_gif_that_does_not_say_its_durations_is_shown_as_browsers_show_it(tmp_path):
+    video = load_video(animation(tmp_path / "a.gif", [0, 0, 0]), 3)
+    assert video.times == pytest.approx((0, 0.1, 0.2)) and video.duration == pytest.approx(0.3)
+
+
+def test_a_folder_has_the_times_that_it_is_given(tmp_path):
+    path = folder(tmp_path / "v", [f"{i}.png" for i in range(10)])
+    untimed = load_video(path, 4)
+    assert untimed.times == () and untimed.duration is None
+    assert untimed.frame_times == tuple(i / 24 for i in range(4)) and untimed.frame_rate == 24
+    timed = load_video(path, fps=1, folder_fps=2)
+    assert levels(timed) == [0, 20, 40, 60, 80] and timed.times == (0, 1, 2, 3, 4)
+    assert timed.duration == 5 and timed.frame_rate == 1
+    assert load_video(path, 2, folder_fps=2).times == (0, 4.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "neither frames nor fps"),
+        ({"frames": 2, "fps": 1.0}, "both frames and fps"),
+        ({"frames": 0}, "frames of the video .* at least 1"),
+        ({"fps": 0.0}, "fps of the video .* above 0"),
+        ({"fps": float("nan")}, "fps of the video .* above 0"),
+        ({"frames": 2, "folder_fps": 0.0}, "folder_fps of the video .* above 0"),
+        ({"fps": 1.0}, "have no times"),
+        ({"fps": 9e6, "folder_fps": 0.001}, None),
+    ],
+)
+def test_a_sampling_has_one_meaning(tmp_path, given, said):
+    path = folder(tmp_path / "v", ["1.png", "2.png"])
+    if said is None:
+        assert len(load_video(path, **given).frames) == 2
+        return
+    with pytest.raises(UserError, match=said):
+        load_video(path, **given)
+
+
+def test_a_file_has_its_own_times(tmp_path):
+    with pytest.raises(UserError, match="no folder"):
+        load_video(animation(tmp_path / "a.gif", [100, 100]), 2, folder_fps=3)
+
+
+def test_a_video_needs_frames_and_all_times_or_none():
+    with pytest.raises(UserError, match="has no frames"):
+        Video((), "x")
+    for times, duration in (((0.0,), None), ((), 1.0), ((0.0, 1.0), 2.0)):
+        with pytest.raises(UserError, match="times"):
+            Video((frame(1),), "x", times, duration)
+
+
+def test_another_sampling_is_another_key(tmp_path):
+    path = folder(tmp_path / "v", ["1.png", "2.png"])
+
+    def key(**sampling):
+        graph = Graph("x")
+        graph.output("o", graph.LoadVideo(path=path, **sampling))
+        return [step.key for step in plan(graph).steps.values()][0]
+
+    ways = ({"frames": 2}, {"frames": 1}, {"fps": 1.0, "folder_fps": 2.0}, {"fps": 1.0, "folder_fps": 1.0})
+    assert len({key(**way) for way in ways}) == len(ways) and key(frames=2) == key(frames=2)
