@@ -34,7 +34,7 @@ class PromptIds(NamedTuple):
     def sources(self, family: Family, keep_positions: Sequence[torch.Tensor]) -> torch.Tensor:
         """(L,) int64: the index in the unpruned prompt of every token, on the language model's device.
 
-        The ``keep_positions`` (K,) of an image say which of its visual tokens are left, in the order of their embeddings.
+        The ``keep_positions`` (K,) of an image say which of its visual tokens are left, in the embeddings' order.
         """
         text = torch.tensor(self.text)
         images = zip(self.placeholders, keep_positions, strict=True)
