@@ -48,10 +48,10 @@ class LLMGenerate(Node):
         self,
         ctx: Context,
         model: values.ModelHandle,
-        tokens: values.VisualTokens | None = None,
+        tokens: values.VisualTokens | None,
         prompt: Annotated[
             str | list[str], Field(description="the question; a list is a batch; <image> marks where images stand")
-        ] = "",
+        ],
         pruners: Annotated[
             list[values.InLLMPruner] | None, Field(description="pruning inside the language model")
         ] = None,

@@ -29,7 +29,7 @@ class StockGenerate(Node):
         ctx: Context,
         model: values.ModelHandle,
         image: values.Image | list[values.Image],
-        prompt: Annotated[str, Field(description="the question; <image> marks where images stand")] = "",
+        prompt: Annotated[str, Field(description="the question; <image> marks where images stand")],
         max_new_tokens: MaxNewTokens = 64,
         min_new_tokens: MinNewTokens = 0,
         system: System = "",

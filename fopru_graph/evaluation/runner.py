@@ -224,7 +224,7 @@ def _counts(answer: Answer) -> dict[str, Any]:
         "text_tokens": report["kv_lengths"][0] - report["visual_per_layer"][0] - (report["new_tokens"] - 1),
         "new_tokens": report["new_tokens"],
         "kv_bytes": report["kv_bytes"],
-        "positions": report["positions"],
+        "positions": report.get("positions"),
     }
 
 

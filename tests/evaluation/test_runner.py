@@ -35,7 +35,7 @@ def test_rows_and_summary(tmp_path):
         "index": 3, "id": "toy/3", "type": "odd", "picture": "picture 1", "picture_files": [],
         "status": "ok", "answer": "3", "score": 0.0,
         "facts": {"length": 1}, "error": None, "encoded": 8, "kept": 4, "final": 2, "layer_average": 3.0,
-        "text_tokens": 5, "new_tokens": 2, "kv_bytes": 103,
+        "text_tokens": 5, "new_tokens": 2, "kv_bytes": 103, "positions": None,
         "timing": {"ttft_ms": 2.0, "prefill_ms": 1.0, "total_ms": rows[3]["timing"]["total_ms"], "rank": 0},
     }  # fmt: skip
     assert summary == json.loads((tmp_path / "a" / "summary.json").read_text())

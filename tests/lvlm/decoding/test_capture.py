@@ -186,7 +186,7 @@ def test_steps_share_what_the_weights_leave_free(monkeypatch):
     )
     for layer in (1, 2, 3):
         answer(family, tokens, "x", [fastv(layer, 0.5)], new=4)
-    assert [cuts for _, cuts, _ in family.steps] == [(2,), (3,)]
+    assert [cuts for _, _, cuts, _ in family.steps] == [(2,), (3,)]
 
 
 @pytest.mark.parametrize("loop", ["thin", "segments", "static"])

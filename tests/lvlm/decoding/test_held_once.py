@@ -81,7 +81,7 @@ def test_the_prefix_lies_in_the_step_and_the_next_prompt_is_computed_there():
     place = [keys.data_ptr() for keys, _ in step.caches]
     second, _ = run(family, tokens, ["what is at?"], loop="static")
     assert second.reused
-    ((_, layers),) = family.last_prompt.values()
+    ((_, _, layers),) = family.last_prompt.values()
     assert [keys.data_ptr() for keys, _ in layers] == place and list(family.steps.values()) == [step]
 
 
