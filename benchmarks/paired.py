@@ -65,6 +65,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
+    clock = "wall, or cpu: what the process computed, whoever else uses the machine; for one thread"
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help=clock)
     for name, of in (("--set", "both commits"), ("--set-old", "the old one"), ("--set-new", "the new one")):
         parser.add_argument(name, action="append", default=[], metavar="INPUT=VALUE", help=f"for {of}")
     parser.add_argument("--json", type=Path, help="a file for every time that was measured")
@@ -89,7 +91,8 @@ def _checked_out(revision: str) -> Iterator[Path]:
 @contextlib.contextmanager
 def _worker(folder: Path, given: argparse.Namespace, sets: Sequence[str]) -> Iterator[Process]:
     """A process that runs the pipelines with the code of ``folder``: a row's label in, figures out."""
-    task = {"pipelines": given.pipelines, "ratios": given.ratio, "new_tokens": given.new_tokens, "sets": sets}
+    task = {"pipelines": given.pipelines, "ratios": given.ratio, "new_tokens": given.new_tokens}
+    task |= {"sets": sets, "clock": given.clock}
     command = [sys.executable, str(Path(__file__).with_name("paired_worker.py")), json.dumps(task)]
     with tempfile.NamedTemporaryFile(suffix=".log") as log:
         worker = Process(command, given.threads, Path(log.name), folder)

@@ -18,6 +18,8 @@ from fopru_graph.measure.timing import Timeline
 def main() -> None:
     """Load everything, then answer: None with what there is, a label with the times of one run of it."""
     task = json.loads(sys.argv[1])
+    if task["clock"] == "cpu":
+        time.perf_counter = time.process_time  # wherever the code reads the clock
     rows, loaded = _rows(task)
     for line in sys.stdin:
         asked = json.loads(line)

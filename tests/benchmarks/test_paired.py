@@ -32,7 +32,9 @@ def test_each_side_comes_first_by_turns_and_the_first_round_does_not_count():
 
 
 def test_a_worker_that_ends_is_told(monkeypatch, tmp_path):
-    given = type("Given", (), {"pipelines": ["missing.yaml"], "ratio": "0.25", "new_tokens": 1, "threads": 1})
+    given = type(
+        "Given", (), {"pipelines": ["missing.yaml"], "ratio": "0.25", "new_tokens": 1, "threads": 1, "clock": "cpu"}
+    )
     monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(SystemExit, match="it ended with status 1"), paired._worker(tmp_path, given, []) as worker:
         worker.ask(None)
