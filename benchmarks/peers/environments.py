@@ -92,7 +92,7 @@ def _export(home: Path, checkpoint: Path, weights: str, folder: Path) -> None:
 
 def _run(what: str, command: Sequence[str]) -> None:
     """Run a program; what it says last is why it failed."""
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}  # what it printed first stays first
     done = subprocess.run(
         command,
         cwd=FOLDER.parents[1],

@@ -32,6 +32,7 @@ class Process:
         self._lines: queue.Queue[str | None] = queue.Queue()
         number = str(threads)
         environment = os.environ | {"OMP_NUM_THREADS": number, "MKL_NUM_THREADS": number, "PYTHONPATH": str(code)}
+        environment["PYTHONUNBUFFERED"] = "1"  # else what was printed before an error follows it in the log
         with log.open("w") as file:
             self._process = subprocess.Popen(
                 command,
