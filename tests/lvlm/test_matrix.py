@@ -22,7 +22,7 @@ from tests import tiny
 from tests.lvlm.hiding import answer_by_hiding
 from tests.lvlm.methods import METHODS, digest, has_cls, prumerge
 from tests.lvlm.test_invariants import fingerprint
-from tests.lvlm.zoo import ZOO, everything, stock_answer
+from tests.lvlm.zoo import everything, stock_answer
 
 STEPS = 4
 FILM = Video(tuple(tiny.image(i, 112, 112).picture for i in range(4)), "film")
@@ -38,21 +38,6 @@ PIPELINES = {  # share kept by rank or row before the language model, cuts insid
     "fastv": (None, 1.0, [(0, 0.5)]),
     "fopru_fastv": (RankPrune, 0.5, [(0, 0.5)]),
 }
-
-
-@pytest.fixture(scope="module", params=ZOO)
-def row(request):
-    return ZOO[request.param]
-
-
-@pytest.fixture(scope="module")
-def family(row):
-    return row.build("sdpa")
-
-
-@pytest.fixture(scope="module")
-def eager(row):
-    return row.build("eager")
 
 
 def pictures(row, count):

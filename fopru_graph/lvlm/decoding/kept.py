@@ -96,7 +96,7 @@ class Cuts:
     @property
     def reads(self) -> frozenset[int]:
         """The layers after which hidden states are kept for pruners that read them, see `read`."""
-        return frozenset(layer for pruners in self._pruners.values() for pruner in pruners for layer in pruner.reads)
+        return frozenset(self._reads_after(0))
 
     def read(self, layer: int, hidden: torch.Tensor) -> None:
         """Keep the hidden states (B, M, E) after a layer of `reads`, until the last pruner that reads them has."""

@@ -9,16 +9,16 @@ the ratio is near 2, and from one process to the next noise would choose how ans
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
+from fopru_graph.lvlm.families.capture_qk import attending_by
 from fopru_graph.lvlm.families.family import Family
 
 _NAME = "fopru_graph_wide_keys"
@@ -51,21 +51,12 @@ def float32_is_faster(heads: int, groups: int, size: int) -> bool:
     return _MARGIN * min(times[torch.float32]) < min(times[torch.bfloat16])
 
 
-@contextlib.contextmanager
-def wide_keys(modules: Sequence[Any]) -> Iterator[None]:
+def wide_keys(modules: Sequence[Any]) -> contextlib.AbstractContextManager[None]:
     """Attention ``modules`` that run sdpa take keys and values of a wider type than their queries, inside the block.
 
-    Attention is then computed in the wider type. As `families.capture_qk`, it gives the modules configs of their own.
+    Attention is then computed in the wider type.
     """
-    configs = [module.config for module in modules]
-    try:
-        for module in modules:
-            module.config = copy.copy(module.config)
-            module.config._attn_implementation = _NAME
-        yield
-    finally:
-        for module, config in zip(modules, configs, strict=True):
-            module.config = config
+    return attending_by(_NAME, modules)
 
 
 def _attention(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -74,13 +74,23 @@ def capture_qk(module: torch.nn.Module, callback: CaptureCallback) -> Iterator[N
     """
     if id(module) in _captured:
         raise RuntimeError(f"{type(module).__name__} is tapped already; a model serves one run at a time")
-    config = module.config
-    capturing = copy.copy(config)
-    capturing._attn_implementation = _NAME
-    _captured[id(module)] = (config, callback)
-    module.config = capturing
+    _captured[id(module)] = (module.config, callback)
     try:
+        with attending_by(_NAME, [module]):
+            yield
+    finally:
+        del _captured[id(module)]
+
+
+@contextlib.contextmanager
+def attending_by(name: str, modules: Sequence[Any]) -> Iterator[None]:
+    """Inside the block attention ``modules`` call the registered function ``name``, by configs of their own."""
+    configs = [module.config for module in modules]
+    try:
+        for module, config in zip(modules, configs, strict=True):
+            module.config = copy.copy(config)
+            module.config._attn_implementation = name
         yield
     finally:
-        module.config = config
-        del _captured[id(module)]
+        for module, config in zip(modules, configs, strict=True):
+            module.config = config

@@ -24,7 +24,6 @@ from fopru_graph.values import Image, Selection, Tile, TileAttention, Video, Vis
 
 Grid = tuple[int, int]  # (h, w) of a tile, in visual tokens
 TilePosition = tuple[int, int] | None  # see `Tile.tile_position`
-CapturedCall = tuple[torch.Tensor, torch.Tensor, float]  # query, key and scale of one call of the captured module
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,19 +95,19 @@ class MergingFamily(Family):
         """Entered while the tower runs; override it if parts of the stock tower can be run faster."""
         return nullcontext()
 
-    def attentions(self, calls: Sequence[CapturedCall], grids: Sequence[Grid]) -> list[TileAttention]:
+    def attentions(self, calls: Sequence[Attention], grids: Sequence[Grid]) -> list[TileAttention]:
         """Each tile's queries and keys. By default one call of (T, H, P + M, d) holds all T tiles."""
-        ((query, key, scale),) = calls
+        (call,) = calls
         return [
             TileAttention(
-                query[i],
-                key[i],
-                scale,
+                call.query[i],
+                call.key[i],
+                call.scale,
                 self.prefix,
                 groups,
                 has_cls=self.prefix > 0,
             )
-            for i, groups in enumerate(self.patch_groups_of(grids, query.device))
+            for i, groups in enumerate(self.patch_groups_of(grids, call.query.device))
         ]
 
     @torch.inference_mode()
@@ -158,7 +157,7 @@ class MergingFamily(Family):
         layers = []
         for layer, recorded in calls.items():
             try:
-                tiles = self.attentions([(call.query, call.key, call.scale) for call in recorded], grids)
+                tiles = self.attentions(recorded, grids)
             except ValueError as error:  # another number of calls than of tiles
                 raise UserError(
                     f"encoder layer {layer} sees pictures in windows: there is no attention between all patches",

@@ -9,8 +9,9 @@ from typing import Any
 import PIL.Image
 
 from fopru_graph.errors import UserError
+from fopru_graph.lvlm.families.capture_qk import Attention
 from fopru_graph.lvlm.families.family import read_layer
-from fopru_graph.lvlm.families.merging import CapturedCall, Grid, MergingFamily, Prepared
+from fopru_graph.lvlm.families.merging import Grid, MergingFamily, Prepared
 from fopru_graph.lvlm.families.registry import register_family
 from fopru_graph.values import TileAttention
 
@@ -48,13 +49,13 @@ class Mistral3(MergingFamily):
     def line_end_id(self) -> int | None:  # type: ignore[override]
         return int(self.processor.tokenizer.convert_tokens_to_ids(_BREAK))
 
-    def attentions(self, calls: Sequence[CapturedCall], grids: Sequence[Grid]) -> list[TileAttention]:
+    def attentions(self, calls: Sequence[Attention], grids: Sequence[Grid]) -> list[TileAttention]:
         """See `MergingFamily.attentions`: one call of (1, H, M of all tiles, d), masked so that tiles do not mix."""
-        ((query, key, scale),) = calls
+        (call,) = calls
         counts = [h * w * self.patches for h, w in grids]
-        groups = self.patch_groups_of(grids, query.device)
-        parts = zip(query[0].split(counts, 1), key[0].split(counts, 1), groups, strict=True)
-        return [TileAttention(*qk, scale, 0, merged) for *qk, merged in parts]
+        groups = self.patch_groups_of(grids, call.query.device)
+        parts = zip(call.query[0].split(counts, 1), call.key[0].split(counts, 1), groups, strict=True)
+        return [TileAttention(*qk, call.scale, 0, merged) for *qk, merged in parts]
 
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
         """See `MergingFamily.prepare`. Pictures are padded to one size; the model reads ``image_sizes`` only."""

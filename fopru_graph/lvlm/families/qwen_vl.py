@@ -16,7 +16,8 @@ import PIL.Image
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.families.merging import CapturedCall, Grid, MergingFamily, Prepared
+from fopru_graph.lvlm.families.capture_qk import Attention
+from fopru_graph.lvlm.families.merging import Grid, MergingFamily, Prepared
 from fopru_graph.lvlm.families.modules import count_weights
 from fopru_graph.lvlm.families.patch_embedding import fast_patches
 from fopru_graph.lvlm.families.registry import register_family
@@ -67,11 +68,11 @@ class Qwen2VL(MergingFamily):
         """See `MergingFamily.tower_faster`: the patches come cut, and are embedded together."""
         return fast_patches(self.tower.patch_embed.proj)
 
-    def attentions(self, calls: Sequence[CapturedCall], grids: Sequence[Grid]) -> list[TileAttention]:
+    def attentions(self, calls: Sequence[Attention], grids: Sequence[Grid]) -> list[TileAttention]:
         """See `MergingFamily.attentions`: one call of (1, H, M, d) per tile, whatever the kernel."""
         return [
-            TileAttention(query[0], key[0], scale, 0, groups)
-            for (query, key, scale), groups in zip(calls, self.patch_groups_of(grids, calls[0][0].device), strict=True)
+            TileAttention(call.query[0], call.key[0], call.scale, 0, groups)
+            for call, groups in zip(calls, self.patch_groups_of(grids, calls[0].query.device), strict=True)
         ]
 
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:

@@ -69,8 +69,8 @@ class Question:
     def pictures(self, family: Family) -> int:
         """How many pictures the turns name. Text that is taken as it is may also hold the model's own placeholders."""
         named = sum(pieces.count(None) for _, pieces in self.turns())
-        own = self.template == "none" and family.placeholder != MARKER
-        return named + (self.text.count(family.placeholder) if own else 0)
+        verbatim = self.template == "none" and family.placeholder != MARKER
+        return named + (self.text.count(family.placeholder) if verbatim else 0)
 
 
 def as_question(asked: str | Question) -> Question:

@@ -20,16 +20,6 @@ from tests.lvlm.zoo import ZOO
 NODES = Path(__file__).parents[2] / "in_llm_nodes"
 
 
-@pytest.fixture(scope="module", params=ZOO)
-def row(request):
-    return ZOO[request.param]
-
-
-@pytest.fixture(scope="module")
-def family(row):
-    return row.build("sdpa")
-
-
 def pictures(row):
     return [tiny.image(i, *row.sizes[i % len(row.sizes)]) for i in range(2)]
 

@@ -23,21 +23,6 @@ STEPS = 4
 NUMBERINGS = ("renumbered", "original", "rebased")
 
 
-@pytest.fixture(scope="module", params=ZOO)
-def row(request):
-    return ZOO[request.param]
-
-
-@pytest.fixture(scope="module")
-def family(row):
-    return row.build("sdpa")
-
-
-@pytest.fixture(scope="module")
-def eager(row):
-    return row.build("eager")
-
-
 def some(family, images, ratio=0.5, first=0):
     """Visual tokens of which those kept differ from tile to tile, and the last ones are dropped."""
     features = family.encode(images)
