@@ -14,10 +14,10 @@ from fopru_graph.values import ModelSizes
 CONVENTION = "2 per multiply–accumulate; causal attention n(n+1)/2 pairs; GQA and the three FFN matrices as they are"
 
 
-SCORING = ("map", "row", "layer", "similarity", "none")
+SCORING = ("map", "row", "layer", "similarity", "projector", "none")
 """What a node may say that it computes, as its class attribute ``attention_work``: an attention map of the vision
-tower, one row of it, the queries and keys of one more layer, the likeness of kept visual tokens to all, or nothing that
-counts. A scoring node that says nothing forms a map."""
+tower, one row of it, the queries and keys of one more layer, the likeness of kept visual tokens to all, the projection
+of all of them, or nothing that counts. A scoring node that says nothing forms a map."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def first_token_flops(sizes: ModelSizes, work: Workload) -> dict[str, int]:
     """Operations until the first token by stage, and their ``total``."""
     tiles = work.tower_tokens
     patches = sum(tokens - sizes.prefix for tokens in tiles)
-    projected = patches // sizes.patches if work.projects_all else work.kept
+    projected = patches // sizes.patches if work.projects_all or "projector" in work.scoring else work.kept
     flops = {
         "encode": sum(_tower_flops(sizes, tokens, work.whole_tower) for tokens in tiles),
         "score": sum(_score_flops(sizes, kind, tokens) for kind in work.scoring for tokens in tiles),

@@ -159,6 +159,13 @@ class Family(Layerwise):
             UserError: the selection was made for other tiles.
         """
 
+    def projected(self, features: VisionFeatures) -> VisionFeatures:
+        """The same tiles with all visual tokens in the language model's space, (N, E); `project` takes them as well.
+
+        Override where `encode` does not project already.
+        """
+        return features
+
     def attention_above(self, features: VisionFeatures) -> tuple[TileAttention, ...]:
         """Each tile's attention in the encoder layer above the one that is read, computed from the tile's features.
 

@@ -180,13 +180,29 @@ class Llava(Family):
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:
         """See `Family.project`; the projector works token by token, so projecting fewer tokens changes none of them."""
         kept = self.kept_indices(features, selection)
-        embeddings = self._project_kept([tile.features for tile in features.tiles], kept)
+        embeddings = self._embed_tokens(features.tiles, kept)
         origin = tuple(torch.stack([torch.full_like(index, t), index], 1) for t, index in enumerate(kept))
         return VisualTokens(embeddings.split([len(index) for index in kept]), origin, features.counts, tuple(kept))
 
-    def _project_kept(self, features: Sequence[torch.Tensor], kept: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The kept tokens of all tiles through the projector, (ΣK, E)."""
-        tokens = torch.cat([tile[index] for tile, index in zip(features, kept, strict=True)])
+    @torch.inference_mode()
+    def projected(self, features: VisionFeatures) -> VisionFeatures:
+        """See `Family.projected`; tiles that are projected already stay as they are."""
+        raw = [tile for tile in features.tiles if tile.prefix_features is not None]
+        if not raw:
+            return features
+        every = [torch.arange(len(tile.features), device=tile.features.device) for tile in raw]
+        parts = iter(self._embed_tokens(raw, every).split([len(index) for index in every]))
+        tiles = (
+            tile if tile.prefix_features is None else replace(tile, features=next(parts), prefix_features=None)
+            for tile in features.tiles
+        )
+        return features.with_tiles(tuple(tiles))
+
+    def _embed_tokens(self, tiles: Sequence[Tile], kept: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The kept tokens of all tiles through the projector, (ΣK, E); as they are if they are projected already."""
+        tokens = torch.cat([tile.features[index] for tile, index in zip(tiles, kept, strict=True)])
+        if tiles[0].prefix_features is None:
+            return tokens
         embeddings: torch.Tensor = self.projector(entering(self.projector, tokens))
         return embeddings
 

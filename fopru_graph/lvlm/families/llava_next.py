@@ -135,9 +135,8 @@ class LlavaNext(Llava):
         """
         real = places != NEWLINE
         features = torch.cat([tile.features for tile in tiles])
-        tokens = features[copy_to(places[real], features.device)].to(self.device)
-        if tiles[0].prefix_features is not None:  # else they are projected already
-            tokens = self._project_kept([tokens], [torch.arange(len(tokens), device=tokens.device)]).to(self.device)
+        whole = replace(tiles[0], features=features)
+        tokens = self._embed_tokens([whole], [copy_to(places[real], features.device)]).to(self.device)
         newlines = self._newline().to(tokens.dtype).repeat(len(places), 1)
         return newlines.index_copy(0, copy_to(real.nonzero()[:, 0], newlines.device), tokens)
 

@@ -1,0 +1,70 @@
+"""Cosines between tokens, in blocks: the similarities of many tokens are never in memory all at once.
+
+Everything is float32, whatever the features are: half precision cannot tell nearly equal tokens apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.nn.functional import normalize
+
+from fopru_graph.pruning.attention import queries_at_a_time
+
+
+def cosine_blocks(rows: torch.Tensor, columns: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """The cosines of ``rows`` to ``columns``, a block of rows at a time. A zero vector has cosine 0 to everything.
+
+    Args:
+        rows: (…, K, C) of any floating type.
+        columns: (…, N, C) on the same device, with the same leading sizes.
+
+    Yields:
+        Which rows, and their cosines (…, k, N) float32.
+    """
+    rows, columns = normalize(rows.float(), dim=-1), normalize(columns.float(), dim=-1).mT
+    step = queries_at_a_time(rows.device, columns.shape[-1] * columns.shape[:-2].numel())
+    for start in range(0, rows.shape[-2], step):
+        block = slice(start, start + step)
+        yield block, rows[..., block, :] @ columns
+
+
+def nearest(
+    rows: torch.Tensor, columns: torch.Tensor, banned: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The highest cosine of each row to any column, and that column; of equal ones the lower.
+
+    Args:
+        rows: (…, K, C).
+        columns: (…, N, C).
+        banned: (…, K, N) bool, pairs that do not count; None for none. A row of banned pairs gets −2.
+
+    Returns:
+        ``cosine`` (…, K) float32 and ``column`` (…, K) int64.
+    """
+    best = []
+    for block, cosines in cosine_blocks(rows, columns):
+        if banned is not None:
+            cosines = cosines.masked_fill(banned[..., block, :], -2.0)
+        best.append(cosines.max(-1))
+    return torch.cat([part.values for part in best], -1), torch.cat([part.indices for part in best], -1)
+
+
+def average_into_nearest(features: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """The weights by which every dropped token is averaged into the kept one that is most similar to it.
+
+    A kept token becomes the mean of itself and the dropped ones that are nearest to it.
+
+    Args:
+        features: (N, C) that similarity is measured on.
+        kept: (K,) int64 without repeats, at least one.
+
+    Returns:
+        (K, N) float32, rows that sum to one, for `linear_merge.linear_merge`.
+    """
+    place = torch.arange(len(kept), device=kept.device)
+    column = nearest(features, features[kept])[1].index_copy(0, kept, place)
+    weights = torch.zeros(len(kept), len(features), device=features.device)
+    weights[column, torch.arange(len(features), device=features.device)] = 1.0
+    return weights / weights.sum(1, keepdim=True)
