@@ -9,5 +9,5 @@ from fopru_graph.values import LayerView
 
 def variation(view: LayerView) -> torch.Tensor:
     """(B, M) float32: the L2 norm of what the layer below the cut changes of each token's hidden state."""
-    change = view.hidden.float() - view.hidden_after(-2).float()
-    return change.square().sum(-1).sqrt()
+    change: torch.Tensor = torch.linalg.vector_norm(view.hidden - view.hidden_after(-2).float(), dim=-1)
+    return change
