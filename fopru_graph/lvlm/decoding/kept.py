@@ -173,7 +173,7 @@ class Cuts:
             visual.to(hidden.device),
             text.to(hidden.device),
             before.positions.to(hidden.device),
-            {read: partial(self._state, read, before) for read in pruner.reads},
+            {read: partial(self._state, read, before, hidden.device) for read in pruner.reads},
             partial(self._images, before, visual),
             lambda: torch.take_along_dim(self._prompt.embeds, before.positions[..., None], 1),
         )
@@ -181,9 +181,9 @@ class Cuts:
     def _reads_after(self, layer: int) -> set[int]:
         return {read for first in self._pruners if first > layer for p in self._pruners[first] for read in p.reads}
 
-    def _state(self, layer: int, now: KeptPositions) -> torch.Tensor:
-        """The hidden states after an earlier layer, of the tokens that are there now."""
-        hidden, then = self._states[layer], self.at(max(layer, 0))
+    def _state(self, layer: int, now: KeptPositions, device: torch.device) -> torch.Tensor:
+        """The hidden states after an earlier layer, of the tokens that are there now, on the device of the cut."""
+        hidden, then = self._states[layer].to(device), self.at(max(layer, 0))
         if then is now:
             return hidden
         index = torch.searchsorted(then.positions.contiguous(), now.positions.contiguous())
