@@ -17,7 +17,7 @@ except at edges.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, chain
 from typing import Literal
 
@@ -172,6 +172,34 @@ def rank_prune(
         best = torch.cat([first, ranked.argsort(descending=True, stable=True)[: count - len(first)]])
         kept |= zip(group, _split(best, [lengths[tile] for tile in group]), strict=True)
     return selection_of([kept[tile] for tile in range(len(scores))], significance)
+
+
+def fill_up(
+    significance: Significance,
+    ratio: float | None,
+    tokens: int | None,
+    budget: Budget | None,
+    start: Selection | None,
+    choose: Callable[[int, torch.Tensor, int], torch.Tensor],
+) -> Selection:
+    """Fill up the budget of each tile by a rule: ``start`` first, then what ``choose`` takes of the other tokens.
+
+    ``choose`` gets the tile, its other tokens (M,) int64, the most significant first, and how many to take.
+
+    Raises:
+        UserError: as for `rank_prune`.
+    """
+    lengths = [len(tile) for tile in significance.scores]
+    check_budget(lengths, budget, start)
+    kept = []
+    for tile, scores in enumerate(significance.scores):
+        count = kept_count(len(scores), ratio, tokens) if budget is None else min(len(scores), budget.counts[tile])
+        first = scores.new_zeros(0, dtype=torch.int64) if start is None else start.indices[tile].to(scores.device)
+        first = first[:count]
+        order = scores.index_fill(0, first, -torch.inf).argsort(descending=True, stable=True)
+        rest = order[: len(scores) - len(first)]
+        kept.append(torch.cat([first, choose(tile, rest, count - len(first))]))
+    return selection_of(kept, significance)
 
 
 def check_budget(lengths: Sequence[int], budget: Budget | None, start: Selection | None) -> None:
