@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
+from fopru_graph.pruning.attention import queries_at_a_time
 from fopru_graph.values import LayerView
 
 _TEXT, _VISUAL, _PADDING = 0, 1, 2
@@ -33,6 +34,46 @@ def last_token_attention(view: LayerView) -> torch.Tensor:
             logits, seen = logits + seen, seen > torch.finfo(seen.dtype).min
         logits = logits.masked_fill(~seen, torch.finfo(logits.dtype).min)
     return torch.softmax(logits, dim=-1).mean(1)
+
+
+def row_attention(view: LayerView, rows: torch.Tensor) -> torch.Tensor:
+    """Attention of some tokens to all, averaged over heads, formed in blocks of rows.
+
+    Args:
+        view: B samples of M tokens.
+        rows: (B, R) int64, indices of the tokens that attend; repeats are allowed.
+
+    Returns:
+        (B, R, M) float32; each row sums to one, over what the token saw in layer K − 1.
+    """
+    query, keys = view.query, view.key.float().mT  # float32 for the reason above
+    (batch, heads, tokens, _), groups = query.shape, keys.shape[1]
+    step = queries_at_a_time(query.device, batch * heads * tokens)
+    parts = []
+    for index in torch.split(rows, step, 1):
+        asking = torch.take_along_dim(query, index[:, None, :, None], 2).float() * view.scale
+        logits = (asking.reshape(batch, groups, -1, keys.shape[2]) @ keys).view(batch, heads, -1, tokens)
+        parts.append(torch.softmax(_hidden_keys(logits, view, index), -1).mean(1))
+    return torch.cat(parts, 1)
+
+
+def _hidden_keys(logits: torch.Tensor, view: LayerView, index: torch.Tensor) -> torch.Tensor:
+    """Logits (B, H, R, M) of the rows ``index`` (B, R) without the keys that those tokens do not see."""
+    mask = view.mask
+    if mask is None or mask.dim() == 2:  # the kernel was causal by itself
+        seen = view.places[:, None, :] <= view.places.gather(1, index)[..., None]
+        seen = seen if mask is None else seen & mask[:, None, :].bool()
+        return logits.masked_fill(~seen[:, None], torch.finfo(logits.dtype).min)
+    seen = torch.take_along_dim(mask.expand(len(index), -1, -1, -1), index[:, None, :, None], 2)
+    if seen.dtype != torch.bool:
+        logits, seen = logits + seen, seen > torch.finfo(seen.dtype).min
+    return logits.masked_fill(~seen, torch.finfo(logits.dtype).min)
+
+
+def text_behind(view: LayerView) -> torch.Tensor:
+    """(B, M) bool: the text behind the sample's first visual token, which is what can look at its pictures."""
+    first = view.places.masked_fill(~view.visual, torch.iinfo(torch.int64).max).amin(1, keepdim=True)
+    return view.text & (view.places > first)
 
 
 def surviving_positions(

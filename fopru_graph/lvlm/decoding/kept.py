@@ -118,7 +118,7 @@ class Cuts:
         visual, real, counts = self._visual.gather(1, before.positions), before.real, before.visual
         keep = torch.arange(visual.shape[1], device=device).expand_as(visual)
         for pruner in self._pruners[layer]:
-            view = self._view(layer, pruner, attention, hidden, keep, visual & real)
+            view = self._view(layer, pruner, attention, hidden, keep, visual & real, counts)
             scores = pruner.score(view).to(device)
             ranked = scores.gather(1, keep)
             if scores.dtype == torch.bool:
@@ -146,8 +146,12 @@ class Cuts:
         hidden: torch.Tensor,
         keep: torch.Tensor,
         alive: torch.Tensor,
+        counts: tuple[int, ...],
     ) -> LayerView:
-        """What a pruner sees; ``alive`` (B, K) are the visual tokens among those that ones before it here keep."""
+        """What a pruner sees; ``alive`` (B, K) are the visual tokens among those that ones before it here keep.
+
+        ``counts`` (B,) are their numbers.
+        """
         before = self.at(layer - 1)
         visual = torch.zeros_like(before.real).scatter(1, keep, alive)
         text = before.real & ~self._visual.gather(1, before.positions)
@@ -162,6 +166,8 @@ class Cuts:
             visual.to(hidden.device),
             text.to(hidden.device),
             before.positions.to(hidden.device),
+            counts,
+            tuple(self._text),
             {read: partial(self._state, read, before) for read in pruner.reads},
             partial(self._images, before, visual),
             lambda: torch.take_along_dim(self._prompt.embeds, before.positions[..., None], 1),

@@ -20,7 +20,7 @@ from tests.lvlm.zoo import ZOO, everything
 NODES = Path(__file__).parents[2] / "in_llm_nodes"
 PROMPTS = ["<image> or <image>?", "a longer question about this one: <image>"]
 FAMILIES = ("llava", "qwen2_vl", "paligemma")
-PRUNERS = ("TextGuidedPrune", "VariationPrune", "MergePrune", "AboveMeanPrune")
+PRUNERS = ("TextGuidedPrune", "VariationPrune", "MergePrune", "AboveMeanPrune", "DartPrune", "SparseVLMPrune")
 
 
 def pruner(name, **inputs):

@@ -1,0 +1,120 @@
+"""SparseVLM (arXiv 2410.04417): text tokens that have to do with the pictures rate the visual tokens; some come back.
+
+What is dropped but rated well is recycled: clustered, each cluster averaged into its centre.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+
+from fopru_graph.pruning.attention import queries_at_a_time
+from fopru_graph.pruning.density_peaks import density_peaks
+from fopru_graph.pruning.in_llm import row_attention, text_behind
+from fopru_graph.pruning.select import kept_count
+from fopru_graph.values import InLLMPruner, LayerView
+
+RECYCLED_PER_CENTRE = 10
+
+
+def rater_scores(view: LayerView) -> torch.Tensor:
+    """Attention of the raters to every token, averaged over heads and raters.
+
+    Raters are the text tokens behind the first visual one to which the visual tokens' embeddings are nearer than on
+    average: the softmax over these text tokens of the dot products, averaged over the visual tokens, is above its mean.
+    If none is (there is one, or all are alike), all of them rate; without text there, the sample's last token does.
+
+    Returns:
+        (B, M) float32.
+    """
+    text = text_behind(view)
+    alone = ~text.any(1)
+    text[:, -1] |= alone
+    rows = text.int().argsort(dim=1, descending=True, stable=True)[
+        :, : max(1, *view.text_counts)
+    ]  # all text, as few rows
+    real = text.gather(1, rows)
+    relevance = _relevance(view, rows, real)
+    mean = relevance.sum(1, keepdim=True) / real.sum(1, keepdim=True)
+    raters = real & (relevance > mean)
+    raters = torch.where(raters.any(1, keepdim=True), raters, real)
+    return (row_attention(view, rows) * raters[..., None]).sum(1) / raters.sum(1, keepdim=True)
+
+
+def _relevance(view: LayerView, rows: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """(B, R): how much of the visual tokens' softmax over the text ``rows`` goes to each, where they are ``real``."""
+    embeds = view.embeds.to(view.hidden.device).float()
+    text = torch.take_along_dim(embeds, rows[..., None], 1).mT
+    total = torch.zeros(rows.shape, device=embeds.device)
+    step = queries_at_a_time(embeds.device, rows.numel())
+    for part, visual in zip(torch.split(embeds, step, 1), torch.split(view.visual, step, 1), strict=True):
+        shares = (part @ text).masked_fill(~real[:, None], -torch.inf).softmax(-1)
+        total += (shares * visual[..., None]).sum(1)
+    return total / view.visual.sum(1, keepdim=True).clamp(min=1)
+
+
+@dataclass(frozen=True, eq=False)
+class SparseVLM:
+    """The rule at one layer: `score` and `merge` of an `InLLMPruner`.
+
+    The budget K of a sample, by ``ratio`` or ``tokens``, holds kept tokens and centres. Of the D dropped ones the best
+    rated ⌊``recycle`` · D⌋ + 1 are clustered by `density_peaks` of their hidden states, around ⌊that / 10⌋ + 1 centres,
+    but K − 1 at most; D counts N − K, so that the number of centres is known first.
+    """
+
+    ratio: float | None = None
+    tokens: int | None = None
+    recycle: float = 0.3
+
+    def pruner(self, layer: int) -> InLLMPruner:
+        """The rule at a layer of the language model."""
+        merge = self.merge if self.recycle else None
+        return InLLMPruner(self.score, layer, self.ratio, self.tokens, merge)
+
+    def score(self, view: LayerView) -> torch.Tensor:
+        """(B, M) float32: what stays has the highest scores, centres too."""
+        return _plan(self, view)[0]
+
+    def merge(self, view: LayerView, keep: torch.Tensor) -> torch.Tensor:
+        """(B, K, M): the mean of each token that stays and those merged into it."""
+        into = _plan(self, view)[1]
+        members = (into[:, None, :] == keep[..., None]).float()
+        return members / members.sum(-1, keepdim=True).clamp(min=1)
+
+
+_plans: WeakKeyDictionary[LayerView, tuple[torch.Tensor, torch.Tensor]] = WeakKeyDictionary()
+
+
+def _plan(rule: SparseVLM, view: LayerView) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scores (B, M), and the token (B, M) that each goes on in, −1 for none: made once for a view."""
+    if view not in _plans:
+        ratings = rater_scores(view)
+        into = torch.arange(ratings.shape[1], device=ratings.device).repeat(len(ratings), 1)
+        for sample, count in enumerate(view.visual_counts):
+            _recycle(rule, view, sample, count, ratings, into)
+        _plans[view] = ratings, into
+    return _plans[view]
+
+
+def _recycle(
+    rule: SparseVLM, view: LayerView, sample: int, count: int, ratings: torch.Tensor, into: torch.Tensor
+) -> None:
+    """Raise the ratings of a sample's centres above all, and write into ``into`` where its dropped tokens go."""
+    budget = kept_count(count, rule.ratio, rule.tokens)
+    centres = min(_recycled(rule, count - budget) // RECYCLED_PER_CENTRE + 1, budget - 1)
+    if budget == count or not rule.recycle or centres < 1:
+        return
+    index = view.visual[sample].int().argsort(descending=True, stable=True)[:count]
+    dropped = index[ratings[sample, index].argsort(descending=True, stable=True)][budget - centres :]
+    back = dropped[: _recycled(rule, len(dropped))]
+    peaks, cluster = density_peaks(view.hidden[sample, back], centres)
+    ratings[sample, back[peaks]] += 2.0  # no attention is above 1
+    into[sample, dropped] = -1
+    into[sample, back] = back[peaks][cluster]
+
+
+def _recycled(rule: SparseVLM, dropped: int) -> int:
+    return min(dropped, math.floor(rule.recycle * dropped) + 1)
