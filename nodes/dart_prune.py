@@ -7,7 +7,7 @@ from pydantic import Field
 
 from fopru_graph import values
 from fopru_graph.graph import Node, node
-from fopru_graph.nodes._inputs import Ratio, Tokens
+from fopru_graph.nodes._inputs import Layer, Ratio, Tokens
 
 
 @node(category="prune")
@@ -25,9 +25,7 @@ class DartPrune(Node):
 
     def run(
         self,
-        layer: Annotated[
-            int, Field(ge=1, description="first layer that sees fewer tokens; pivots come from the layer below")
-        ] = 2,
+        layer: Layer = 2,
         ratio: Ratio = 0.25,
         tokens: Tokens = None,
         visual_pivots: Annotated[int, Field(ge=1, description="strongest visual tokens")] = 4,

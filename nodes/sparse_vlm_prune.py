@@ -6,7 +6,7 @@ from pydantic import Field
 
 from fopru_graph import values
 from fopru_graph.graph import Node, node
-from fopru_graph.nodes._inputs import Ratio, Tokens
+from fopru_graph.nodes._inputs import Layer, Ratio, Tokens
 
 
 @node(category="prune")
@@ -24,9 +24,7 @@ class SparseVLMPrune(Node):
 
     def run(
         self,
-        layer: Annotated[
-            int, Field(ge=1, description="first layer that sees fewer tokens; ratings come from the layer below")
-        ] = 3,
+        layer: Layer = 3,
         ratio: Ratio = 0.25,
         tokens: Tokens = None,
         recycle: Annotated[

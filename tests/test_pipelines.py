@@ -15,6 +15,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "pipelines"
 COUNTS = {  # encoded, kept before the language model, left in its last layer
     "baseline": (256, 256, 256),
     "blind": (256, 0, 0),
+    "dart": (256, 256, 64),
     "downsample": (64, 64, 64),
     "fastervlm": (256, 64, 64),
     "fastv": (256, 256, 64),
@@ -27,13 +28,15 @@ COUNTS = {  # encoded, kept before the language model, left in its last layer
     "prumerge": (256, 45, 45),
     "prumerge_plus": (256, 256, 256),  # 44 outliers are too many for any distance but 1, see `add_uniform`
     "random": (256, 64, 64),
+    "sparsevlm": (256, 256, 64),
     "spatial_pool": (256, 64, 64),
 }
 NAMES = sorted(COUNTS)
 # Whose number of tokens follows the scores: rounding may move a token across the limit on another machine.
 FOLLOWING = {"fopru_mass", "prumerge"}
+CUTS = {"dart": 2}  # the first layer that sees fewer tokens, if not 3
 # Inputs that drop nothing when they are 1; the order without reordering is another one all the same.
-SHARES = ("prune.ratio", "prune.mass", "fastv.ratio", "pool.ratio", "smaller.ratio")
+SHARES = ("prune.ratio", "prune.mass", "fastv.ratio", "dart.ratio", "sparse.ratio", "pool.ratio", "smaller.ratio")
 WITHOUT_SHARE = {"blind", "prumerge", "prumerge_plus", "fopru_no_reordering"}
 
 
@@ -73,7 +76,7 @@ def test_a_shipped_pipeline_answers_and_counts(name, tmp_path):
     assert counts == pytest.approx(COUNTS[name], abs=2) if name in FOLLOWING else counts == COUNTS[name]
     report = result.record.nodes["generate"]["report"]
     text_tokens = report["kv_lengths"][0] - counts[1]
-    expected = [counts[1 if layer < 3 else 2] + text_tokens for layer in range(6)]
+    expected = [counts[1 if layer < CUTS.get(name, 3) else 2] + text_tokens for layer in range(6)]
     assert report["kv_lengths"] == expected
     assert report["kv_bytes"] == sum(expected) * 2 * 2 * 64 * 4
     assert summary["ttft_ms"] >= report["prefill_ms"] > 0

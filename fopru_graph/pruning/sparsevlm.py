@@ -69,7 +69,7 @@ class SparseVLM:
     tokens: int | None = None
     recycle: float = 0.3
 
-    def pruner(self, layer: int) -> InLLMPruner:
+    def pruner(self, layer: int | float) -> InLLMPruner:
         """The rule at a layer of the language model."""
         merge = self.merge if self.recycle else None
         return InLLMPruner(self.score, layer, self.ratio, self.tokens, merge)

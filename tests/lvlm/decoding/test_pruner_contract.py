@@ -24,7 +24,7 @@ PRUNERS = ("TextGuidedPrune", "VariationPrune", "MergePrune", "AboveMeanPrune", 
 
 
 def pruner(name, **inputs):
-    registry = Registry()
+    registry = Registry.default()
     assert not registry.load_folder(NODES)
     return registry.get(name).cls()(**inputs)
 
@@ -94,6 +94,7 @@ def test_the_view_is_what_the_stock_model_computes(row, family, loop):
     assert (after_first - states[1])[real].abs().max() < 1e-4
     assert torch.equal(view.embeds, prompt.embeds)
     assert torch.equal(view.visual, prompt.visual) and torch.equal(view.text, real & ~prompt.visual)
+    assert view.visual_counts == tuple(view.visual.sum(1)) and view.text_counts == tuple(view.text.sum(1))
     assert torch.equal(view.places, torch.arange(real.shape[1]).expand_as(view.places))
     counts = [len(tokens) for tokens in everything(family, pictures).embeddings]
     assert view.image[0][view.visual[0]].tolist() == [0] * counts[0] + [1] * counts[1]
@@ -107,6 +108,7 @@ def test_behind_a_cut_everything_is_of_the_tokens_that_are_left(row, family, loo
     pictures = images(row)
     whole, whole_first = seen_by(family, pictures, (0,), loop)
     view, after_first = seen_by(family, pictures, (0,), loop, [InLLMPruner(last_token_attention, 2, 0.5)])
+    assert view.visual_counts == tuple(view.visual.sum(1)) and view.text_counts == whole.text_counts
     for sample in range(2):
         real = (view.visual | view.text)[sample]
         places = view.places[sample][real]
