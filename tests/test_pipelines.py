@@ -30,13 +30,23 @@ COUNTS = {  # encoded, kept before the language model, left in its last layer
     "random": (256, 64, 64),
     "sparsevlm": (256, 256, 64),
     "spatial_pool": (256, 64, 64),
+    "tome": (256, 64, 64),
 }
 NAMES = sorted(COUNTS)
 # Whose number of tokens follows the scores: rounding may move a token across the limit on another machine.
 FOLLOWING = {"fopru_mass", "prumerge"}
 CUTS = {"dart": 2}  # the first layer that sees fewer tokens, if not 3
 # Inputs that drop nothing when they are 1; the order without reordering is another one all the same.
-SHARES = ("prune.ratio", "prune.mass", "fastv.ratio", "dart.ratio", "sparse.ratio", "pool.ratio", "smaller.ratio")
+SHARES = (
+    "dart.ratio",
+    "fastv.ratio",
+    "merge.ratio",
+    "pool.ratio",
+    "prune.mass",
+    "prune.ratio",
+    "smaller.ratio",
+    "sparse.ratio",
+)
 WITHOUT_SHARE = {"blind", "prumerge", "prumerge_plus", "fopru_no_reordering"}
 
 
