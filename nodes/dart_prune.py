@@ -33,6 +33,5 @@ class DartPrune(Node):
     ) -> values.InLLMPruner:
         from fopru_graph.pruning.dart import least_duplicated
 
-        budget = {"ratio": ratio if tokens is None else None, "tokens": tokens}
-        score = partial(least_duplicated, **budget, visual_pivots=visual_pivots, text_pivots=text_pivots)
-        return values.InLLMPruner(score, layer, **budget)
+        score = partial(least_duplicated, visual_pivots=visual_pivots, text_pivots=text_pivots)
+        return values.InLLMPruner(score, layer, ratio if tokens is None else None, tokens)

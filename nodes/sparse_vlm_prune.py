@@ -34,4 +34,5 @@ class SparseVLMPrune(Node):
     ) -> values.InLLMPruner:
         from fopru_graph.pruning.sparsevlm import SparseVLM
 
-        return SparseVLM(ratio if tokens is None else None, tokens, recycle).pruner(layer)
+        rule = SparseVLM(recycle)
+        return values.InLLMPruner(rule.score, layer, ratio if tokens is None else None, tokens, rule.merge if recycle else None)

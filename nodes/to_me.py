@@ -19,7 +19,7 @@ class ToMe(Node):
     Project to both outputs.
 
     Deviations: published ToMe merges r tokens in every layer inside the encoder, here all merges follow it, in as many
-    rounds as CLIP-L has layers: so every family's stock tower serves, and the encoder gets no faster. Attention to
+    rounds as CLIP-B has layers: so every family's stock tower serves, and the encoder gets no faster. Attention to
     merged tokens is not weighted by their size. Tokens stay in raster order between the rounds.
     """
 
@@ -28,7 +28,7 @@ class ToMe(Node):
         features: values.VisionFeatures,
         ratio: Ratio = 0.25,
         tokens: Tokens = None,
-        rounds: Annotated[int, Field(ge=1, description="equal shares that the merges are made in")] = 24,
+        rounds: Annotated[int, Field(ge=1, description="equal shares that the merges are made in")] = 12,
     ) -> Merged:
         from fopru_graph.pruning.tome import tile_maps
 

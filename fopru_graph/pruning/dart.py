@@ -5,18 +5,11 @@ from __future__ import annotations
 import torch
 
 from fopru_graph.pruning.in_llm import text_behind
-from fopru_graph.pruning.select import kept_count
 from fopru_graph.pruning.similarity import cosine_blocks
 from fopru_graph.values import LayerView
 
 
-def least_duplicated(
-    view: LayerView,
-    ratio: float | None = None,
-    tokens: int | None = None,
-    visual_pivots: int = 4,
-    text_pivots: int = 4,
-) -> torch.Tensor:
+def least_duplicated(view: LayerView, visual_pivots: int = 4, text_pivots: int = 4) -> torch.Tensor:
     """Pivots are the tokens with the largest L1 norm of their keys; each adds the visual tokens least similar to it.
 
     Visual pivots come first, then those of the text behind the first visual token, each from the strongest on; of equal
@@ -26,18 +19,14 @@ def least_duplicated(
     fewer tokens than visual pivots keeps the strongest of those.
 
     Args:
-        view: what the pruner sees.
-        ratio, tokens: the budget in each sample, see `select.kept_count`.
+        view: what a pruner with a budget sees.
         visual_pivots, text_pivots: how many.
 
     Returns:
         (B, M) float32: 1 for what stays, else 0.
-
-    Raises:
-        UserError: the budget is missing or out of bounds.
     """
     strength = view.key.float().abs().sum((1, 3))
-    budget = strength.new_tensor([kept_count(count, ratio, tokens) for count in view.visual_counts], dtype=torch.int64)
+    budget = strength.new_tensor(view.budget, dtype=torch.int64)
     text = text_behind(view)
     chosen, kinds = [], []
     for of_kind, most in ((view.visual, visual_pivots), (text, text_pivots)):

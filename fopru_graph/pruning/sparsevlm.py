@@ -14,8 +14,7 @@ import torch
 from fopru_graph.pruning.attention import queries_at_a_time
 from fopru_graph.pruning.density_peaks import density_peaks
 from fopru_graph.pruning.in_llm import row_attention, text_behind
-from fopru_graph.pruning.select import kept_count
-from fopru_graph.values import InLLMPruner, LayerView
+from fopru_graph.values import LayerView
 
 RECYCLED_PER_CENTRE = 10
 
@@ -58,29 +57,22 @@ def _relevance(view: LayerView, rows: torch.Tensor, real: torch.Tensor) -> torch
 
 @dataclass(frozen=True, eq=False)
 class SparseVLM:
-    """The rule at one layer: `score` and `merge` of an `InLLMPruner`.
+    """The rule at one layer: `score` and `merge` of an `InLLMPruner` with a budget.
 
-    The budget K of a sample, by ``ratio`` or ``tokens``, holds kept tokens and centres. Of the D dropped ones the best
-    rated ⌊``recycle`` · D⌋ + 1 are clustered by `density_peaks` of their hidden states, around ⌊that / 10⌋ + 1 centres,
-    but K − 1 at most; D counts N − K, so that the number of centres is known first.
+    The budget K of a sample holds kept tokens and centres. Of the D dropped ones the best rated ⌊``recycle`` · D⌋ + 1
+    are clustered by `density_peaks` of their hidden states, around ⌊that / 10⌋ + 1 centres, but K − 1 at most; D counts
+    N − K for that, so that the number of centres is known first. Nothing is recycled if ``recycle`` is 0.
     """
 
-    ratio: float | None = None
-    tokens: int | None = None
     recycle: float = 0.3
-
-    def pruner(self, layer: int | float) -> InLLMPruner:
-        """The rule at a layer of the language model."""
-        merge = self.merge if self.recycle else None
-        return InLLMPruner(self.score, layer, self.ratio, self.tokens, merge)
 
     def score(self, view: LayerView) -> torch.Tensor:
         """(B, M) float32: what stays has the highest scores, centres too."""
-        return _plan(self, view)[0]
+        return _plan(view, self.recycle)[0]
 
     def merge(self, view: LayerView, keep: torch.Tensor) -> torch.Tensor:
         """(B, K, M): the mean of each token that stays and those merged into it."""
-        into = _plan(self, view)[1]
+        into = _plan(view, self.recycle)[1]
         members = (into[:, None, :] == keep[..., None]).float()
         return members / members.sum(-1, keepdim=True).clamp(min=1)
 
@@ -88,33 +80,31 @@ class SparseVLM:
 _plans: WeakKeyDictionary[LayerView, tuple[torch.Tensor, torch.Tensor]] = WeakKeyDictionary()
 
 
-def _plan(rule: SparseVLM, view: LayerView) -> tuple[torch.Tensor, torch.Tensor]:
+def _plan(view: LayerView, recycle: float) -> tuple[torch.Tensor, torch.Tensor]:
     """The scores (B, M), and the token (B, M) that each goes on in, −1 for none: made once for a view."""
     if view not in _plans:
         ratings = rater_scores(view)
         into = torch.arange(ratings.shape[1], device=ratings.device).repeat(len(ratings), 1)
-        for sample, count in enumerate(view.visual_counts):
-            _recycle(rule, view, sample, count, ratings, into)
+        for sample in range(len(ratings) if recycle else 0):
+            _recycle(view, sample, recycle, ratings[sample], into[sample])
         _plans[view] = ratings, into
     return _plans[view]
 
 
-def _recycle(
-    rule: SparseVLM, view: LayerView, sample: int, count: int, ratings: torch.Tensor, into: torch.Tensor
-) -> None:
-    """Raise the ratings of a sample's centres above all, and write into ``into`` where its dropped tokens go."""
-    budget = kept_count(count, rule.ratio, rule.tokens)
-    centres = min(_recycled(rule, count - budget) // RECYCLED_PER_CENTRE + 1, budget - 1)
-    if budget == count or not rule.recycle or centres < 1:
+def _recycle(view: LayerView, sample: int, share: float, ratings: torch.Tensor, into: torch.Tensor) -> None:
+    """Raise the ratings (M,) of a sample's centres above all, and write into ``into`` (M,) where dropped tokens go."""
+    count, budget = view.visual_counts[sample], view.budget[sample]
+    centres = min(_recycled(count - budget, share) // RECYCLED_PER_CENTRE + 1, budget - 1)
+    if budget == count or centres < 1:
         return
     index = view.visual[sample].int().argsort(descending=True, stable=True)[:count]
-    dropped = index[ratings[sample, index].argsort(descending=True, stable=True)][budget - centres :]
-    back = dropped[: _recycled(rule, len(dropped))]
+    dropped = index[ratings[index].argsort(descending=True, stable=True)][budget - centres :]
+    back = dropped[: _recycled(len(dropped), share)]
     peaks, cluster = density_peaks(view.hidden[sample, back], centres)
-    ratings[sample, back[peaks]] += 2.0  # no attention is above 1
-    into[sample, dropped] = -1
-    into[sample, back] = back[peaks][cluster]
+    ratings[back[peaks]] += 2.0  # no attention is above 1
+    into[dropped] = -1
+    into[back] = back[peaks][cluster]
 
 
-def _recycled(rule: SparseVLM, dropped: int) -> int:
-    return min(dropped, math.floor(rule.recycle * dropped) + 1)
+def _recycled(dropped: int, share: float) -> int:
+    return min(dropped, math.floor(share * dropped) + 1)

@@ -9,7 +9,7 @@ from torch.nn.functional import one_hot
 
 from fopru_graph.pruning.attention import pool_scores
 from fopru_graph.pruning.select import kept_count
-from fopru_graph.pruning.similarity import nearest
+from fopru_graph.pruning.similarity import cosine_blocks, nearest
 from fopru_graph.values import TileAttention
 
 
@@ -25,7 +25,7 @@ def merges_of_rounds(available: int, kept: int, rounds: int) -> list[int]:
     return merges
 
 
-def bipartite_merge(keys: torch.Tensor, kept: int, rounds: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
+def bipartite_merge(keys: torch.Tensor, kept: int, rounds: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
     """Merge tokens until K are left, for T tiles at once; how many rounds that takes the host knows beforehand.
 
     In a round the tokens in raster order are dealt into two halves in turn. Each of the first half is matched with the
@@ -43,23 +43,23 @@ def bipartite_merge(keys: torch.Tensor, kept: int, rounds: int = 24) -> tuple[to
     """
     tiles, count, _ = keys.shape
     keys = keys.float()
+    tile = torch.arange(tiles, device=keys.device)[:, None]
     index = torch.arange(count, device=keys.device).repeat(tiles, 1)  # the tokens that are left, (T, n)
     place, size = index, torch.ones_like(keys[..., :1])  # (T, N) where in them each token went; (T, n, 1) its number
     for merges in merges_of_rounds(count, kept, rounds):
-        cosine, match = nearest(keys[:, ::2], keys[:, 1::2])
-        best = cosine.argsort(dim=1, descending=True, stable=True)[:, :merges]
-        source, target = 2 * best, 2 * match.gather(1, best) + 1
+        first, second = keys[:, ::2], keys[:, 1::2]
+        highest = torch.cat([cosines.amax(-1) for _, cosines in cosine_blocks(first, second)], 1)
+        best = highest.argsort(dim=1, descending=True, stable=True)[:, :merges]
+        source, target = 2 * best, 2 * nearest(first[tile, best], second)[1] + 1  # indices are slower than maxima
         into = one_hot(target, index.shape[1]).mT.to(keys.dtype)  # (T, n, r)
-        sums = keys * size + into @ torch.take_along_dim(keys * size, source[..., None], 1)
-        size = size + into @ torch.take_along_dim(size, source[..., None], 1)
+        keys = keys * size + into @ (keys * size)[tile, source]
+        size = size + into @ size[tile, source]
         gone = torch.zeros_like(index).scatter(1, source, 1)
+        goes = torch.arange(index.shape[1], device=keys.device).repeat(tiles, 1).scatter(1, source, target)
+        place = (torch.cumsum(1 - gone, 1) - 1).gather(1, goes).gather(1, place)
         left = gone.argsort(dim=1, stable=True)[:, : index.shape[1] - merges]
-        moved = (torch.cumsum(1 - gone, 1) - 1).scatter(1, source, -1)
-        moved = torch.where(moved < 0, moved.gather(1, torch.zeros_like(moved).scatter(1, source, target)), moved)
-        place = moved.gather(1, place)
-        index = index.gather(1, left)
-        size = torch.take_along_dim(size, left[..., None], 1)
-        keys = torch.take_along_dim(sums, left[..., None], 1) / size
+        index, size = index[tile, left], size[tile, left]
+        keys = keys[tile, left] / size
     weights = one_hot(place, kept).mT.float()
     return weights / weights.sum(-1, keepdim=True), index
 

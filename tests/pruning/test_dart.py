@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from fopru_graph.pruning.dart import least_duplicated
-from fopru_graph.pruning.select import kept_count
 from tests.pruning.views import chosen, view
 
 
@@ -17,8 +16,9 @@ def cosine(a, b):
     return float(a @ b) / norms if norms > 0 else 0.0
 
 
-def by_hand(sample, row, budget, visual_pivots=4, text_pivots=4):
+def by_hand(sample, row=0, visual_pivots=4, text_pivots=4):
     """The kept indices of one sample, pivot by pivot."""
+    budget = sample.budget[row]
     norm = [float(sample.key[row, :, i].double().abs().sum()) for i in range(sample.key.shape[2])]
     visual = sample.visual[row].nonzero()[:, 0].tolist()
     text = [i for i in sample.text[row].nonzero()[:, 0].tolist() if i > min(visual)]
@@ -46,39 +46,32 @@ SAMPLES = {
 @pytest.mark.parametrize("kinds", SAMPLES)
 def test_it_is_its_rule(kinds, ratio):
     for seed in range(3):
-        sample = view(SAMPLES[kinds], seed)
-        budgets = [kept_count(count, ratio) for count in sample.visual_counts]
-        scores = least_duplicated(sample, ratio)
-        assert scores.sum(1).tolist() == budgets and not scores[~sample.visual].any()
-        assert chosen(scores, sample, budgets) == [by_hand(sample, row, k) for row, k in enumerate(budgets)]
+        sample = view(SAMPLES[kinds], seed, ratio)
+        scores = least_duplicated(sample)
+        assert tuple(scores.sum(1)) == sample.budget and not scores[~sample.visual].any()
+        assert chosen(scores, sample) == [by_hand(sample, row) for row in range(len(scores))]
 
 
 def test_other_numbers_of_pivots_and_of_tokens():
-    sample = view(SAMPLES["one"], 5)
     for visual_pivots, text_pivots, tokens in ((1, 0, 7), (2, 3, 20), (6, 1, 3), (30, 9, 24)):
-        scores = least_duplicated(sample, None, tokens, visual_pivots, text_pivots)
-        assert chosen(scores, sample, [tokens]) == [by_hand(sample, 0, tokens, visual_pivots, text_pivots)]
-
-
-def test_the_published_count_is_kept_where_it_divides():
-    """4 pivots and t = (K − 4) / 8 tokens for each of 8."""
-    sample = view(["tt" + "v" * 100 + "tttttt"])
-    assert least_duplicated(sample, None, 4 + 8 * 3).sum() == 28
+        sample = view(SAMPLES["one"], 5, tokens=tokens)
+        scores = least_duplicated(sample, visual_pivots, text_pivots)
+        assert chosen(scores, sample) == [by_hand(sample, 0, visual_pivots, text_pivots)]
 
 
 def test_equal_keys_and_duplicated_or_zero_states_go_by_index():
-    kinds = "t" + "v" * 16 + "tttt"
+    kinds = ["t" + "v" * 16 + "tttt"]
     hidden, key = torch.zeros(1, 21, 16), torch.ones(1, 2, 21, 8)
+    zero = view(kinds, ratio=0.5, hidden=hidden, key=key)
+    assert chosen(least_duplicated(zero), zero) == [[*range(1, 9)]]
     hidden[:, :9, 0] = hidden[:, 9:, 1] = 1.0  # two kinds of tokens
-    sample = view([kinds], hidden=hidden, key=key)
     for tokens in (3, 8, 13):
-        assert chosen(least_duplicated(sample, None, tokens), sample, [tokens]) == [by_hand(sample, 0, tokens)]
-    zero = view([kinds], hidden=torch.zeros(1, 21, 16), key=key)
-    assert chosen(least_duplicated(zero, 0.5), zero, [8]) == [[*range(1, 9)]]
+        sample = view(kinds, tokens=tokens, hidden=hidden, key=key)
+        assert chosen(least_duplicated(sample), sample) == [by_hand(sample)]
 
 
 def test_half_precision_is_compared_in_float32():
-    sample = view(SAMPLES["one"], 2)
+    sample = view(SAMPLES["one"], 2, 0.4)
     low = replace(sample, key=sample.key.bfloat16(), hidden=sample.hidden.bfloat16())
     same = replace(low, key=low.key.float(), hidden=low.hidden.float())
-    assert torch.equal(least_duplicated(low, 0.4), least_duplicated(same, 0.4))
+    assert torch.equal(least_duplicated(low), least_duplicated(same))

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from fopru_graph.pruning.in_llm import last_token_attention, row_attention
-from fopru_graph.pruning.select import kept_count
 from fopru_graph.pruning.sparsevlm import SparseVLM, rater_scores
 from tests.pruning.test_density_peaks import by_hand as peaks_by_hand
 from tests.pruning.views import chosen, view
@@ -45,9 +44,9 @@ def ratings_by_hand(sample, row):
     return torch.stack([attention_by_hand(sample, row, t) for t in raters]).mean(0)
 
 
-def plan_by_hand(sample, row, budget, recycle=0.3):
+def plan_by_hand(sample, row=0, recycle=0.3):
     """Which token each goes on in, by index; dropped tokens that are not recycled are missing."""
-    ratings = ratings_by_hand(sample, row)
+    ratings, budget = ratings_by_hand(sample, row), sample.budget[row]
     visual = sample.visual[row].nonzero()[:, 0].tolist()
     ranked = sorted(visual, key=lambda i: (-float(ratings[i]), i))
     spare = len(visual) - budget
@@ -73,10 +72,9 @@ def test_ratings_are_their_rule(kinds):
 @pytest.mark.parametrize("ratio", [0.02, 0.2, 0.5, 1.0])
 @pytest.mark.parametrize("kinds", SAMPLES)
 def test_what_stays_and_what_goes_where_is_its_rule(kinds, ratio):
-    sample, rule = view(SAMPLES[kinds], 7), SparseVLM(ratio)
-    budgets = [kept_count(count, ratio) for count in sample.visual_counts]
-    plans = [plan_by_hand(sample, row, budget) for row, budget in enumerate(budgets)]
-    stays = chosen(rule.score(sample), sample, budgets)
+    sample, rule = view(SAMPLES[kinds], 7, ratio), SparseVLM()
+    plans = [plan_by_hand(sample, row) for row in range(len(SAMPLES[kinds]))]
+    stays = chosen(rule.score(sample), sample)
     assert stays == [sorted(set(plan.values())) for plan in plans]
     for row, (keep, plan) in enumerate(zip(stays, plans, strict=True)):
         weights = rule.merge(sample, torch.tensor([keep] * len(plans)))[row]
@@ -88,7 +86,7 @@ def test_what_stays_and_what_goes_where_is_its_rule(kinds, ratio):
 
 
 def test_text_goes_on_as_it_is():
-    sample, rule = view(SAMPLES["one"]), SparseVLM(0.2)
+    sample, rule = view(SAMPLES["one"], ratio=0.2), SparseVLM()
     text = sample.text.nonzero()[:, 1]
     rule.score(sample)
     assert torch.equal(rule.merge(sample, text[None])[0], torch.eye(sample.text.shape[1])[text])
@@ -96,8 +94,9 @@ def test_text_goes_on_as_it_is():
 
 def test_without_recycling_it_is_a_ranking():
     sample = view(SAMPLES["one"], 3)
-    rule = SparseVLM(0.3, recycle=0.0)
-    assert torch.equal(rule.score(sample), rater_scores(sample)) and rule.pruner(2).merge is None
+    rule, keep = SparseVLM(recycle=0.0), torch.tensor([[0, 5, 40]])
+    assert torch.equal(rule.score(sample), rater_scores(sample))
+    assert torch.equal(rule.merge(sample, keep)[0], torch.eye(sample.text.shape[1])[keep[0]])
 
 
 def test_one_word_behind_the_picture_is_fastv_s_rule():
@@ -108,9 +107,9 @@ def test_one_word_behind_the_picture_is_fastv_s_rule():
 def test_equal_ratings_and_equal_states_go_by_index():
     kinds = SAMPLES["one word"]
     same = torch.ones(1, len(kinds[0]), 16)
-    sample = view(kinds, hidden=same, embeds=same, key=torch.zeros(1, 2, len(kinds[0]), 8))
-    kept = chosen(SparseVLM(tokens=20).score(sample), sample, [20])[0]
-    assert kept == [*range(1, 21)] == sorted(set(plan_by_hand(sample, 0, 20).values()))
+    sample = view(kinds, tokens=20, hidden=same, embeds=same, key=torch.zeros(1, 2, len(kinds[0]), 8))
+    kept = chosen(SparseVLM().score(sample), sample)[0]
+    assert kept == [*range(1, 21)] == sorted(set(plan_by_hand(sample).values()))
 
 
 def test_masks_and_blocks_of_rows_change_nothing(monkeypatch):
@@ -132,4 +131,4 @@ def test_half_precision_is_compared_in_float32():
     names = ("query", "key", "hidden")
     low = replace(sample, **{name: getattr(sample, name).bfloat16() for name in names})
     same = replace(low, **{name: getattr(low, name).float() for name in names})
-    assert torch.equal(SparseVLM(0.4).score(low), SparseVLM(0.4).score(same))
+    assert torch.equal(SparseVLM().score(low), SparseVLM().score(same))

@@ -137,7 +137,7 @@ class Cuts:
                 ranked = ranked.float()
             else:
                 self.scores_finite.append((ranked.isfinite() | ~(visual & real)).all())
-                counts = tuple(kept_count(count, pruner.ratio, pruner.tokens) for count in counts)
+                counts = _budget(pruner, counts)
             lengths = [t + v for t, v in zip(self._text, counts, strict=True)]
             chosen, real = surviving_positions(ranked, visual, real, lengths)
             keep, visual = keep.gather(1, chosen), visual.gather(1, chosen)
@@ -179,6 +179,7 @@ class Cuts:
             before.positions.to(hidden.device),
             counts,
             tuple(self._text),
+            _budget(pruner, counts) if pruner.ratio or pruner.tokens else (),
             {read: partial(self._state, read, before) for read in pruner.reads},
             partial(self._images, before, visual),
             lambda: torch.take_along_dim(self._prompt.embeds, before.positions[..., None], 1),
@@ -238,6 +239,10 @@ class Cuts:
         alive = torch.zeros(self._visual.shape, dtype=torch.int8, device=self._visual.device)
         alive.scatter_reduce_(1, kept.positions, kept.real.to(torch.int8), "amax")
         return alive.bool() & self._visual
+
+
+def _budget(pruner: InLLMPruner, counts: Sequence[int]) -> tuple[int, ...]:
+    return tuple(kept_count(count, pruner.ratio, pruner.tokens) for count in counts)
 
 
 def _merged(
