@@ -151,6 +151,13 @@ def rank_prune(significance: Significance, ratio: float | None, tokens: int | No
     return selection_of([kept[tile] for tile in range(len(scores))], significance)
 
 
+def budget_prune(significance: Significance, budgets: Sequence[int]) -> Selection:
+    """Keep each tile's ``budgets`` of the highest scores, in descending order; of equal ones the lower index first."""
+    ranked = (torch.argsort(scores, descending=True, stable=True) for scores in significance.scores)
+    kept = [order[:budget] for order, budget in zip(ranked, budgets, strict=True)]
+    return selection_of(kept, significance)
+
+
 def row_prune(significance: Significance, ratio: float | None, tokens: int | None, over: Over = "tile") -> Selection:
     """Spend a budget on all tiles by `row_select`. ``ratio`` is a share of a group's tokens, ``tokens`` their number.
 
