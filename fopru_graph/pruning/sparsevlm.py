@@ -13,7 +13,7 @@ import torch
 
 from fopru_graph.pruning.attention import queries_at_a_time
 from fopru_graph.pruning.density_peaks import density_peaks
-from fopru_graph.pruning.in_llm import row_attention, text_behind
+from fopru_graph.pruning.in_llm import attention_of, text_behind
 from fopru_graph.values import LayerView
 
 RECYCLED_PER_CENTRE = 10
@@ -40,7 +40,7 @@ def rater_scores(view: LayerView) -> torch.Tensor:
     mean = relevance.sum(1, keepdim=True) / real.sum(1, keepdim=True)
     raters = real & (relevance > mean)
     raters = torch.where(raters.any(1, keepdim=True), raters, real)
-    return (row_attention(view, rows) * raters[..., None]).sum(1) / raters.sum(1, keepdim=True)
+    return (attention_of(view, rows) * raters[..., None]).sum(1) / raters.sum(1, keepdim=True)
 
 
 def _relevance(view: LayerView, rows: torch.Tensor, real: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fopru_graph.pruning.in_llm import last_token_attention, row_attention
+from fopru_graph.pruning.in_llm import attention_of, last_token_attention
 from fopru_graph.pruning.sparsevlm import SparseVLM, rater_scores
 from tests.pruning.test_density_peaks import by_hand as peaks_by_hand
 from tests.pruning.views import chosen, view
@@ -115,14 +115,14 @@ def test_equal_ratings_and_equal_states_go_by_index():
 def test_masks_and_blocks_of_rows_change_nothing(monkeypatch):
     sample = view(["ttvvvvvvvvvvvvttttt"] * 2, 6)
     rows = torch.tensor([[18, 3, 14], [0, 15, 15]])
-    plain = row_attention(sample, rows)
+    plain = attention_of(sample, rows)
     causal = torch.ones(19, 19, dtype=torch.bool).tril()[None, None]
     added = torch.zeros(1, 1, 19, 19).masked_fill(~causal, torch.finfo(torch.float32).min)
     for mask in (causal, added, torch.ones(2, 19)):
-        assert torch.equal(row_attention(replace(sample, mask=mask), rows), plain)
+        assert torch.equal(attention_of(replace(sample, mask=mask), rows), plain)
     monkeypatch.setattr("fopru_graph.pruning.in_llm.queries_at_a_time", lambda *_: 1)
     monkeypatch.setattr("fopru_graph.pruning.sparsevlm.queries_at_a_time", lambda *_: 2)
-    assert torch.allclose(row_attention(sample, rows), plain, atol=1e-7)
+    assert torch.allclose(attention_of(sample, rows), plain, atol=1e-7)
     assert torch.allclose(plain.sum(-1), torch.ones(2, 3), atol=1e-6)
 
 

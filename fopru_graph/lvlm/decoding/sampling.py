@@ -34,7 +34,9 @@ class Sampler:
         self._pad, self.stop = family.pad_id, decoding.stop
         self._finished = torch.zeros(len(prompt.texts), dtype=torch.bool, device=self._device)
         self._finite = ~self._finished
-        self._lengths = self._finished.long()  # tokens of each answer, the one that ends it included
+        # Counted on the host, from what it reads after every token anyway.
+        self.ended = [False] * len(prompt.texts)  # which answers have come to their end
+        self.lengths = [0] * len(prompt.texts)  # tokens of each answer so far, the one that ended it included
         self._logprobs: list[torch.Tensor] | None = [] if logprobs else None
         drawn = decoding.temperature > 0
         self._generator = torch.Generator(device=self._device).manual_seed(decoding.seed) if drawn else None
@@ -75,27 +77,19 @@ class Sampler:
         Raises:
             NotFinite: scores or logits are not finite.
         """
-        self._lengths += ~self._finished
         self._finished = self._finished | torch.isin(ids, self._stop)
         if self._strings is not None:
             self._finished = self._finished | self._strings(self._ids, None)
         flags = [self._finished, self._finite, *(flag.to(self._device).expand(len(ids)) for flag in scores_finite)]
-        finished, finite, *scored = (all(samples) for samples in torch.stack(flags).tolist())
+        finished, *checks = torch.stack(flags).tolist()
+        self.lengths = [length + (not ended) for length, ended in zip(self.lengths, self.ended, strict=True)]
+        self.ended = finished
+        finite, *scored = map(all, checks)
         if not all(scored):
             raise NotFinite("the scores that visual tokens were to be chosen by")
         if not finite:
             raise NotFinite(self._culprit())
-        return finished
-
-    @property
-    def ended(self) -> list[bool]:
-        """Which answers have come to their end."""
-        return self._finished.tolist()
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each answer so far, the one that ended it included."""
-        return self._lengths.tolist()
+        return all(finished)
 
     @property
     def logprobs(self) -> list[list[float]]:
