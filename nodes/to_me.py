@@ -23,6 +23,8 @@ class ToMe(Node):
     merged tokens is not weighted by their size. Tokens stay in raster order between the rounds.
     """
 
+    attention_work = "similarity"
+
     def run(
         self,
         features: values.VisionFeatures,

@@ -38,10 +38,11 @@ def frame_change(video: torch.Tensor) -> torch.Tensor:
         video: (T, N, D) of any floating type.
 
     Returns:
-        (T, N) float32: 1 − cosine, which is 1 for a zero vector; `FIRST_FRAME` in the first frame.
+        (T, N) float32: 1 − cosine, as half the squared distance of both at unit length: that is exactly 0 where nothing
+        changed (and ½ between zero and another vector); `FIRST_FRAME` in the first frame.
     """
     unit = normalize(video.float(), dim=-1)
-    change = 1 - (unit[1:] * unit[:-1]).sum(-1)
+    change = (unit[1:] - unit[:-1]).square().sum(-1) / 2
     return torch.cat([change.new_full((1, video.shape[1]), FIRST_FRAME), change])
 
 

@@ -46,7 +46,9 @@ def changed_by_hand(video, ratio):
     scores = {}
     for frame, tokens in enumerate(video):
         for i, token in enumerate(tokens):
-            scores[frame, i] = 1 - cosine(token, video[frame - 1][i]) if frame else math.inf
+            before = video[frame - 1][i]
+            alike = cosine(token, before) if bool(token.any()) == bool(before.any()) else 0.5
+            scores[frame, i] = (1 - alike if not torch.equal(token, before) else 0.0) if frame else math.inf
     return set(best(scores, max(1, int(video.shape[0] * video.shape[1] * ratio + 1e-6))))
 
 
@@ -86,7 +88,9 @@ def test_what_stands_still_goes_first_and_ties_go_to_the_earlier():
     kept = kept_of(evs(features_of(video), 0.4), [4])[0] - {(0, i) for i in range(5)}
     assert kept == {(2, 3), (3, 3), (1, 0)}
     zeros = torch.zeros(3, 4, 6)
-    assert kept_of(evs(features_of(zeros), 0.5), [3]) == [changed_by_hand(zeros, 0.5)]
+    zeros[2, 1:3, 0] = 1.0
+    assert kept_of(evs(features_of(zeros), 0.5), [3]) == [{*((0, i) for i in range(4)), (2, 1), (2, 2)}]
+    assert kept_of(evs(features_of(zeros), 0.7), [3]) == [changed_by_hand(zeros, 0.7)]
 
 
 def budgets_by_hand(video, kept, temperature):

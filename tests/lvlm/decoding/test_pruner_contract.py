@@ -64,6 +64,14 @@ def test_a_padded_batch_with_two_images_is_pruned_as_its_samples_in_every_loop(r
         assert 0 < batch.visual_per_layer[-1] < whole.visual_per_layer[-1]
 
 
+@pytest.mark.parametrize("name", ["DartPrune", "SparseVLMPrune"])
+def test_a_chain_of_one_cut_is_that_cut_with_the_chain_s_budget(name):
+    family, tokens = ZOO["llava"].build("sdpa"), everything(ZOO["llava"].build("sdpa"), images(ZOO["llava"]))
+    chain = pruner("Schedule", pruner=pruner(name, tokens=1), layers=[2], ratio=0.6)
+    kept = [generate(family, tokens, PROMPTS, cuts).kept for cuts in (chain, [pruner(name, layer=2, ratio=0.6)])]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*kept, strict=True))
+
+
 def seen_by(family, pictures, reads=(0,), loop="auto", before=()):
     """The view of a pruner at layer 3 that keeps everything."""
     views = []
