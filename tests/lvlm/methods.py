@@ -20,6 +20,7 @@ from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
 from fopru_graph.nodes.significance import Significance
 from fopru_graph.nodes.spatial_pool import SpatialPool
+from fopru_graph.nodes.to_me import ToMe
 from fopru_graph.values import Image, ModelHandle, Selection, VisionFeatures, VisualTokens
 from fopru_graph.values import Significance as Scores
 
@@ -68,6 +69,11 @@ def pool(family: Family, images: Sequence[Image]) -> VisualTokens:
     return family.project(pooled.features, pooled.selection)
 
 
+def tome(family: Family, images: Sequence[Image]) -> VisualTokens:
+    merged = ToMe()(features=family.encode(images), ratio=0.25)
+    return family.project(merged.features, merged.selection)
+
+
 def downsample(family: Family, images: Sequence[Image]) -> VisualTokens:
     return family.project(family.encode(Downsample()(image=list(images), ratio=0.5)), None)
 
@@ -83,6 +89,7 @@ METHODS: dict[str, Callable[[Family, Sequence[Image]], VisualTokens]] = {
     "cls": scored(ClsAttention()),
     "mass": mass,
     "pool": pool,
+    "tome": tome,
     "downsample": downsample,
     "blind": blind,
 }
