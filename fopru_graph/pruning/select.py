@@ -148,7 +148,8 @@ def rank_prune(
     """Spend a budget on all tiles by `rank_select`; of equal scores in a group those of the earlier tile come first.
 
     A tile may keep no token where several share the budget. Tokens of ``start`` are kept already: they come first and
-    count in the budget, which the best of the others fill up. ``budget`` wins over ``ratio`` and ``tokens``.
+    count in the budget, which the best of the others fill up. ``budget`` wins over ``ratio`` and ``tokens``; over an
+    image it is the sum of its tiles' budgets.
 
     Raises:
         UserError: ``budget`` or ``start`` are of other tiles, or the budget is missing or out of bounds.
