@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.values import Selection, Significance
+from fopru_graph.values import Budget, Selection, Significance
 
 Over = Literal["tile", "image", "stitched"]
 
@@ -137,18 +137,65 @@ def tile_groups(
     return [[bands[band] for band in sorted(bands)] for bands in groups.values()]
 
 
-def rank_prune(significance: Significance, ratio: float | None, tokens: int | None, over: Over = "tile") -> Selection:
+def rank_prune(
+    significance: Significance,
+    ratio: float | None,
+    tokens: int | None,
+    over: Over = "tile",
+    budget: Budget | None = None,
+    start: Selection | None = None,
+) -> Selection:
     """Spend a budget on all tiles by `rank_select`; of equal scores in a group those of the earlier tile come first.
 
-    A tile may keep no token where several share the budget.
+    A tile may keep no token where several share the budget. Tokens of ``start`` are kept already: they come first and
+    count in the budget, which the best of the others fill up. ``budget`` wins over ``ratio`` and ``tokens``.
+
+    Raises:
+        UserError: ``budget`` or ``start`` are of other tiles, or the budget is missing or out of bounds.
     """
     scores = significance.scores
+    lengths = [len(tile) for tile in scores]
+    check_budget(lengths, budget, start)
     kept: dict[int, torch.Tensor] = {}
     for bands in tile_groups(len(scores), over, significance.images):
         group = list(chain.from_iterable(bands))
-        best = rank_select(torch.cat([scores[tile] for tile in group]), ratio, tokens)
-        kept |= zip(group, _split(best, [len(scores[tile]) for tile in group]), strict=True)
+        available = sum(lengths[tile] for tile in group)
+        spent = None if budget is None else sum(budget.counts[tile] for tile in group)
+        count = kept_count(available, ratio, tokens) if spent is None else min(available, spent)
+        ranked = torch.cat([scores[tile] for tile in group])
+        first = ranked.new_zeros(0, dtype=torch.int64)
+        if start is not None:
+            offsets = accumulate((lengths[tile] for tile in group), initial=0)
+            parts = [start.indices[tile] + offset for tile, offset in zip(group, offsets, strict=False)]
+            first = torch.cat(parts).to(ranked.device)[:count]
+            ranked = ranked.index_fill(0, first, -torch.inf)
+        best = torch.cat([first, ranked.argsort(descending=True, stable=True)[: count - len(first)]])
+        kept |= zip(group, _split(best, [lengths[tile] for tile in group]), strict=True)
     return selection_of([kept[tile] for tile in range(len(scores))], significance)
+
+
+def check_budget(lengths: Sequence[int], budget: Budget | None, start: Selection | None) -> None:
+    """Refuse a budget or a beginning that was made for other tiles than those of ``lengths`` tokens.
+
+    Raises:
+        UserError: so it was.
+    """
+    if budget is not None and len(budget.counts) != len(lengths):
+        raise UserError(
+            f"the budget is for {len(budget.counts)} tiles, the scores are of {len(lengths)}",
+            "wire Budget and the scorer to the same VisionEncode",
+        )
+    if start is not None and start.counts != tuple(lengths):
+        raise UserError(
+            f"the tokens kept already are of {start.counts}, the scores of {tuple(lengths)}",
+            "wire both pruning nodes to the same VisionEncode",
+        )
+
+
+def tile_budgets(counts: Sequence[int], ratio: float | None, tokens: int | None, share: float) -> tuple[Budget, Budget]:
+    """What each tile of ``counts`` tokens keeps, see `kept_count`, and ``share`` of it, rounded."""
+    whole = [kept_count(count, ratio, tokens) for count in counts]
+    return Budget(tuple(whole)), Budget(tuple(math.floor(share * count + 0.5) for count in whole))
 
 
 def row_prune(significance: Significance, ratio: float | None, tokens: int | None, over: Over = "tile") -> Selection:
