@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fopru_graph.errors import UserError
+from fopru_graph.pruning.hired import hired_budgets
 from fopru_graph.pruning.select import kept_count
-from fopru_graph.pruning.tile_budgets import tile_budgets
 from fopru_graph.values import Significance
 from tests.pruning.test_groups import shared_by_hand
 
@@ -65,7 +65,7 @@ def test_budgets_equal_the_rule_in_loops(rows, columns, share, ratio, first, dat
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
     overview = torch.randint(0, 8, (6, 6), generator=generator).float()  # ties
     significance = together(cut(overview, rows, columns, first))
-    found = list(tile_budgets(significance, ratio, overview=share))
+    found = list(hired_budgets(significance, ratio, overview=share))
     ordered = found if first else [found[-1], *found[:-1]]
     assert ordered == budgets_by_hand(overview, rows, columns, ratio, share)
     assert sum(found) == kept_count(sum(map(len, significance.scores)), ratio)
@@ -74,8 +74,8 @@ def test_budgets_equal_the_rule_in_loops(rows, columns, share, ratio, first, dat
 
 def test_uniform_attention_shares_equally():
     significance = together(cut(torch.ones(24, 24), (24, 24), (24, 24)))
-    assert tile_budgets(significance, 0.2) == (288, 72, 72, 72, 72)
-    assert tile_budgets(significance, 1.0) == (576,) * 5
+    assert hired_budgets(significance, 0.2) == (288, 72, 72, 72, 72)
+    assert hired_budgets(significance, 1.0) == (576,) * 5
 
 
 def test_a_tile_gets_what_is_seen_where_it_stands_and_not_a_band_of_rows():
@@ -84,7 +84,7 @@ def test_a_tile_gets_what_is_seen_where_it_stands_and_not_a_band_of_rows():
     overview[:12, 12:] = 1 + torch.rand(12, 12)
     significance = together(cut(overview, (24, 24), (24, 24)))
     top = 0.75  # of 576 tokens 144 count: those of the quadrant
-    first, *tiles = tile_budgets(significance, 0.2, overview=top)
+    first, *tiles = hired_budgets(significance, 0.2, overview=top)
     assert (first, tiles) == (432, [0, 144, 0, 0])
 
 
@@ -94,31 +94,31 @@ def test_padding_takes_no_part_of_the_picture():
     overview[:16] = 1.0
     overview[:, 12:] = 0.0
     significance = together(cut(overview, (24, 12), (24, 24)))
-    assert tile_budgets(significance, tokens=400, ratio=None, overview=2 / 3)[1:] == (134, 0, 0, 0)
+    assert hired_budgets(significance, tokens=400, ratio=None, overview=2 / 3)[1:] == (134, 0, 0, 0)
 
 
 def test_a_full_tile_hands_on_and_the_last_resort_is_the_overview():
     overview = torch.zeros(4, 4)
     overview[0, 0] = 1.0
     significance = together(cut(overview, (2, 2), (2, 2)))
-    assert tile_budgets(significance, 0.5, overview=0.9375) == (15, 1, 0, 0, 0)
-    assert tile_budgets(significance, None, tokens=10, overview=0.0) == (0, 4, 2, 2, 2)
-    assert tile_budgets(significance, None, tokens=30, overview=0.0) == (14, 4, 4, 4, 4)
+    assert hired_budgets(significance, 0.5, overview=0.9375) == (15, 1, 0, 0, 0)
+    assert hired_budgets(significance, None, tokens=10, overview=0.0) == (0, 4, 2, 2, 2)
+    assert hired_budgets(significance, None, tokens=30, overview=0.0) == (14, 4, 4, 4, 4)
 
 
 def test_each_picture_has_its_own_budget_and_an_uncut_one_the_budget_itself():
     one, other = torch.rand(2, 6, 6, generator=torch.Generator().manual_seed(1)).unbind()
     uncut = ((torch.rand(10),), ((2, 5),), ("cls",), (1,), (None,))
     parts = cut(one, (6, 6), (6,)), uncut, cut(other, (6,), (6, 3), first=False, image=2)
-    alone = [tile_budgets(together(part), 0.3) for part in parts]
-    assert tile_budgets(together(*parts), 0.3) == sum(alone, ())
+    alone = [hired_budgets(together(part), 0.3) for part in parts]
+    assert hired_budgets(together(*parts), 0.3) == sum(alone, ())
     assert alone[1] == (3,)
     frames = ((torch.rand(10),) * 3, ((2, 5),) * 3, ("cls",) * 3, (0,) * 3, (None,) * 3)
-    assert tile_budgets(together(frames), 0.3) == (3, 3, 3)
+    assert hired_budgets(together(frames), 0.3) == (3, 3, 3)
 
 
 def test_scores_that_do_not_say_where_tiles_stand_are_refused():
     with pytest.raises(UserError, match="where tiles stand"):
-        tile_budgets(Significance((torch.ones(4),), ((2, 2),), ("x",)), 0.5)
+        hired_budgets(Significance((torch.ones(4),), ((2, 2),), ("x",)), 0.5)
     with pytest.raises(UserError, match="which image"):
-        tile_budgets(Significance((torch.ones(4),), ((2, 2),), ("x",), (), (None,)), 0.5)
+        hired_budgets(Significance((torch.ones(4),), ((2, 2),), ("x",), (), (None,)), 0.5)

@@ -14,7 +14,7 @@ from fopru_graph.pruning.select import kept_count, tile_groups
 from fopru_graph.values import Significance
 
 
-def tile_budgets(
+def hired_budgets(
     significance: Significance, ratio: float | None, tokens: int | None = None, overview: float = 0.5
 ) -> tuple[int, ...]:
     """How many tokens each tile keeps, so that every picture keeps B = `kept_count` of all its tokens.
