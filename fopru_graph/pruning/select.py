@@ -221,6 +221,20 @@ def check_budget(lengths: Sequence[int], budget: Budget | None, start: Selection
         )
 
 
+def kept_counts(
+    lengths: Sequence[int], ratio: float | None, tokens: int | None, budget: Budget | None
+) -> tuple[int, ...]:
+    """What each tile of ``lengths`` tokens keeps: ``budget``, or else its `kept_count`.
+
+    Raises:
+        UserError: the budget is of other tiles, missing or out of bounds.
+    """
+    check_budget(lengths, budget, None)
+    if budget is None:
+        return tuple(kept_count(length, ratio, tokens) for length in lengths)
+    return tuple(map(min, lengths, budget.counts))
+
+
 def tile_budgets(counts: Sequence[int], ratio: float | None, tokens: int | None, share: float) -> tuple[Budget, Budget]:
     """What each tile of ``counts`` tokens keeps, see `kept_count`, and ``share`` of it, rounded."""
     whole = [kept_count(count, ratio, tokens) for count in counts]
