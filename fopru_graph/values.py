@@ -383,10 +383,11 @@ class LayerView:
     _embeds: Callable[[], torch.Tensor] | None = None
 
     def hidden_after(self, layer: int) -> torch.Tensor:
-        """(B, M, E): the hidden states of the same tokens after an earlier layer, which `InLLMPruner.reads` names."""
-        if layer not in self._states:
+        """(B, M, E): the hidden states of the same tokens after an earlier layer, as `InLLMPruner.reads` names it."""
+        number = self.layer + layer if layer < 0 else layer
+        if number not in self._states:
             raise KeyError(f"the hidden states after layer {layer} were not kept: name it in reads=({layer},)")
-        return self._states[layer]()
+        return self._states[number]()
 
     @cached_property
     def image(self) -> torch.Tensor:
@@ -405,6 +406,9 @@ class LayerView:
 class InLLMPruner:
     """A description of pruning inside the language model: from layer ``layer`` on only the best visual tokens remain.
 
+    ``layer`` is a number from 0, or a share of the model's depth in (0, 1), see `pruning.depth.layer_at`; the nearest
+    layer that can be cut is taken for a share.
+
     ``score`` gets a `LayerView` of B samples of M tokens, e.g. `pruning.in_llm.last_token_attention`,
     and returns (B, M): numbers of which the largest are kept, or bools that say themselves which visual tokens are kept
     (the host then waits for their number). For numbers exactly one of ``ratio`` (share kept of the visual tokens that
@@ -412,11 +416,12 @@ class InLLMPruner:
 
     ``merge`` gets the view and the (B, K) int64 indices of the tokens that stay, and returns (B, K, M) weights: what
     stays goes on as the weighted sum of the layer's hidden states. Text goes on as it is whatever the weights say.
-    ``reads`` names earlier layers whose hidden states the view is to have, see `LayerView.hidden_after`.
+    ``reads`` names earlier layers whose hidden states the view is to have, see `LayerView.hidden_after`. Negative ones
+    count from the cut K: −1 is layer K − 1, whose states layer K gets; −K − 1 is what layer 0 gets.
     """
 
     score: Callable[[LayerView], torch.Tensor]
-    layer: int
+    layer: int | float
     ratio: float | None = None
     tokens: int | None = None
     merge: Callable[[LayerView, torch.Tensor], torch.Tensor] | None = None

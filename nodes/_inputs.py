@@ -8,6 +8,13 @@ from pydantic import Field
 
 Ratio = Annotated[float, Field(gt=0, le=1, description="share of the visual tokens to keep, in (0, 1]")]
 Tokens = Annotated[int | None, Field(ge=1, description="number of visual tokens to keep; wins over ratio")]
+Layer = Annotated[
+    Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)],
+    Field(
+        description="first layer of the language model that sees fewer tokens; scores come from the layer below; "
+        "a number, or a share of the depth"
+    ),
+]
 Over = Annotated[
     Literal["tile", "image"],
     Field(description="spend the budget in each tile, or over all tiles (or frames) of an image at once"),

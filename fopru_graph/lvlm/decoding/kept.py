@@ -6,7 +6,7 @@ Positions are chosen on the device; how many are kept is known on the host all a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -17,31 +17,40 @@ from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.modules import copy_to
 from fopru_graph.lvlm.inputs.positions import kept_positions
 from fopru_graph.lvlm.inputs.prompt import Prompt
+from fopru_graph.pruning.depth import layer_at
 from fopru_graph.pruning.in_llm import surviving_positions
 from fopru_graph.pruning.select import kept_count
 from fopru_graph.values import InLLMPruner, LayerView
 
 
-def check_pruners(family: Family, pruners: Sequence[InLLMPruner]) -> None:
-    """Refuse cuts that the model has no layer for.
+def resolved(pruner: InLLMPruner, family: Family) -> InLLMPruner:
+    """The pruner with its layer and what it reads as numbers of the model's layers; −1 is what layer 0 gets.
+
+    A share of the depth names ``family.first_cut`` at least, so that a shallow model refuses none.
 
     Raises:
-        UserError: a pruner's layer does not exist, or is below ``family.first_cut``: nothing ranks the tokens of layer
-            0, and models that add visual features to their first layers need all tokens there.
+        UserError: the layer does not exist, or is below ``family.first_cut``: nothing ranks the tokens of layer 0, and
+            models that add visual features to their first layers need all tokens there. Or the pruner reads what is
+            not there yet.
     """
     depth, first = len(family.layers), family.first_cut
-    for pruner in pruners:
-        if not first <= pruner.layer < depth:
+    layer = layer_at(pruner.layer, depth)
+    if isinstance(pruner.layer, float):
+        layer = max(first, layer)
+    if not first <= layer < depth:
+        raise UserError(
+            f"cannot prune at layer {layer}: the language model has layers 0 … {depth - 1}"
+            + (f" and adds visual features up to layer {first - 1}" if first > 1 else ""),
+            f"choose layer {first} … {depth - 1}; scores come from the attention of the layer below",
+        )
+    reads = tuple(read + layer if read < 0 else read for read in pruner.reads)
+    for asked, read in zip(pruner.reads, reads, strict=True):
+        if not -1 <= read < layer:
             raise UserError(
-                f"cannot prune at layer {pruner.layer}: the language model has layers 0 … {depth - 1}"
-                + (f" and adds visual features up to layer {first - 1}" if first > 1 else ""),
-                f"choose layer {first} … {depth - 1}; scores come from the attention of the layer below",
+                f"a pruner at layer {layer} cannot read the hidden states after layer {asked}",
+                f"name layers 0 … {layer - 1} in reads, or count from the cut: -1 … {-layer - 1}",
             )
-        if unknown := [layer for layer in pruner.reads if not 0 <= layer < pruner.layer]:
-            raise UserError(
-                f"a pruner at layer {pruner.layer} cannot read the hidden states after layer {unknown[0]}",
-                f"name layers 0 … {pruner.layer - 1} in reads",
-            )
+    return replace(pruner, layer=layer, reads=reads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,15 +77,14 @@ class Cuts:
         prompt: the prompts.
 
     Raises:
-        UserError: as for `check_pruners`.
+        UserError: as for `resolved`.
     """
 
     def __init__(self, family: Family, pruners: Sequence[InLLMPruner], prompt: Prompt) -> None:
-        check_pruners(family, pruners)
         self._prompt, self._visual, self._text = prompt, prompt.visual, prompt.text_counts
         self._pruners: dict[int, list[InLLMPruner]] = {}
-        for pruner in sorted(pruners, key=lambda p: p.layer):
-            self._pruners.setdefault(pruner.layer, []).append(pruner)
+        for pruner in sorted((resolved(each, family) for each in pruners), key=lambda p: p.layer):
+            self._pruners.setdefault(int(pruner.layer), []).append(pruner)
         batch, length = prompt.visual.shape
         everything = torch.arange(length, device=prompt.visual.device).expand(batch, -1)
         self._embedded: dict[KeptPositions, torch.Tensor] = {}
@@ -99,7 +107,10 @@ class Cuts:
         return frozenset(self._reads_after(0))
 
     def read(self, layer: int, hidden: torch.Tensor) -> None:
-        """Keep the hidden states (B, M, E) after a layer of `reads`, until the last pruner that reads them has."""
+        """Keep the hidden states (B, M, E) after a layer of `reads`, until the last pruner that reads them has.
+
+        After layer −1 are those that layer 0 gets.
+        """
         self._states[layer] = hidden
 
     def cut(self, layer: int, attention: Attention, hidden: torch.Tensor) -> torch.Tensor:
@@ -172,7 +183,7 @@ class Cuts:
 
     def _state(self, layer: int, now: KeptPositions) -> torch.Tensor:
         """The hidden states after an earlier layer, of the tokens that are there now."""
-        hidden, then = self._states[layer], self.at(layer)
+        hidden, then = self._states[layer], self.at(max(layer, 0))
         if then is now:
             return hidden
         index = torch.searchsorted(then.positions.contiguous(), now.positions.contiguous())

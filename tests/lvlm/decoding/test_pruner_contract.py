@@ -150,12 +150,12 @@ def test_a_merge_replaces_visual_tokens_by_weighted_sums_and_leaves_text_alone()
         assert torch.equal(given[sample][text], view.hidden[sample][keep[sample][text]])
 
 
-@pytest.mark.parametrize("reads", [(2,), (-1,), (7,)])
+@pytest.mark.parametrize("reads", [(2,), (-4,), (7,)])
 def test_hidden_states_that_are_not_there_yet_are_refused(reads):
     family = ZOO["llava"].build("sdpa")
     with pytest.raises(UserError, match="cannot read the hidden states after layer") as refused:
         generate(family, None, ["x"], [InLLMPruner(last_token_attention, 2, 0.5, reads=reads)])
-    assert "0 … 1" in refused.value.hint
+    assert "0 … 1" in refused.value.hint and "-1 … -3" in refused.value.hint
 
 
 def test_what_was_not_asked_for_is_named():
