@@ -10,7 +10,6 @@ from functools import cache
 import pytest
 import torch
 
-from fopru_graph.measure.pipelines import settings_of
 from fopru_graph.nodes.mass_prune import MassPrune
 from fopru_graph.nodes.merge_dropped import MergeDropped
 from fopru_graph.nodes.outlier_prune import OutlierPrune
@@ -19,7 +18,7 @@ from fopru_graph.nodes.row_prune import RowPrune
 from fopru_graph.nodes.significance import Significance
 from fopru_graph.nodes.spatial_pool import SpatialPool
 from tests import tiny
-from tests.lvlm.tiny_bench import PIPELINES, TinyBench
+from tests.lvlm.tiny_bench import PIPELINES, TinyBench, stages_of
 from tests.lvlm.zoo.llava_onevision import build
 
 FAMILIES = {
@@ -45,9 +44,9 @@ def kept_shares(family: str, picture: str, ratio: float = 0.25) -> dict[str, flo
         if pipeline.of_type("LoadVideo") or (pipeline.of_type("ClsAttention") and "onevision" in family):
             continue
         graph = bench(family).graph(pipeline, picture, "what?")
-        (setting,) = settings_of(graph, bench(family).executor.plan(graph, to="generate"), [ratio])
-        if setting.inputs and name != "downsample":
-            for target, value in setting.inputs.items():
+        stages = stages_of(graph, ratio)
+        if stages and name != "downsample":
+            for target, value in stages.items():
                 graph.set(target, value)
             generation, _ = bench(family).answer(graph)
             shares[name] = generation.visual_per_layer[-1] / generation.encoded

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from fopru_graph import values
-from fopru_graph.graph import Executor, Graph, GraphNode, MemoryCache, Node, Ref, Registry, node
+from fopru_graph.graph import Executor, Graph, GraphNode, MemoryCache, Node, Ref, Registry, node, plan
 from fopru_graph.lvlm.families.family import Family
+from fopru_graph.measure.pipelines import settings_of
 
-PIPELINES = {path.stem: Graph.load(path) for path in sorted(Path("pipelines").glob("*.yaml"))}
+PIPELINES = {path.stem: Graph.load(path) for path in sorted(Path("pipelines").rglob("*.yaml"))}
 IN_LINES = {"fopru_row", "spatial_pool"}  # keep whole rows, or a token for each of some windows
 
 
@@ -46,6 +47,9 @@ class TinyBench:
             for key, value in entry.inputs.items():
                 if isinstance(value, Ref) and value == Ref("inputs", "prompt"):
                     copy.set(f"{name}.{key}", prompt if isinstance(prompt, str) else list(prompt))
+        for name in ("model", "image", "video"):  # no more read; a video has no default
+            if name in copy.inputs:
+                copy.set(name, "given")
         copy.set("generate.max_new_tokens", 2)
         copy.set("generate.logprobs", True)
         return copy
@@ -72,8 +76,15 @@ def check_counts(name: str, graph: Graph, alone: values.Generation, features: va
     layers = alone.visual_per_layer
     assert alone.encoded == sum(features.counts) >= alone.projected == layers[0]
     assert sorted(layers, reverse=True) == list(layers)
-    ratios = [entry.inputs["ratio"] for entry in graph.nodes.values() if "ratio" in entry.inputs]
+    stages = stages_of(graph)
     longest = max(max(tile.grid) for tile in features.tiles) if name in IN_LINES else 1
-    if ratios and name != "downsample":
-        rounding = len(ratios) * len(features.tiles) * longest
+    if stages and name != "downsample":
+        ratios = [graph.node(target.removesuffix(".ratio")).inputs["ratio"] for target in stages]
+        cuts = len(set(layers)) - 1  # each rounds the tokens of a sample
+        rounding = len(ratios) * len(features.tiles) * longest + cuts
         assert abs(layers[-1] - prod(ratios) * alone.encoded) <= rounding
+
+
+def stages_of(graph: Graph, ratio: float = 1.0) -> Mapping[str, float]:
+    """What gives the pipeline a ratio, as `settings_of` finds it: nothing for what has none."""
+    return settings_of(graph, plan(graph, to="generate"), [ratio])[0].inputs
