@@ -147,7 +147,7 @@ def rank_prune(significance: Significance, ratio: float | None, tokens: int | No
     for bands in tile_groups(len(scores), over, significance.images):
         group = list(chain.from_iterable(bands))
         best = rank_select(torch.cat([scores[tile] for tile in group]), ratio, tokens)
-        kept |= zip(group, _split(best, [len(scores[tile]) for tile in group]), strict=True)
+        kept |= zip(group, split_parts(best, [len(scores[tile]) for tile in group]), strict=True)
     return selection_of([kept[tile] for tile in range(len(scores))], significance)
 
 
@@ -208,7 +208,7 @@ def _best_rows(
     best = torch.argsort(torch.cat(sums), descending=True, stable=True)
     lengths = [width for height, width in zip(heights, widths, strict=True) for _ in range(height)]
     count, spent = _rows_within(best, lengths, budget)
-    rows = _split(best[:count], heights)
+    rows = split_parts(best[:count], heights)
     kept = {}
     for band, band_rows in zip(bands, rows, strict=True):
         for tile in band:
@@ -230,7 +230,7 @@ def _rows_within(best: torch.Tensor, lengths: Sequence[int], budget: float) -> t
     return count, held[count - 1]
 
 
-def _split(chosen: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
+def split_parts(chosen: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
     """Turn indices into parts laid end to end into indices into each part, in the order in which they came."""
     if len(lengths) == 1:  # nothing to split, and the host need not wait for the device to learn how many there are
         return [chosen]
