@@ -82,21 +82,21 @@ class Determinant:
         self._gram = gram
         self._weights = torch.ones_like(gram.diagonal) if weights is None else weights
         self._whole = gram.diagonal * self._weights.square()
-        self._left = self._whole
+        self.left = self._whole  # (B, N): the squared distance to what is spanned, where all weights are one
         self._rows = self._whole.new_zeros(len(self._whole), count, self._whole.shape[1])  # of the Cholesky factor
         self._taken = 0
 
     def scores(self) -> torch.Tensor:
-        return torch.where(self._left > NOTHING * self._whole, self._left, -1 / (1 + self._whole))
+        return torch.where(self.left > NOTHING * self._whole, self.left, -1 / (1 + self._whole))
 
     def take(self, picks: torch.Tensor) -> None:
         column = self._gram.columns(picks) * self._weights * self._weights.gather(1, picks[:, None])
         rows = self._rows[:, : self._taken]
         column = column - (rows[self._gram.batch, :, picks][:, None] @ rows)[:, 0]
-        left, whole = (values.gather(1, picks[:, None]) for values in (self._left, self._whole))
+        left, whole = (values.gather(1, picks[:, None]) for values in (self.left, self._whole))
         row = torch.where(left > NOTHING * whole, column * left.rsqrt(), 0.0)
         self._rows[:, self._taken] = row
-        self._left = self._left - row.square()
+        self.left = self.left - row.square()
         self._taken += 1
 
 
@@ -114,9 +114,10 @@ class Coverage:
 
     def __init__(self, gram: Gram, weights: torch.Tensor | None = None) -> None:
         self._gram = gram
-        self._weights = None if weights is None else weights.double()
+        self._exact = torch.float32 if gram.diagonal.device.type == "mps" else torch.float64  # MPS has no float64
+        self._weights = None if weights is None else weights.to(self._exact)
         self._covered = torch.zeros_like(gram.diagonal)
-        self._gains = torch.zeros_like(gram.diagonal, dtype=torch.float64)
+        self._gains = torch.zeros_like(gram.diagonal, dtype=self._exact)
         self._lose(self._covered, self._covered.new_full((), torch.inf).expand_as(self._covered))
         self._gains.neg_()
 
@@ -133,11 +134,11 @@ class Coverage:
         """Take from every gain what covering from ``before`` to ``after``, (B, N) each, leaves less of."""
         if self._gram.whole is not None and self._gram.whole.device.type != "cpu":  # whose size the host need not know
             lost = torch.minimum(self._gram.whole, after[..., None]) - torch.minimum(self._gram.whole, before[..., None])
-            self._gains -= lost.sum(1, dtype=torch.float64)
+            self._gains -= lost.sum(1, dtype=self._exact)
             return
         tiles, tokens = (after > before).nonzero(as_tuple=True)
         step = queries_at_a_time(before.device, before.shape[1])
         for tile, token in zip(tiles.split(step), tokens.split(step), strict=True):
             rows = self._gram.rows(tile, token)
             lost = torch.minimum(rows, after[tile, token, None]) - torch.minimum(rows, before[tile, token, None])
-            self._gains.index_add_(0, tile, lost.double(), alpha=-1)
+            self._gains.index_add_(0, tile, lost.to(self._exact), alpha=-1)

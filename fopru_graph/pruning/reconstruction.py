@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fopru_graph.pruning.gram import Gram
-from fopru_graph.pruning.greedy import Farthest, greedy_select
+from fopru_graph.pruning.greedy import Determinant, Farthest, greedy_select
 
 
 def reconstruction_error(features: torch.Tensor, basis: int = 10) -> torch.Tensor:
@@ -24,8 +24,7 @@ def reconstruction_error(features: torch.Tensor, basis: int = 10) -> torch.Tenso
     count = min(basis, vectors.shape[1])
     gram = Gram(vectors, count)
     picks = greedy_select(Farthest(gram, gram.diagonal), count)
-    chosen = vectors[gram.batch[:, None], picks]  # (B, M, C)
-    products = vectors @ chosen.mT  # (B, N, M)
-    inverse = torch.linalg.pinv(chosen @ chosen.mT, hermitian=True, rtol=1e-6)
-    explained = ((products @ inverse) * products).sum(-1)
-    return (gram.diagonal - explained).clamp(min=0).sqrt().scatter(1, picks, 0.0)
+    basis_tokens = Determinant(gram, count)
+    for pick in picks.unbind(1):
+        basis_tokens.take(pick)
+    return basis_tokens.left.clamp(min=0).sqrt().scatter(1, picks, 0.0)
