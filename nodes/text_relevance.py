@@ -9,8 +9,9 @@ class TextRelevance(Node):
     """Score projected visual tokens (ProjectAll) by their cosine to the question, 0 to 1 over each image (CDPruner).
 
     CDPruner (arXiv 2506.10967) asks CLIP's text encoder. Checkpoints of language models have none: the mean of the
-    question's embeddings (EncodePrompt) stands for it, as in OpenVINO GenAI (`visual_language/cdpruner/`), whose mean is
-    over the chat template too. CLIP's cosines were negated; these are not. Equal relevance everywhere is 1, not 0 / 0.
+    question's embeddings (EncodePrompt) stands for it, as in OpenVINO GenAI (`visual_language/cdpruner/`), which takes
+    that of the chat template too. CDPruner negates CLIP's cosines; these are not negated. Where all tokens are equally
+    relevant, each has 1, not 0 / 0.
     """
 
     attention_work = "none"

@@ -89,14 +89,17 @@ def settings_of(graph: Graph, plan: Plan, ratios: Sequence[float]) -> list[Setti
 
     A pipeline of n pruning stages keeps the n-th root of the ratio in each of them, as the paper does for FoPru and
     FastV: a quarter is a half of a half. A pipeline that drops nothing is run once, at ratio 1. A pipeline without a
-    ratio to set is run once, as written: methods that choose the number of tokens have none.
+    ratio to set is run once, as written: methods that choose the number of tokens have none. Nodes that share a wired
+    budget are one stage: that of the node that sets it.
 
     Raises:
         UserError: a ratio lies outside (0, 1], or a pruning node has a fixed number of tokens.
     """
     check_ratios(ratios)
     pruning = [name for name, step in plan.steps.items() if step.spec.category == "prune"]
-    stages = [name for name in pruning if "ratio" in plan.steps[name].inputs]
+    stages = [
+        name for name in pruning if "ratio" in plan.steps[name].inputs and plan.steps[name].inputs.get("budget") is None
+    ]
     for name in stages:
         if plan.steps[name].inputs.get("tokens") is not None:
             raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
@@ -11,9 +12,9 @@ from torch.nn.functional import normalize
 
 from fopru_graph.errors import UserError
 from fopru_graph.pruning.gram import WHOLE, Gram, SquaredGram
-from fopru_graph.pruning.greedy import Coverage, Determinant, Farthest, greedy_select
-from fopru_graph.pruning.select import Over, kept_count, split_parts, tile_groups
-from fopru_graph.values import Selection, Significance, VisionFeatures
+from fopru_graph.pruning.greedy import Coverage, Determinant, Farthest, Gain, greedy_select
+from fopru_graph.pruning.select import Over, check_budget, group_count, group_start, split_parts, tile_groups
+from fopru_graph.values import Budget, Selection, Significance, VisionFeatures
 
 DiversityGain = Literal["farthest", "determinant", "coverage", "transport"]
 
@@ -21,7 +22,11 @@ TRANSPORT_WEIGHT = 0.01  # of OTPrune
 
 
 def diverse_select(
-    features: torch.Tensor, gain: DiversityGain, count: int, weights: torch.Tensor | None = None
+    features: torch.Tensor,
+    gain: DiversityGain,
+    count: int,
+    weights: torch.Tensor | None = None,
+    start: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The tokens that a greedy loop takes in each of B tiles.
 
@@ -30,23 +35,28 @@ def diverse_select(
         gain: ``farthest`` maximises the smallest distance 1 − cosine (DivPrune), first the token that is farthest from
             its nearest other one; ``determinant`` that of the cosines, times the weights of row and column (CDPruner);
             ``coverage`` Σ_i max_j cosine_ij, each step times the token's weight (SCOPE); ``transport`` the determinant
-            of I + 0.01 · G², G the inner products of features whose columns have length one (OTPrune). A zero vector
-            has cosine 0 to all; ``farthest`` takes it for as far from a direction as directions 60° apart.
+            of I + 0.01 · G², G the inner products of features whose columns have mean 0 and variance 1 (OTPrune). A
+            zero vector has cosine 0 to all; ``farthest`` takes it for as far from a direction as directions 60° apart.
         count: K.
         weights: (B, N) float32, for ``determinant`` and ``coverage``.
+        start: (B, S) int64, see `greedy_select`.
 
     Returns:
         (B, K) int64 in the order in which they were taken; of equal gains the lower index is taken first.
     """
     vectors = features.float()
+    rule: Gain
     if gain == "transport":
-        return greedy_select(Determinant(SquaredGram(normalize(vectors, dim=1), count, TRANSPORT_WEIGHT), count), count)
-    gram = Gram(normalize(vectors, dim=-1), count)
-    if gain == "farthest":
-        return greedy_select(Farthest(gram), count)
-    if gain == "determinant":
-        return greedy_select(Determinant(gram, count, weights), count)
-    return greedy_select(Coverage(gram, weights), count)
+        rule = Determinant(SquaredGram(_standardised(vectors), count, TRANSPORT_WEIGHT), count)
+    else:
+        gram = Gram(normalize(vectors, dim=-1), count)
+        if gain == "farthest":
+            rule = Farthest(gram)
+        elif gain == "determinant":
+            rule = Determinant(gram, count, weights)
+        else:
+            rule = Coverage(gram, weights)
+    return greedy_select(rule, count, start)
 
 
 def diversity_prune(
@@ -56,32 +66,51 @@ def diversity_prune(
     ratio: float | None,
     tokens: int | None,
     over: Over = "tile",
+    budget: Budget | None = None,
+    start: Selection | None = None,
 ) -> Selection:
     """Spend a budget by `diverse_select` on each tile, or on all tiles of an image at once, in the order of selection.
 
     Raises:
-        UserError: the gain reads no significance, that of other tokens is given, or the budget is missing or out of
-            bounds.
+        UserError: the gain reads no significance, that of other tokens is given, ``budget`` or ``start`` are of other
+            tiles, or the budget is missing or out of bounds.
     """
     _check(features, gain, significance)
-    tiles = features.tiles
+    tiles, counts = features.tiles, features.counts
+    check_budget(counts, budget, start)
     scores = significance.scores if significance is not None else ()
-    groups = [list(chain.from_iterable(bands)) for bands in tile_groups(len(tiles), over, [t.image for t in tiles])]
-    by_size: dict[int, list[list[int]]] = {}
-    for group in groups:
-        by_size.setdefault(sum(features.counts[tile] for tile in group), []).append(group)
+    alike: dict[tuple[int, int, int], list[_Group]] = {}
+    for bands in tile_groups(len(tiles), over, [tile.image for tile in tiles]):
+        members = list(chain.from_iterable(bands))
+        count = group_count(members, counts, ratio, tokens, budget)
+        first = group_start(members, counts, start, count).to(tiles[0].features.device)
+        size = sum(counts[tile] for tile in members)
+        alike.setdefault((size, count, len(first)), []).append(_Group(members, first))
     kept: dict[int, torch.Tensor] = {}
-    for size, alike in by_size.items():
+    for (size, count, _), groups in alike.items():
         at_once = max(1, WHOLE // size**2)
-        for start in range(0, len(alike), at_once):
-            batch = alike[start : start + at_once]
+        for batch in (groups[i : i + at_once] for i in range(0, len(groups), at_once)):
             vectors = _stacked([tile.features for tile in tiles], batch)
             weights = _stacked(scores, batch).to(vectors.device) if scores else None
-            picks = diverse_select(vectors, gain, kept_count(size, ratio, tokens), weights)
+            picks = diverse_select(vectors, gain, count, weights, torch.stack([group.first for group in batch]))
             for group, chosen in zip(batch, picks, strict=True):
-                kept |= zip(group, split_parts(chosen, [features.counts[tile] for tile in group]), strict=True)
-    finite = torch.stack([vectors.float().sum() for vectors in (*(tile.features for tile in tiles), *scores)])
-    return Selection(tuple(kept[tile] for tile in range(len(tiles))), features.counts, finite.isfinite().all())
+                kept |= zip(group.tiles, split_parts(chosen, [counts[tile] for tile in group.tiles]), strict=True)
+    sums = torch.stack([values.float().sum() for values in (*(tile.features for tile in tiles), *scores)])
+    return Selection(tuple(kept[tile] for tile in range(len(tiles))), counts, sums.isfinite().all())
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Tiles that share a budget, and what they keep already."""
+
+    tiles: list[int]
+    first: torch.Tensor
+
+
+def _standardised(vectors: torch.Tensor) -> torch.Tensor:
+    """(B, N, C) with mean 0 and variance 1 of each column over a tile's tokens; 0 where a column does not vary."""
+    centred = vectors - vectors.mean(1, keepdim=True)
+    return centred / centred.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6)
 
 
 def _check(features: VisionFeatures, gain: DiversityGain, significance: Significance | None) -> None:
@@ -95,6 +124,6 @@ def _check(features: VisionFeatures, gain: DiversityGain, significance: Signific
         )
 
 
-def _stacked(parts: Sequence[torch.Tensor], groups: Sequence[Sequence[int]]) -> torch.Tensor:
+def _stacked(parts: Sequence[torch.Tensor], groups: Sequence[_Group]) -> torch.Tensor:
     """(B, N, …) float32: the parts of each group end to end."""
-    return torch.stack([torch.cat([parts[tile] for tile in group]).float() for group in groups])
+    return torch.stack([torch.cat([parts[tile] for tile in group.tiles]).float() for group in groups])

@@ -91,6 +91,7 @@ class SquaredGram(Gram):
         super().__init__(vectors, columns)
 
     def columns(self, picks: torch.Tensor) -> torch.Tensor:
+        """As in `Gram`."""
         if self.whole is not None:
             return self.whole[self.batch, picks]
         column = self._weight * self._products((self.vectors.mT @ super().columns(picks)[..., None])[..., 0])

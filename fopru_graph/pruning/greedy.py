@@ -13,7 +13,8 @@ import torch
 from fopru_graph.pruning.attention import queries_at_a_time
 from fopru_graph.pruning.gram import Gram
 
-NOTHING = 1e-5  # a share this small of what a token could add is rounding
+ROUNDING = 1e-6  # a share this small of what a token could add is rounding
+UNCOVERED = 1e-5  # and so is a gain this small of a sum of cosines
 
 
 class Gain(Protocol):
@@ -26,22 +27,25 @@ class Gain(Protocol):
         """Take one more token, (B,) int64, in each tile."""
 
 
-def greedy_select(gain: Gain, count: int) -> torch.Tensor:
+def greedy_select(gain: Gain, count: int, start: torch.Tensor | None = None) -> torch.Tensor:
     """Take ``count`` times the token with the highest gain; of equal ones the lower index.
 
+    Args:
+        gain: the rule.
+        count: K.
+        start: (B, S) int64, S at most K, without repeats: tokens that are taken first.
+
     Returns:
-        (B, count) int64, without repeats, in the order in which they were taken.
+        (B, K) int64, without repeats, in the order in which they were taken.
     """
-    picks: list[torch.Tensor] = []
-    taken: torch.Tensor | None = None
-    for _ in range(count):
-        scores = gain.scores()
-        taken = torch.zeros_like(scores, dtype=torch.bool) if taken is None else taken
-        pick = scores.nan_to_num().masked_fill(taken, -torch.inf).argmax(1)
-        taken.scatter_(1, pick[:, None], True)
-        gain.take(pick)
-        picks.append(pick)
-    return torch.stack(picks, 1)
+    picks = [] if start is None else list(start.unbind(1))
+    taken = torch.zeros_like(gain.scores(), dtype=torch.bool)
+    for turn in range(count):
+        if turn == len(picks):
+            picks.append(gain.scores().nan_to_num().masked_fill(taken, -torch.inf).argmax(1))
+        taken.scatter_(1, picks[turn][:, None], True)
+        gain.take(picks[turn])
+    return torch.stack(picks, 1) if picks else taken.new_zeros(len(taken), 0, dtype=torch.int64)
 
 
 class Farthest:
@@ -52,15 +56,15 @@ class Farthest:
 
     def __init__(self, gram: Gram, first: torch.Tensor | None = None) -> None:
         self._gram = gram
-        self._first = first
+        self._first = gram.isolation() if first is None else first
         self._distances: torch.Tensor | None = None
 
     def scores(self) -> torch.Tensor:
-        if self._distances is not None:
-            return self._distances
-        return self._gram.isolation() if self._first is None else self._first
+        """(B, N) squared distances."""
+        return self._first if self._distances is None else self._distances
 
     def take(self, picks: torch.Tensor) -> None:
+        """Take one more token, (B,) int64, in each tile."""
         diagonal = self._gram.diagonal
         distances = diagonal + diagonal.gather(1, picks[:, None]) - 2 * self._gram.columns(picks)
         self._distances = distances if self._distances is None else torch.minimum(self._distances, distances)
@@ -87,14 +91,16 @@ class Determinant:
         self._taken = 0
 
     def scores(self) -> torch.Tensor:
-        return torch.where(self.left > NOTHING * self._whole, self.left, -1 / (1 + self._whole))
+        """(B, N) factors of the determinant; negative ones order what adds nothing."""
+        return torch.where(self.left > ROUNDING * self._whole, self.left, -1 / (1 + self._whole))
 
     def take(self, picks: torch.Tensor) -> None:
+        """Take one more token, (B,) int64, in each tile."""
         column = self._gram.columns(picks) * self._weights * self._weights.gather(1, picks[:, None])
         rows = self._rows[:, : self._taken]
         column = column - (rows[self._gram.batch, :, picks][:, None] @ rows)[:, 0]
         left, whole = (values.gather(1, picks[:, None]) for values in (self.left, self._whole))
-        row = torch.where(left > NOTHING * whole, column * left.rsqrt(), 0.0)
+        row = torch.where(left > ROUNDING * whole, column * left.rsqrt(), 0.0)
         self._rows[:, self._taken] = row
         self.left = self.left - row.square()
         self._taken += 1
@@ -122,10 +128,12 @@ class Coverage:
         self._gains.neg_()
 
     def scores(self) -> torch.Tensor:
-        gains = torch.where(self._gains > NOTHING, self._gains, 0.0)
+        """(B, N) gains of covering."""
+        gains = torch.where(self._gains > UNCOVERED, self._gains, 0.0)
         return gains if self._weights is None else gains * self._weights
 
     def take(self, picks: torch.Tensor) -> None:
+        """Take one more token, (B,) int64, in each tile."""
         covered = torch.maximum(self._covered, self._gram.columns(picks))
         self._lose(self._covered, covered)
         self._covered = covered
@@ -133,12 +141,14 @@ class Coverage:
     def _lose(self, before: torch.Tensor, after: torch.Tensor) -> None:
         """Take from every gain what covering from ``before`` to ``after``, (B, N) each, leaves less of."""
         if self._gram.whole is not None and self._gram.whole.device.type != "cpu":  # whose size the host need not know
-            lost = torch.minimum(self._gram.whole, after[..., None]) - torch.minimum(self._gram.whole, before[..., None])
+            lost = torch.minimum(self._gram.whole, after[..., None]) - torch.minimum(
+                self._gram.whole, before[..., None]
+            )
             self._gains -= lost.sum(1, dtype=self._exact)
             return
         tiles, tokens = (after > before).nonzero(as_tuple=True)
         step = queries_at_a_time(before.device, before.shape[1])
-        for tile, token in zip(tiles.split(step), tokens.split(step), strict=True):
+        for tile, token in zip(torch.split(tiles, step), torch.split(tokens, step), strict=True):
             rows = self._gram.rows(tile, token)
             lost = torch.minimum(rows, after[tile, token, None]) - torch.minimum(rows, before[tile, token, None])
             self._gains.index_add_(0, tile, lost.to(self._exact), alpha=-1)

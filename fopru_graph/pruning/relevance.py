@@ -23,4 +23,4 @@ def text_relevance(tiles: Sequence[torch.Tensor], embeddings: torch.Tensor) -> l
     cosines = cosine_similarity(torch.cat(list(tiles)).float(), embeddings.float().mean(0, keepdim=True))
     low, high = cosines.aminmax()
     scaled = torch.where(high > low, (cosines - low) / (high - low), 1.0)
-    return list(scaled.split([len(tile) for tile in tiles]))
+    return list(torch.split(scaled, [len(tile) for tile in tiles]))

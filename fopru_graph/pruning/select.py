@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.values import Selection, Significance
+from fopru_graph.values import Budget, Selection, Significance
 
 Over = Literal["tile", "image", "stitched"]
 
@@ -137,18 +137,77 @@ def tile_groups(
     return [[bands[band] for band in sorted(bands)] for bands in groups.values()]
 
 
-def rank_prune(significance: Significance, ratio: float | None, tokens: int | None, over: Over = "tile") -> Selection:
+def rank_prune(
+    significance: Significance,
+    ratio: float | None,
+    tokens: int | None,
+    over: Over = "tile",
+    budget: Budget | None = None,
+    start: Selection | None = None,
+) -> Selection:
     """Spend a budget on all tiles by `rank_select`; of equal scores in a group those of the earlier tile come first.
 
-    A tile may keep no token where several share the budget.
+    A tile may keep no token where several share the budget. Tokens of ``start`` are kept already: they come first and
+    count in the budget, which the best of the others fill up. ``budget`` wins over ``ratio`` and ``tokens``.
+
+    Raises:
+        UserError: ``budget`` or ``start`` are of other tiles, or the budget is missing or out of bounds.
     """
     scores = significance.scores
+    lengths = [len(tile) for tile in scores]
+    check_budget(lengths, budget, start)
     kept: dict[int, torch.Tensor] = {}
     for bands in tile_groups(len(scores), over, significance.images):
         group = list(chain.from_iterable(bands))
-        best = rank_select(torch.cat([scores[tile] for tile in group]), ratio, tokens)
-        kept |= zip(group, split_parts(best, [len(scores[tile]) for tile in group]), strict=True)
+        count = group_count(group, lengths, ratio, tokens, budget)
+        ranked = torch.cat([scores[tile] for tile in group])
+        first = group_start(group, lengths, start, count).to(ranked.device)
+        ranked = ranked.index_fill(0, first, -torch.inf)
+        best = torch.cat([first, ranked.argsort(descending=True, stable=True)[: count - len(first)]])
+        kept |= zip(group, split_parts(best, [lengths[tile] for tile in group]), strict=True)
     return selection_of([kept[tile] for tile in range(len(scores))], significance)
+
+
+def group_count(
+    group: Sequence[int], lengths: Sequence[int], ratio: float | None, tokens: int | None, budget: Budget | None
+) -> int:
+    """How many tokens the tiles of a group keep together: those of ``budget``, or else `kept_count`."""
+    available = sum(lengths[tile] for tile in group)
+    if budget is not None:
+        return min(available, sum(budget.counts[tile] for tile in group))
+    return kept_count(available, ratio, tokens)
+
+
+def group_start(group: Sequence[int], lengths: Sequence[int], start: Selection | None, count: int) -> torch.Tensor:
+    """(≤ ``count``,) int64: the tokens that a group keeps already, numbered through its tiles laid end to end."""
+    if start is None:
+        return torch.zeros(0, dtype=torch.int64)
+    offsets = accumulate((lengths[tile] for tile in group), initial=0)
+    return torch.cat([start.indices[tile] + offset for tile, offset in zip(group, offsets, strict=False)])[:count]
+
+
+def check_budget(lengths: Sequence[int], budget: Budget | None, start: Selection | None) -> None:
+    """Refuse a budget or a beginning that was made for other tiles than those of ``lengths`` tokens.
+
+    Raises:
+        UserError: so it was.
+    """
+    if budget is not None and len(budget.counts) != len(lengths):
+        raise UserError(
+            f"the budget is for {len(budget.counts)} tiles, the scores are of {len(lengths)}",
+            "wire Budget and the scorer to the same VisionEncode",
+        )
+    if start is not None and start.counts != tuple(lengths):
+        raise UserError(
+            f"the tokens kept already are of {start.counts}, the scores of {tuple(lengths)}",
+            "wire both pruning nodes to the same VisionEncode",
+        )
+
+
+def tile_budgets(counts: Sequence[int], ratio: float | None, tokens: int | None, share: float) -> tuple[Budget, Budget]:
+    """What each tile of ``counts`` tokens keeps, see `kept_count`, and ``share`` of it, rounded."""
+    whole = [kept_count(count, ratio, tokens) for count in counts]
+    return Budget(tuple(whole)), Budget(tuple(math.floor(share * count + 0.5) for count in whole))
 
 
 def row_prune(significance: Significance, ratio: float | None, tokens: int | None, over: Over = "tile") -> Selection:
