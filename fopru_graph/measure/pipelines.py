@@ -90,17 +90,19 @@ def settings_of(graph: Graph, plan: Plan, ratios: Sequence[float]) -> list[Setti
     """How to run a pipeline at every ratio.
 
     A pipeline of n pruning stages keeps the n-th root of the ratio in each of them, as the paper does for FoPru and
-    FastV: a quarter is a half of a half. Nodes that share a wired budget are one stage: that of the node that sets it;
-    and what only lends its rule to another node, as to a Schedule, is none. A pipeline that drops nothing is run once,
-    at ratio 1. A pipeline without a ratio to set is run once, as written: methods that choose the number of tokens have
-    none.
+    FastV: a quarter is a half of a half. What only lends its rule to another node, as to a Schedule, is no stage, and
+    nodes that share a wired budget are one: that of the node that sets it. A pipeline that drops nothing is run once,
+    at ratio 1. A pipeline without a ratio to set is run once, as written: methods that choose the number of tokens
+    have none.
 
     Raises:
         UserError: a ratio lies outside (0, 1], or a stage has a fixed number of tokens or a list of ratios.
     """
     check_ratios(ratios)
     pruning = [name for name, step in plan.steps.items() if step.spec.category == "prune"]
-    stages = _stages(plan, pruning)
+    spending = _spending(plan)
+    inputs = {name: plan.steps[name].inputs for name in pruning if name in spending}
+    stages = [name for name, given in inputs.items() if "ratio" in given and given.get("budget") is None]
     for name, key in product(stages, ("tokens", "ratios")):
         if plan.steps[name].inputs.get(key) is not None:
             raise UserError(
@@ -117,13 +119,11 @@ def settings_of(graph: Graph, plan: Plan, ratios: Sequence[float]) -> list[Setti
     ]
 
 
-def _stages(plan: Plan, pruning: Sequence[str]) -> list[str]:
-    """The pruning nodes with a ratio that tells in the answer, of their own and not only as another's ``pruner``."""
+def _spending(plan: Plan) -> set[str]:
+    """The nodes whose own budgets tell in the answer: not those that only lend their rule, as ``pruner``, to others."""
     steps = plan.steps
     generating = [name for name, step in steps.items() if step.spec.category == "generate"]
-    telling = with_ancestors(generating, lambda name: steps[name].read_by(steps[name].inputs.keys() - {"pruner"}))
-    given = {name: steps[name].inputs for name in pruning if name in telling}
-    return [name for name, inputs in given.items() if "ratio" in inputs and inputs.get("budget") is None]
+    return with_ancestors(generating, lambda name: steps[name].read_by(steps[name].inputs.keys() - {"pruner"}))
 
 
 def generating_node(graph: Graph, plan: Plan) -> str:

@@ -129,7 +129,7 @@ class Cuts:
         visual, real, counts = self._visual.gather(1, before.positions), before.real, before.visual
         keep = torch.arange(visual.shape[1], device=device).expand_as(visual)
         for pruner in self._pruners[layer]:
-            view = self._view(layer, pruner, attention, hidden, keep, visual & real)
+            view = self._view(layer, pruner, attention, hidden, keep, visual & real, counts)
             scores = pruner.score(view).to(device)
             ranked = scores.gather(1, keep)
             if scores.dtype == torch.bool:
@@ -137,7 +137,7 @@ class Cuts:
                 ranked = ranked.float()
             else:
                 self.scores_finite.append((ranked.isfinite() | ~(visual & real)).all())
-                counts = tuple(kept_count(count, pruner.ratio, pruner.tokens) for count in counts)
+                counts = _budget(pruner, counts)
             lengths = [t + v for t, v in zip(self._text, counts, strict=True)]
             chosen, real = surviving_positions(ranked, visual, real, lengths)
             keep, visual = keep.gather(1, chosen), visual.gather(1, chosen)
@@ -157,8 +157,12 @@ class Cuts:
         hidden: torch.Tensor,
         keep: torch.Tensor,
         alive: torch.Tensor,
+        counts: tuple[int, ...],
     ) -> LayerView:
-        """What a pruner sees; ``alive`` (B, K) are the visual tokens among those that ones before it here keep."""
+        """What a pruner sees; ``alive`` (B, K) are the visual tokens among those that ones before it here keep.
+
+        ``counts`` (B,) are their numbers.
+        """
         before = self.at(layer - 1)
         visual = torch.zeros_like(before.real).scatter(1, keep, alive)
         text = before.real & ~self._visual.gather(1, before.positions)
@@ -173,6 +177,9 @@ class Cuts:
             visual.to(hidden.device),
             text.to(hidden.device),
             before.positions.to(hidden.device),
+            counts,
+            tuple(self._text),
+            _budget(pruner, counts) if pruner.ratio or pruner.tokens else (),
             {read: partial(self._state, read, before, hidden.device) for read in pruner.reads},
             partial(self._images, before, visual),
             lambda: torch.take_along_dim(self._prompt.embeds, before.positions[..., None], 1),
@@ -232,6 +239,10 @@ class Cuts:
         alive = torch.zeros(self._visual.shape, dtype=torch.int8, device=self._visual.device)
         alive.scatter_reduce_(1, kept.positions, kept.real.to(torch.int8), "amax")
         return alive.bool() & self._visual
+
+
+def _budget(pruner: InLLMPruner, counts: Sequence[int]) -> tuple[int, ...]:
+    return tuple(kept_count(count, pruner.ratio, pruner.tokens) for count in counts)
 
 
 def _merged(
