@@ -122,6 +122,8 @@ def build_prompt(
 def embed_texts(family: Family, texts: Sequence[str]) -> PromptEmbeddings:
     """Texts without a template and without pictures, token by token.
 
+    Images are those that the texts name, in order; if several texts name none, each is about one image.
+
     Raises:
         UserError: a text is empty, or holds a token that has no embedding.
     """
@@ -132,7 +134,9 @@ def embed_texts(family: Family, texts: Sequence[str]) -> PromptEmbeddings:
             raise UserError("there is no question to encode", "give a prompt that says something")
         check_embedded(family, written)
         ids.append(family.to_device(torch.tensor(written)))
-    return PromptEmbeddings(tuple(texts), tuple(ids), tuple(family.embed(each[None])[0] for each in ids))
+    named = tuple(number for number, text in enumerate(texts) for _ in range(text.count(MARKER)))
+    images = named or (tuple(range(len(texts))) if len(texts) > 1 else ())
+    return PromptEmbeddings(tuple(texts), tuple(ids), tuple(family.embed(each[None])[0] for each in ids), images)
 
 
 def _patch_indices(tokens: VisualTokens) -> torch.Tensor:
