@@ -238,3 +238,14 @@ def test_a_setting_out_of_range_is_refused(settings, message):
     with pytest.raises(UserError, match=message) as refused:
         generate(tiny.llava(), None, ["x"], **settings)
     assert refused.value.hint
+
+
+def test_a_system_that_the_template_refuses_is_told_as_its_sentence():
+    family = tiny.llava()
+    family.processor.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        + CHATML.replace("P", "<image>")
+    )
+    with pytest.raises(UserError, match="fails on turns of system, user: System role not supported") as refused:
+        chat_text(family, Question("x", system="y"), 0)
+    assert "leave out" in refused.value.hint
