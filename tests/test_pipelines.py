@@ -24,17 +24,20 @@ COUNTS = {  # encoded, kept before the language model, left in its last layer
     "fopru_no_variance": (256, 64, 64),
     "fopru_rank": (256, 64, 64),
     "fopru_row": (256, 64, 64),
+    "hiprune": (256, 64, 64),
     "prumerge": (256, 45, 45),
     "prumerge_plus": (256, 256, 256),  # 44 outliers are too many for any distance but 1, see `add_uniform`
     "random": (256, 64, 64),
     "spatial_pool": (256, 64, 64),
+    "visionzip": (256, 64, 64),
+    "vispruner": (256, 64, 64),
 }
 NAMES = sorted(COUNTS)
 # Whose number of tokens follows the scores: rounding may move a token across the limit on another machine.
 FOLLOWING = {"fopru_mass", "prumerge"}
-# Inputs that drop nothing when they are 1; the order without reordering is another one all the same.
-SHARES = ("prune.ratio", "prune.mass", "fastv.ratio", "pool.ratio", "smaller.ratio")
-WITHOUT_SHARE = {"blind", "prumerge", "prumerge_plus", "fopru_no_reordering"}
+# Inputs that drop nothing when they are 1; VisionZip's order, and that without reordering, is another all the same.
+SHARES = ("budget.ratio", "prune.ratio", "prune.mass", "fastv.ratio", "pool.ratio", "smaller.ratio")
+WITHOUT_SHARE = {"blind", "prumerge", "prumerge_plus", "fopru_no_reordering", "visionzip"}
 
 
 def load(name: str) -> Graph:

@@ -172,7 +172,7 @@ def rank_prune(
             ranked = ranked.index_fill(0, first, -torch.inf)
         best = torch.cat([first, ranked.argsort(descending=True, stable=True)[: count - len(first)]])
         kept |= zip(group, _split(best, [lengths[tile] for tile in group]), strict=True)
-    return selection_of([kept[tile] for tile in range(len(scores))], significance)
+    return selection_of([kept[tile] for tile in range(len(scores))], significance, start)
 
 
 def check_budget(lengths: Sequence[int], budget: Budget | None, start: Selection | None) -> None:
@@ -191,6 +191,24 @@ def check_budget(lengths: Sequence[int], budget: Budget | None, start: Selection
             f"the tokens kept already are of {start.counts}, the scores of {tuple(lengths)}",
             "wire both pruning nodes to the same VisionEncode",
         )
+
+
+def budget_counts(
+    lengths: Sequence[int],
+    ratio: float | None,
+    tokens: int | None,
+    budget: Budget | None,
+    start: Selection | None = None,
+) -> list[int]:
+    """What each tile of ``lengths`` tokens keeps: ``budget``, which wins, or else `kept_count`.
+
+    Raises:
+        UserError: see `check_budget` and `kept_count`.
+    """
+    check_budget(lengths, budget, start)
+    if budget is None:
+        return [kept_count(length, ratio, tokens) for length in lengths]
+    return list(map(min, lengths, budget.counts))
 
 
 def tile_budgets(counts: Sequence[int], ratio: float | None, tokens: int | None, share: float) -> tuple[Budget, Budget]:
@@ -222,9 +240,13 @@ def row_prune(significance: Significance, ratio: float | None, tokens: int | Non
     return selection_of([kept[tile] for tile in range(len(scores))], significance)
 
 
-def selection_of(indices: Sequence[torch.Tensor], significance: Significance) -> Selection:
-    """The selection of ``indices``, one (K,) tensor per tile, that was made by ``significance``."""
+def selection_of(
+    indices: Sequence[torch.Tensor], significance: Significance, start: Selection | None = None
+) -> Selection:
+    """The selection of ``indices``, one (K,) tensor per tile, that was made by ``significance`` and from ``start``."""
     finite = torch.cat(list(significance.scores)).isfinite().all()
+    if start is not None and start.scores_finite is not None:
+        finite = finite & start.scores_finite.to(finite.device)
     return Selection(tuple(indices), tuple(map(len, significance.scores)), finite)
 
 
