@@ -33,13 +33,14 @@ def distinct(features: torch.Tensor, count: int) -> torch.Tensor:
     if count in (0, length):
         return place[:, :count]
     directions = normalize(features.float(), dim=-1)
-    cosines = directions @ directions.mT
-    tile = torch.arange(tiles, device=features.device)[:, None]
+    cosines = (directions @ directions.mT).flatten(0, 1)
+    offsets = torch.arange(0, tiles * length, length, device=features.device)[:, None]
     block = queries_at_a_time(features.device, tiles * length)
     while (surplus := place.shape[1] - count) > 0:
         even, odd = place[:, ::2], place[:, 1::2]
         # Whole rows, which lie together in memory, to every token: picking the pairs out would take longer.
-        closest = reduce(torch.maximum, (cosines[tile, rows].amax(1) for rows in torch.split(odd, block, 1)))
+        blocks = (cosines.index_select(0, rows.flatten()) for rows in torch.split(odd + offsets, block, 1))
+        closest = reduce(torch.maximum, (rows.view(tiles, -1, length).amax(1) for rows in blocks))
         staying = even.shape[1] - min(STEP, surplus, even.shape[1])
         unlike = closest.gather(1, even).argsort(dim=1, stable=True)[:, :staying].sort(1).values
         place = torch.cat([even.gather(1, unlike), odd], 1)
@@ -63,11 +64,12 @@ def distinct_prune(
     Returns:
         (count,) int64 indices a tile; behind those of ``first`` by falling score.
     """
-    groups: dict[tuple[int, int, int], list[int]] = {}
-    for tile, (each, kept, count) in enumerate(zip(scores, first, counts, strict=True)):
-        groups.setdefault((len(each), min(len(kept), count), min(len(each), count)), []).append(tile)
+    groups: dict[tuple[int, int, int, int], list[int]] = {}
+    for tile, (each, kept, count) in enumerate(zip(features, first, counts, strict=True)):
+        length, width = each.shape  # tiles of a picture may differ in width, too: pooled ones are projected already
+        groups.setdefault((length, width, min(len(kept), count), min(length, count)), []).append(tile)
     found: dict[int, torch.Tensor] = {}
-    for (length, begun, count), group in groups.items():
+    for (length, _, begun, count), group in groups.items():
         most = queries_at_a_time(scores[group[0]].device, (length - begun) ** 2 or 1)
         for start in range(0, len(group), most):
             tiles = group[start : start + most]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -79,6 +81,13 @@ def test_tiles_are_compared_in_parts_where_memory_is_short(monkeypatch):
     monkeypatch.setattr(vispruner, "queries_at_a_time", lambda device, row: 2)
     parts = DistinctPrune()(features=features, significance=scores, ratio=0.3)
     assert lists(whole.indices) == lists(parts.indices)
+
+
+def test_tiles_of_one_picture_may_differ_in_width():
+    features, scores = random_tiles((5, 5), (5, 5))
+    wide = replace(features.tiles[1], features=torch.cat([features.tiles[1].features, torch.zeros(25, 3)], 1))
+    kept = DistinctPrune()(features=features.with_tiles((features.tiles[0], wide)), significance=scores, ratio=0.3)
+    assert lists(kept.indices) == lists(DistinctPrune()(features=features, significance=scores, ratio=0.3).indices)
 
 
 def test_half_precision_features_are_compared_in_float32():
