@@ -378,6 +378,8 @@ class LayerView:
         hidden: (B, M, E), what layer K gets.
         visual, text: (B, M) bool.
         places: (B, M) int64, every token's index in the whole prompt.
+        visual_counts, text_counts: (B,) how many of each there are, which the host knows without waiting.
+        budget: (B,) how many visual tokens the pruner is to keep; empty if it chooses their number itself.
     """
 
     layer: int
@@ -390,6 +392,9 @@ class LayerView:
     visual: torch.Tensor
     text: torch.Tensor
     places: torch.Tensor
+    visual_counts: tuple[int, ...] = ()
+    text_counts: tuple[int, ...] = ()
+    budget: tuple[int, ...] = ()
     _states: Mapping[int, Callable[[], torch.Tensor]] = field(default_factory=dict)
     _image: Callable[[], torch.Tensor] | None = None
     _embeds: Callable[[], torch.Tensor] | None = None

@@ -9,30 +9,27 @@ from fopru_graph.nodes._merge import Merged, merge_tiles
 
 @node(category="merge")
 class ContextualMerge(Node):
-    """Spend the rest of a budget on tokens that stand for those that were dropped (VisionZip, arXiv 2412.04467).
+    """Add contextual tokens to the kept ones: evenly spaced others with what resembles them (VisionZip, 2412.04467).
 
-    Before the projector, tile by tile, without text. Evenly spread dropped tokens take up the others, each by the
-    cosine of its key in the encoder layer that the projector reads; they follow the selected ones. VisionZip selects
-    27 of 32 tokens by the attention of CLS. Wire Project to both outputs.
-
-    Deviations: the CLS token itself, which the published code counts among the selected ones, does not go to the
-    language model, so that a ratio means visual tokens, as everywhere; each tile's tokens stay together, and families
-    that pack tiles in raster order do so with newlines, as the stock model does.
+    Of the budget, what the selection leaves over are contextual tokens. A token's key, averaged over the heads, says
+    what it resembles. Acts before the projector, tile by tile; needs no text. Wire Project to both outputs.
+    Deviation: published, the CLS token counts among the dominant ones and enters the language model; here no family's
+    prompt has a place for it, and a patch takes it.
     """
 
     attention_work = "similarity"
 
     def run(self, features: values.VisionFeatures, selection: values.Selection, budget: values.Budget) -> Merged:
-        import torch
-
+        from fopru_graph.pruning.attention import pool_scores
         from fopru_graph.pruning.select import check_budget
-        from fopru_graph.pruning.visionzip import contextual_map, mean_keys
+        from fopru_graph.pruning.visionzip import contextual_map
 
         check_budget(features.counts, budget, selection)
-        maps, kept = [], []
-        for tile, chosen, count in zip(features.tiles, selection.indices, budget.counts, strict=True):
-            chosen = chosen.to(tile.features.device)
-            maps.append(contextual_map(mean_keys(tile.attention), chosen, max(0, count - len(chosen))))
-            kept.append(torch.cat([chosen, maps[-1][1]]))
+        maps = []
+        for tile, kept, count in zip(features.tiles, selection.indices, budget.counts, strict=True):
+            attention = tile.attention
+            keys = attention.key[:, attention.prefix :].float().mean(0)
+            keys = pool_scores(keys, attention.patch_groups, attention.weights)
+            maps.append(contextual_map(keys, kept.to(keys.device), max(0, count - len(kept))))
         merged = merge_tiles(features, maps)
-        return replace(merged, selection=replace(selection, indices=tuple(kept)))
+        return replace(merged, selection=replace(merged.selection, scores_finite=selection.scores_finite))

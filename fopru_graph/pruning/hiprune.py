@@ -1,51 +1,31 @@
-"""HiPrune (arXiv 2508.00553): what a middle encoder layer attends to is kept first, with its surroundings."""
+"""HiPrune's anchors (arXiv 2508.00553): tokens that a middle encoder layer attends to most, and their neighbours."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 import torch
 
-from fopru_graph.errors import UserError
 
-SIDE_BY_SIDE = 5  # tokens of an anchor with its left, right, upper and lower neighbour
+def promote_anchors(
+    scores: torch.Tensor, anchor_scores: torch.Tensor, grid: tuple[int, int], anchors: int
+) -> torch.Tensor:
+    """Raise the best tokens of a middle layer and their neighbours above all others.
 
-
-def anchors(
-    scores: Sequence[torch.Tensor], grids: Sequence[tuple[int, int]], budgets: Sequence[int]
-) -> list[torch.Tensor]:
-    """The best tokens of each tile together with their left, right, upper and lower neighbours on its grid.
-
-    A budget of b tokens has b / 5 best ones, rounded, half a one up. Neighbours beyond the grid's edges are left out,
-    and those that anchors share count once, so that there are at most 5 tokens for each best one. How many there are
-    the host must know: it waits for the device once, for all tiles together.
+    Neighbours are left, right, up and down in the grid. The published code lets left and right run over the ends of
+    rows; here what lies outside the grid is the anchor itself.
 
     Args:
-        scores: (N,) of each tile; of equal ones the lower index is better.
-        grids: each tile's (h, w) with h · w = N.
-        budgets: each tile's b.
+        scores: (N,) float32 of a deep layer, in raster order.
+        anchor_scores: (N,) of the middle layer.
+        grid: (h, w) with h · w = N.
+        anchors: how many tokens of the middle layer; with neighbours up to five times as many are raised.
 
     Returns:
-        (K,) int64 indices a tile, ascending; none for a budget below 2.5.
-
-    Raises:
-        UserError: a grid does not hold its tile's tokens.
+        (N,) float32: ``scores``, and for raised tokens more than the highest of them; in both parts the order stays.
     """
-    marks = [_marked(*tile) for tile in zip(scores, grids, budgets, strict=True)]
-    counts = torch.stack([marked.sum() for marked in marks]).tolist()
-    orders = (marked.byte().argsort(descending=True, stable=True) for marked in marks)
-    return [order[:count] for order, count in zip(orders, counts, strict=True)]
-
-
-def _marked(scores: torch.Tensor, grid: tuple[int, int], budget: int) -> torch.Tensor:
-    """(N,) bool: the anchors of one tile and their neighbours."""
     height, width = grid
-    if height * width != len(scores):
-        raise UserError(f"a {height} × {width} grid has no room for {len(scores)} scores", "pass the tile's own grid")
-    best = scores.argsort(descending=True, stable=True)[: math.floor(budget / SIDE_BY_SIDE + 0.5)]
+    best = anchor_scores.argsort(descending=True, stable=True)[:anchors]
     row, column = best // width, best % width
-    rows = [row, row, row, (row - 1).clamp(min=0), (row + 1).clamp(max=height - 1)]
-    columns = [column, (column - 1).clamp(min=0), (column + 1).clamp(max=width - 1), column, column]
-    marked = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
-    return marked.index_fill(0, torch.cat(rows) * width + torch.cat(columns), True)
+    rows = torch.stack([row, row, row, row - 1, row + 1]).clamp(0, height - 1)
+    columns = torch.stack([column, column - 1, column + 1, column, column]).clamp(0, width - 1)
+    raised = torch.zeros_like(scores).index_fill(0, (rows * width + columns).flatten(), 1.0)
+    return scores + raised * (1 + scores.max() - scores.min())

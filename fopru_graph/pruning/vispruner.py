@@ -1,82 +1,38 @@
-"""VisPruner (arXiv 2412.01818v2): of the tokens that are not important, those are dropped that others resemble."""
+"""VisPruner's diverse half (arXiv 2412.01818 v2): of similar tokens some are dropped, round by round."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from functools import reduce
 
 import torch
 from torch.nn.functional import normalize
 
-from fopru_graph.pruning.attention import queries_at_a_time
+WHOLE = 4096  # tokens whose cosines are computed once and kept (64 MiB); of more, each round computes its own
+SHARE = 72  # a round drops one token of so many, as the published 8 of 576, and at least 8
 
-STEP = 8  # tokens that a round drops
 
+def drop_similar(features: torch.Tensor, order: torch.Tensor, count: int) -> torch.Tensor:
+    """Drop tokens that resemble others until ``count`` are left.
 
-def distinct(features: torch.Tensor, count: int) -> torch.Tensor:
-    """The places of ``count`` tokens that are left when similar ones are dropped, a few in each round.
-
-    Every round takes the tokens at even and at odd places of the list. Of the even ones those are dropped whose highest
-    cosine to any odd one is largest, up to 8 and no more than there are too many; of equal ones the later. The others,
-    in their order, and behind them the odd ones are the list of the next round. The number of rounds follows from R and
-    ``count``, so nothing waits for the device. Cosines of all pairs are in memory: 4 R² bytes a tile.
+    A round splits the tokens that are left into those at even and those at odd places, and drops the even ones that
+    have the highest cosine to any odd one. The even ones that stay come first in the next round. How many a round
+    drops follows from the numbers alone, so nothing waits for the device.
 
     Args:
-        features: (B, R, C) of B tiles, the most important token first; of any floating type, compared in float32.
-        count: number of tokens to keep in each tile, at most R.
+        features: (N, C) that similarity is measured on.
+        order: (M,) int64 tokens to choose from, the most significant first.
+        count: tokens to leave, at most M.
 
     Returns:
-        (B, ``count``) int64, ascending.
+        (count,) int64.
     """
-    tiles, length, _ = features.shape
-    place = torch.arange(length, device=features.device).expand(tiles, -1)
-    if count in (0, length):
-        return place[:, :count]
-    directions = normalize(features.float(), dim=-1)
-    cosines = (directions @ directions.mT).flatten(0, 1)
-    offsets = torch.arange(0, tiles * length, length, device=features.device)[:, None]
-    block = queries_at_a_time(features.device, tiles * length)
-    while (surplus := place.shape[1] - count) > 0:
-        even, odd = place[:, ::2], place[:, 1::2]
-        # Whole rows, which lie together in memory, to every token: picking the pairs out would take longer.
-        blocks = (cosines.index_select(0, rows.flatten()) for rows in torch.split(odd + offsets, block, 1))
-        closest = reduce(torch.maximum, (rows.view(tiles, -1, length).amax(1) for rows in blocks))
-        staying = even.shape[1] - min(STEP, surplus, even.shape[1])
-        unlike = closest.gather(1, even).argsort(dim=1, stable=True)[:, :staying].sort(1).values
-        place = torch.cat([even.gather(1, unlike), odd], 1)
-    return place.sort(1).values
-
-
-def distinct_prune(
-    features: Sequence[torch.Tensor],
-    scores: Sequence[torch.Tensor],
-    first: Sequence[torch.Tensor],
-    counts: Sequence[int],
-) -> list[torch.Tensor]:
-    """What each tile keeps: tokens that are kept already, and behind them the most distinct of the others.
-
-    Args:
-        features: (N, C) of each tile.
-        scores: (N,) by which the others are ordered; of equal ones the lower index comes first.
-        first: (K,) int64 indices of the tokens that are kept already, without repeats.
-        counts: number of tokens that each tile keeps, those counted in; of more in ``first`` the first ones stay.
-
-    Returns:
-        (count,) int64 indices a tile; behind those of ``first`` by falling score.
-    """
-    groups: dict[tuple[int, int, int, int], list[int]] = {}
-    for tile, (each, kept, count) in enumerate(zip(features, first, counts, strict=True)):
-        length, width = each.shape  # tiles of a picture may differ in width, too: pooled ones are projected already
-        groups.setdefault((length, width, min(len(kept), count), min(length, count)), []).append(tile)
-    found: dict[int, torch.Tensor] = {}
-    for (length, _, begun, count), group in groups.items():
-        most = queries_at_a_time(scores[group[0]].device, (length - begun) ** 2 or 1)
-        for start in range(0, len(group), most):
-            tiles = group[start : start + most]
-            kept = torch.stack([first[tile][:begun] for tile in tiles])
-            ranked = torch.stack([scores[tile] for tile in tiles]).scatter(1, kept, -torch.inf)
-            others = ranked.argsort(dim=1, descending=True, stable=True)[:, : length - begun]
-            tokens = torch.stack([features[tile][other] for tile, other in zip(tiles, others, strict=True)])
-            chosen = torch.cat([kept, others.gather(1, distinct(tokens, count - begun))], 1)
-            found |= zip(tiles, chosen, strict=True)
-    return [found[tile] for tile in range(len(scores))]
+    if not count:
+        return order[:0]
+    directions = normalize(features.float(), dim=1)
+    cosines = directions @ directions.T if len(features) <= WHOLE else None
+    at_once = max(8, len(features) // SHARE)
+    while len(order) > count:
+        even, odd = order[0::2], order[1::2]
+        similar = directions[even] @ directions[odd].T if cosines is None else cosines[even[:, None], odd]
+        stay = len(even) - min(at_once, len(order) - count, len(even))
+        unlike = similar.amax(1).argsort(stable=True)[:stay].sort().values
+        order = torch.cat([even[unlike], odd])
+    return order
