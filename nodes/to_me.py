@@ -30,7 +30,7 @@ class ToMe(Node):
         features: values.VisionFeatures,
         ratio: Ratio = 0.25,
         tokens: Tokens = None,
-        rounds: Annotated[int, Field(ge=1, description="equal shares that the merges are made in")] = 12,
+        rounds: Annotated[int, Field(ge=1, description="equal shares that the merges are made in")] = 6,
     ) -> Merged:
         from fopru_graph.pruning.tome import tile_maps
 

@@ -24,7 +24,7 @@ def merges_of_rounds(available: int, kept: int, rounds: int) -> list[int]:
     return merges
 
 
-def bipartite_merge(keys: torch.Tensor, kept: int, rounds: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+def bipartite_merge(keys: torch.Tensor, kept: int, rounds: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
     """Merge tokens until K are left, for T tiles at once; how many rounds that takes the host knows beforehand.
 
     In a round the tokens in raster order are dealt into two halves in turn. Each of the first half is matched with the
