@@ -32,6 +32,7 @@ class FramePrune(Node):
         ] = 0.01,
     ) -> values.Selection:
         from fopru_graph.pruning.frames import share_out
-        from fopru_graph.pruning.select import budget_prune
+        from fopru_graph.pruning.select import rank_prune
 
-        return budget_prune(significance, share_out(features, ratio, tokens, temperature))
+        budget = values.Budget(tuple(share_out(features, ratio, tokens, temperature)))
+        return rank_prune(significance, None, None, budget=budget)

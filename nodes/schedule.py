@@ -27,8 +27,12 @@ class Schedule(Node):
     def run(
         self,
         pruner: values.InLLMPruner,
-        layers: Annotated[list[Layer], Field(min_length=1)],
-        ratio: Annotated[Ratio, Field(description="share of the visual tokens left behind the last cut")] = 0.25,
+        layers: Annotated[
+            list[Layer], Field(min_length=1, description="where to cut: numbers of layers, or shares of the depth")
+        ],
+        ratio: Annotated[
+            float, Field(gt=0, le=1, description="share of the visual tokens that is left behind the last cut")
+        ] = 0.25,
         ratios: Annotated[
             list[Ratio] | None,
             Field(description="share that each cut keeps of the tokens that reach it; wins over ratio"),

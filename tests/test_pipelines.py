@@ -25,6 +25,9 @@ COUNTS = {  # encoded, kept before the language model, left in its last layer
     "fopru_no_variance": (256, 64, 64),
     "fopru_rank": (256, 64, 64),
     "fopru_row": (256, 64, 64),
+    "hired": (256, 51, 51),
+    "hiprune": (256, 64, 64),
+    "holov": (256, 64, 64),
     "priortr": (256, 256, 64),
     "prumerge": (256, 45, 45),
     "prumerge_plus": (256, 256, 256),  # 44 outliers are too many for any distance but 1, see `add_uniform`
@@ -34,6 +37,9 @@ COUNTS = {  # encoded, kept before the language model, left in its last layer
     "spatial_pool": (256, 64, 64),
     "tome": (256, 64, 64),
     "v2drop": (256, 256, 63),
+    "visionzip": (256, 64, 64),
+    "vispruner": (256, 64, 64),
+    "vscan": (256, 42, 14),
 }
 CHAINS = {  # not of one cut at layer 3: what each layer sees
     "dart": (256, 256, 64, 64, 64, 64),
@@ -46,6 +52,7 @@ NAMES = sorted(COUNTS)
 FOLLOWING = {"fopru_mass", "prumerge"}
 # Inputs that drop nothing when they are 1; the order without reordering is another one all the same.
 SHARES = (
+    "budget.ratio",
     "dart.ratio",
     "fastv.ratio",
     "merge.ratio",

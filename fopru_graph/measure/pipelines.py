@@ -90,9 +90,10 @@ def settings_of(graph: Graph, plan: Plan, ratios: Sequence[float]) -> list[Setti
     """How to run a pipeline at every ratio.
 
     A pipeline of n pruning stages keeps the n-th root of the ratio in each of them, as the paper does for FoPru and
-    FastV: a quarter is a half of a half. What only lends its rule to another node, as to a Schedule, is no stage. A
-    pipeline that drops nothing is run once, at ratio 1. A pipeline without a ratio to set is run once, as written:
-    methods that choose the number of tokens have none.
+    FastV: a quarter is a half of a half. What only lends its rule to another node, as to a Schedule, is no stage, and
+    nodes that share a wired budget are one: that of the node that sets it. A pipeline that drops nothing is run once,
+    at ratio 1. A pipeline without a ratio to set is run once, as written: methods that choose the number of tokens
+    have none.
 
     Raises:
         UserError: a ratio lies outside (0, 1], or a stage has a fixed number of tokens or a list of ratios.
@@ -100,7 +101,8 @@ def settings_of(graph: Graph, plan: Plan, ratios: Sequence[float]) -> list[Setti
     check_ratios(ratios)
     pruning = [name for name, step in plan.steps.items() if step.spec.category == "prune"]
     spending = _spending(plan)
-    stages = [name for name in pruning if "ratio" in plan.steps[name].inputs and name in spending]
+    inputs = {name: plan.steps[name].inputs for name in pruning if name in spending}
+    stages = [name for name, given in inputs.items() if "ratio" in given and given.get("budget") is None]
     for name, key in product(stages, ("tokens", "ratios")):
         if plan.steps[name].inputs.get(key) is not None:
             raise UserError(

@@ -180,7 +180,7 @@ class Cuts:
             counts,
             tuple(self._text),
             _budget(pruner, counts) if pruner.ratio or pruner.tokens else (),
-            {read: partial(self._state, read, before) for read in pruner.reads},
+            {read: partial(self._state, read, before, hidden.device) for read in pruner.reads},
             partial(self._images, before, visual),
             lambda: torch.take_along_dim(self._prompt.embeds, before.positions[..., None], 1),
         )
@@ -188,9 +188,9 @@ class Cuts:
     def _reads_after(self, layer: int) -> set[int]:
         return {read for first in self._pruners if first > layer for p in self._pruners[first] for read in p.reads}
 
-    def _state(self, layer: int, now: KeptPositions) -> torch.Tensor:
-        """The hidden states after an earlier layer, of the tokens that are there now."""
-        hidden, then = self._states[layer], self.at(max(layer, 0))
+    def _state(self, layer: int, now: KeptPositions, device: torch.device) -> torch.Tensor:
+        """The hidden states after an earlier layer, of the tokens that are there now, on the device of the cut."""
+        hidden, then = self._states[layer].to(device), self.at(max(layer, 0))
         if then is now:
             return hidden
         index = torch.searchsorted(then.positions.contiguous(), now.positions.contiguous())
@@ -208,7 +208,7 @@ class Cuts:
         return placed.masked_fill(~visual, -1)
 
     def embedded(self, layer: int) -> torch.Tensor:
-        """(B, M) or (P, B, M): the positions that the model embeds for what ``layer`` sees, by `Prompt.numbering`."""
+        """(B, M) or (P, B, M): the positions that the model embeds for what ``layer`` sees; see `Prompt`."""
         kept = self.at(layer)
         if kept not in self._embedded:
             self._embedded[kept] = self._numbers(kept)
@@ -218,20 +218,20 @@ class Cuts:
         prompt = self._prompt
         axes = prompt.positions.shape[:-1]
         numbers = prompt.positions.gather(-1, kept.positions.expand(*axes, -1))
-        if kept is self._kept[0] or prompt.numbering in (None, "original"):
+        if kept is self._kept[0] or prompt.cut_numbering == "original":
             return numbers
         for sample, (text, visual) in enumerate(zip(self._text, kept.visual, strict=True)):
             left, padding = text + visual, prompt.positions.shape[-1] - prompt.lengths[sample]
             before = prompt.positions[..., sample, padding:].reshape(-1, prompt.lengths[sample])
             sources = kept.positions[sample, -left:] - padding
-            new = kept_positions(prompt.numbering, before, sources, prompt.images[sample])
+            new = kept_positions(prompt.cut_numbering, before, sources, prompt.images[sample])
             numbers[..., sample, -left:] = new.view(*axes[:-1], left)
         return numbers
 
     @property
     def renumbers(self) -> bool:
         """Whether tokens have other positions behind a cut than before it."""
-        return bool(self._pruners) and self._prompt.numbering not in (None, "original")
+        return bool(self._pruners) and self._prompt.cut_numbering != "original"
 
     def visual_in_layer(self, layer: int) -> torch.Tensor:
         """(B, L) bool: the visual tokens of the prompt that ``layer`` sees."""
