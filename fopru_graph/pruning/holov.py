@@ -21,7 +21,7 @@ def holov_select(
 
     Args:
         features: (N, C) of any floating type.
-        scores: (N,), the a: none negative.
+        scores: (N,), the a: none negative, on any device.
         kept: K, at most N.
         chunks: how many, of as equal lengths as can be; at most N. None for ⌊1024 · N / (576 · K)⌋.
         weight: of the second term.
@@ -29,9 +29,9 @@ def holov_select(
     Returns:
         (K,) int64: chunk by chunk, in descending order of score; of equal scores the lower index comes first.
     """
-    count, device = len(scores), scores.device
-    chunks = max(1, min(count, 1024 * count // (576 * kept) if chunks is None else chunks))
-    scores = scores.float()
+    count, device = len(scores), features.device
+    chunks = max(1, min(count, 1024 * count // (576 * max(1, kept)) if chunks is None else chunks))
+    scores = scores.to(device, torch.float32)
     starts = -(-torch.arange(chunks + 1, device=device) * count // chunks)
     sizes = starts.diff()
     places = starts[:-1, None] + torch.arange(-(-count // chunks), device=device)  # (chunks, longest chunk)

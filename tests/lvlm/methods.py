@@ -9,9 +9,12 @@ import torch
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.nodes.add_uniform import AddUniform
 from fopru_graph.nodes.attention_above import AttentionAbove
+from fopru_graph.nodes.average_dropped import AverageDropped
 from fopru_graph.nodes.blind import Blind
+from fopru_graph.nodes.budget import Budget
 from fopru_graph.nodes.cls_attention import ClsAttention
 from fopru_graph.nodes.downsample import Downsample
+from fopru_graph.nodes.holov_prune import HoloVPrune
 from fopru_graph.nodes.mass_prune import MassPrune
 from fopru_graph.nodes.merge_dropped import MergeDropped
 from fopru_graph.nodes.outlier_prune import OutlierPrune
@@ -20,6 +23,8 @@ from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
 from fopru_graph.nodes.significance import Significance
 from fopru_graph.nodes.spatial_pool import SpatialPool
+from fopru_graph.nodes.tile_budget import TileBudget
+from fopru_graph.nodes.window_prune import WindowPrune
 from fopru_graph.values import Image, ModelHandle, Selection, VisionFeatures, VisualTokens
 from fopru_graph.values import Significance as Scores
 
@@ -63,6 +68,24 @@ def mass(family: Family, images: Sequence[Image]) -> VisualTokens:
     return family.project(features, Reorder()(selection=selection))
 
 
+def hired_holov(family: Family, images: Sequence[Image]) -> VisualTokens:
+    features = family.encode(images)
+    scores = ClsAttention()(features=features, without_cls="received")
+    budget = TileBudget()(significance=scores, ratio=0.5)
+    selection = HoloVPrune()(features=features, significance=scores, budget=budget, chunks=3)
+    return family.project(features, Reorder()(selection=selection))
+
+
+def vscan(family: Family, images: Sequence[Image]) -> VisualTokens:
+    features = family.encode(images)
+    scores = ClsAttention()(features=features, without_cls="received")
+    budget = Budget()(features=features, ratio=0.5)
+    start = WindowPrune()(significance=scores, budget=budget.part, windows=2)
+    selection = RankPrune()(significance=scores, budget=budget.whole, start=start)
+    mixed = AverageDropped()(features=features, selection=Reorder()(selection=selection))
+    return family.project(mixed.features, mixed.selection)
+
+
 def pool(family: Family, images: Sequence[Image]) -> VisualTokens:
     pooled = SpatialPool()(features=family.encode(images), ratio=0.25)
     return family.project(pooled.features, pooled.selection)
@@ -82,9 +105,11 @@ METHODS: dict[str, Callable[[Family, Sequence[Image]], VisualTokens]] = {
     "random": scored(RandomScore()),
     "cls": scored(ClsAttention()),
     "mass": mass,
+    "hired_holov": hired_holov,
     "pool": pool,
     "downsample": downsample,
     "blind": blind,
+    "vscan": vscan,
 }
 
 
