@@ -147,8 +147,8 @@ class TileAttention:
     int64 holds the patches that the model merges into each visual token; None if every patch is a visual token, so that
     M = N. ``weights`` (N, m) float32 are the shares of a token's patches and sum to 1; None for equal shares.
     ``has_cls``: the first of the P tokens is the tower's CLS. ``layer`` is the encoder layer, from 0; ``others`` are
-    the same tile's in further layers, if they were asked for, and ``named`` says which layer each number or share of
-    the depth means that was asked for.
+    the same tile's in further layers, if they were asked for, and ``named`` pairs each number or share of the depth
+    that was asked for with the layer that it means.
     """
 
     query: torch.Tensor
@@ -160,7 +160,7 @@ class TileAttention:
     has_cls: bool = False
     layer: int = -1
     others: tuple[TileAttention, ...] = ()
-    named: Mapping[float, int] = field(default_factory=dict)
+    named: tuple[tuple[int | float, int], ...] = ()
 
     def at(self, layer: int | float | None) -> TileAttention:
         """The tile's attention in an encoder layer, named as VisionEncode was asked for it; None: this one.
@@ -171,11 +171,11 @@ class TileAttention:
         if layer is None:
             return self
         recorded = {each.layer: each for each in (self, *self.others)}
-        number = self.named.get(layer, layer)
+        number = dict(self.named).get(layer, layer)
         if number not in recorded:
             raise UserError(
-                f"the attention of encoder layer {layer:g} was not recorded, only that of {sorted(recorded)}",
-                f"give VisionEncode layers: [{layer:g}]",
+                f"the attention of encoder layer {layer} was not recorded, only that of {sorted(recorded)}",
+                f"give VisionEncode layers: [{layer}]",
             )
         return recorded[int(number)]
 
@@ -378,6 +378,8 @@ class LayerView:
         hidden: (B, M, E), what layer K gets.
         visual, text: (B, M) bool.
         places: (B, M) int64, every token's index in the whole prompt.
+        visual_counts, text_counts: (B,) how many of each there are, which the host knows without waiting.
+        budget: (B,) how many visual tokens the pruner is to keep; empty if it chooses their number itself.
     """
 
     layer: int
@@ -390,6 +392,9 @@ class LayerView:
     visual: torch.Tensor
     text: torch.Tensor
     places: torch.Tensor
+    visual_counts: tuple[int, ...] = ()
+    text_counts: tuple[int, ...] = ()
+    budget: tuple[int, ...] = ()
     _states: Mapping[int, Callable[[], torch.Tensor]] = field(default_factory=dict)
     _image: Callable[[], torch.Tensor] | None = None
     _embeds: Callable[[], torch.Tensor] | None = None

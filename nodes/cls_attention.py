@@ -29,11 +29,12 @@ class ClsAttention(Node):
     ) -> values.Significance:
         from fopru_graph.pruning.attention import attention_means, cls_attention, pool_scores
 
-        scores = []
+        scores, read = [], "cls"
         for attention in (tile.attention.at(layer) for tile in features.tiles):
             if without_cls == "received" and not attention.has_cls:
                 paid = attention_means(attention.query, attention.key, attention.scale, attention.prefix)[1]
+                read = "received"
             else:
                 paid = cls_attention(attention, heads)
             scores.append(pool_scores(paid, attention.patch_groups, attention.weights))
-        return values.Significance.of(features, scores, "cls")
+        return values.Significance.of(features, scores, read)

@@ -8,7 +8,7 @@ from fopru_graph import values
 from fopru_graph.graph import Node, node
 
 
-@node(category="encode", version="4", cache="disk")
+@node(category="encode", version="5", cache="disk")
 class VisionEncode(Node):
     """Run the vision tower and record the attention of the layer that the projector reads, for scorers.
 

@@ -147,7 +147,9 @@ class Family(Layerwise):
                 features = self.encode_together(images) if together else self.encode(images)
             finally:
                 self.taps = ()
-        tiles = (replace(tile, attention=replace(tile.attention, named=named)) for tile in features.tiles)
+        tiles = (
+            replace(tile, attention=replace(tile.attention, named=tuple(named.items()))) for tile in features.tiles
+        )
         return replace(features, tiles=tuple(tiles)) if named else features
 
     def _tap(self, layer: int | float) -> int:
