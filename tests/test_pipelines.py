@@ -244,7 +244,9 @@ def nodes_of(graph: Graph) -> list[dict]:
     return list(yaml.safe_load(graph.dumps())["nodes"].values())
 
 
-@pytest.mark.parametrize("name", ["prumerge", "prumerge_plus", "spatial_pool", "downsample", "blind", "random"])
+@pytest.mark.parametrize(
+    "name", ["prumerge", "prumerge_plus", "spatial_pool", "downsample", "blind", "random", "hired", "holov", "vscan"]
+)
 def test_several_pictures_are_each_treated_as_alone(name, tmp_path):
     """The published PruMerge passes lists of pictures by; here each has its own threshold."""
     pictures = ("street-sign", "taxi-rank")
