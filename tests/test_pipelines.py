@@ -13,8 +13,11 @@ from fopru_graph.measure.timing import summarise
 
 FOLDER = Path(__file__).resolve().parent.parent / "pipelines"
 COUNTS = {  # encoded, kept before the language model, left in its last layer
+    "apet": (256, 64, 64),
     "baseline": (256, 256, 256),
     "blind": (256, 0, 0),
+    "cdpruner": (256, 64, 64),
+    "divprune": (256, 64, 64),
     "downsample": (64, 64, 64),
     "fastervlm": (256, 64, 64),
     "fastv": (256, 256, 64),
@@ -24,9 +27,11 @@ COUNTS = {  # encoded, kept before the language model, left in its last layer
     "fopru_no_variance": (256, 64, 64),
     "fopru_rank": (256, 64, 64),
     "fopru_row": (256, 64, 64),
+    "otprune": (256, 64, 64),
     "prumerge": (256, 45, 45),
     "prumerge_plus": (256, 256, 256),  # 44 outliers are too many for any distance but 1, see `add_uniform`
     "random": (256, 64, 64),
+    "scope": (256, 64, 64),
     "spatial_pool": (256, 64, 64),
 }
 NAMES = sorted(COUNTS)
@@ -214,7 +219,9 @@ def nodes_of(graph: Graph) -> list[dict]:
     return list(yaml.safe_load(graph.dumps())["nodes"].values())
 
 
-@pytest.mark.parametrize("name", ["prumerge", "prumerge_plus", "spatial_pool", "downsample", "blind", "random"])
+@pytest.mark.parametrize(
+    "name", ["apet", "divprune", "prumerge", "prumerge_plus", "spatial_pool", "downsample", "blind", "random"]
+)
 def test_several_pictures_are_each_treated_as_alone(name, tmp_path):
     """The published PruMerge passes lists of pictures by; here each has its own threshold."""
     pictures = ("street-sign", "taxi-rank")
