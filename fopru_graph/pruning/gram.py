@@ -72,15 +72,7 @@ class Gram:
         return self.vectors.square().sum(-1)
 
     def _pairs(self) -> torch.Tensor:
-        """All products; those below the diagonal are copies of those above it."""
-        tokens = self.vectors.shape[1]
-        whole = self.vectors.new_empty(len(self.vectors), tokens, tokens)
-        step = max(64, tokens // 8)
-        for start in range(0, tokens, step):
-            block = self.vectors[:, start : start + step] @ self.vectors[:, start:].mT
-            whole[:, start : start + step, start:] = block
-            whole[:, start:, start : start + step] = block.mT
-        return whole
+        return _all_pairs(self.vectors)
 
 
 class SquaredGram(Gram):
@@ -98,8 +90,7 @@ class SquaredGram(Gram):
         return column.scatter_add(1, picks[:, None], torch.ones_like(column[:, :1]))
 
     def _pairs(self) -> torch.Tensor:
-        gram = super()._pairs()
-        whole = self._weight * (gram @ gram)
+        whole = self._weight * _all_pairs(_all_pairs(self.vectors))
         whole.diagonal(dim1=-2, dim2=-1).add_(1.0)
         return whole
 
@@ -108,3 +99,15 @@ class SquaredGram(Gram):
             return super()._diagonal()
         squares = [products.square().sum(-1) for _, products in product_blocks(self.vectors, self.vectors)]
         return 1.0 + self._weight * torch.cat(squares, -1)
+
+
+def _all_pairs(vectors: torch.Tensor) -> torch.Tensor:
+    """(B, N, N): all inner products of (B, N, C); those below the diagonal are copies of those above it."""
+    tiles, tokens, _ = vectors.shape
+    pairs = vectors.new_empty(tiles, tokens, tokens)
+    step = max(64, tokens // 8)
+    for start in range(0, tokens, step):
+        block = vectors[:, start : start + step] @ vectors[:, start:].mT
+        pairs[:, start : start + step, start:] = block
+        pairs[:, start:, start : start + step] = block.mT
+    return pairs

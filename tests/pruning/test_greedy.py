@@ -14,6 +14,7 @@ from fopru_graph.pruning import diversity, gram
 from fopru_graph.pruning.diversity import diverse_select
 from fopru_graph.pruning.gram import Gram, SquaredGram
 from fopru_graph.values import Selection, Significance, Tile, VisionFeatures
+from tests.lvlm.accelerator import DeviceTensor, on_host, simulated
 
 GAINS = ("farthest", "determinant", "coverage", "transport")
 WEIGHED = ("determinant", "coverage")
@@ -273,6 +274,24 @@ def test_budget_and_start_come_from_other_bricks():
     )
     none = Budget()(features=features, ratio=0.5, share=0.0).part
     assert [len(kept) for kept in DiversityPrune()(features=features, gain="farthest", budget=none).indices] == [0, 0]
+
+
+@pytest.mark.parametrize("gain", GAINS)
+def test_no_pick_waits_for_the_device(gain):
+    """Only a budget over several tiles does, once, as it does for all scores."""
+    made, weights = [torch.randn(8, 12), torch.randn(8, 12)], [torch.rand(8), torch.rand(8)]
+
+    def prune(over, wrap):
+        features = tiles_of(*map(wrap, made), images=[0, 0])
+        given = significance_of(features, list(map(wrap, weights))) if gain in WEIGHED else None
+        return DiversityPrune()(features=features, gain=gain, significance=given, over=over)
+
+    for over, waits in (("tile", 0), ("image", 1)):
+        expected = prune(over, torch.Tensor.clone)
+        with simulated() as device:
+            found = prune(over, DeviceTensor)
+        assert len(device.waits) == waits, device.waits
+        assert all(torch.equal(on_host(a), b) for a, b in zip(found.indices, expected.indices, strict=True))
 
 
 def test_wrong_significance_is_refused():
