@@ -57,13 +57,14 @@ def diverse_select(
     if gain == "transport":
         rule = Determinant(SquaredGram(_standardised(vectors), count, TRANSPORT_WEIGHT), count)
     else:
-        gram = Gram(normalize(vectors, dim=-1), count)
+        directions = normalize(vectors, dim=-1)
+        if gain == "determinant" and weights is not None:
+            directions = directions * weights[..., None]
+        gram = Gram(directions, count)
         if gain == "farthest":
             rule = Farthest(gram)
-        elif gain == "determinant":
-            rule = Determinant(gram, count, weights)
         else:
-            rule = Coverage(gram, weights)
+            rule = Determinant(gram, count) if gain == "determinant" else Coverage(gram, weights)
     return greedy_select(rule, count, start)
 
 
