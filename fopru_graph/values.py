@@ -147,7 +147,8 @@ class TileAttention:
     int64 holds the patches that the model merges into each visual token; None if every patch is a visual token, so that
     M = N. ``weights`` (N, m) float32 are the shares of a token's patches and sum to 1; None for equal shares.
     ``has_cls``: the first of the P tokens is the tower's CLS. ``layer`` is the encoder layer, from 0; ``others`` are
-    the same tile's in further layers, if they were asked for.
+    the same tile's in further layers, if they were asked for, and ``named`` pairs each number or share of the depth
+    that was asked for with the layer that it means.
     """
 
     query: torch.Tensor
@@ -159,20 +160,24 @@ class TileAttention:
     has_cls: bool = False
     layer: int = -1
     others: tuple[TileAttention, ...] = ()
+    named: tuple[tuple[int | float, int], ...] = ()
 
-    def at(self, layer: int) -> TileAttention:
-        """The tile's attention in one encoder layer.
+    def at(self, layer: int | float | None) -> TileAttention:
+        """The tile's attention in an encoder layer, named as VisionEncode was asked for it; None: this one.
 
         Raises:
             UserError: it was not recorded.
         """
+        if layer is None:
+            return self
         recorded = {each.layer: each for each in (self, *self.others)}
-        if layer not in recorded:
+        number = dict(self.named).get(layer, layer)
+        if number not in recorded:
             raise UserError(
                 f"the attention of encoder layer {layer} was not recorded, only that of {sorted(recorded)}",
                 f"give VisionEncode layers: [{layer}]",
             )
-        return recorded[layer]
+        return recorded[int(number)]
 
     def changed(self, change: Callable[[TileAttention], TileAttention]) -> TileAttention:
         """The same change in every layer that was recorded."""
@@ -316,6 +321,13 @@ class Selection:
     scores_finite: torch.Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Budget:
+    """How many visual tokens of each tile are kept."""
+
+    counts: tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class VisualTokens:
     """Projected visual tokens, one (K, E) tensor per image, ready to replace the image's placeholders.
@@ -366,6 +378,8 @@ class LayerView:
         hidden: (B, M, E), what layer K gets.
         visual, text: (B, M) bool.
         places: (B, M) int64, every token's index in the whole prompt.
+        visual_counts, text_counts: (B,) how many of each there are, which the host knows without waiting.
+        budget: (B,) how many visual tokens the pruner is to keep; empty if it chooses their number itself.
     """
 
     layer: int
@@ -378,6 +392,9 @@ class LayerView:
     visual: torch.Tensor
     text: torch.Tensor
     places: torch.Tensor
+    visual_counts: tuple[int, ...] = ()
+    text_counts: tuple[int, ...] = ()
+    budget: tuple[int, ...] = ()
     _states: Mapping[int, Callable[[], torch.Tensor]] = field(default_factory=dict)
     _image: Callable[[], torch.Tensor] | None = None
     _embeds: Callable[[], torch.Tensor] | None = None

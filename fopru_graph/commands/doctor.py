@@ -73,7 +73,7 @@ def _node_types() -> str:
 def _shipped() -> list[Path]:
     from fopru_graph import pipelines
 
-    return sorted(Path(pipelines.__path__[0]).glob("*.yaml"))
+    return sorted(Path(pipelines.__path__[0]).rglob("*.yaml"))
 
 
 def _pipelines() -> str:

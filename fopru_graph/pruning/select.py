@@ -17,14 +17,14 @@ except at edges.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, chain
 from typing import Literal
 
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.values import Selection, Significance
+from fopru_graph.values import Budget, Selection, Significance
 
 Over = Literal["tile", "image", "stitched"]
 
@@ -137,18 +137,119 @@ def tile_groups(
     return [[bands[band] for band in sorted(bands)] for bands in groups.values()]
 
 
-def rank_prune(significance: Significance, ratio: float | None, tokens: int | None, over: Over = "tile") -> Selection:
+def rank_prune(
+    significance: Significance,
+    ratio: float | None,
+    tokens: int | None,
+    over: Over = "tile",
+    budget: Budget | None = None,
+    start: Selection | None = None,
+) -> Selection:
     """Spend a budget on all tiles by `rank_select`; of equal scores in a group those of the earlier tile come first.
 
-    A tile may keep no token where several share the budget.
+    A tile may keep no token where several share the budget. Tokens of ``start`` are kept already: they come first and
+    count in the budget, which the best of the others fill up. ``budget`` wins over ``ratio`` and ``tokens``; over an
+    image it is the sum of its tiles' budgets.
+
+    Raises:
+        UserError: ``budget`` or ``start`` are of other tiles, or the budget is missing or out of bounds.
     """
     scores = significance.scores
+    lengths = [len(tile) for tile in scores]
+    check_budget(lengths, budget, start)
     kept: dict[int, torch.Tensor] = {}
     for bands in tile_groups(len(scores), over, significance.images):
         group = list(chain.from_iterable(bands))
-        best = rank_select(torch.cat([scores[tile] for tile in group]), ratio, tokens)
-        kept |= zip(group, _split(best, [len(scores[tile]) for tile in group]), strict=True)
+        count = group_count(group, lengths, ratio, tokens, budget)
+        ranked = torch.cat([scores[tile] for tile in group])
+        first = group_start(group, lengths, start, count).to(ranked.device)
+        ranked = ranked.index_fill(0, first, -torch.inf)
+        best = torch.cat([first, ranked.argsort(descending=True, stable=True)[: count - len(first)]])
+        kept |= zip(group, split_parts(best, [lengths[tile] for tile in group]), strict=True)
     return selection_of([kept[tile] for tile in range(len(scores))], significance)
+
+
+def fill_up(
+    significance: Significance,
+    ratio: float | None,
+    tokens: int | None,
+    budget: Budget | None,
+    start: Selection | None,
+    choose: Callable[[int, torch.Tensor, int], torch.Tensor],
+) -> Selection:
+    """Fill up the budget of each tile by a rule: ``start`` first, then what ``choose`` takes of the other tokens.
+
+    ``choose`` gets the tile, its other tokens (M,) int64, the most significant first, and how many to take.
+
+    Raises:
+        UserError: as for `rank_prune`.
+    """
+    lengths = [len(tile) for tile in significance.scores]
+    check_budget(lengths, budget, start)
+    kept = []
+    for tile, scores in enumerate(significance.scores):
+        count = group_count([tile], lengths, ratio, tokens, budget)
+        first = group_start([tile], lengths, start, count).to(scores.device)
+        order = scores.index_fill(0, first, -torch.inf).argsort(descending=True, stable=True)
+        rest = order[: len(scores) - len(first)]
+        kept.append(torch.cat([first, choose(tile, rest, count - len(first))]))
+    return selection_of(kept, significance)
+
+
+def group_count(
+    group: Sequence[int], lengths: Sequence[int], ratio: float | None, tokens: int | None, budget: Budget | None
+) -> int:
+    """How many tokens the tiles of a group keep together: those of ``budget``, or else `kept_count`."""
+    available = sum(lengths[tile] for tile in group)
+    if budget is not None:
+        return min(available, sum(budget.counts[tile] for tile in group))
+    return kept_count(available, ratio, tokens)
+
+
+def group_start(group: Sequence[int], lengths: Sequence[int], start: Selection | None, count: int) -> torch.Tensor:
+    """(≤ ``count``,) int64: the tokens that a group keeps already, numbered through its tiles laid end to end."""
+    if start is None:
+        return torch.zeros(0, dtype=torch.int64)
+    offsets = accumulate((lengths[tile] for tile in group), initial=0)
+    return torch.cat([start.indices[tile] + offset for tile, offset in zip(group, offsets, strict=False)])[:count]
+
+
+def check_budget(lengths: Sequence[int], budget: Budget | None, start: Selection | None) -> None:
+    """Refuse a budget or a beginning that was made for other tiles than those of ``lengths`` tokens.
+
+    Raises:
+        UserError: so it was.
+    """
+    if budget is not None and len(budget.counts) != len(lengths):
+        raise UserError(
+            f"the budget is for {len(budget.counts)} tiles, the scores are of {len(lengths)}",
+            "wire Budget and the scorer to the same VisionEncode",
+        )
+    if start is not None and start.counts != tuple(lengths):
+        raise UserError(
+            f"the tokens kept already are of {start.counts}, the scores of {tuple(lengths)}",
+            "wire both pruning nodes to the same VisionEncode",
+        )
+
+
+def kept_counts(
+    lengths: Sequence[int], ratio: float | None, tokens: int | None, budget: Budget | None
+) -> tuple[int, ...]:
+    """What each tile of ``lengths`` tokens keeps: ``budget``, or else its `kept_count`.
+
+    Raises:
+        UserError: the budget is of other tiles, missing or out of bounds.
+    """
+    check_budget(lengths, budget, None)
+    if budget is None:
+        return tuple(kept_count(length, ratio, tokens) for length in lengths)
+    return tuple(map(min, lengths, budget.counts))
+
+
+def tile_budgets(counts: Sequence[int], ratio: float | None, tokens: int | None, share: float) -> tuple[Budget, Budget]:
+    """What each tile of ``counts`` tokens keeps, see `kept_count`, and ``share`` of it, rounded."""
+    whole = [kept_count(count, ratio, tokens) for count in counts]
+    return Budget(tuple(whole)), Budget(tuple(math.floor(share * count + 0.5) for count in whole))
 
 
 def row_prune(significance: Significance, ratio: float | None, tokens: int | None, over: Over = "tile") -> Selection:
@@ -208,7 +309,7 @@ def _best_rows(
     best = torch.argsort(torch.cat(sums), descending=True, stable=True)
     lengths = [width for height, width in zip(heights, widths, strict=True) for _ in range(height)]
     count, spent = _rows_within(best, lengths, budget)
-    rows = _split(best[:count], heights)
+    rows = split_parts(best[:count], heights)
     kept = {}
     for band, band_rows in zip(bands, rows, strict=True):
         for tile in band:
@@ -230,7 +331,7 @@ def _rows_within(best: torch.Tensor, lengths: Sequence[int], budget: float) -> t
     return count, held[count - 1]
 
 
-def _split(chosen: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
+def split_parts(chosen: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
     """Turn indices into parts laid end to end into indices into each part, in the order in which they came."""
     if len(lengths) == 1:  # nothing to split, and the host need not wait for the device to learn how many there are
         return [chosen]

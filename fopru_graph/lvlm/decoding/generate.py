@@ -169,7 +169,7 @@ def _collect(
         loop=runner.loop,
         captured=runner.captured,
         once=runner.once,
-        positions=prompt.numbering or ("renumbered" if prompt.positions.dim() == 2 else "original"),
+        positions=prompt.numbering,
         logprobs=tuple(map(tuple, sampler.logprobs)),
         **measured(family, runner.filled(), start, times),
     )

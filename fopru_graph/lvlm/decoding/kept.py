@@ -129,7 +129,7 @@ class Cuts:
         visual, real, counts = self._visual.gather(1, before.positions), before.real, before.visual
         keep = torch.arange(visual.shape[1], device=device).expand_as(visual)
         for pruner in self._pruners[layer]:
-            view = self._view(layer, pruner, attention, hidden, keep, visual & real)
+            view = self._view(layer, pruner, attention, hidden, keep, visual & real, counts)
             scores = pruner.score(view).to(device)
             ranked = scores.gather(1, keep)
             if scores.dtype == torch.bool:
@@ -137,7 +137,7 @@ class Cuts:
                 ranked = ranked.float()
             else:
                 self.scores_finite.append((ranked.isfinite() | ~(visual & real)).all())
-                counts = tuple(kept_count(count, pruner.ratio, pruner.tokens) for count in counts)
+                counts = _budget(pruner, counts)
             lengths = [t + v for t, v in zip(self._text, counts, strict=True)]
             chosen, real = surviving_positions(ranked, visual, real, lengths)
             keep, visual = keep.gather(1, chosen), visual.gather(1, chosen)
@@ -157,8 +157,12 @@ class Cuts:
         hidden: torch.Tensor,
         keep: torch.Tensor,
         alive: torch.Tensor,
+        counts: tuple[int, ...],
     ) -> LayerView:
-        """What a pruner sees; ``alive`` (B, K) are the visual tokens among those that ones before it here keep."""
+        """What a pruner sees; ``alive`` (B, K) are the visual tokens among those that ones before it here keep.
+
+        ``counts`` (B,) are their numbers.
+        """
         before = self.at(layer - 1)
         visual = torch.zeros_like(before.real).scatter(1, keep, alive)
         text = before.real & ~self._visual.gather(1, before.positions)
@@ -173,7 +177,10 @@ class Cuts:
             visual.to(hidden.device),
             text.to(hidden.device),
             before.positions.to(hidden.device),
-            {read: partial(self._state, read, before) for read in pruner.reads},
+            counts,
+            tuple(self._text),
+            _budget(pruner, counts) if pruner.ratio or pruner.tokens else (),
+            {read: partial(self._state, read, before, hidden.device) for read in pruner.reads},
             partial(self._images, before, visual),
             lambda: torch.take_along_dim(self._prompt.embeds, before.positions[..., None], 1),
         )
@@ -181,9 +188,9 @@ class Cuts:
     def _reads_after(self, layer: int) -> set[int]:
         return {read for first in self._pruners if first > layer for p in self._pruners[first] for read in p.reads}
 
-    def _state(self, layer: int, now: KeptPositions) -> torch.Tensor:
-        """The hidden states after an earlier layer, of the tokens that are there now."""
-        hidden, then = self._states[layer], self.at(max(layer, 0))
+    def _state(self, layer: int, now: KeptPositions, device: torch.device) -> torch.Tensor:
+        """The hidden states after an earlier layer, of the tokens that are there now, on the device of the cut."""
+        hidden, then = self._states[layer].to(device), self.at(max(layer, 0))
         if then is now:
             return hidden
         index = torch.searchsorted(then.positions.contiguous(), now.positions.contiguous())
@@ -201,7 +208,7 @@ class Cuts:
         return placed.masked_fill(~visual, -1)
 
     def embedded(self, layer: int) -> torch.Tensor:
-        """(B, M) or (P, B, M): the positions that the model embeds for what ``layer`` sees, by `Prompt.numbering`."""
+        """(B, M) or (P, B, M): the positions that the model embeds for what ``layer`` sees; see `Prompt`."""
         kept = self.at(layer)
         if kept not in self._embedded:
             self._embedded[kept] = self._numbers(kept)
@@ -211,20 +218,20 @@ class Cuts:
         prompt = self._prompt
         axes = prompt.positions.shape[:-1]
         numbers = prompt.positions.gather(-1, kept.positions.expand(*axes, -1))
-        if kept is self._kept[0] or prompt.numbering in (None, "original"):
+        if kept is self._kept[0] or prompt.cut_numbering == "original":
             return numbers
         for sample, (text, visual) in enumerate(zip(self._text, kept.visual, strict=True)):
             left, padding = text + visual, prompt.positions.shape[-1] - prompt.lengths[sample]
             before = prompt.positions[..., sample, padding:].reshape(-1, prompt.lengths[sample])
             sources = kept.positions[sample, -left:] - padding
-            new = kept_positions(prompt.numbering, before, sources, prompt.images[sample])
+            new = kept_positions(prompt.cut_numbering, before, sources, prompt.images[sample])
             numbers[..., sample, -left:] = new.view(*axes[:-1], left)
         return numbers
 
     @property
     def renumbers(self) -> bool:
         """Whether tokens have other positions behind a cut than before it."""
-        return bool(self._pruners) and self._prompt.numbering not in (None, "original")
+        return bool(self._pruners) and self._prompt.cut_numbering != "original"
 
     def visual_in_layer(self, layer: int) -> torch.Tensor:
         """(B, L) bool: the visual tokens of the prompt that ``layer`` sees."""
@@ -232,6 +239,10 @@ class Cuts:
         alive = torch.zeros(self._visual.shape, dtype=torch.int8, device=self._visual.device)
         alive.scatter_reduce_(1, kept.positions, kept.real.to(torch.int8), "amax")
         return alive.bool() & self._visual
+
+
+def _budget(pruner: InLLMPruner, counts: Sequence[int]) -> tuple[int, ...]:
+    return tuple(kept_count(count, pruner.ratio, pruner.tokens) for count in counts)
 
 
 def _merged(

@@ -31,7 +31,8 @@ class Prompt:
     DeepStack layer, in the same order. ``unpruned_ids`` and ``unpruned_mask`` (B, U) int64 on the CPU are ids and mask
     of the prompts before pruning; ``spans``: how many positions each prompt takes, from its first to its last.
     ``images`` are the index of the first and of the last visual token of each image that has any, without padding;
-    ``numbering`` is what was asked for; None: each model's own, and the prompt's positions inside the language model.
+    ``numbering`` is how kept tokens are numbered, and ``cut_numbering`` how those are that a cut inside the language
+    model leaves.
     """
 
     texts: tuple[str, ...]
@@ -46,7 +47,8 @@ class Prompt:
     unpruned_mask: torch.Tensor
     spans: tuple[int, ...]
     images: tuple[tuple[tuple[int, int], ...], ...]
-    numbering: Numbering | None
+    numbering: Numbering
+    cut_numbering: Numbering
     deepstack: tuple[torch.Tensor, ...] = ()
 
     @property
@@ -74,7 +76,7 @@ def build_prompt(
     """Embed ``prompts`` with the placeholder of each image repeated once per kept visual token; None: no images.
 
     Positions go by ``numbering``, see `positions`; None: kept tokens are renumbered, but keep the positions of the
-    whole prompt where a model has several axes of them.
+    whole prompt where a model has several axes of them; those that a cut inside the language model leaves keep theirs.
 
     Raises:
         UserError: images and prompts do not fit, or a prompt contains a stray placeholder or a token that has no
@@ -92,7 +94,7 @@ def build_prompt(
         first += count
     input_ids, mask = _padded([prompt.ids for prompt in written], family.pad_id)
     unpruned_ids, unpruned_mask = _padded([prompt.unpruned for prompt in written], family.pad_id)
-    positions, spans = _positions(family, written, tokens, per_prompt, numbering)
+    positions, spans, resolved = _positions(family, written, tokens, per_prompt, numbering)
     placeholders = (input_ids == family.image_token_id) & mask.bool()
     # The placeholder's id may be outside the embedding table, so the padding's stands in for it.
     embeds = family.embed(family.to_device(input_ids.masked_fill(placeholders, family.pad_id)))
@@ -113,7 +115,8 @@ def build_prompt(
         unpruned_mask=unpruned_mask,
         spans=spans,
         images=_images(written, tokens, per_prompt),
-        numbering=numbering,
+        numbering=resolved,
+        cut_numbering=numbering or "original",
         deepstack=tuple(torch.cat(layer).to(embeds) for layer in zip(*tokens.deepstack, strict=True)),
     )
 
@@ -175,8 +178,8 @@ def _positions(
     tokens: VisualTokens,
     images: Sequence[int],
     numbering: Numbering | None,
-) -> tuple[list[torch.Tensor], tuple[int, ...]]:
-    """Every prompt's positions (L,) or (P, L), and how many it takes; rebased ones wait for the device."""
+) -> tuple[list[torch.Tensor], tuple[int, ...], Numbering]:
+    """Every prompt's positions (L,) or (P, L), how many it takes, and how; rebased ones wait for the device."""
     positions, spans = [], []
     first = 0
     for prompt, count in zip(written, images, strict=True):
@@ -198,7 +201,7 @@ def _positions(
             length = int((unpruned if how == "original" else kept).max()) + 1 - family.first_position
         positions.append(kept[0] if axes is None else kept)
         spans.append(length)
-    return positions, tuple(spans)
+    return positions, tuple(spans), how
 
 
 def _batch_positions(positions: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:

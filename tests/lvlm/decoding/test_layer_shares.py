@@ -7,6 +7,8 @@ import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.generate import generate
+from fopru_graph.lvlm.decoding.kept import Cuts
+from fopru_graph.lvlm.families.capture_qk import Attention
 from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.pruning.in_llm import last_token_attention
 from fopru_graph.values import InLLMPruner
@@ -45,6 +47,23 @@ def test_a_share_waits_until_the_last_visual_features_are_added():
 def test_what_is_no_share_is_refused(share):
     with pytest.raises(UserError, match="no share of the depth"):
         counts(tiny.llava(), share)
+
+
+def test_what_is_read_is_on_the_device_of_the_cut():
+    """Layers may lie on several devices: here those above the cut lie on one that holds no numbers."""
+    family = tiny.llava()
+    prompt = build_prompt(family, PROMPTS, everything(family, [tiny.image(0), tiny.image(1)]))
+    seen = []
+
+    def look(view):
+        seen.append(view.hidden_after(-2).device)
+        return torch.zeros(view.places.shape)
+
+    cuts = Cuts(family, [InLLMPruner(look, 2, 0.5, reads=(-2,))], prompt)
+    cuts.read(0, prompt.embeds)
+    heads = torch.zeros(len(PROMPTS), 4, prompt.embeds.shape[1], 8)
+    cuts.cut(2, Attention(heads, heads, heads, 1.0, None), prompt.embeds.to("meta"))
+    assert seen == [torch.device("meta")]
 
 
 @pytest.mark.parametrize("loop", ["thin", "segments", "static"])
