@@ -27,6 +27,7 @@ def density_peaks(features: torch.Tensor, clusters: int, neighbours: int = 5) ->
     gram = features @ features.mT / features.shape[1]
     square = gram.diagonal()
     distance = (square[:, None] + square - 2 * gram).clamp(min=0)
+    distance = torch.maximum(distance, distance.mT)  # products may round otherwise the other way round
     itself = torch.eye(count, dtype=torch.bool, device=features.device)
     near = distance.masked_fill(itself, torch.inf).sort(1).values[:, : min(neighbours, count - 1)]
     sparsity = near.sum(1) / max(1, near.shape[1])  # −log ρ: ρ itself is 0 where distances are large
