@@ -81,7 +81,7 @@ def run(
     from fopru_graph.commands.run import explain_run, open_cache, run_pipeline
     from fopru_graph.graph import PipelineError
 
-    graph = open_graph(file, nodes, sets, model)
+    graph = open_graph(file, make_registry(nodes), sets, model)
     try:
         if explain:
             explain_run(graph, to, open_cache(cache, cache_gb), as_json)
@@ -151,7 +151,7 @@ def validate(
     """Report every problem of a pipeline at once, with its line and a hint; runs nothing."""
     from fopru_graph.graph.errors import errors_of
 
-    _, problems = check_graph(file, nodes, sets)
+    _, problems = check_graph(file, make_registry(nodes), sets)
     if as_json:
         stdout.json({"problems": [problem.to_json() for problem in problems]}, indent=2)
     else:
@@ -242,7 +242,7 @@ def draw(
 
     if form not in FORMATS:
         fail(2, f"format {form!r} is unknown", f"choose {', '.join(FORMATS)}")
-    write_text(draw_graph(open_graph(file, nodes), form), output)
+    write_text(draw_graph(open_graph(file, make_registry(nodes)), form), output)
 
 
 @command()

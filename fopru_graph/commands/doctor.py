@@ -67,7 +67,10 @@ def _features() -> str:
 def _node_types() -> str:
     from fopru_graph.graph import Registry
 
-    return ", ".join(Registry.default().types())
+    registry = Registry.default()
+    if failures := registry.failures:
+        raise RuntimeError("; ".join(map(str, failures)))
+    return ", ".join(registry.types())
 
 
 def _shipped() -> list[Path]:
