@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
 
+VARIABLE = "FOPRU_GRAPH_NODES"  # of the environment: folders and files of nodes, separated as in PATH
+
 
 @dataclass(frozen=True)
 class PackFailure:
@@ -48,9 +50,12 @@ class PackFailure:
 
 def failure_of(source: str, error: BaseException, root: Path | None, shown: str | None = None) -> PackFailure:
     """The failure of a pack whose code is the file or folder ``root``, which messages call ``shown``."""
-    text = "".join(traceback.format_exception(error, limit=-3))
     if root is None:
-        return PackFailure(source, text)
+        return PackFailure(source, "".join(traceback.format_exception(error, limit=-3)))
+    own = error.__traceback__  # from the pack's own code on: what led there is ours
+    while own is not None and not Path(own.tb_frame.f_code.co_filename).is_relative_to(root):
+        own = own.tb_next
+    text = "".join(traceback.format_exception(type(error), error, own, limit=-3))
     frames = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         frames.append((error.filename, error.lineno or 0))
@@ -61,6 +66,11 @@ def failure_of(source: str, error: BaseException, root: Path | None, shown: str 
         location = f"{Path(shown or root, file.relative_to(root))}:{line}"
     types = [name for path in python_files(root) for name in classes_in_source(path)]
     return PackFailure(source, text, tuple(dict.fromkeys(types)), location)
+
+
+def variable_paths() -> list[Path]:
+    """The folders and files that the environment names."""
+    return [Path(path) for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
 
 
 def python_files(pack: Path) -> list[Path]:

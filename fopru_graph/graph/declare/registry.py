@@ -7,7 +7,6 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
-import os
 import pkgutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,19 +15,20 @@ from typing import Any
 
 from fopru_graph.graph.declare.node import Node, NodeSpec
 from fopru_graph.graph.declare.packs import (
+    VARIABLE,
     PackFailure,
     failure_of,
     import_file,
     module_name,
     pack_files,
     python_files,
+    variable_paths,
 )
 from fopru_graph.graph.errors import PipelineError, Problem, did_you_mean, hint_choices
 from fopru_graph.identity import files_digest
 
 BUILT_IN = "fopru_graph.nodes"
 ENTRY_POINTS = "fopru_graph.nodes"
-VARIABLE = "FOPRU_GRAPH_NODES"  # of the environment: folders and files, separated as in PATH
 
 
 class Registry:
@@ -166,7 +166,7 @@ class Registry:
                 self._fail(PackFailure(source, "it names neither a module nor a Node class"))
 
     def _load_variable(self) -> None:
-        for path in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
+        for path in variable_paths():
             try:
                 self.load_folder(path)
             except (PipelineError, OSError) as error:
