@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ def watch(file: Path, packs: Sequence[Path], run: Callable[[], int]) -> int:
     What ``run`` reports as an exit, or refuses with a `UserError`, ends only that run. With ``--json`` every run writes
     an object. Returns 130, as what Ctrl-C ends.
     """
+    before_watching = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start us with it ignored
     try:
         while True:
             pipelines = [file, *_blocks(file)]
@@ -40,6 +42,8 @@ def watch(file: Path, packs: Sequence[Path], run: Callable[[], int]) -> int:
             say((f"changed: {', '.join(changed)}", "dim"))
     except KeyboardInterrupt:
         return 130
+    finally:
+        signal.signal(signal.SIGINT, before_watching)
 
 
 def _attempt(run: Callable[[], int]) -> int:
