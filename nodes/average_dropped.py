@@ -12,8 +12,8 @@ from fopru_graph.nodes._merge import Merged, merge_tiles
 class AverageDropped(Node):
     """Average every dropped visual token into the kept one of its tile that is most similar to it (ApET, VScan).
 
-    Similarity is the cosine of features, so wire ProjectAll to it to compare in the language model's space. Wire Project
-    to both outputs. The dropped tokens of a tile that keeps none are lost.
+    Similarity is the cosine of features, so wire ProjectAll to it to compare in the language model's space. Wire
+    Project to both outputs. The dropped tokens of a tile that keeps none are lost.
     """
 
     attention_work = "similarity"
