@@ -33,19 +33,17 @@ def hired_budgets(
     scores, images, positions = significance.scores, significance.images, significance.tile_positions
     groups = tile_groups(len(scores), "stitched", images, positions)
     whole = {image: tile for tile, image in enumerate(images) if positions[tile] is None}
-    pictures = [(whole.get(images[bands[0][0]]), bands) for bands in groups if positions[bands[0][0]] is not None]
-    cut = {first: bands for first, bands in pictures if first is not None}
+    cut = {whole.get(images[bands[0][0]], -1): bands for bands in groups if positions[bands[0][0]] is not None}
+    overviews = [tile for tile in cut if tile >= 0]
     budgets = dict(enumerate(kept_count(len(tile), ratio, tokens) for tile in scores))
     # The host must know the budgets: it waits once, for all overviews.
-    seen = (
-        torch.split(torch.cat([scores[tile] for tile in cut]).cpu(), [len(scores[tile]) for tile in cut]) if cut else ()
-    )
-    for overview_scores, (first, bands) in zip(seen, cut.items(), strict=True):
-        tiles, room = list(chain.from_iterable(bands)), len(overview_scores)
+    seen = torch.cat([scores[tile] for tile in overviews]).cpu() if overviews else torch.zeros(0)
+    for first, best in zip(overviews, torch.split(seen, [len(scores[tile]) for tile in overviews]), strict=True):
+        tiles, room = list(chain.from_iterable(cut[first])), len(best)
         rooms = torch.tensor([len(scores[tile]) for tile in tiles])
         total = kept_count(room + int(rooms.sum()), ratio, tokens)
         budgets[first] = max(min(int(total * overview + SLACK), room), total - int(rooms.sum()))
-        hits = _hits(overview_scores, significance.grids, first, bands, int((1 - overview) * room + SLACK))
+        hits = _hits(best, significance.grids, first, cut[first], int((1 - overview) * room + SLACK))
         budgets |= zip(tiles, share_out(total - budgets[first], hits, rooms).tolist(), strict=True)
     return tuple(budgets.values())
 
