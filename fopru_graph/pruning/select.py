@@ -17,7 +17,7 @@ except at edges.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, chain
 from typing import Literal
 
@@ -166,34 +166,7 @@ def rank_prune(
         ranked = ranked.index_fill(0, first, -torch.inf)
         best = torch.cat([first, ranked.argsort(descending=True, stable=True)[: count - len(first)]])
         kept |= zip(group, split_parts(best, [lengths[tile] for tile in group]), strict=True)
-    return selection_of([kept[tile] for tile in range(len(scores))], significance)
-
-
-def fill_up(
-    significance: Significance,
-    ratio: float | None,
-    tokens: int | None,
-    budget: Budget | None,
-    start: Selection | None,
-    choose: Callable[[int, torch.Tensor, int], torch.Tensor],
-) -> Selection:
-    """Fill up the budget of each tile by a rule: ``start`` first, then what ``choose`` takes of the other tokens.
-
-    ``choose`` gets the tile, its other tokens (M,) int64, the most significant first, and how many to take.
-
-    Raises:
-        UserError: as for `rank_prune`.
-    """
-    lengths = [len(tile) for tile in significance.scores]
-    check_budget(lengths, budget, start)
-    kept = []
-    for tile, scores in enumerate(significance.scores):
-        count = group_count([tile], lengths, ratio, tokens, budget)
-        first = group_start([tile], lengths, start, count).to(scores.device)
-        order = scores.index_fill(0, first, -torch.inf).argsort(descending=True, stable=True)
-        rest = order[: len(scores) - len(first)]
-        kept.append(torch.cat([first, choose(tile, rest, count - len(first))]))
-    return selection_of(kept, significance)
+    return selection_of([kept[tile] for tile in range(len(scores))], significance, start)
 
 
 def group_count(
@@ -287,9 +260,13 @@ def row_prune(significance: Significance, ratio: float | None, tokens: int | Non
     return selection_of([kept[tile] for tile in range(len(scores))], significance)
 
 
-def selection_of(indices: Sequence[torch.Tensor], significance: Significance) -> Selection:
-    """The selection of ``indices``, one (K,) tensor per tile, that was made by ``significance``."""
+def selection_of(
+    indices: Sequence[torch.Tensor], significance: Significance, start: Selection | None = None
+) -> Selection:
+    """The selection of ``indices``, one (K,) tensor per tile, that was made by ``significance`` and from ``start``."""
     finite = torch.cat(list(significance.scores)).isfinite().all()
+    if start is not None and start.scores_finite is not None:
+        finite = finite & start.scores_finite.to(finite.device)
     return Selection(tuple(indices), tuple(map(len, significance.scores)), finite)
 
 
