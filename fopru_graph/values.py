@@ -147,7 +147,8 @@ class TileAttention:
     int64 holds the patches that the model merges into each visual token; None if every patch is a visual token, so that
     M = N. ``weights`` (N, m) float32 are the shares of a token's patches and sum to 1; None for equal shares.
     ``has_cls``: the first of the P tokens is the tower's CLS. ``layer`` is the encoder layer, from 0; ``others`` are
-    the same tile's in further layers, if they were asked for.
+    the same tile's in further layers, if they were asked for, and ``named`` pairs each number or share of the depth
+    that was asked for with the layer that it means.
     """
 
     query: torch.Tensor
@@ -159,20 +160,24 @@ class TileAttention:
     has_cls: bool = False
     layer: int = -1
     others: tuple[TileAttention, ...] = ()
+    named: tuple[tuple[int | float, int], ...] = ()
 
-    def at(self, layer: int) -> TileAttention:
-        """The tile's attention in one encoder layer.
+    def at(self, layer: int | float | None) -> TileAttention:
+        """The tile's attention in an encoder layer, named as VisionEncode was asked for it; None: this one.
 
         Raises:
             UserError: it was not recorded.
         """
+        if layer is None:
+            return self
         recorded = {each.layer: each for each in (self, *self.others)}
-        if layer not in recorded:
+        number = dict(self.named).get(layer, layer)
+        if number not in recorded:
             raise UserError(
                 f"the attention of encoder layer {layer} was not recorded, only that of {sorted(recorded)}",
                 f"give VisionEncode layers: [{layer}]",
             )
-        return recorded[layer]
+        return recorded[int(number)]
 
     def changed(self, change: Callable[[TileAttention], TileAttention]) -> TileAttention:
         """The same change in every layer that was recorded."""
@@ -292,15 +297,19 @@ class Significance:
 
 @dataclass(frozen=True, eq=False)
 class PromptEmbeddings:
-    """Questions as the language model embeds them: each one's token ids (T,) and embeddings (T, E), on its device."""
+    """Questions as the language model embeds them: each one's token ids (T,) and embeddings (T, E), on its device.
+
+    ``images`` says which question each image belongs to, in the images' order; empty if the only one is about all.
+    """
 
     texts: tuple[str, ...]
     ids: tuple[torch.Tensor, ...]
     embeddings: tuple[torch.Tensor, ...]
+    images: tuple[int, ...] = ()
 
     def of_image(self, image: int) -> torch.Tensor:
-        """(T, E): the embeddings of the question about an image; of the only question about all."""
-        return self.embeddings[image if len(self.embeddings) > 1 else 0]
+        """(T, E): the embeddings of the question about an image."""
+        return self.embeddings[self.images[image] if self.images else 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,6 +323,13 @@ class Selection:
     indices: tuple[torch.Tensor, ...]
     counts: tuple[int, ...]
     scores_finite: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many visual tokens of each tile are kept."""
+
+    counts: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -366,6 +382,8 @@ class LayerView:
         hidden: (B, M, E), what layer K gets.
         visual, text: (B, M) bool.
         places: (B, M) int64, every token's index in the whole prompt.
+        visual_counts, text_counts: (B,) how many of each there are, which the host knows without waiting.
+        budget: (B,) how many visual tokens the pruner is to keep; empty if it chooses their number itself.
     """
 
     layer: int
@@ -378,15 +396,19 @@ class LayerView:
     visual: torch.Tensor
     text: torch.Tensor
     places: torch.Tensor
+    visual_counts: tuple[int, ...] = ()
+    text_counts: tuple[int, ...] = ()
+    budget: tuple[int, ...] = ()
     _states: Mapping[int, Callable[[], torch.Tensor]] = field(default_factory=dict)
     _image: Callable[[], torch.Tensor] | None = None
     _embeds: Callable[[], torch.Tensor] | None = None
 
     def hidden_after(self, layer: int) -> torch.Tensor:
-        """(B, M, E): the hidden states of the same tokens after an earlier layer, which `InLLMPruner.reads` names."""
-        if layer not in self._states:
+        """(B, M, E): the hidden states of the same tokens after an earlier layer, as `InLLMPruner.reads` names it."""
+        number = self.layer + layer if layer < 0 else layer
+        if number not in self._states:
             raise KeyError(f"the hidden states after layer {layer} were not kept: name it in reads=({layer},)")
-        return self._states[layer]()
+        return self._states[number]()
 
     @cached_property
     def image(self) -> torch.Tensor:
@@ -405,6 +427,9 @@ class LayerView:
 class InLLMPruner:
     """A description of pruning inside the language model: from layer ``layer`` on only the best visual tokens remain.
 
+    ``layer`` is a number from 0, or a share of the model's depth in (0, 1), see `pruning.depth.layer_at`; the nearest
+    layer that can be cut is taken for a share.
+
     ``score`` gets a `LayerView` of B samples of M tokens, e.g. `pruning.in_llm.last_token_attention`,
     and returns (B, M): numbers of which the largest are kept, or bools that say themselves which visual tokens are kept
     (the host then waits for their number). For numbers exactly one of ``ratio`` (share kept of the visual tokens that
@@ -412,11 +437,12 @@ class InLLMPruner:
 
     ``merge`` gets the view and the (B, K) int64 indices of the tokens that stay, and returns (B, K, M) weights: what
     stays goes on as the weighted sum of the layer's hidden states. Text goes on as it is whatever the weights say.
-    ``reads`` names earlier layers whose hidden states the view is to have, see `LayerView.hidden_after`.
+    ``reads`` names earlier layers whose hidden states the view is to have, see `LayerView.hidden_after`. Negative ones
+    count from the cut K: −1 is layer K − 1, whose states layer K gets; −K − 1 is what layer 0 gets.
     """
 
     score: Callable[[LayerView], torch.Tensor]
-    layer: int
+    layer: int | float
     ratio: float | None = None
     tokens: int | None = None
     merge: Callable[[LayerView, torch.Tensor], torch.Tensor] | None = None

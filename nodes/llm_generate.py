@@ -53,7 +53,8 @@ class LLMGenerate(Node):
             str | list[str], Field(description="the question; a list is a batch; <image> marks where images stand")
         ],
         pruners: Annotated[
-            list[values.InLLMPruner] | None, Field(description="pruning inside the language model")
+            list[values.InLLMPruner | list[values.InLLMPruner]] | None,
+            Field(description="pruning inside the language model: pruners, or chains of them as Schedule makes"),
         ] = None,
         max_new_tokens: MaxNewTokens = 64,
         temperature: Annotated[float, Field(ge=0, description="0 takes the most likely token, above it samples")] = 0.0,
@@ -85,6 +86,7 @@ class LLMGenerate(Node):
         from fopru_graph.lvlm.decoding.sampling import TextStream
         from fopru_graph.lvlm.inputs.chat import Question
 
+        cuts = [cut for given in pruners or () for cut in ([given] if isinstance(given, values.InLLMPruner) else given)]
         texts = [prompt] if isinstance(prompt, str) else prompt
         prompts = [Question(text, system, messages or (), template) for text in texts]
         stream = TextStream(model.family, ctx.text, stop or ()) if len(prompts) == 1 else None
@@ -98,7 +100,7 @@ class LLMGenerate(Node):
             model.family,
             tokens,
             prompts,
-            pruners or (),
+            cuts,
             max_new_tokens,
             temperature,
             seed,

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from fopru_graph import values
 from fopru_graph.graph import Node, node
+from fopru_graph.nodes._inputs import EncoderLayer
 
 
 @node(category="score")
@@ -21,11 +22,12 @@ class Significance(Node):
             Literal["auto", "received", "given"],
             Field(description="which mean of the attention map: auto takes the one with the larger variance"),
         ] = "auto",
+        layer: EncoderLayer = None,
     ) -> values.Significance:
         from fopru_graph.pruning.attention import attention_means, pool_scores, significance
 
         scores, directions = [], []
-        for attention in (tile.attention for tile in features.tiles):
+        for attention in (tile.attention.at(layer) for tile in features.tiles):
             means = attention_means(attention.query, attention.key, attention.scale, attention.prefix)
             pooled = [pool_scores(mean, attention.patch_groups, attention.weights) for mean in means]
             tile_scores, received = significance(*pooled, direction)

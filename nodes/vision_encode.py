@@ -8,7 +8,7 @@ from fopru_graph import values
 from fopru_graph.graph import Node, node
 
 
-@node(category="encode", version="4", cache="disk")
+@node(category="encode", version="5", cache="disk")
 class VisionEncode(Node):
     """Run the vision tower and record the attention of the layer that the projector reads, for scorers.
 
@@ -24,8 +24,11 @@ class VisionEncode(Node):
             Field(description="the pictures belong to one prompt: LLaVA-OneVision then encodes each as one tile"),
         ] = False,
         layers: Annotated[
-            list[int] | None,
-            Field(description="further encoder layers, from 0 or −1, whose attention scorers read; costs one more tap"),
+            list[int | Annotated[float, Field(gt=0, lt=1)]] | None,
+            Field(
+                description="further encoder layers whose attention scorers read, from 0 or −1, or as shares of the "
+                "depth; costs one more tap"
+            ),
         ] = None,
     ) -> values.VisionFeatures:
         images = image if isinstance(image, list) else [image]

@@ -26,7 +26,7 @@ CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES = CONFIG["tool"]["setuptools"]["packages"]
 MAPPED = {"nodes": "fopru_graph.nodes", "pipelines": "fopru_graph.pipelines"}
 NODES = sorted(file.stem for file in (ROOT / "nodes").glob("[!_]*.py"))
-PIPELINES = sorted(file.name for file in (ROOT / "pipelines").glob("*.yaml"))
+PIPELINES = sorted(str(file.relative_to(ROOT / "pipelines")) for file in (ROOT / "pipelines").rglob("*.yaml"))
 HEAVY = {"torch", "transformers", "accelerate", "matplotlib"}
 
 

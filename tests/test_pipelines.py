@@ -13,8 +13,12 @@ from fopru_graph.measure.timing import summarise
 
 FOLDER = Path(__file__).resolve().parent.parent / "pipelines"
 COUNTS = {  # encoded, kept before the language model, left in its last layer
+    "apet": (256, 64, 64),
     "baseline": (256, 256, 256),
     "blind": (256, 0, 0),
+    "cdpruner": (256, 64, 64),
+    "dart": (256, 256, 64),
+    "divprune": (256, 64, 64),
     "downsample": (64, 64, 64),
     "fastervlm": (256, 64, 64),
     "fastv": (256, 256, 64),
@@ -24,16 +28,46 @@ COUNTS = {  # encoded, kept before the language model, left in its last layer
     "fopru_no_variance": (256, 64, 64),
     "fopru_rank": (256, 64, 64),
     "fopru_row": (256, 64, 64),
+    "hired": (256, 51, 51),
+    "hiprune": (256, 64, 64),
+    "holov": (256, 64, 64),
+    "otprune": (256, 64, 64),
+    "priortr": (256, 256, 64),
     "prumerge": (256, 45, 45),
     "prumerge_plus": (256, 256, 256),  # 44 outliers are too many for any distance but 1, see `add_uniform`
+    "pyramiddrop": (256, 256, 32),
     "random": (256, 64, 64),
+    "scope": (256, 64, 64),
+    "sparsevlm": (256, 256, 63),
     "spatial_pool": (256, 64, 64),
+    "tome": (256, 64, 64),
+    "v2drop": (256, 256, 63),
+    "visionzip": (256, 64, 64),
+    "vispruner": (256, 64, 64),
+    "vscan": (256, 42, 14),
+}
+CHAINS = {  # not of one cut at layer 3: what each layer sees
+    "dart": (256, 256, 64, 64, 64, 64),
+    "pyramiddrop": (256, 256, 128, 64, 64, 32),
+    "sparsevlm": (256, 101, 101, 63, 63, 63),
+    "v2drop": (256, 161, 161, 101, 63, 63),
 }
 NAMES = sorted(COUNTS)
 # Whose number of tokens follows the scores: rounding may move a token across the limit on another machine.
 FOLLOWING = {"fopru_mass", "prumerge"}
 # Inputs that drop nothing when they are 1; the order without reordering is another one all the same.
-SHARES = ("prune.ratio", "prune.mass", "fastv.ratio", "pool.ratio", "smaller.ratio")
+SHARES = (
+    "budget.ratio",
+    "dart.ratio",
+    "fastv.ratio",
+    "merge.ratio",
+    "pool.ratio",
+    "priortr.ratio",
+    "prune.mass",
+    "prune.ratio",
+    "schedule.ratio",
+    "smaller.ratio",
+)
 WITHOUT_SHARE = {"blind", "prumerge", "prumerge_plus", "fopru_no_reordering"}
 
 
@@ -73,7 +107,8 @@ def test_a_shipped_pipeline_answers_and_counts(name, tmp_path):
     assert counts == pytest.approx(COUNTS[name], abs=2) if name in FOLLOWING else counts == COUNTS[name]
     report = result.record.nodes["generate"]["report"]
     text_tokens = report["kv_lengths"][0] - counts[1]
-    expected = [counts[1 if layer < 3 else 2] + text_tokens for layer in range(6)]
+    seen = CHAINS.get(name) or [counts[1 if layer < 3 else 2] for layer in range(6)]
+    expected = [visual + text_tokens for visual in seen]
     assert report["kv_lengths"] == expected
     assert report["kv_bytes"] == sum(expected) * 2 * 2 * 64 * 4
     assert summary["ttft_ms"] >= report["prefill_ms"] > 0
@@ -214,7 +249,22 @@ def nodes_of(graph: Graph) -> list[dict]:
     return list(yaml.safe_load(graph.dumps())["nodes"].values())
 
 
-@pytest.mark.parametrize("name", ["prumerge", "prumerge_plus", "spatial_pool", "downsample", "blind", "random"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "apet",
+        "divprune",
+        "prumerge",
+        "prumerge_plus",
+        "spatial_pool",
+        "downsample",
+        "blind",
+        "random",
+        "hired",
+        "holov",
+        "vscan",
+    ],
+)
 def test_several_pictures_are_each_treated_as_alone(name, tmp_path):
     """The published PruMerge passes lists of pictures by; here each has its own threshold."""
     pictures = ("street-sign", "taxi-rank")

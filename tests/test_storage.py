@@ -29,6 +29,18 @@ def test_features_come_back_as_they_were(tmp_path, dtype):
     assert equal(TensorCodec().load(tmp_path), features)
 
 
+def test_features_with_further_layers_come_back_too(tmp_path):
+    features = tiny.llava(vision_layers=4).encode_layers([tiny.image(0)], [0, 0.25])
+    TensorCodec().dump(features, tmp_path)
+    loaded = TensorCodec().load(tmp_path)
+    assert equal(loaded, features)
+    assert [loaded.tiles[0].attention.at(layer).layer for layer in (0, 0.25, None)] == [
+        0,
+        1,
+        features.tiles[0].attention.layer,
+    ]
+
+
 def test_plain_values_and_views_of_one_tensor(tmp_path):
     base = torch.arange(6)
     value = [1, 2.5, "x", None, True, (base[:3], base[3:]), [base.view(2, 3).T]]

@@ -11,7 +11,7 @@ def shipped_pipelines() -> dict[str, Path]:
     """The files of the shipped pipelines by their names, sorted."""
     from fopru_graph import pipelines
 
-    return {path.stem: path for path in sorted(Path(pipelines.__path__[0]).glob("*.yaml"))}
+    return {path.stem: path for path in sorted(Path(pipelines.__path__[0]).rglob("*.yaml"))}
 
 
 def find_pipeline(path: Path) -> Path:

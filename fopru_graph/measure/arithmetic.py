@@ -87,8 +87,11 @@ def _tower_flops(sizes: ModelSizes, tokens: int, whole: bool) -> int:
 
 
 def _score_flops(sizes: ModelSizes, kind: str, tokens: int) -> int:
-    """Of a node of `SCORING` on a tile; what is linear in the tokens is not counted, but for a row."""
-    products = {"map": tokens**2, "row": tokens, "layer": 2 * tokens * sizes.tower_width}
+    """Of a node of `SCORING` on a tile; what is linear in the tokens is not counted, but for a row.
+
+    The row is that of the CLS token: where a tower has none, scorers that do not refuse form the map.
+    """
+    products = {"map": tokens**2, "row": tokens if sizes.prefix else tokens**2, "layer": 2 * tokens * sizes.tower_width}
     return 2 * products.get(kind, 0) * sizes.tower_width
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph import CancelToken, Executor, Graph, MemoryCache, Plan
+from fopru_graph.graph.values import with_ancestors
 from fopru_graph.measure.arithmetic import SCORING
 from fopru_graph.measure.timing import NOT_TIMED
 from fopru_graph.results.bench import STOCK, label_of
@@ -88,20 +90,24 @@ def settings_of(graph: Graph, plan: Plan, ratios: Sequence[float]) -> list[Setti
     """How to run a pipeline at every ratio.
 
     A pipeline of n pruning stages keeps the n-th root of the ratio in each of them, as the paper does for FoPru and
-    FastV: a quarter is a half of a half. A pipeline that drops nothing is run once, at ratio 1. A pipeline without a
-    ratio to set is run once, as written: methods that choose the number of tokens have none.
+    FastV: a quarter is a half of a half. What only lends its rule to another node, as to a Schedule, is no stage, and
+    nodes that share a wired budget are one: that of the node that sets it. A pipeline that drops nothing is run once,
+    at ratio 1. A pipeline without a ratio to set is run once, as written: methods that choose the number of tokens
+    have none.
 
     Raises:
-        UserError: a ratio lies outside (0, 1], or a pruning node has a fixed number of tokens.
+        UserError: a ratio lies outside (0, 1], or a stage has a fixed number of tokens or a list of ratios.
     """
     check_ratios(ratios)
     pruning = [name for name, step in plan.steps.items() if step.spec.category == "prune"]
-    stages = [name for name in pruning if "ratio" in plan.steps[name].inputs]
-    for name in stages:
-        if plan.steps[name].inputs.get("tokens") is not None:
+    spending = _spending(plan)
+    inputs = {name: plan.steps[name].inputs for name in pruning if name in spending}
+    stages = [name for name, given in inputs.items() if "ratio" in given and given.get("budget") is None]
+    for name, key in product(stages, ("tokens", "ratios")):
+        if plan.steps[name].inputs.get(key) is not None:
             raise UserError(
-                f"{name_of(graph)}: {name}.tokens is fixed, so no ratio can be set",
-                f"add --set {name}.tokens=null, or take it out of the file",
+                f"{name_of(graph)}: {name}.{key} is fixed, so no ratio can be set",
+                f"add --set {name}.{key}=null, or take it out of the file",
             )
     if not pruning:
         return [Setting(1.0, {}, False)]
@@ -111,6 +117,13 @@ def settings_of(graph: Graph, plan: Plan, ratios: Sequence[float]) -> list[Setti
         Setting(ratio, {f"{name}.ratio": ratio ** (1 / len(stages)) for name in stages}, ratio < 1)
         for ratio in dict.fromkeys(ratios)
     ]
+
+
+def _spending(plan: Plan) -> set[str]:
+    """The nodes whose own budgets tell in the answer: not those that only lend their rule, as ``pruner``, to others."""
+    steps = plan.steps
+    generating = [name for name, step in steps.items() if step.spec.category == "generate"]
+    return with_ancestors(generating, lambda name: steps[name].read_by(steps[name].inputs.keys() - {"pruner"}))
 
 
 def generating_node(graph: Graph, plan: Plan) -> str:

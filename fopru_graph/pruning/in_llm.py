@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
+from fopru_graph.pruning.attention import queries_at_a_time
 from fopru_graph.values import LayerView
 
 _TEXT, _VISUAL, _PADDING = 0, 1, 2
@@ -21,18 +22,48 @@ def last_token_attention(view: LayerView) -> torch.Tensor:
     Returns:
         (B, M) float32; each sample's attention sums to one.
     """
-    query, key, mask = view.query, view.key, view.mask
-    batch, heads, _, size = query.shape
-    groups = key.shape[1]
-    # In float32: half precision would overflow, or round away what tells one token from the next.
-    last = query[:, :, -1].float().view(batch, groups, heads // groups, size) * view.scale
-    logits = (last @ key.float().transpose(-1, -2)).flatten(1, 2)  # (B, H, M)
-    if mask is not None:
-        seen = mask[:, None, :].bool() if mask.dim() == 2 else mask[:, :, -1]  # (B or 1, 1, M)
-        if seen.dtype != torch.bool:  # the lowest number of a half-precision mask may be above a float32 logit
-            logits, seen = logits + seen, seen > torch.finfo(seen.dtype).min
-        logits = logits.masked_fill(~seen, torch.finfo(logits.dtype).min)
+    batch, _, length, _ = view.query.shape
+    return attention_of(view, torch.full((batch, 1), length - 1, device=view.query.device))[:, 0]
+
+
+def attention_of(view: LayerView, rows: torch.Tensor) -> torch.Tensor:
+    """Attention of some tokens to every token, averaged over heads, from what the model's own attention got.
+
+    Args:
+        view: see `LayerView`; without a mask, and with one of two dimensions, a token sees those before it.
+        rows: (B, R) int64, indices of the tokens that attend; they are taken in blocks.
+
+    Returns:
+        (B, R, M) float32; each row sums to one.
+    """
+    batch, heads, length, _ = view.query.shape
+    keys = view.key.float().mT  # float32: half precision would overflow, or round away what tells tokens apart
+    step = queries_at_a_time(view.query.device, batch * heads * length)
+    return torch.cat([_attention_of(view, keys, block) for block in torch.split(rows, step, 1)], 1)
+
+
+def _attention_of(view: LayerView, keys: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """`attention_of` with all keys as (B, G, d, M) float32."""
+    mask, (batch, heads, length, size) = view.mask, view.query.shape
+    sample = torch.arange(batch, device=rows.device)[:, None]
+    query = view.query.transpose(1, 2)[sample, rows].transpose(1, 2).float()  # (B, H, R, d)
+    logits = (query.reshape(batch, keys.shape[1], -1, size) * view.scale) @ keys
+    logits = logits.view(batch, heads, -1, length)
+    if mask is None or mask.dim() == 2:
+        seen = torch.arange(length, device=rows.device) <= rows[:, None, :, None]  # (B, 1, R, M)
+        seen = seen if mask is None else seen & mask[:, None, None].bool()
+    else:
+        seen = torch.take_along_dim(mask, rows[:, None, :, None], 2)
+    if seen.dtype != torch.bool:  # the lowest number of a half-precision mask may be above a float32 logit
+        logits, seen = logits + seen, seen > torch.finfo(seen.dtype).min
+    logits = logits.masked_fill(~seen, torch.finfo(logits.dtype).min)
     return torch.softmax(logits, dim=-1).mean(1)
+
+
+def text_behind(view: LayerView) -> torch.Tensor:
+    """(B, M) bool: the text behind the sample's first visual token, which is what can look at its pictures."""
+    first = view.places.masked_fill(~view.visual, torch.iinfo(torch.int64).max).amin(1, keepdim=True)
+    return view.text & (view.places > first)
 
 
 def surviving_positions(

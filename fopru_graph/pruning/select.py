@@ -24,12 +24,12 @@ from typing import Literal
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.values import Selection, Significance
+from fopru_graph.values import Budget, Selection, Significance, VisionFeatures
 
 Over = Literal["tile", "image", "stitched"]
 
 # 0.29 · 100 is 28.999… in binary; a hair above the product keeps floor() at what the user wrote.
-_SLACK = 1e-6
+SLACK = 1e-6
 
 
 def kept_count(available: int, ratio: float | None = None, tokens: int | None = None) -> int:
@@ -49,7 +49,7 @@ def kept_count(available: int, ratio: float | None = None, tokens: int | None = 
         raise UserError("no budget: neither ratio nor tokens is set", "set ratio (share kept) or tokens (number kept)")
     if not 0 < ratio <= 1:
         raise UserError(f"ratio must be in (0, 1], not {ratio}", "it is the share of visual tokens to keep")
-    return min(available, max(1, math.floor(available * ratio + _SLACK)))
+    return min(available, max(1, math.floor(available * ratio + SLACK)))
 
 
 def rank_select(scores: torch.Tensor, ratio: float | None = None, tokens: int | None = None) -> torch.Tensor:
@@ -137,18 +137,104 @@ def tile_groups(
     return [[bands[band] for band in sorted(bands)] for bands in groups.values()]
 
 
-def rank_prune(significance: Significance, ratio: float | None, tokens: int | None, over: Over = "tile") -> Selection:
+def rank_prune(
+    significance: Significance,
+    ratio: float | None,
+    tokens: int | None,
+    over: Over = "tile",
+    budget: Budget | None = None,
+    start: Selection | None = None,
+) -> Selection:
     """Spend a budget on all tiles by `rank_select`; of equal scores in a group those of the earlier tile come first.
 
-    A tile may keep no token where several share the budget.
+    A tile may keep no token where several share the budget. Tokens of ``start`` are kept already: they come first and
+    count in the budget, which the best of the others fill up. ``budget`` wins over ``ratio`` and ``tokens``; over an
+    image it is the sum of its tiles' budgets.
+
+    Raises:
+        UserError: ``budget`` or ``start`` are of other tiles, or the budget is missing or out of bounds.
     """
     scores = significance.scores
+    lengths = [len(tile) for tile in scores]
+    check_budget(lengths, budget, start)
     kept: dict[int, torch.Tensor] = {}
     for bands in tile_groups(len(scores), over, significance.images):
         group = list(chain.from_iterable(bands))
-        best = rank_select(torch.cat([scores[tile] for tile in group]), ratio, tokens)
-        kept |= zip(group, _split(best, [len(scores[tile]) for tile in group]), strict=True)
-    return selection_of([kept[tile] for tile in range(len(scores))], significance)
+        count = group_count(group, lengths, ratio, tokens, budget)
+        ranked = torch.cat([scores[tile] for tile in group])
+        first = group_start(group, lengths, start, count).to(ranked.device)
+        ranked = ranked.index_fill(0, first, -torch.inf)
+        best = torch.cat([first, ranked.argsort(descending=True, stable=True)[: count - len(first)]])
+        kept |= zip(group, split_parts(best, [lengths[tile] for tile in group]), strict=True)
+    return selection_of([kept[tile] for tile in range(len(scores))], significance, start)
+
+
+def group_count(
+    group: Sequence[int], lengths: Sequence[int], ratio: float | None, tokens: int | None, budget: Budget | None
+) -> int:
+    """How many tokens the tiles of a group keep together: those of ``budget``, or else `kept_count`."""
+    available = sum(lengths[tile] for tile in group)
+    if budget is not None:
+        return min(available, sum(budget.counts[tile] for tile in group))
+    return kept_count(available, ratio, tokens)
+
+
+def group_start(group: Sequence[int], lengths: Sequence[int], start: Selection | None, count: int) -> torch.Tensor:
+    """(≤ ``count``,) int64: the tokens that a group keeps already, numbered through its tiles laid end to end."""
+    if start is None:
+        return torch.zeros(0, dtype=torch.int64)
+    offsets = accumulate((lengths[tile] for tile in group), initial=0)
+    return torch.cat([start.indices[tile] + offset for tile, offset in zip(group, offsets, strict=False)])[:count]
+
+
+def check_budget(lengths: Sequence[int], budget: Budget | None, start: Selection | None) -> None:
+    """Refuse a budget or a beginning that was made for other tiles than those of ``lengths`` tokens.
+
+    Raises:
+        UserError: so it was.
+    """
+    if budget is not None and len(budget.counts) != len(lengths):
+        raise UserError(
+            f"the budget is for {len(budget.counts)} tiles, the scores are of {len(lengths)}",
+            "wire Budget and the scorer to the same VisionEncode",
+        )
+    if start is not None and start.counts != tuple(lengths):
+        raise UserError(
+            f"the tokens kept already are of {start.counts}, the scores of {tuple(lengths)}",
+            "wire both pruning nodes to the same VisionEncode",
+        )
+
+
+def check_tokens(features: VisionFeatures, significance: Significance) -> None:
+    """Refuse scores that were made for other tokens than ``features``.
+
+    Raises:
+        UserError: so they were.
+    """
+    if features.counts != tuple(map(len, significance.scores)):
+        raise UserError(
+            "features and significance were made from different tokens", "wire them to the same VisionEncode"
+        )
+
+
+def kept_counts(
+    lengths: Sequence[int], ratio: float | None, tokens: int | None, budget: Budget | None
+) -> tuple[int, ...]:
+    """What each tile of ``lengths`` tokens keeps: ``budget``, or else its `kept_count`.
+
+    Raises:
+        UserError: the budget is of other tiles, missing or out of bounds.
+    """
+    check_budget(lengths, budget, None)
+    if budget is None:
+        return tuple(kept_count(length, ratio, tokens) for length in lengths)
+    return tuple(map(min, lengths, budget.counts))
+
+
+def tile_budgets(counts: Sequence[int], ratio: float | None, tokens: int | None, share: float) -> tuple[Budget, Budget]:
+    """What each tile of ``counts`` tokens keeps, see `kept_count`, and ``share`` of it, rounded."""
+    whole = [kept_count(count, ratio, tokens) for count in counts]
+    return Budget(tuple(whole)), Budget(tuple(math.floor(share * count + 0.5) for count in whole))
 
 
 def row_prune(significance: Significance, ratio: float | None, tokens: int | None, over: Over = "tile") -> Selection:
@@ -174,9 +260,13 @@ def row_prune(significance: Significance, ratio: float | None, tokens: int | Non
     return selection_of([kept[tile] for tile in range(len(scores))], significance)
 
 
-def selection_of(indices: Sequence[torch.Tensor], significance: Significance) -> Selection:
-    """The selection of ``indices``, one (K,) tensor per tile, that was made by ``significance``."""
+def selection_of(
+    indices: Sequence[torch.Tensor], significance: Significance, start: Selection | None = None
+) -> Selection:
+    """The selection of ``indices``, one (K,) tensor per tile, that was made by ``significance`` and from ``start``."""
     finite = torch.cat(list(significance.scores)).isfinite().all()
+    if start is not None and start.scores_finite is not None:
+        finite = finite & start.scores_finite.to(finite.device)
     return Selection(tuple(indices), tuple(map(len, significance.scores)), finite)
 
 
@@ -208,7 +298,7 @@ def _best_rows(
     best = torch.argsort(torch.cat(sums), descending=True, stable=True)
     lengths = [width for height, width in zip(heights, widths, strict=True) for _ in range(height)]
     count, spent = _rows_within(best, lengths, budget)
-    rows = _split(best[:count], heights)
+    rows = split_parts(best[:count], heights)
     kept = {}
     for band, band_rows in zip(bands, rows, strict=True):
         for tile in band:
@@ -223,14 +313,14 @@ def _rows_within(best: torch.Tensor, lengths: Sequence[int], budget: float) -> t
     ``best`` (rows,) are indices into ``lengths``. The host reads them only if rows differ in length.
     """
     if len(set(lengths)) == 1:
-        count = min(len(lengths), max(1, math.floor(budget / lengths[0] + _SLACK)))
+        count = min(len(lengths), max(1, math.floor(budget / lengths[0] + SLACK)))
         return count, count * lengths[0]
     held = list(accumulate(lengths[row] for row in best.tolist()))
-    count = max(1, sum(tokens <= budget + _SLACK for tokens in held))
+    count = max(1, sum(tokens <= budget + SLACK for tokens in held))
     return count, held[count - 1]
 
 
-def _split(chosen: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
+def split_parts(chosen: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
     """Turn indices into parts laid end to end into indices into each part, in the order in which they came."""
     if len(lengths) == 1:  # nothing to split, and the host need not wait for the device to learn how many there are
         return [chosen]

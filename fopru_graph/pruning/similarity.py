@@ -23,7 +23,12 @@ def cosine_blocks(rows: torch.Tensor, columns: torch.Tensor) -> Iterator[tuple[s
     Yields:
         Which rows, and their cosines (…, k, N) float32.
     """
-    rows, columns = normalize(rows.float(), dim=-1), normalize(columns.float(), dim=-1).mT
+    yield from product_blocks(normalize(rows.float(), dim=-1), normalize(columns.float(), dim=-1))
+
+
+def product_blocks(rows: torch.Tensor, columns: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """As `cosine_blocks`, of inner products, in the type of the vectors."""
+    columns = columns.mT
     step = queries_at_a_time(rows.device, columns.shape[-1] * columns.shape[:-2].numel())
     for start in range(0, rows.shape[-2], step):
         block = slice(start, start + step)

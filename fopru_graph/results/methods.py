@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from math import isnan
 
 import numpy as np
 
@@ -42,15 +43,19 @@ class Role(StrEnum):
 class Point:
     """A method on a task at a ratio; ``share`` is the share of visual tokens that the last layer still has.
 
-    The share is that of the tokens which the unpruned model encodes of the same samples, so that a picture made smaller
-    before it is encoded counts as pruned. ``low`` and ``high`` are its 10th and 90th percentiles over samples; all
-    three are None where nothing was scored.
+    ``average`` is the share that a layer of the language model has on average, the other way to count: it is larger for
+    what prunes inside the language model. None where rows lack it.
+
+    Shares are of the tokens which the unpruned model encodes of the same samples, so that a picture made smaller
+    before it is encoded counts as pruned. ``low`` and ``high`` are the share's 10th and 90th percentiles over samples;
+    all four are None where nothing was scored.
     """
 
     cell: FinishedCell
     share: float | None
     low: float | None
     high: float | None
+    average: float | None
 
     @property
     def accuracy(self) -> float | None:
@@ -180,14 +185,19 @@ def _references(cells: list[FinishedCell], tasks: Mapping[int, str], pruning: se
 
 def _point(cell: FinishedCell, references: Mapping[str, FinishedCell], tasks: Mapping[int, str]) -> Point:
     if cell.failed:
-        return Point(cell, None, None, None)
+        return Point(cell, None, None, None, None)
     reference = references.get(tasks[id(cell)])
     unpruned = reference.samples if reference else {}
-    counts = [(unpruned[key].encoded, sample.final) for key, sample in cell.samples.items() if key in unpruned]
-    encoded, final = np.array(counts or [(sample.encoded, sample.final) for sample in cell.samples.values()]).T
-    shares = np.divide(final, encoded, out=np.zeros(len(final)), where=encoded > 0)
+    pairs = [(unpruned[key], sample) for key, sample in cell.samples.items() if key in unpruned]
+    pairs = pairs or [(sample, sample) for sample in cell.samples.values()]
+    counts = [(whole.encoded, sample.final, sample.layer_average) for whole, sample in pairs]
+    encoded, final, average = np.array(counts, dtype=float).T  # None becomes nan
+    shares, averages = (
+        np.divide(left, encoded, out=np.zeros(len(left)), where=encoded > 0) for left in (final, average)
+    )
     low, high = np.percentile(shares, [10, 90])
-    return Point(cell, float(shares.mean()), float(low), float(high))
+    mean = float(averages.mean())
+    return Point(cell, float(shares.mean()), float(low), float(high), None if isnan(mean) else mean)
 
 
 def _grouped(cells: Iterable[FinishedCell], key: Callable[[Identity], str]) -> dict[str, list[FinishedCell]]:

@@ -21,12 +21,15 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 
 class Sample(NamedTuple):
-    """A scored sample: its score, its picture, and the visual tokens that were encoded and are left at the end."""
+    """A scored sample: its score, its picture, and the visual tokens that were encoded, are left at the end, and pass
+    through a layer on average; the last is None in rows that lack it.
+    """
 
     score: float
     picture: str
     encoded: int
     final: int
+    layer_average: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +152,7 @@ def _parsed_rows(results: bytes) -> tuple[dict[str, Sample], int]:
             raise _UnusableError(f"torn: {RESULTS} row {number} is ok, but lacks its score or its tokens")
         if row.id in samples:
             raise _UnusableError(f"torn: {RESULTS} row {number} has the id {row.id[:60]!r} of another row")
-        samples[row.id] = Sample(row.score, row.picture or row.id, row.encoded, row.final)
+        samples[row.id] = Sample(row.score, row.picture or row.id, row.encoded, row.final, row.layer_average)
     return samples, errors
 
 

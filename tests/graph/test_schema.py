@@ -111,7 +111,7 @@ def accepts(text: str, validator: jsonschema.Draft7Validator, registry: Registry
 # -- the shipped pipelines --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", sorted(PIPELINES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(PIPELINES.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_pipelines_are_valid(path: Path, shipped: jsonschema.Draft7Validator) -> None:
     assert [error.message for error in shipped.iter_errors(read(path.read_text(encoding="utf-8")))] == []
 

@@ -10,8 +10,9 @@ from fopru_graph.graph import Node, node
 class VariationPrune(Node):
     """Keep the visual tokens that a layer changes most (V2Drop's rule)."""
 
-    def run(self, layer: int = 2, ratio: float = 0.5) -> values.InLLMPruner:
-        def variation(view: values.LayerView) -> torch.Tensor:
-            return (view.hidden - view.hidden_after(layer - 2)).float().norm(dim=-1)
+    def run(self, layer: int | float = 2, ratio: float = 0.5) -> values.InLLMPruner:
+        return values.InLLMPruner(variation, layer, ratio, reads=(-2,))
 
-        return values.InLLMPruner(variation, layer, ratio, reads=(layer - 2,))
+
+def variation(view: values.LayerView) -> torch.Tensor:
+    return (view.hidden - view.hidden_after(-2)).float().norm(dim=-1)

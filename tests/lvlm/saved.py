@@ -15,14 +15,19 @@ from fopru_graph.values import Image
 from tests.lvlm.test_invariants import fastv, run
 
 
-def same_answers_from(folder: Path, family: Family, images: Sequence[Image], prompts: Sequence[str]) -> Family:
-    """Save ``family``, open it with `load_model`, and check that both, pruned, say the same; returns the opened one."""
+def save(folder: Path, family: Family) -> Path:
+    """Save ``family`` as a checkpoint's folder."""
     processor = family.processor
     family.model.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)
     processor.tokenizer.chat_template = processor.chat_template
     processor.tokenizer.save_pretrained(folder)
-    opened = load_model(str(folder), device="cpu").family
+    return folder
+
+
+def same_answers_from(folder: Path, family: Family, images: Sequence[Image], prompts: Sequence[str]) -> Family:
+    """Save ``family``, open it with `load_model`, and check that both, pruned, say the same; returns the opened one."""
+    opened = load_model(str(save(folder, family)), device="cpu").family
     assert type(opened) is type(family)
     answers = []
     for one in (family, opened):

@@ -10,18 +10,21 @@ from fopru_graph.lvlm.decoding import captured
 from fopru_graph.lvlm.decoding import generate as generating
 from fopru_graph.lvlm.decoding.captured import CapturedRunner
 from fopru_graph.lvlm.inputs.prompt import build_prompt
+from fopru_graph.nodes.fastv_prune import FastVPrune
 from fopru_graph.nodes.mass_prune import MassPrune
+from fopru_graph.nodes.priortr_prune import PriorTRPrune
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
 from fopru_graph.nodes.row_prune import RowPrune
+from fopru_graph.nodes.schedule import Schedule
 from fopru_graph.nodes.significance import Significance as Scorer
+from fopru_graph.nodes.v2drop_prune import V2DropPrune
 from fopru_graph.pruning.in_llm import last_token_attention
 from fopru_graph.pruning.select import rank_prune, row_prune
-from fopru_graph.values import InLLMPruner, Significance
+from fopru_graph.values import InLLMPruner, Significance, Video
 from tests import tiny
 from tests.lvlm.accelerator import DeviceTensor, move, on_host, simulated
 from tests.lvlm.decoding.fake_cuda import FakeCuda
-from tests.lvlm.test_matrix import FILM
 from tests.lvlm.zoo import ZOO
 
 FAMILIES = {name: (row.build, row.sizes, row.first) for name, row in ZOO.items()} | {
@@ -40,6 +43,7 @@ OURS = {
 STOCK = {"idefics3", "smolvlm", "llava_onevision", "mistral3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
 
 
+FILM = Video(tuple(tiny.image(i, 112, 112).picture for i in range(4)), "film")
 MASS = "fopru_graph.pruning.cumulative.cumulative_select"  # how many tokens hold the mass
 
 
@@ -98,6 +102,27 @@ def test_nothing_but_what_is_named_waits_for_the_device_before_the_first_token(n
         assert all([wait.place for wait in ours].count(place) == 1 for place in {TOKEN} | more)
         stock = {wait.place for wait in device.waits} - {wait.place for wait in ours}
         assert not stock or name in STOCK, stock
+
+
+@pytest.mark.parametrize("node", [FastVPrune, PriorTRPrune, V2DropPrune])
+@pytest.mark.parametrize("name", ["llava", "paligemma"])
+def test_chains_of_cuts_wait_for_nothing_but_the_first_token(name, node):
+    family = ZOO[name].build("sdpa")
+    cuts = Schedule()(pruner=node()(), layers=[0.25, 0.75], ratio=0.25)
+    images, prompts = [tiny.image(i, 64, 64) for i in range(2)], ["what?", "a longer question"]
+
+    def answer():
+        tokens = family.project(family.encode(images), None)
+        return generating.generate(family, tokens, prompts, cuts, max_new_tokens=1)
+
+    expected = answer()
+    with simulated() as device:
+        host = move(family.model)
+        found = answer()
+    host()
+    assert found.token_ids == expected.token_ids and found.visual_per_layer == expected.visual_per_layer
+    ours = {wait.place for wait in device.waits if wait.place.startswith("fopru_graph")}
+    assert ours & {TOKEN} and not {place for place in ours if "pruning" in place or "kept" in place}, ours
 
 
 def test_a_prompt_that_is_computed_in_a_steps_buffers_waits_for_nothing_else(monkeypatch):

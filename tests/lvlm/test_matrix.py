@@ -9,23 +9,19 @@ from transformers import GenerationConfig
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.generate import generate
 from fopru_graph.lvlm.decoding.segments import fits_segments
-from fopru_graph.lvlm.families.llava import Llava
-from fopru_graph.lvlm.families.llava_next import LlavaNext
 from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
 from fopru_graph.nodes.row_prune import RowPrune
 from fopru_graph.nodes.significance import Significance
 from fopru_graph.pruning.in_llm import last_token_attention
-from fopru_graph.values import InLLMPruner, Video
+from fopru_graph.values import InLLMPruner
 from tests import tiny
 from tests.lvlm.hiding import answer_by_hiding
-from tests.lvlm.methods import METHODS, digest, has_cls, prumerge
 from tests.lvlm.test_invariants import fingerprint
 from tests.lvlm.zoo import everything, stock_answer
 
 STEPS = 4
-FILM = Video(tuple(tiny.image(i, 112, 112).picture for i in range(4)), "film")
 BATCHES = {
     "one image": (["what?"], 1),
     "two images": (["<image> or <image>, which is it?"], 2),
@@ -134,72 +130,6 @@ def check_by_hiding(row, family, eager, batch, make, cuts):
             assert list(generation.kv_lengths) == [length - len(dropped) for dropped in hidden]
     assert generation.projected == sum(tokens.counts)
     return generation
-
-
-@pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_is_its_slow_reference(row, family, eager, method, batch):
-    """As above, with a cut inside the language model behind each."""
-    if method == "cls" and not has_cls(family):
-        with pytest.raises(UserError, match="no CLS token") as refused:
-            METHODS[method](family, pictures(row, 1))
-        assert "Significance" in refused.value.hint
-        return
-    generation = check_by_hiding(row, family, eager, batch, METHODS[method], [(row.first, 0.5)])
-    if method == "downsample":  # fewer or not: that is the model's own rule
-        assert 0 < generation.visual_per_layer[-1] < generation.projected == generation.encoded
-        return
-    assert generation.encoded == sum(everything(family, pictures(row, BATCHES[batch][1])).encoded)
-    if method == "blind":
-        assert generation.projected == 0 and set(generation.visual_per_layer) == {0}
-    else:
-        assert 0 < generation.visual_per_layer[-1] < generation.projected <= generation.encoded
-        # With four tokens a tile PruMerge+ has the one, its three uniform ones and one for those that are left.
-        assert generation.projected < generation.encoded or method == "prumerge_plus"
-
-
-def test_prumerge_works_where_the_next_layer_is_known(row, family, eager):
-    if type(family) not in (Llava, LlavaNext):
-        with pytest.raises(UserError, match="encoder layer above") as refused:
-            family.attention_above(family.encode(pictures(row, 1)))
-        assert "VisionEncode" in refused.value.hint
-        return
-    generation = check_by_hiding(row, family, eager, "two images", prumerge, [(row.first, 0.5)])
-    assert 0 < generation.projected < generation.encoded
-
-
-def test_every_method_takes_frames(row, family):
-    try:
-        family.encode([FILM])
-    except UserError:
-        return  # a family without videos, which its own tests prove
-    for name, method in METHODS.items():
-        if name == "downsample" or (name == "cls" and not has_cls(family)):
-            continue
-        tokens = method(family, [FILM])
-        generation, _ = run(family, tokens, ["what?"], [(row.first, 0.5)])
-        assert generation.projected == sum(tokens.counts) <= generation.encoded
-        assert generation.visual_per_layer[-1] == (max(1, generation.projected // 2) if generation.projected else 0)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_no_method_changes_what_it_is_given(row, family, method):
-    if method == "cls" and not has_cls(family):
-        return
-    features = family.encode(pictures(row, 2))
-    tokens = family.project(features, None)
-    before = digest(features), digest(tokens)
-
-    class Known:  # gives out the same values again, which a method that wrote into them would have spoilt
-        def encode(self, _images):
-            return features
-
-        def project(self, given, selection):
-            return tokens if selection is None else family.project(given, selection)
-
-    METHODS[method](Known(), pictures(row, 2))
-    for old, new in zip(before, (digest(features), digest(tokens)), strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(old, new, strict=True))
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.25, 0.5])

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from fopru_graph.errors import UserError
-from fopru_graph.graph import Cancelled, CancelToken, NodeError
+from fopru_graph.graph import Cancelled, CancelToken, Executor, Graph, NodeError, Ref
 from fopru_graph.measure.arithmetic import Workload, first_token_flops
 from fopru_graph.measure.bench import Bench
-from fopru_graph.measure.pipelines import benched_pipelines
+from fopru_graph.measure.pipelines import benched_pipelines, settings_of
 from tests.measure import toys
 from tests.measure.toys import pipeline
 
@@ -111,6 +111,12 @@ def test_a_node_is_charged_what_it_says_that_it_computes(monkeypatch, work, scor
     monkeypatch.setattr(toys.ScoreToy, "attention_work", work, raising=False)
     half = by_label(measure([pipeline("plain"), pipeline("pruned", 1)]))["pruned 50 %"]
     assert (half.flops["score"], half.flops["select"]) == (score, round(select))
+
+
+def test_a_row_of_a_tower_without_cls_is_charged_as_the_map_that_is_formed_instead():
+    work = Workload((21,), 20, 10, (15,), ("row",))
+    flops = [first_token_flops(replace(toys.ANATOMY, prefix=prefix), work)["score"] for prefix in (1, 0)]
+    assert flops == [2 * 21 * 8, 2 * 21 * 21 * 8]
 
 
 def test_every_scoring_node_is_charged():
@@ -309,6 +315,19 @@ def test_a_pipeline_without_pruning_is_benched_once_whatever_the_ratios():
 def test_what_is_no_share_is_refused(ratios):
     with pytest.raises(UserError, match="ratio"):
         benched_pipelines(pipeline("pruned", 1), ratios)
+
+
+def test_nodes_that_share_a_budget_are_one_stage():
+    graph = Graph.load("pipelines/fopru_rank.yaml")
+    graph.add("Budget", "budget", features=Ref("encode"))
+    graph.set("prune.budget", Ref("budget", "whole"))
+    settings = settings_of(graph, Executor(graph.registry).plan(graph), RATIOS)
+    assert [(each.ratio, dict(each.inputs)) for each in settings] == [(each, {"budget.ratio": each}) for each in RATIOS]
+    graph.set("prune.tokens", 3)  # the budget wins
+    assert len(settings_of(graph, Executor(graph.registry).plan(graph), RATIOS)) == len(RATIOS)
+    graph.set("budget.tokens", 3)
+    with pytest.raises(UserError, match="budget.tokens is fixed"):
+        settings_of(graph, Executor(graph.registry).plan(graph), RATIOS)
 
 
 def test_a_fixed_number_of_tokens_is_refused():

@@ -13,7 +13,6 @@ import torch
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.captured import CapturedRunner
 from fopru_graph.lvlm.decoding.finite import NotFinite
-from fopru_graph.lvlm.decoding.kept import check_pruners
 from fopru_graph.lvlm.decoding.limit import answer_limit, warn_cut
 from fopru_graph.lvlm.decoding.prefix_cache import keep_prefix, known_prefix
 from fopru_graph.lvlm.decoding.runner import DecoderRunner, KeyValues, StockRunner, check_places
@@ -84,7 +83,6 @@ def generate(
         max_new_tokens, min_new_tokens, temperature, seed, top_p, top_k, repetition_penalty, tuple(stop)
     )
     tokens = tokens or VisualTokens((), (), ())
-    check_pruners(family, pruners)
     check_generation_config(family.model.generation_config)
     runner_class = _runner_class(family, loop)
     with family.lock:
@@ -171,7 +169,7 @@ def _collect(
         loop=runner.loop,
         captured=runner.captured,
         once=runner.once,
-        positions=prompt.numbering or ("renumbered" if prompt.positions.dim() == 2 else "original"),
+        positions=prompt.numbering,
         logprobs=tuple(map(tuple, sampler.logprobs)),
         **measured(family, runner.filled(), start, times),
     )

@@ -6,7 +6,7 @@ Positions are chosen on the device; how many are kept is known on the host all a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -17,31 +17,40 @@ from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.modules import copy_to
 from fopru_graph.lvlm.inputs.positions import kept_positions
 from fopru_graph.lvlm.inputs.prompt import Prompt
+from fopru_graph.pruning.depth import layer_at
 from fopru_graph.pruning.in_llm import surviving_positions
 from fopru_graph.pruning.select import kept_count
 from fopru_graph.values import InLLMPruner, LayerView
 
 
-def check_pruners(family: Family, pruners: Sequence[InLLMPruner]) -> None:
-    """Refuse cuts that the model has no layer for.
+def resolved(pruner: InLLMPruner, family: Family) -> InLLMPruner:
+    """The pruner with its layer and what it reads as numbers of the model's layers; −1 is what layer 0 gets.
+
+    A share of the depth names ``family.first_cut`` at least, so that a shallow model refuses none.
 
     Raises:
-        UserError: a pruner's layer does not exist, or is below ``family.first_cut``: nothing ranks the tokens of layer
-            0, and models that add visual features to their first layers need all tokens there.
+        UserError: the layer does not exist, or is below ``family.first_cut``: nothing ranks the tokens of layer 0, and
+            models that add visual features to their first layers need all tokens there. Or the pruner reads what is
+            not there yet.
     """
     depth, first = len(family.layers), family.first_cut
-    for pruner in pruners:
-        if not first <= pruner.layer < depth:
+    layer = layer_at(pruner.layer, depth)
+    if isinstance(pruner.layer, float):
+        layer = max(first, layer)
+    if not first <= layer < depth:
+        raise UserError(
+            f"cannot prune at layer {layer}: the language model has layers 0 … {depth - 1}"
+            + (f" and adds visual features up to layer {first - 1}" if first > 1 else ""),
+            f"choose layer {first} … {depth - 1}; scores come from the attention of the layer below",
+        )
+    reads = tuple(read + layer if read < 0 else read for read in pruner.reads)
+    for asked, read in zip(pruner.reads, reads, strict=True):
+        if not -1 <= read < layer:
             raise UserError(
-                f"cannot prune at layer {pruner.layer}: the language model has layers 0 … {depth - 1}"
-                + (f" and adds visual features up to layer {first - 1}" if first > 1 else ""),
-                f"choose layer {first} … {depth - 1}; scores come from the attention of the layer below",
+                f"a pruner at layer {layer} cannot read the hidden states after layer {asked}",
+                f"name layers 0 … {layer - 1} in reads, or count from the cut: -1 … {-layer - 1}",
             )
-        if unknown := [layer for layer in pruner.reads if not 0 <= layer < pruner.layer]:
-            raise UserError(
-                f"a pruner at layer {pruner.layer} cannot read the hidden states after layer {unknown[0]}",
-                f"name layers 0 … {pruner.layer - 1} in reads",
-            )
+    return replace(pruner, layer=layer, reads=reads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,15 +77,14 @@ class Cuts:
         prompt: the prompts.
 
     Raises:
-        UserError: as for `check_pruners`.
+        UserError: as for `resolved`.
     """
 
     def __init__(self, family: Family, pruners: Sequence[InLLMPruner], prompt: Prompt) -> None:
-        check_pruners(family, pruners)
         self._prompt, self._visual, self._text = prompt, prompt.visual, prompt.text_counts
         self._pruners: dict[int, list[InLLMPruner]] = {}
-        for pruner in sorted(pruners, key=lambda p: p.layer):
-            self._pruners.setdefault(pruner.layer, []).append(pruner)
+        for pruner in sorted((resolved(each, family) for each in pruners), key=lambda p: p.layer):
+            self._pruners.setdefault(int(pruner.layer), []).append(pruner)
         batch, length = prompt.visual.shape
         everything = torch.arange(length, device=prompt.visual.device).expand(batch, -1)
         self._embedded: dict[KeptPositions, torch.Tensor] = {}
@@ -99,7 +107,10 @@ class Cuts:
         return frozenset(self._reads_after(0))
 
     def read(self, layer: int, hidden: torch.Tensor) -> None:
-        """Keep the hidden states (B, M, E) after a layer of `reads`, until the last pruner that reads them has."""
+        """Keep the hidden states (B, M, E) after a layer of `reads`, until the last pruner that reads them has.
+
+        After layer −1 are those that layer 0 gets.
+        """
         self._states[layer] = hidden
 
     def cut(self, layer: int, attention: Attention, hidden: torch.Tensor) -> torch.Tensor:
@@ -118,7 +129,7 @@ class Cuts:
         visual, real, counts = self._visual.gather(1, before.positions), before.real, before.visual
         keep = torch.arange(visual.shape[1], device=device).expand_as(visual)
         for pruner in self._pruners[layer]:
-            view = self._view(layer, pruner, attention, hidden, keep, visual & real)
+            view = self._view(layer, pruner, attention, hidden, keep, visual & real, counts)
             scores = pruner.score(view).to(device)
             ranked = scores.gather(1, keep)
             if scores.dtype == torch.bool:
@@ -126,7 +137,7 @@ class Cuts:
                 ranked = ranked.float()
             else:
                 self.scores_finite.append((ranked.isfinite() | ~(visual & real)).all())
-                counts = tuple(kept_count(count, pruner.ratio, pruner.tokens) for count in counts)
+                counts = _budget(pruner, counts)
             lengths = [t + v for t, v in zip(self._text, counts, strict=True)]
             chosen, real = surviving_positions(ranked, visual, real, lengths)
             keep, visual = keep.gather(1, chosen), visual.gather(1, chosen)
@@ -146,8 +157,12 @@ class Cuts:
         hidden: torch.Tensor,
         keep: torch.Tensor,
         alive: torch.Tensor,
+        counts: tuple[int, ...],
     ) -> LayerView:
-        """What a pruner sees; ``alive`` (B, K) are the visual tokens among those that ones before it here keep."""
+        """What a pruner sees; ``alive`` (B, K) are the visual tokens among those that ones before it here keep.
+
+        ``counts`` (B,) are their numbers.
+        """
         before = self.at(layer - 1)
         visual = torch.zeros_like(before.real).scatter(1, keep, alive)
         text = before.real & ~self._visual.gather(1, before.positions)
@@ -162,7 +177,10 @@ class Cuts:
             visual.to(hidden.device),
             text.to(hidden.device),
             before.positions.to(hidden.device),
-            {read: partial(self._state, read, before) for read in pruner.reads},
+            counts,
+            tuple(self._text),
+            _budget(pruner, counts) if pruner.ratio or pruner.tokens else (),
+            {read: partial(self._state, read, before, hidden.device) for read in pruner.reads},
             partial(self._images, before, visual),
             lambda: torch.take_along_dim(self._prompt.embeds, before.positions[..., None], 1),
         )
@@ -170,9 +188,9 @@ class Cuts:
     def _reads_after(self, layer: int) -> set[int]:
         return {read for first in self._pruners if first > layer for p in self._pruners[first] for read in p.reads}
 
-    def _state(self, layer: int, now: KeptPositions) -> torch.Tensor:
-        """The hidden states after an earlier layer, of the tokens that are there now."""
-        hidden, then = self._states[layer], self.at(layer)
+    def _state(self, layer: int, now: KeptPositions, device: torch.device) -> torch.Tensor:
+        """The hidden states after an earlier layer, of the tokens that are there now, on the device of the cut."""
+        hidden, then = self._states[layer].to(device), self.at(max(layer, 0))
         if then is now:
             return hidden
         index = torch.searchsorted(then.positions.contiguous(), now.positions.contiguous())
@@ -184,13 +202,13 @@ class Cuts:
         padding = self._prompt.embeds.shape[1] - torch.tensor(self._prompt.lengths)
         image = torch.full(self._visual.shape, -1)
         for sample, spans in enumerate(self._prompt.images):
-            for number, (first, last) in enumerate(spans):
-                image[sample, padding[sample] + first : padding[sample] + last + 1] = number
+            for number, span in enumerate(spans):
+                image[sample, padding[sample] + span.start : padding[sample] + span.stop] = number
         placed = copy_to(image, visual.device).gather(1, now.positions)
         return placed.masked_fill(~visual, -1)
 
     def embedded(self, layer: int) -> torch.Tensor:
-        """(B, M) or (P, B, M): the positions that the model embeds for what ``layer`` sees, by `Prompt.numbering`."""
+        """(B, M) or (P, B, M): the positions that the model embeds for what ``layer`` sees; see `Prompt`."""
         kept = self.at(layer)
         if kept not in self._embedded:
             self._embedded[kept] = self._numbers(kept)
@@ -200,20 +218,20 @@ class Cuts:
         prompt = self._prompt
         axes = prompt.positions.shape[:-1]
         numbers = prompt.positions.gather(-1, kept.positions.expand(*axes, -1))
-        if kept is self._kept[0] or prompt.numbering in (None, "original"):
+        if kept is self._kept[0] or prompt.cut_numbering == "original":
             return numbers
         for sample, (text, visual) in enumerate(zip(self._text, kept.visual, strict=True)):
             left, padding = text + visual, prompt.positions.shape[-1] - prompt.lengths[sample]
             before = prompt.positions[..., sample, padding:].reshape(-1, prompt.lengths[sample])
             sources = kept.positions[sample, -left:] - padding
-            new = kept_positions(prompt.numbering, before, sources, prompt.images[sample])
+            new = kept_positions(prompt.cut_numbering, before, sources, prompt.images[sample])
             numbers[..., sample, -left:] = new.view(*axes[:-1], left)
         return numbers
 
     @property
     def renumbers(self) -> bool:
         """Whether tokens have other positions behind a cut than before it."""
-        return bool(self._pruners) and self._prompt.numbering not in (None, "original")
+        return bool(self._pruners) and self._prompt.cut_numbering != "original"
 
     def visual_in_layer(self, layer: int) -> torch.Tensor:
         """(B, L) bool: the visual tokens of the prompt that ``layer`` sees."""
@@ -221,6 +239,10 @@ class Cuts:
         alive = torch.zeros(self._visual.shape, dtype=torch.int8, device=self._visual.device)
         alive.scatter_reduce_(1, kept.positions, kept.real.to(torch.int8), "amax")
         return alive.bool() & self._visual
+
+
+def _budget(pruner: InLLMPruner, counts: Sequence[int]) -> tuple[int, ...]:
+    return tuple(kept_count(count, pruner.ratio, pruner.tokens) for count in counts)
 
 
 def _merged(

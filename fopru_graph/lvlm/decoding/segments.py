@@ -128,6 +128,8 @@ class SegmentRunner(DecoderRunner):
         until = self.family.sees_until(prompt)
         after = partial(self._after, reads=self.cuts.reads)
         hidden = prompt.embeds[:, known:]
+        if -1 in self.cuts.reads:
+            self.cuts.read(-1, hidden)
         attention: list[Attention] = []  # of the layer below the next cut
         for segment in self.segments:
             if segment.first:

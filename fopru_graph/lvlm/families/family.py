@@ -7,6 +7,7 @@ import threading
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +16,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.capture_qk import Attention, capture_qk
 from fopru_graph.lvlm.families.layerwise import Layerwise
 from fopru_graph.lvlm.families.modules import copy_to, count_bytes, count_weights, execution_device
+from fopru_graph.pruning.depth import layer_at
 from fopru_graph.values import Image, ModelSizes, Selection, Tile, TileAttention, Video, VisionFeatures, VisualTokens
 
 
@@ -128,28 +130,45 @@ class Family(Layerwise):
         return self.encode(images)
 
     def encode_layers(
-        self, images: Sequence[Image | Video], layers: Sequence[int], together: bool = False
+        self, images: Sequence[Image | Video], layers: Sequence[int | float], together: bool = False
     ) -> VisionFeatures:
-        """Encode, and also record the attention of further encoder ``layers``, from 0; negative ones from the end.
+        """Encode, and also record the attention of further encoder ``layers``.
 
-        ``together``: as `encode_together`.
+        A layer is a number, from 0, or negative from the end; or a share of the depth in (0, 1), which names the
+        nearest layer that sees whole pictures. ``together``: as `encode_together`.
 
         Raises:
             UserError: the tower has no such layer, it sees pictures in windows, or as for `encode`.
         """
-        depth = len(self.tower_layers)
-        for layer in layers:
-            if not -depth <= layer < depth:
-                raise UserError(
-                    f"there is no encoder layer {layer}",
-                    f"the vision tower has layers 0 … {depth - 1}, or −{depth} … −1",
-                )
+        named = {layer: self._tap(layer) for layer in layers}
         with self.lock:
-            self.taps = tuple(dict.fromkeys(layer % depth for layer in layers))
+            self.taps = tuple(dict.fromkeys(named.values()))
             try:
-                return self.encode_together(images) if together else self.encode(images)
+                features = self.encode_together(images) if together else self.encode(images)
             finally:
                 self.taps = ()
+        tiles = (
+            replace(tile, attention=replace(tile.attention, named=tuple(named.items()))) for tile in features.tiles
+        )
+        return replace(features, tiles=tuple(tiles)) if named else features
+
+    def _tap(self, layer: int | float) -> int:
+        """The encoder layer that `encode_layers` was asked for."""
+        depth = len(self.tower_layers)
+        number = layer_at(layer, depth)
+        if not -depth <= number < depth:
+            raise UserError(
+                f"there is no encoder layer {layer}",
+                f"the vision tower has layers 0 … {depth - 1}, or −{depth} … −1",
+            )
+        if isinstance(layer, float):
+            return min(self.whole_layers, key=lambda whole: abs(whole - number))
+        return number % depth
+
+    @property
+    def whole_layers(self) -> Sequence[int]:
+        """The layers of the vision tower whose attention sees a whole tile, not windows of it."""
+        return range(len(self.tower_layers))
 
     @abstractmethod
     def project(self, features: VisionFeatures, selection: Selection | None) -> VisualTokens:

@@ -65,7 +65,7 @@ class LlavaOnevision(LlavaNext):
             )
             for tile, tokens in zip(features.tiles, pooled, strict=True)
         ]
-        return replace(features, tiles=tuple(tiles))
+        return replace(features, tiles=tuple(tiles), video=True)
 
     @torch.inference_mode()
     def encode_together(self, images: Sequence[Image | Video]) -> VisionFeatures:

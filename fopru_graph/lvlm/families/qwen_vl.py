@@ -176,13 +176,22 @@ class Qwen25VL(Qwen2VL):
 
     @property
     def scored_layer(self) -> int:
-        global_layers = [index for index in self.tower.fullatt_block_indexes if 0 <= index < len(self.tower_layers)]
-        if not global_layers:
+        return max(self.whole_layers)
+
+    @property
+    def whole_layers(self) -> list[int]:
+        """See `Family.whole_layers`.
+
+        Raises:
+            UserError: there is none.
+        """
+        whole = [index for index in self.tower.fullatt_block_indexes if 0 <= index < len(self.tower_layers)]
+        if not whole:
             raise UserError(
                 "no layer of the vision tower sees the whole picture; nothing can be ranked by its attention",
                 "name one in fullatt_block_indexes in the checkpoint's config.json",
             )
-        return max(global_layers)
+        return whole
 
     def patch_groups(self, grid: Grid) -> torch.Tensor:
         """See `MergingFamily.patch_groups`; inside the tower squares of patches are ordered window by window."""
@@ -195,9 +204,9 @@ class Qwen25VL(Qwen2VL):
     def model_sizes(self) -> ModelSizes:
         """See `Family.model_sizes`; all layers but those of ``fullatt_block_indexes`` have windows."""
         config = self.tower.config
-        whole = {index for index in self.tower.fullatt_block_indexes if 0 <= index < len(self.tower_layers)}
+        windowed = len(self.tower_layers) - len(set(self.whole_layers))
         window = (config.window_size // config.patch_size) ** 2
-        return replace(super().model_sizes(), windowed_layers=len(self.tower_layers) - len(whole), window=window)
+        return replace(super().model_sizes(), windowed_layers=windowed, window=window)
 
     def _timing(self, frame_rates: Sequence[float]) -> dict[str, Any]:
         return {"second_per_grid_ts": [self.tower.config.temporal_patch_size / rate for rate in frame_rates]}

@@ -93,6 +93,7 @@ def _record(result: BenchResult, variant: Variant, memory: Iterable[str]) -> dic
         **_gain("tpot_gain", variant.tpot_gain),
         "visual_tokens_first_layer": visual[0],
         "visual_tokens_last_layer": visual[-1],
+        "visual_tokens_layer_average": None if visual[0] is None else sum(visual) / len(visual),
         "new_tokens": variant.new_tokens,
         "kv_bytes": variant.kv_bytes,
         "peak_memory_bytes": variant.peak_memory_bytes,

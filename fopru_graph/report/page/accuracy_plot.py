@@ -27,27 +27,38 @@ _BARS: dict[str, Any] = {"linestyle": "none", "elinewidth": 0.9, "capsize": 2, "
 _DODGE = 1.4  # points (1/72 inch) between the error bars of two methods at the same share
 
 
-def accuracy_figure(study: ModelResults, name: str) -> Drawing:
-    """One panel per task: a line per method with 95 % intervals, the unpruned model, and the references."""
+def layers_differ(study: ModelResults) -> bool:
+    """Whether a method leaves its layers different numbers of tokens, so that the two ways to count differ."""
+    return any(point.average != point.share for _, _, _, point in points(study) if point.average is not None)
+
+
+def accuracy_figure(study: ModelResults, name: str, *, by_average: bool = False) -> Drawing:
+    """One panel per task: a line per method with 95 % intervals, the unpruned model, and the references.
+
+    The share is that of the last layer, or ``by_average`` that of all layers together.
+    """
     styles = styles_of(study)
     figure, grid = panels(len(study.tasks), 3.9)
     for task, axes in zip(study.tasks, grid, strict=True):
-        _draw_task(axes, study, task, styles)
+        _draw_task(axes, study, task, styles, by_average)
     counts = [point.cell.summary.n for method, _, _, point in points(study) if method in study.compared]
+    sees = (
+        "a layer of the language model sees on average" if by_average else "the language model's last layer still sees"
+    )
     caption = (
         f"{study.model}; {sample_counts([n for n in counts if n])} a cell. Points stand at the measured share of the "
-        "visual tokens that the language model's last layer still sees, shifted a little where their 95 % intervals "
+        f"visual tokens that {sees}, shifted a little where their 95 % intervals "
         "would hide each other. What ran as written is one point, with a bar from the 10th to the 90th percentile of "
         "its share. The blind line is the same model without any visual token, the random line drops tokens by lot: a "
         "method is worth something only above both."
     )
-    title = "Accuracy against retention"
+    title = f"Accuracy against {'the layer average' if by_average else 'retention'}"
     alt = f"{title} on {', '.join(study.tasks)} for {len(study.compared)} methods"
     add_legend(figure)
     return to_drawing(figure, name, title, caption, alt)
 
 
-def _draw_task(axes: Axes, study: ModelResults, task: str, styles: dict[str, Style]) -> None:
+def _draw_task(axes: Axes, study: ModelResults, task: str, styles: dict[str, Style], by_average: bool) -> None:
     shares: list[float] = []
     if unpruned := study.unpruned.get(task):
         _draw_level(axes, unpruned, "unpruned", "-")
@@ -59,8 +70,8 @@ def _draw_task(axes: Axes, study: ModelResults, task: str, styles: dict[str, Sty
                 _draw_level(axes, point, label_of(method), style.dashes)
         else:
             shift = _DODGE * (number - (len(study.compared) - 1) / 2)
-            shares += _draw_method(axes, label_of(method), by_ratio, style, shift)
-    share_axis(axes, shares, "measured share of the visual tokens", study.ratios)
+            shares += _draw_method(axes, label_of(method), _marks(by_ratio, by_average), style, shift)
+    share_axis(axes, shares, f"measured share of the visual tokens{', layer average' * by_average}", study.ratios)
     label_axes(axes, task, "accuracy, %")
 
 
@@ -85,21 +96,24 @@ class _Mark(NamedTuple):
     as_written: bool
 
 
-def _marks(by_ratio: Mapping[Ratio, Point]) -> list[_Mark]:
-    """The points of a method that can be drawn, by share; a share of 0 has no position on a logarithmic axis."""
+def _marks(by_ratio: Mapping[Ratio, Point], by_average: bool) -> list[_Mark]:
+    """The points of a method that can be drawn, by share; a share of 0 has no position on a logarithmic axis.
+
+    Percentiles are known of the last layer's share only.
+    """
     marks = []
     for ratio, point in by_ratio.items():
-        if point.accuracy is not None and point.share:
+        share = point.average if by_average else point.share
+        if point.accuracy is not None and share:
             y = 100 * point.accuracy
             low, high = (100 * end for end in point.ci) if point.ci else (y, y)
-            left, right = point.low or point.share, point.high or point.share
-            marks.append(_Mark(point.share, left, right, y, min(low, y), max(high, y), ratio is None))
+            left, right = (share, share) if by_average else (point.low or share, point.high or share)
+            marks.append(_Mark(share, left, right, y, min(low, y), max(high, y), ratio is None))
     return sorted(marks)
 
 
-def _draw_method(axes: Axes, label: str, by_ratio: Mapping[Ratio, Point], style: Style, shift: float) -> list[float]:
+def _draw_method(axes: Axes, label: str, marks: list[_Mark], style: Style, shift: float) -> list[float]:
     """Draw a line through the ratios that were set and a point for what ran as written; returns the shares drawn."""
-    marks = _marks(by_ratio)
     if not marks:
         return []
     dodged = shifted(axes.transData, axes, right=shift)

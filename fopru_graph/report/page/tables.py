@@ -39,7 +39,8 @@ def accuracy_table(study: ModelResults) -> Table:
         if rows:
             blocks.append(_block(study, ratio_text(ratio), rows, unpruned))
     caption = (
-        "Kept is the measured share of the visual tokens in the last layer, averaged over tasks. At each ratio the "
+        "Kept is the measured share of the visual tokens in the last layer, averaged over tasks; where layers before "
+        "have more, their average share stands beside it. At each ratio the "
         "best is bold; what is better than the unpruned model is underlined, whether by more than chance or not. "
         "Methods that ran as written keep what they choose, so their rows are not at one ratio. The average needs "
         "every task. – : not run; Failed: every sample is an error."
@@ -124,7 +125,10 @@ def _block(
             entries.append(NO_ENTRY if means[i] is None else Entry(accuracy_text(means[i]), bold_mean[i], underline))
         shares = [point.share for point in row if point is not None and point.share is not None]
         kept = percent(sum(shares) / len(shares)) if shares else "–"
-        block.append((Entry(ratio), Entry(label), Entry(kept), *entries))
+        averages = [point.average for point in row if point is not None and point.average is not None]
+        average = percent(sum(averages) / len(averages)) if averages else kept
+        note = "" if average == kept else f"layer average {average}"
+        block.append((Entry(ratio), Entry(label), Entry(kept, note=note), *entries))
     return block
 
 
@@ -172,6 +176,7 @@ def _record(study: ModelResults, label: str, task: str, ratio: Ratio, point: Poi
         "share_final": point.share,
         "share_final_p10": point.low,
         "share_final_p90": point.high,
+        "share_layer_average": point.average,
         "accuracy": summary.accuracy,
         "ci_low": low,
         "ci_high": high,

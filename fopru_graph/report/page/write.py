@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph.files import write_atomically
-from fopru_graph.report.page.accuracy_plot import accuracy_figure, relative_figure
+from fopru_graph.report.page.accuracy_plot import accuracy_figure, layers_differ, relative_figure
 from fopru_graph.report.page.cost_plot import ttft_figure
 from fopru_graph.report.page.findings import Sentences, best_table, failures, losses, references
 from fopru_graph.report.page.page import Block, Chapter, page
@@ -86,7 +86,10 @@ def _chapter(
             _sentences(losses(study, comparisons), "Where a method loses", lost),
             _sentences(failures(study), "What failed"),
         ],
-        "accuracy": [accuracy_figure(study, f"accuracy{suffix}")],
+        "accuracy": [
+            accuracy_figure(study, f"accuracy{suffix}"),
+            accuracy_figure(study, f"accuracy-layers{suffix}", by_average=True) if layers_differ(study) else None,
+        ],
         "relative": [relative_figure(study, f"relative{suffix}")],
         "time": [ttft_figure(study, results.bench, f"ttft{suffix}")],
         "tokens": [token_figure(study, f"tokens{suffix}")],

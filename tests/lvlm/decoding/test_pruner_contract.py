@@ -20,11 +20,11 @@ from tests.lvlm.zoo import ZOO, everything
 NODES = Path(__file__).parents[2] / "in_llm_nodes"
 PROMPTS = ["<image> or <image>?", "a longer question about this one: <image>"]
 FAMILIES = ("llava", "qwen2_vl", "paligemma")
-PRUNERS = ("TextGuidedPrune", "VariationPrune", "MergePrune", "AboveMeanPrune")
+PRUNERS = ("TextGuidedPrune", "VariationPrune", "MergePrune", "AboveMeanPrune", "DartPrune", "SparseVLMPrune")
 
 
 def pruner(name, **inputs):
-    registry = Registry()
+    registry = Registry.default()
     assert not registry.load_folder(NODES)
     return registry.get(name).cls()(**inputs)
 
@@ -64,6 +64,14 @@ def test_a_padded_batch_with_two_images_is_pruned_as_its_samples_in_every_loop(r
         assert 0 < batch.visual_per_layer[-1] < whole.visual_per_layer[-1]
 
 
+@pytest.mark.parametrize("name", ["DartPrune", "SparseVLMPrune"])
+def test_a_chain_of_one_cut_is_that_cut_with_the_chain_s_budget(name):
+    family, tokens = ZOO["llava"].build("sdpa"), everything(ZOO["llava"].build("sdpa"), images(ZOO["llava"]))
+    chain = pruner("Schedule", pruner=pruner(name, tokens=1), layers=[2], ratio=0.6)
+    kept = [generate(family, tokens, PROMPTS, cuts).kept for cuts in (chain, [pruner(name, layer=2, ratio=0.6)])]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*kept, strict=True))
+
+
 def seen_by(family, pictures, reads=(0,), loop="auto", before=()):
     """The view of a pruner at layer 3 that keeps everything."""
     views = []
@@ -94,6 +102,7 @@ def test_the_view_is_what_the_stock_model_computes(row, family, loop):
     assert (after_first - states[1])[real].abs().max() < 1e-4
     assert torch.equal(view.embeds, prompt.embeds)
     assert torch.equal(view.visual, prompt.visual) and torch.equal(view.text, real & ~prompt.visual)
+    assert view.visual_counts == tuple(view.visual.sum(1)) and view.text_counts == tuple(view.text.sum(1))
     assert torch.equal(view.places, torch.arange(real.shape[1]).expand_as(view.places))
     counts = [len(tokens) for tokens in everything(family, pictures).embeddings]
     assert view.image[0][view.visual[0]].tolist() == [0] * counts[0] + [1] * counts[1]
@@ -107,6 +116,7 @@ def test_behind_a_cut_everything_is_of_the_tokens_that_are_left(row, family, loo
     pictures = images(row)
     whole, whole_first = seen_by(family, pictures, (0,), loop)
     view, after_first = seen_by(family, pictures, (0,), loop, [InLLMPruner(last_token_attention, 2, 0.5)])
+    assert view.visual_counts == tuple(view.visual.sum(1)) and view.text_counts == whole.text_counts
     for sample in range(2):
         real = (view.visual | view.text)[sample]
         places = view.places[sample][real]
@@ -150,12 +160,12 @@ def test_a_merge_replaces_visual_tokens_by_weighted_sums_and_leaves_text_alone()
         assert torch.equal(given[sample][text], view.hidden[sample][keep[sample][text]])
 
 
-@pytest.mark.parametrize("reads", [(2,), (-1,), (7,)])
+@pytest.mark.parametrize("reads", [(2,), (-4,), (7,)])
 def test_hidden_states_that_are_not_there_yet_are_refused(reads):
     family = ZOO["llava"].build("sdpa")
     with pytest.raises(UserError, match="cannot read the hidden states after layer") as refused:
         generate(family, None, ["x"], [InLLMPruner(last_token_attention, 2, 0.5, reads=reads)])
-    assert "0 … 1" in refused.value.hint
+    assert "0 … 1" in refused.value.hint and "-1 … -3" in refused.value.hint
 
 
 def test_what_was_not_asked_for_is_named():

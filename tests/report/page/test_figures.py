@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fopru_graph.report.page import accuracy_plot, cost_plot, token_plot
-from fopru_graph.report.page.accuracy_plot import accuracy_figure, relative, relative_figure
+from fopru_graph.report.page.accuracy_plot import accuracy_figure, layers_differ, relative, relative_figure
 from fopru_graph.report.page.cost_plot import Timed, pareto, timed, ttft_figure
 from fopru_graph.report.page.page import inline_svg
 from fopru_graph.report.page.style import page_settings, styles_of, to_drawing
@@ -74,6 +74,18 @@ def test_points_stand_at_measured_shares(study: ModelResults, figure: list[Any])
     drawn = [sorted(zip(*line.get_data(), strict=True)) for line in axes.lines]
     assert expected in [[(float(x), float(y)) for x, y in line] for line in drawn]
     assert axes.get_xscale() == "log" and [tick.get_text() for tick in axes.get_xticklabels()][0] == "100 %"
+
+
+def test_points_stand_at_the_layer_average_too(study: ModelResults, figure: list[Any]) -> None:
+    """FastV's first layers see everything: its line moves, that of a method before the language model does not."""
+    drawing = accuracy_figure(study, "accuracy-layers", by_average=True)
+    lines = [sorted(zip(*line.get_data(), strict=True)) for line in figure[0].axes[0].lines]
+    for label, moved in (("fopru_rank", False), ("fastv", True)):
+        by_ratio = next(method for method in study.methods if method.label == label).points["scenes"]
+        averages = [point.average for point in by_ratio.values()]
+        assert (averages != [point.share for point in by_ratio.values()]) == moved
+        assert sorted((point.average, 100 * (point.accuracy or 0)) for point in by_ratio.values()) in lines
+    assert layers_differ(study) and drawing.title == "Accuracy against the layer average"
 
 
 def test_shares_above_a_tenth_are_linear(tmp_path: Path, figure: list[Any]) -> None:

@@ -76,8 +76,8 @@ def test_the_page_is_well_formed(page: str) -> None:
     assert page.startswith('<!DOCTYPE html>\n<html lang="en">') and page.count("<h1>") == 1
     assert len(reader.ids) == len(set(reader.ids))
     assert reader.images_without_text == 0 and reader.tags.count("img") == 4
-    assert reader.tags.count("svg") == 5 and page.count('role="img" aria-label="') == 5
-    assert reader.tags.count("figcaption") == reader.tags.count("figure") == 9
+    assert reader.tags.count("svg") == 6 and page.count('role="img" aria-label="') == 6
+    assert reader.tags.count("figcaption") == reader.tags.count("figure") == 10
 
 
 def test_the_page_fetches_and_runs_nothing(page: str) -> None:
@@ -139,7 +139,7 @@ def test_made_twice_it_is_the_same(
 def test_every_table_and_figure_is_a_file(written: Written) -> None:
     names = sorted(path.name for path in written.files)
     assert [name for name in names if name.endswith(".svg")] == [
-        f"{name}.svg" for name in ("accuracy", "attention", "relative", "tokens", "ttft")
+        f"{name}.svg" for name in ("accuracy-layers", "accuracy", "attention", "relative", "tokens", "ttft")
     ]
     for table in ("accuracy", "ablation", "best", "types-scenes", "paired-unpruned-scenes", "groups-textvqa"):
         assert {f"{table}.md", f"{table}.csv", f"{table}.tex"} <= set(names)

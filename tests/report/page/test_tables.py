@@ -111,6 +111,14 @@ def test_blocks_of_the_accuracy_table(study: ModelResults) -> None:
     assert row(table, "none", "blind")[2].text == "0 %" and row(table, "25 %", "downsample")[2].text == "25 %"
 
 
+def test_the_layer_average_stands_beside_what_is_kept_where_it_is_another(study: ModelResults) -> None:
+    table = accuracy_table(study)
+    assert row(table, "25 %", "fastv")[2] == Entry("25 %", note="layer average 62.5 %")
+    assert row(table, "25 %", "fopru_rank")[2] == Entry("25 %")
+    record = next(record for record in table.records if (record["method"], record["ratio"]) == ("fastv", 0.25))
+    assert (record["share_final"], record["share_layer_average"]) == (0.25, 0.625)
+
+
 def test_failed_missing_and_errors_are_said(study: ModelResults) -> None:
     table = accuracy_table(study)
     assert row(table, "as written", "prumerge_plus")[2:] == (

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fopru_graph import values
+from fopru_graph.graph import Node, node
+
+
+@node(category="score")
+class ReconstructionScore(Node):
+    """Score visual tokens by how badly a few basis tokens of their tile reconstruct them (ApET, arXiv 2602.19870).
+
+    Before the projector; needs neither CLS nor text. Ten basis tokens are published; their farthest-point search starts
+    at the longest token, because the paper's start is random, and goes by Euclidean distance.
+    """
+
+    attention_work = "none"
+
+    def run(
+        self,
+        features: values.VisionFeatures,
+        basis: Annotated[int, Field(ge=1, description="basis tokens of a tile")] = 10,
+    ) -> values.Significance:
+        from fopru_graph.pruning.reconstruction import reconstruction_error
+
+        scores = [reconstruction_error(tile.features[None], basis)[0] for tile in features.tiles]
+        return values.Significance.of(features, scores, "reconstruction")
