@@ -77,6 +77,7 @@ def test_the_next_sweep_is_one_that_can_be_planned(folder):
 
 
 def test_a_new_node_can_go_into_another_folder_that_is_then_a_pack(folder):
+    assert "[a]/x.yaml" in new("pipeline", "x", "--to", "[a]")
     described = json.loads(new("node", "key-norm", "--to", "a b/mine", "--json"))
     assert described["files"] == [f"a b/mine/{name}" for name in ("key_norm.py", "test_key_norm.py", "key_norm.yaml")]
     assert described["next"][0] == "fopru-graph run 'a b/mine/key_norm.yaml' --nodes 'a b/mine/key_norm.py'"
