@@ -12,8 +12,8 @@ from fopru_graph.nodes._merge import Merged, merge_tiles
 class AverageDropped(Node):
     """Average every dropped visual token into the kept one of its tile that is most similar to it (ApET, VScan).
 
-    Similarity is the cosine of features, so wire ProjectAll to it to compare in the language model's space. Wire Project
-    to both outputs. The dropped tokens of a tile that keeps none are lost.
+    Similarity is the cosine of features, so wire ProjectAll to it to compare in the language model's space. Wire
+    Project to both outputs. The dropped tokens of a tile that keeps none are lost.
     """
 
     attention_work = "similarity"
@@ -28,6 +28,7 @@ class AverageDropped(Node):
         maps = []
         for tile, kept in zip(features.tiles, selection.indices, strict=True):
             kept = kept.to(tile.features.device)
-            maps.append((average_into_nearest(tile.features, kept) if len(kept) else kept.new_zeros(0, 0), kept))
+            nothing = tile.features.new_zeros(0, len(tile.features)).float()
+            maps.append((average_into_nearest(tile.features, kept) if len(kept) else nothing, kept))
         merged = merge_tiles(features, maps)
         return replace(merged, selection=replace(merged.selection, scores_finite=selection.scores_finite))

@@ -26,9 +26,7 @@ class DropSimilar(Node):
         budget: BudgetInput = None,
         start: Start = None,
     ) -> values.Selection:
-        from fopru_graph.pruning.select import fill_up
-        from fopru_graph.pruning.vispruner import drop_similar
+        from fopru_graph.pruning.vispruner import drop_similar_prune
 
-        return fill_up(
-            significance, ratio, tokens, budget, start, lambda t, *rest: drop_similar(features.tiles[t].features, *rest)
-        )
+        tiles = [tile.features for tile in features.tiles]
+        return drop_similar_prune(tiles, significance, ratio, tokens, budget, start)

@@ -17,19 +17,19 @@ except at edges.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, chain
 from typing import Literal
 
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.values import Budget, Selection, Significance
+from fopru_graph.values import Budget, Selection, Significance, VisionFeatures
 
 Over = Literal["tile", "image", "stitched"]
 
 # 0.29 · 100 is 28.999… in binary; a hair above the product keeps floor() at what the user wrote.
-_SLACK = 1e-6
+SLACK = 1e-6
 
 
 def kept_count(available: int, ratio: float | None = None, tokens: int | None = None) -> int:
@@ -49,7 +49,7 @@ def kept_count(available: int, ratio: float | None = None, tokens: int | None = 
         raise UserError("no budget: neither ratio nor tokens is set", "set ratio (share kept) or tokens (number kept)")
     if not 0 < ratio <= 1:
         raise UserError(f"ratio must be in (0, 1], not {ratio}", "it is the share of visual tokens to keep")
-    return min(available, max(1, math.floor(available * ratio + _SLACK)))
+    return min(available, max(1, math.floor(available * ratio + SLACK)))
 
 
 def rank_select(scores: torch.Tensor, ratio: float | None = None, tokens: int | None = None) -> torch.Tensor:
@@ -166,34 +166,7 @@ def rank_prune(
         ranked = ranked.index_fill(0, first, -torch.inf)
         best = torch.cat([first, ranked.argsort(descending=True, stable=True)[: count - len(first)]])
         kept |= zip(group, split_parts(best, [lengths[tile] for tile in group]), strict=True)
-    return selection_of([kept[tile] for tile in range(len(scores))], significance)
-
-
-def fill_up(
-    significance: Significance,
-    ratio: float | None,
-    tokens: int | None,
-    budget: Budget | None,
-    start: Selection | None,
-    choose: Callable[[int, torch.Tensor, int], torch.Tensor],
-) -> Selection:
-    """Fill up the budget of each tile by a rule: ``start`` first, then what ``choose`` takes of the other tokens.
-
-    ``choose`` gets the tile, its other tokens (M,) int64, the most significant first, and how many to take.
-
-    Raises:
-        UserError: as for `rank_prune`.
-    """
-    lengths = [len(tile) for tile in significance.scores]
-    check_budget(lengths, budget, start)
-    kept = []
-    for tile, scores in enumerate(significance.scores):
-        count = group_count([tile], lengths, ratio, tokens, budget)
-        first = group_start([tile], lengths, start, count).to(scores.device)
-        order = scores.index_fill(0, first, -torch.inf).argsort(descending=True, stable=True)
-        rest = order[: len(scores) - len(first)]
-        kept.append(torch.cat([first, choose(tile, rest, count - len(first))]))
-    return selection_of(kept, significance)
+    return selection_of([kept[tile] for tile in range(len(scores))], significance, start)
 
 
 def group_count(
@@ -229,6 +202,18 @@ def check_budget(lengths: Sequence[int], budget: Budget | None, start: Selection
         raise UserError(
             f"the tokens kept already are of {start.counts}, the scores of {tuple(lengths)}",
             "wire both pruning nodes to the same VisionEncode",
+        )
+
+
+def check_tokens(features: VisionFeatures, significance: Significance) -> None:
+    """Refuse scores that were made for other tokens than ``features``.
+
+    Raises:
+        UserError: so they were.
+    """
+    if features.counts != tuple(map(len, significance.scores)):
+        raise UserError(
+            "features and significance were made from different tokens", "wire them to the same VisionEncode"
         )
 
 
@@ -275,9 +260,13 @@ def row_prune(significance: Significance, ratio: float | None, tokens: int | Non
     return selection_of([kept[tile] for tile in range(len(scores))], significance)
 
 
-def selection_of(indices: Sequence[torch.Tensor], significance: Significance) -> Selection:
-    """The selection of ``indices``, one (K,) tensor per tile, that was made by ``significance``."""
+def selection_of(
+    indices: Sequence[torch.Tensor], significance: Significance, start: Selection | None = None
+) -> Selection:
+    """The selection of ``indices``, one (K,) tensor per tile, that was made by ``significance`` and from ``start``."""
     finite = torch.cat(list(significance.scores)).isfinite().all()
+    if start is not None and start.scores_finite is not None:
+        finite = finite & start.scores_finite.to(finite.device)
     return Selection(tuple(indices), tuple(map(len, significance.scores)), finite)
 
 
@@ -324,10 +313,10 @@ def _rows_within(best: torch.Tensor, lengths: Sequence[int], budget: float) -> t
     ``best`` (rows,) are indices into ``lengths``. The host reads them only if rows differ in length.
     """
     if len(set(lengths)) == 1:
-        count = min(len(lengths), max(1, math.floor(budget / lengths[0] + _SLACK)))
+        count = min(len(lengths), max(1, math.floor(budget / lengths[0] + SLACK)))
         return count, count * lengths[0]
     held = list(accumulate(lengths[row] for row in best.tolist()))
-    count = max(1, sum(tokens <= budget + _SLACK for tokens in held))
+    count = max(1, sum(tokens <= budget + SLACK for tokens in held))
     return count, held[count - 1]
 
 

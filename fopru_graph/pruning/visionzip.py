@@ -16,19 +16,20 @@ def contextual_map(keys: torch.Tensor, kept: torch.Tensor, count: int) -> tuple[
     Args:
         keys: (N, C) that similarity is measured on.
         kept: (K,) int64 tokens that stay as they are.
-        count: targets, at most N − K.
+        count: targets; all that are not kept where they are fewer.
 
     Returns:
-        ``weights`` (K + count, N) float32, and ``target_indices`` (K + count,) int64: ``kept``, then the targets.
+        ``weights`` (count, N) float32, and the targets (count,) int64, ascending.
     """
     tokens, device = len(keys), keys.device
     taken = torch.zeros(tokens, dtype=torch.uint8, device=device).index_fill(0, kept, 1)
     rest = taken.argsort(stable=True)[: tokens - len(kept)]
+    count = min(count, len(rest))
     targets = rest[:: max(1, len(rest) // max(1, count))][:count]
-    weights = torch.eye(tokens, device=device)[torch.cat([kept, targets])]
+    weights = torch.zeros(count, tokens, device=device)
     if 0 < count < len(rest):
         others = taken.index_fill(0, targets, 1).argsort(stable=True)[: len(rest) - count]
         target = nearest(keys[others], keys[targets])[1]
-        members = torch.zeros(count, tokens, device=device).index_put((target, others), torch.ones((), device=device))
-        weights[len(kept) :] += members / members.sum(1, keepdim=True).clamp(min=1)
-    return weights, torch.cat([kept, targets])
+        weights = weights.index_put((target, others), torch.ones((), device=device))
+        weights /= weights.sum(1, keepdim=True).clamp(min=1)
+    return weights.scatter(1, targets[:, None], 1.0), targets

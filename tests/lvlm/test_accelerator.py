@@ -21,11 +21,10 @@ from fopru_graph.nodes.significance import Significance as Scorer
 from fopru_graph.nodes.v2drop_prune import V2DropPrune
 from fopru_graph.pruning.in_llm import last_token_attention
 from fopru_graph.pruning.select import rank_prune, row_prune
-from fopru_graph.values import InLLMPruner, Significance
+from fopru_graph.values import InLLMPruner, Significance, Video
 from tests import tiny
 from tests.lvlm.accelerator import DeviceTensor, move, on_host, simulated
 from tests.lvlm.decoding.fake_cuda import FakeCuda
-from tests.lvlm.test_matrix import FILM
 from tests.lvlm.zoo import ZOO
 
 FAMILIES = {name: (row.build, row.sizes, row.first) for name, row in ZOO.items()} | {
@@ -44,6 +43,7 @@ OURS = {
 STOCK = {"idefics3", "smolvlm", "llava_onevision", "mistral3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
 
 
+FILM = Video(tuple(tiny.image(i, 112, 112).picture for i in range(4)), "film")
 MASS = "fopru_graph.pruning.cumulative.cumulative_select"  # how many tokens hold the mass
 
 

@@ -113,6 +113,12 @@ def test_a_node_is_charged_what_it_says_that_it_computes(monkeypatch, work, scor
     assert (half.flops["score"], half.flops["select"]) == (score, round(select))
 
 
+def test_a_row_of_a_tower_without_cls_is_charged_as_the_map_that_is_formed_instead():
+    work = Workload((21,), 20, 10, (15,), ("row",))
+    flops = [first_token_flops(replace(toys.ANATOMY, prefix=prefix), work)["score"] for prefix in (1, 0)]
+    assert flops == [2 * 21 * 8, 2 * 21 * 21 * 8]
+
+
 def test_every_scoring_node_is_charged():
     (whole, _, _) = benched_pipelines(pipeline("pruned", 1), RATIOS)
     assert whole.scoring == ["none", "none", "map", "none", "none"]

@@ -17,7 +17,7 @@ from fopru_graph.pruning import vispruner
 from fopru_graph.pruning.hiprune import promote_anchors
 from fopru_graph.pruning.select import rank_prune, tile_budgets
 from fopru_graph.pruning.visionzip import contextual_map
-from fopru_graph.pruning.vispruner import drop_similar
+from fopru_graph.pruning.vispruner import drop_similar, drop_similar_prune
 from fopru_graph.values import Budget, Selection, Significance, Tile, TileAttention, VisionFeatures
 
 GRIDS = ((3, 4), (1, 1), (4, 5))
@@ -155,15 +155,45 @@ def test_dropping_similar_tokens_is_its_slow_reference(tokens, count, whole, mon
     monkeypatch.setattr(vispruner, "WHOLE", whole)
     features = torch.randn(tokens, 5, generator=torch.Generator().manual_seed(tokens)).bfloat16()
     order = torch.randperm(tokens, generator=torch.Generator().manual_seed(0))
-    expected = vispruner_by_hand(features.float(), order.tolist(), count)
-    assert drop_similar(features, order, count).tolist() == expected
+    several = torch.stack([features[order], features[order.flip(0)]])  # in one loop as each in its own
+    for left, places in zip(drop_similar(several, count), (order, order.flip(0)), strict=True):
+        assert places[left].tolist() == vispruner_by_hand(features.float(), places.tolist(), count)
 
 
 def test_of_duplicates_and_zero_vectors_as_many_are_left_as_asked_for():
     features = torch.ones(30, 4)
     features[10:20] = 0
-    left = drop_similar(features, torch.arange(30), 5).tolist()
+    (left,) = drop_similar(features[None], 5).tolist()
     assert len(set(left)) == 5
+
+
+def test_of_two_equal_tokens_the_less_significant_goes():
+    features = torch.eye(6)
+    features[1], features[5] = features[0], features[4]
+    assert sorted(drop_similar(features[None], 5)[0].tolist()) == [0, 1, 2, 3, 5]
+
+
+def test_tiles_of_one_size_go_through_one_loop_if_they_are_as_wide_and_memory_holds_them(monkeypatch):
+    random = torch.Generator().manual_seed(0)
+    features = [torch.randn(20, width, generator=random) for width in (6, 6, 6, 9)]
+    significance = Significance(tuple(torch.rand(4, 20, generator=random)), ((4, 5),) * 4, ("x",) * 4)
+    loops = []
+    monkeypatch.setattr(vispruner, "drop_similar", lambda f, n: loops.append(tuple(f.shape)) or drop_similar(f, n))
+    together = drop_similar_prune(features, significance, 0.3, None, None, None).indices
+    assert loops == [(3, 20, 6), (1, 20, 9)]
+    monkeypatch.setattr(vispruner, "WHOLE", 20)
+    apart = drop_similar_prune(features, significance, 0.3, None, None, None).indices
+    assert loops[2:] == [(1, 20, 6)] * 3 + [(1, 20, 9)]
+    assert all(map(torch.equal, together, apart))
+    with pytest.raises(UserError, match="different tokens"):
+        drop_similar_prune(features[:3], significance, 0.3, None, None, None)
+
+
+def test_scores_that_are_no_numbers_are_told_of_those_that_began_too():
+    for finite in (True, False):
+        start = Selection((torch.tensor([0]),) * 3, (12, 1, 20), torch.tensor(finite))
+        chosen = rank_prune(scored(), 0.5, None, start=start)
+        assert chosen.scores_finite is not None and bool(chosen.scores_finite) == finite
 
 
 def test_vispruner_fills_up_what_is_kept_already():
@@ -217,4 +247,10 @@ def test_contextual_tokens_are_their_slow_reference(ratio, share):
 def test_visionzip_without_contextual_tokens_is_the_ranking():
     keys = torch.randn(9, 3)
     weights, indices = contextual_map(keys, torch.tensor([4, 2]), 0)
-    assert indices.tolist() == [4, 2] and torch.equal(weights, torch.eye(9)[[4, 2]])
+    assert weights.shape == (0, 9) and not len(indices)
+    significance, features = scored(5), encoded()
+    budgets = BudgetNode()(features=features, ratio=0.5, share=1.0)
+    ranked = RankPrune()(significance=significance, budget=budgets.part)
+    merged = ContextualMerge()(features=features, selection=ranked, budget=budgets.whole)
+    assert all(map(torch.equal, merged.selection.indices, RankPrune()(significance=significance, ratio=0.5).indices))
+    assert all(torch.equal(a.features, b.features) for a, b in zip(merged.features.tiles, features.tiles, strict=True))
