@@ -19,7 +19,6 @@ from fopru_graph.commands.arguments import (
     fail,
     make_registry,
     open_graph,
-    refuse,
     show,
     write_text,
 )
@@ -31,6 +30,7 @@ from fopru_graph.commands.options import (
     JsonOption,
     ModelOptions,
     NodesOption,
+    RunOptions,
     SetOption,
     SweepOptions,
     TuneOptions,
@@ -59,38 +59,11 @@ def main() -> None:
 
 @command()
 @expand_options
-def run(
-    *,
-    file: Annotated[
-        Path, typer.Argument(help="a pipeline's YAML file, or the run.json of an earlier run", show_default=False)
-    ],
-    sets: SetOption = None,
-    as_json: JsonOption = False,
-    out: Annotated[Path, typer.Option(help="folder for pictures, texts and the run's record")] = Path("fopru-out"),
-    to: Annotated[str | None, typer.Option(help="run only what an output, NODE or NODE.OUTPUT needs")] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="show what would run and why, and stop")] = False,
-    nodes: NodesOption = None,
-    cache: Annotated[Path | None, typer.Option(help="keep encoded pictures in this folder between runs")] = None,
-    cache_gb: Annotated[float, typer.Option(min=0, help="most GB there; what was not used longest makes room")] = 10,
-    traceback: Annotated[
-        bool, typer.Option("--traceback", help="show Python's traceback of an unexpected failure")
-    ] = False,
-    model: ModelOptions,
-) -> None:
+def run(options: RunOptions, model: ModelOptions) -> int:
     """Run a pipeline: the answer streams to stdout, figures follow on stderr."""
-    from fopru_graph.commands.run import explain_run, open_cache, run_pipeline
-    from fopru_graph.graph import PipelineError
+    from fopru_graph.commands.run import run
 
-    graph = open_graph(file, nodes, sets, model)
-    try:
-        if explain:
-            explain_run(graph, to, open_cache(cache, cache_gb), as_json)
-            return
-        disk = open_cache(cache, cache_gb)
-        code = run_pipeline(graph, out=out, to=to, disk=disk, as_json=as_json, traceback=traceback)
-    except PipelineError as error:  # what only this run asks for: the target of --to, an input without a default
-        refuse(error.problems, file)
-    raise typer.Exit(code)
+    return run(options, model)
 
 
 @command()
@@ -151,7 +124,7 @@ def validate(
     """Report every problem of a pipeline at once, with its line and a hint; runs nothing."""
     from fopru_graph.graph.errors import errors_of
 
-    _, problems = check_graph(file, nodes, sets)
+    _, problems = check_graph(file, make_registry(nodes), sets)
     if as_json:
         stdout.json({"problems": [problem.to_json() for problem in problems]}, indent=2)
     else:
@@ -242,7 +215,7 @@ def draw(
 
     if form not in FORMATS:
         fail(2, f"format {form!r} is unknown", f"choose {', '.join(FORMATS)}")
-    write_text(draw_graph(open_graph(file, nodes), form), output)
+    write_text(draw_graph(open_graph(file, make_registry(nodes)), form), output)
 
 
 @command()
@@ -258,6 +231,35 @@ def schema(
         stdout.json(described, indent=2)
     else:
         write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", output)
+
+
+new_app = typer.Typer(no_args_is_help=True, help="Write files to begin with: a node of your own, or a pipeline.")
+app.add_typer(new_app, name="new")
+ToOption = Annotated[Path, typer.Option("--to", metavar="DIR", help="the folder to write into")]
+
+
+@new_app.command(name="node", cls=Command)
+def new_node(
+    name: Annotated[str, typer.Argument(help="e.g. key_norm", show_default=False)],
+    to: ToOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Write a scorer with one rule to change, its test, and a pipeline with it."""
+    from fopru_graph.commands.new import new_node
+
+    new_node(name, to, as_json)
+
+
+@new_app.command(name="pipeline", cls=Command)
+def new_pipeline(
+    name: Annotated[str, typer.Argument(help="e.g. mine", show_default=False)],
+    to: ToOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Write a pipeline to change."""
+    from fopru_graph.commands.new import new_pipeline
+
+    new_pipeline(name, to, as_json)
 
 
 cache_app = typer.Typer(no_args_is_help=True, help="Show or remove what `run --cache DIR` has kept.")

@@ -297,15 +297,19 @@ class Significance:
 
 @dataclass(frozen=True, eq=False)
 class PromptEmbeddings:
-    """Questions as the language model embeds them: each one's token ids (T,) and embeddings (T, E), on its device."""
+    """Questions as the language model embeds them: each one's token ids (T,) and embeddings (T, E), on its device.
+
+    ``images`` says which question each image belongs to, in the images' order; empty if the only one is about all.
+    """
 
     texts: tuple[str, ...]
     ids: tuple[torch.Tensor, ...]
     embeddings: tuple[torch.Tensor, ...]
+    images: tuple[int, ...] = ()
 
     def of_image(self, image: int) -> torch.Tensor:
-        """(T, E): the embeddings of the question about an image; of the only question about all."""
-        return self.embeddings[image if len(self.embeddings) > 1 else 0]
+        """(T, E): the embeddings of the question about an image."""
+        return self.embeddings[self.images[image] if self.images else 0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ class AverageDropped(Node):
         maps = []
         for tile, kept in zip(features.tiles, selection.indices, strict=True):
             kept = kept.to(tile.features.device)
-            maps.append((average_into_nearest(tile.features, kept) if len(kept) else kept.new_zeros(0, 0), kept))
+            nothing = tile.features.new_zeros(0, len(tile.features)).float()
+            maps.append((average_into_nearest(tile.features, kept) if len(kept) else nothing, kept))
         merged = merge_tiles(features, maps)
         return replace(merged, selection=replace(merged.selection, scores_finite=selection.scores_finite))

@@ -15,7 +15,10 @@ class EncodePrompt(Node):
     def run(
         self,
         model: values.ModelHandle,
-        prompt: Annotated[str | list[str], Field(description="the question; a list is one for each image")],
+        prompt: Annotated[
+            str | list[str],
+            Field(description="the question; a list is a batch; <image> marks how many images each is about"),
+        ],
     ) -> values.PromptEmbeddings:
         from fopru_graph.lvlm.inputs.prompt import embed_texts
 

@@ -9,7 +9,7 @@ class FrameUniqueness(Node):
     """Score a video's tokens by how little they are like the whole video and their frame (VidCom², arXiv 2505.14454).
 
     The score is minus the cosine to the mean token of the video and minus that to the mean token of the frame. Acts
-    after the encoder (and after the projector where that merges patches); needs neither text nor attention. FramePrune
+    after the encoder (and after the projector where that merges patches); needs neither text nor attention. FrameBudget
     shares the budget out to frames.
 
     Deviation: cosines, as the paper has them; the authors' code compares by Gaussians of several widths over the

@@ -5,7 +5,6 @@ from typing import Annotated
 from pydantic import Field
 
 from fopru_graph import values
-from fopru_graph.errors import UserError
 from fopru_graph.graph import Node, node
 from fopru_graph.nodes._inputs import BudgetInput, Ratio, Tokens
 
@@ -38,10 +37,9 @@ class HoloVPrune(Node):
         weight: Annotated[float, Field(ge=0, description="of the diversity beside the attention")] = 0.09,
     ) -> values.Selection:
         from fopru_graph.pruning.holov import holov_select
-        from fopru_graph.pruning.select import kept_counts, selection_of
+        from fopru_graph.pruning.select import check_tokens, kept_counts, selection_of
 
-        if features.counts != tuple(map(len, significance.scores)):
-            raise UserError("features and significance are of different tokens", "wire them to the same VisionEncode")
+        check_tokens(features, significance)
         counts = kept_counts(features.counts, ratio, tokens, budget)
         tiles = zip(features.tiles, significance.scores, counts, strict=True)
         kept = [holov_select(tile.features, scores, count, chunks, weight) for tile, scores, count in tiles]

@@ -18,9 +18,9 @@ class ToMe(Node):
     neither CLS nor text. A merged token is the mean of all that went into it and has the place of one of them. Wire
     Project to both outputs.
 
-    Deviations: published ToMe merges r tokens in every layer inside the encoder, here all merges follow it, in as many
-    rounds as CLIP-B has layers: so every family's stock tower serves, and the encoder gets no faster. Attention to
-    merged tokens is not weighted by their size. Tokens stay in raster order between the rounds.
+    Deviations: published ToMe merges r tokens in every layer inside the encoder, here all merges follow it, in fewer
+    and larger rounds: so every family's stock tower serves, and the encoder gets no faster. Attention to merged tokens
+    is not weighted by their size. Tokens stay in raster order between the rounds.
     """
 
     attention_work = "similarity"
@@ -30,7 +30,7 @@ class ToMe(Node):
         features: values.VisionFeatures,
         ratio: Ratio = 0.25,
         tokens: Tokens = None,
-        rounds: Annotated[int, Field(ge=1, description="equal shares that the merges are made in")] = 12,
+        rounds: Annotated[int, Field(ge=1, description="equal shares that the merges are made in")] = 6,
     ) -> Merged:
         from fopru_graph.pruning.tome import tile_maps
 

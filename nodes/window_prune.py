@@ -14,7 +14,8 @@ class WindowPrune(Node):
     """Keep equally many visual tokens in every window of a tile's grid: the most significant (VScan's local half).
 
     Paper: arXiv 2505.22654, TMLR'26. Acts before the language model, tile by tile; reads no text. Each of W windows
-    keeps ⌊K / W⌋ of a budget of K, so less than the budget is spent; RankPrune fills up what it starts with.
+    keeps ⌊K / W⌋ of a budget of K, so less than the budget is spent; RankPrune fills up what it starts with. Published:
+    half of all kept tokens, by the CLS token's attention in encoder layer 5 of 24. Half of an odd number is rounded up.
     The published windows are 6 × 6 tokens of a 24 × 24 grid: 4 along a side, which is what other grids have here too.
     """
 

@@ -1,4 +1,4 @@
-"""How many lines of code a method has to itself: what its pipelines reach in `nodes/` and `pruning/`, and no other's.
+"""How many lines of code a method has to itself: what its pipeline reaches in `nodes/` and `pruning/`, and no other's.
 
 A line counts if it holds code: no docstring, comment, blank line or import. Parameters with their descriptions are the
 documentation of a node's inputs, so a signature counts as one line. What is shared by methods counts for none of them.
@@ -7,7 +7,7 @@ documentation of a node's inputs, so a signature counts as one line. What is sha
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -93,14 +93,11 @@ def _lines(part: ast.AST) -> Iterator[int]:
         yield from _lines(child)
 
 
-def own_lines(methods: Mapping[str, Collection[Graph]]) -> dict[str, dict[Definition, int]]:
-    """For each method, given by its pipelines, what only it uses, with the lines of each."""
-    uses = {name: set().union(*map(of_pipeline, graphs)) for name, graphs in methods.items()}
-    return {
-        name: {
-            definition: code_lines(definitions()[definition])
-            for definition in sorted(used)
-            if not any(definition in other for known, other in uses.items() if known != name)
-        }
-        for name, used in uses.items()
-    }
+def own_lines(graphs: Mapping[str, Graph], sources: Mapping[str, str]) -> dict[str, dict[Definition, int]]:
+    """For each pipeline what none of another source uses, with the lines of each."""
+    used = {name: of_pipeline(graph) for name, graph in graphs.items()}
+    own: dict[str, dict[Definition, int]] = {}
+    for name in graphs:
+        others = set().union(*(used[other] for other in graphs if sources[other] != sources[name]))
+        own[name] = {known: code_lines(definitions()[known]) for known in sorted(used[name] - others)}
+    return own

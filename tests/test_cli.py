@@ -402,12 +402,24 @@ def test_a_node_of_ones_own_is_one_short_file(tmp_path):
 
 def test_a_pack_that_fails_to_load_is_told_and_its_nodes_are_refused_with_the_reason(tmp_path):
     (tmp_path / "pack.py").write_text(OWN_NODE + "\n1 / 0\n")
+    line = len((tmp_path / "pack.py").read_text().splitlines())
     (tmp_path / "mine.yaml").write_text(Path(COMBINED).read_text().replace("type: Significance", "type: KeyNorm"))
     told = invoke("validate", COMBINED, "--nodes", str(tmp_path / "pack.py"))
-    assert told.exit_code == 0 and "pack.py failed to load: ZeroDivisionError" in told.stderr
+    assert told.exit_code == 0 and f"pack.py:{line} failed to load: ZeroDivisionError" in told.stderr
     refused = invoke("validate", str(tmp_path / "mine.yaml"), "--nodes", str(tmp_path / "pack.py"), "--json")
     assert refused.exit_code == 2
     assert "pack-failed" in [problem["code"] for problem in json.loads(refused.stdout)["problems"]]
+
+
+def test_a_failing_pack_of_the_environment_is_told_once_however_many_pipelines_there_are(tmp_path, monkeypatch):
+    (tmp_path / "pack.py").write_text("\n1 / 0\n")
+    monkeypatch.setenv("FOPRU_GRAPH_NODES", str(tmp_path / "pack.py"))
+    files = [str(PIPELINES / name) for name in ("baseline.yaml", "fopru_rank.yaml")]
+    options = ["--task", "scenes", "--limit", "1", "--out", str(tmp_path)]
+    told = invoke("eval", *files, *options, "--set", "generate.max_new_tokens=1")
+    assert told.exit_code == 0
+    assert told.stderr.count(f"{tmp_path / 'pack.py'}:2 failed to load: ZeroDivisionError") == 1
+    assert told.stderr.count("failed to load") == 1
 
 
 @pytest.mark.parametrize("option", ["--cache", "--out"])

@@ -13,9 +13,12 @@ from fopru_graph.measure.timing import summarise
 
 FOLDER = Path(__file__).resolve().parent.parent / "pipelines"
 COUNTS = {  # encoded, kept before the language model, left in its last layer
+    "apet": (256, 64, 64),
     "baseline": (256, 256, 256),
     "blind": (256, 0, 0),
+    "cdpruner": (256, 64, 64),
     "dart": (256, 256, 64),
+    "divprune": (256, 64, 64),
     "downsample": (64, 64, 64),
     "fastervlm": (256, 64, 64),
     "fastv": (256, 256, 64),
@@ -28,11 +31,13 @@ COUNTS = {  # encoded, kept before the language model, left in its last layer
     "hired": (256, 51, 51),
     "hiprune": (256, 64, 64),
     "holov": (256, 64, 64),
+    "otprune": (256, 64, 64),
     "priortr": (256, 256, 64),
     "prumerge": (256, 45, 45),
     "prumerge_plus": (256, 256, 256),  # 44 outliers are too many for any distance but 1, see `add_uniform`
     "pyramiddrop": (256, 256, 32),
     "random": (256, 64, 64),
+    "scope": (256, 64, 64),
     "sparsevlm": (256, 256, 63),
     "spatial_pool": (256, 64, 64),
     "tome": (256, 64, 64),
@@ -244,7 +249,22 @@ def nodes_of(graph: Graph) -> list[dict]:
     return list(yaml.safe_load(graph.dumps())["nodes"].values())
 
 
-@pytest.mark.parametrize("name", ["prumerge", "prumerge_plus", "spatial_pool", "downsample", "blind", "random"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "apet",
+        "divprune",
+        "prumerge",
+        "prumerge_plus",
+        "spatial_pool",
+        "downsample",
+        "blind",
+        "random",
+        "hired",
+        "holov",
+        "vscan",
+    ],
+)
 def test_several_pictures_are_each_treated_as_alone(name, tmp_path):
     """The published PruMerge passes lists of pictures by; here each has its own threshold."""
     pictures = ("street-sign", "taxi-rank")

@@ -17,6 +17,7 @@ from tests.lvlm.zoo import ZOO
 
 FOLDER = Path(__file__).resolve().parent.parent / "pipelines" / "video"
 NAMES = ["evs", "vidcom2"]
+SHARES = {"evs": "prune.ratio", "vidcom2": "budget.ratio"}
 
 
 def load(name: str) -> Graph:
@@ -82,7 +83,7 @@ def test_ratio_one_is_the_whole_video_for_both(checkpoint, film, tmp_path):
     answers = set()
     for name in NAMES:
         graph = with_video(name, checkpoint, film)
-        graph.set("prune.ratio", 1.0)
+        graph.set(SHARES[name], 1.0)
         generation = graph.run(to="generate", out=tmp_path)["generation"]
         assert generation.projected == generation.encoded
         answers.add(generation.token_ids)
@@ -101,7 +102,7 @@ def test_a_ratio_sets_their_one_budget(name, checkpoint, film):
 
     graph = with_video(name, checkpoint, film)
     settings = settings_of(graph, Executor(graph.registry).plan(graph), [0.5])
-    assert [dict(setting.inputs) for setting in settings] == [{"prune.ratio": 0.5}]
+    assert [dict(setting.inputs) for setting in settings] == [{SHARES[name]: 0.5}]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 
 def make_registry(folders: list[Path] | None) -> Registry:
-    """The default node types and those of ``folders``; a file that fails to load is a warning."""
+    """The default node types and those of ``folders``; a pack that fails to load is a warning."""
     from fopru_graph.graph import PipelineError, Registry
 
     registry = Registry.default()
     for folder in folders or []:
         try:
-            failures = registry.load_folder(folder)
+            registry.load_folder(folder)
         except (PipelineError, OSError) as error:
             fail(2, str(error))
-        for failure in failures:
-            from fopru_graph.terminal.console import show_warning
+    for failure in registry.failures:
+        from fopru_graph.terminal.console import show_warning
 
-            show_warning(f"{failure.source} failed to load: {failure.error.strip().splitlines()[-1]}")
+        show_warning(str(failure))
     return registry
 
 
-def load_graph(file: Path, folders: list[Path] | None) -> Graph:
+def load_graph(file: Path, registry: Registry) -> Graph:
     """The graph of a YAML file or of a run's record.
 
     Raises:
@@ -42,7 +42,6 @@ def load_graph(file: Path, folders: list[Path] | None) -> Graph:
     """
     from fopru_graph.graph import Graph, RunRecord
 
-    registry = make_registry(folders)
     if file.suffix != ".json":
         return Graph.load(file, registry)
     try:
@@ -55,14 +54,14 @@ def load_graph(file: Path, folders: list[Path] | None) -> Graph:
 
 
 def check_graph(
-    file: Path, folders: list[Path] | None, sets: list[str] | None, options: ModelOptions | None = None
+    file: Path, registry: Registry, sets: list[str] | None, options: ModelOptions | None = None
 ) -> tuple[Graph | None, list[Problem]]:
     """The graph with the options applied, None if it cannot be built, and all its problems."""
     from fopru_graph.graph import PipelineError
     from fopru_graph.graph.errors import errors_of
 
     try:
-        graph = load_graph(file, folders)
+        graph = load_graph(file, registry)
         for option in sets or []:
             apply_set(graph, option)
         problems = graph.problems()
@@ -85,14 +84,14 @@ def _with_packs_named(graph: Graph, problems: list[Problem]) -> list[Problem]:
 
 def open_graph(
     file: Path,
-    folders: list[Path] | None,
+    registry: Registry,
     sets: list[str] | None = None,
     options: ModelOptions | None = None,
 ) -> Graph:
     """A graph that can run; otherwise shows its problems and ends the program with exit code 2."""
     from fopru_graph.graph.errors import errors_of
 
-    graph, problems = check_graph(file, folders, sets, options)
+    graph, problems = check_graph(file, registry, sets, options)
     if graph is None or errors_of(problems):
         refuse(problems, file)
     show(problems, file)
@@ -105,7 +104,8 @@ def open_graphs(
     """Several graphs that can run. A ``--set`` applies to the graphs that have its target; one of them must."""
     from fopru_graph.graph.errors import errors_of
 
-    graphs = [open_graph(file, folders, None, options) for file in files]
+    registry = make_registry(folders)
+    graphs = [open_graph(file, registry, None, options) for file in files]
     for option in sets or []:
         problems = [try_set(graph, option) for graph in graphs]
         if all(problems):

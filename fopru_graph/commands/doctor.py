@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from rich.markup import escape
 
+from fopru_graph.commands.shipped import shipped_pipelines
 from fopru_graph.terminal.console import simple_table, stdout_console
 
 PACKAGES = (
@@ -67,30 +68,27 @@ def _features() -> str:
 def _node_types() -> str:
     from fopru_graph.graph import Registry
 
-    return ", ".join(Registry.default().types())
-
-
-def _shipped() -> list[Path]:
-    from fopru_graph import pipelines
-
-    return sorted(Path(pipelines.__path__[0]).rglob("*.yaml"))
+    registry = Registry.default()
+    if failures := registry.failures:
+        raise RuntimeError("; ".join(map(str, failures)))
+    return ", ".join(registry.types())
 
 
 def _pipelines() -> str:
     from fopru_graph.graph import Graph, PipelineError
 
-    for path in _shipped():
+    shipped = shipped_pipelines()
+    for path in shipped.values():
         if problems := Graph.load(path).problems():
             raise PipelineError(problems, str(path))
-    return ", ".join(path.stem for path in _shipped())
+    return ", ".join(shipped)
 
 
 def _answer() -> str:
     from fopru_graph.graph import Graph
 
-    path = next(path for path in _shipped() if path.stem == "fopru_fastv")
     with tempfile.TemporaryDirectory() as folder:
-        result = Graph.load(path).run(out=Path(folder))
+        result = Graph.load(shipped_pipelines()["fopru_fastv"]).run(out=Path(folder))
     if result["text"] != "stop":
         raise RuntimeError(f"the sign says 'stop', the model says {result['text']!r}")
     return f"{result['text']!r}, as it should be"

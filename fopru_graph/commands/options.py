@@ -14,11 +14,26 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
 
 import typer
 
+from fopru_graph.commands.shipped import find_pipeline, find_pipelines
+
 if TYPE_CHECKING:
     from fopru_graph.graph import Graph
 
-FileArgument = Annotated[Path, typer.Argument(help="a pipeline's YAML file", show_default=False)]
-FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE…", help="pipelines to compare", show_default=False)]
+FileArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="a pipeline's YAML file, or the name of one that ships", callback=find_pipeline, show_default=False
+    ),
+]
+FilesArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="FILE…",
+        help="pipelines to compare: files, or names of those that ship",
+        callback=find_pipelines,
+        show_default=False,
+    ),
+]
 NodesOption = Annotated[
     list[Path] | None, typer.Option("--nodes", help="folder or file with nodes of your own (is run)")
 ]
@@ -43,6 +58,9 @@ DataOption = Annotated[
     typer.Option("--data", metavar="[TASK=]PATH", help="records of your own: a JSONL or parquet file, or a folder"),
 ]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="only the first so many samples of each task")]
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="make results anew that are of another configuration, e.g. of an edited node")
+]
 EvalOutOption = Annotated[Path, typer.Option(help="folder for results; what is there already is not done again")]
 
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps; sets it in every LoadModel")]
@@ -83,11 +101,45 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
+class RunOptions:
+    """The options of ``run``."""
+
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="a pipeline's YAML file, the name of one that ships, or the run.json of an earlier run",
+            callback=find_pipeline,
+            show_default=False,
+        ),
+    ]
+    sets: SetOption = None
+    as_json: JsonOption = False
+    out: Annotated[Path, typer.Option(help="folder for pictures, texts and the run's record")] = Path("fopru-out")
+    to: Annotated[str | None, typer.Option(help="run only what an output, NODE or NODE.OUTPUT needs")] = None
+    explain: Annotated[bool, typer.Option("--explain", help="show what would run and why, and stop")] = False
+    watch: Annotated[
+        bool, typer.Option("--watch", help="run again whenever the pipeline or a --nodes file changes; Ctrl-C ends")
+    ] = False
+    nodes: NodesOption = None
+    cache: Annotated[Path | None, typer.Option(help="keep encoded pictures in this folder between runs")] = None
+    cache_gb: Annotated[float, typer.Option(min=0, help="most GB there; what was not used longest makes room")] = 10
+    traceback: Annotated[bool, typer.Option("--traceback", help="show Python's traceback of an unexpected failure")] = (
+        False
+    )
+
+
+@dataclass(frozen=True)
 class BenchOptions:
     """The options of ``bench``."""
 
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="FILE…", help="pipelines to compare", show_default=False)
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE…",
+            help="pipelines to compare: files, or names of those that ship",
+            callback=find_pipelines,
+            show_default=False,
+        ),
     ] = None
     ratio: Annotated[str, typer.Option(help="shares of the visual tokens to keep")] = "1,0.75,0.5,0.25"
     new_tokens: Annotated[int, typer.Option(min=1, help="length of every answer")] = 64
@@ -118,6 +170,7 @@ class EvalOptions:
     limit: LimitOption = None
     out: EvalOutOption = Path("fopru-eval")
     retry: Annotated[bool, typer.Option("--retry", help="run samples again that failed before")] = False
+    replace: ReplaceOption = False
     as_json: JsonOption = False
     nodes: NodesOption = None
 
@@ -137,6 +190,7 @@ class TuneOptions:
     as_json: JsonOption = False
     nodes: NodesOption = None
     retry: ClassVar[bool] = False  # no option: samples that failed before are left out
+    replace: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -161,6 +215,7 @@ class SweepOptions:
         list[str] | None, typer.Option("--slurm", metavar="NAME=VALUE", help="parameters of sbatch, e.g. partition=gpu")
     ] = None
     retry: Annotated[bool, typer.Option("--retry", help="run cells and samples again that failed before")] = False
+    replace: ReplaceOption = False
     as_json: JsonOption = False
 
 

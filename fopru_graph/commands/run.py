@@ -13,6 +13,8 @@ from typing import Any
 
 from rich.markup import escape
 
+from fopru_graph.commands.arguments import fail, make_registry, open_graph, refuse
+from fopru_graph.commands.options import ModelOptions, RunOptions
 from fopru_graph.errors import UserError
 from fopru_graph.graph import (
     Cancelled,
@@ -20,13 +22,16 @@ from fopru_graph.graph import (
     DiskCache,
     Executor,
     Graph,
+    MemoryCache,
     NodeError,
+    PipelineError,
     Plan,
     Ref,
     RunRecord,
     RunResult,
 )
 from fopru_graph.graph.context import RECORD
+from fopru_graph.graph.declare.packs import variable_paths
 from fopru_graph.measure.timing import summarise
 from fopru_graph.storage import TensorCodec
 from fopru_graph.terminal.console import console, say, show_failure, show_warning, simple_table
@@ -35,13 +40,36 @@ from fopru_graph.terminal.stdout import stdout
 from fopru_graph.terminal.tables import show_summary
 
 
-def run_pipeline(
-    graph: Graph, *, out: Path, to: str | None, disk: DiskCache | None, as_json: bool, traceback: bool
-) -> int:
+def run(options: RunOptions, model: ModelOptions) -> int:
+    """Run a pipeline, or explain or watch it; returns the exit code. One that cannot run ends the program with 2."""
+    if not options.watch:
+        return _run_file(options, model, None)
+    if options.explain:
+        fail(2, "--watch runs the pipeline and --explain does not", "leave one of them out")
+    from fopru_graph.commands.watch import watch
+
+    memory = MemoryCache()
+    packs = [*(options.nodes or ()), *variable_paths()]
+    return watch(options.file, packs, lambda: _run_file(options, model, memory))
+
+
+def _run_file(options: RunOptions, model: ModelOptions, memory: MemoryCache | None) -> int:
+    graph = open_graph(options.file, make_registry(options.nodes), options.sets, model)
+    disk = open_cache(options.cache, options.cache_gb)
+    try:
+        if options.explain:
+            explain_run(graph, options.to, disk, options.as_json)
+            return 0
+        return run_pipeline(graph, Executor(graph.registry, memory, disk), options)
+    except PipelineError as error:  # what only this run asks for: the target of --to, an input without a default
+        refuse(error.problems, options.file)
+
+
+def run_pipeline(graph: Graph, executor: Executor, options: RunOptions) -> int:
     """Run ``graph``, show or print its figures, leave its record in ``out``; returns the exit code."""
+    out, to, as_json = options.out, options.to, options.as_json
     quieten()
     make_folder(out)
-    executor = Executor(graph.registry, disk=disk)
     texts = {} if as_json else _texts(executor.plan(graph, to=to))
     display = RunDisplay({ref.node: label for label, ref in texts.values() if ref is not None})
     token = CancelToken()
@@ -53,7 +81,7 @@ def run_pipeline(
         show_failure("cancelled")
         return 130
     except NodeError as failure:
-        if traceback:
+        if options.traceback:
             tracebacks.print_exception(failure.cause)
         _finish_early(failure.record, out)
         show_failure(str(failure), failure.hint, failure.location, failure.node)

@@ -41,7 +41,7 @@ def sweep_files(files: list[Path], nodes: list[Path] | None, options: SweepOptio
         cells = plan_cells(files, nodes, options, model)
         submit = None if options.executor == "local" else submitter(options.executor, _parameters(options.slurm or ()))
         folder = SweepFolder(options.out, cells)
-        folder.prepare(options.retry)
+        folder.prepare(options.retry or options.replace)  # a cell may have failed because it was not replaced
     except UserError as error:
         fail(2, error.message, error.hint)
     slots = slots_for(options.jobs, model.device)
@@ -70,7 +70,8 @@ def plan_cells(files: list[Path], nodes: list[Path] | None, options: SweepOption
     tasks = named_tasks(options.task)
     data = data_paths([task.name for task in tasks], options.data or ())
     combined = combinations(options.sets or (), parse_ratios(options.ratio, distinct=False), options.zipped)
-    common = CommonOptions(options.out, options.limit, options.retry, _options_of(nodes, model))
+    extra = (*_options_of(nodes, model), *(["--replace"] if options.replace else []))
+    common = CommonOptions(options.out, options.limit, options.retry, extra)
     cells: list[Cell] = []
     refused: list[dict[str, list[Problem]]] = []
     for graph, file in zip(open_graphs(files, nodes, None, model), files, strict=True):

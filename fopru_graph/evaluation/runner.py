@@ -59,6 +59,7 @@ class CellRun:
         ranks: the part of the samples that this process takes.
         limit: ``--limit`` as it was given; it stands in the summary.
         retry: run samples again that failed before.
+        replace: remove results of another configuration from the folder.
     """
 
     configuration: Configuration
@@ -69,6 +70,7 @@ class CellRun:
     ranks: Ranks = Ranks()
     limit: int | None = None
     retry: bool = False
+    replace: bool = False
 
     @cached_property
     def asked(self) -> Task:
@@ -85,7 +87,7 @@ class CellRun:
         identity = self.identity()
         cell = Cell(self.folder, identity, len(self.records), self.records.picture_files)
         if self.ranks.first:
-            cell.claim()
+            cell.claim(self.replace)
         self.ranks.barrier()
         cell.scan()
         self._run_missing(cell, on_progress)

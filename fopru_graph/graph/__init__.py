@@ -10,7 +10,8 @@ from fopru_graph.graph.check.expand import expand
 from fopru_graph.graph.check.validate import validate, validate_file
 from fopru_graph.graph.context import CancelToken, Context
 from fopru_graph.graph.declare.node import Lazy, Node, NodeSpec, OutputFile, Outputs, node
-from fopru_graph.graph.declare.registry import PackFailure, Registry
+from fopru_graph.graph.declare.packs import PackFailure
+from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import Cancelled, NodeError, PipelineError, Problem
 from fopru_graph.graph.events import (
     Event,

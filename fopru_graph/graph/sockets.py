@@ -130,6 +130,8 @@ def _type_hint(name: str, value: Any) -> str | None:
         except ValueError:
             return None
         return "write the number without quotes"
+    if name.startswith("list[") and not isinstance(value, list):
+        return "write a list: [first, second]"
     if "str" in name and isinstance(value, (bool, int, float)):
         return "put the text in quotes"
     return None

@@ -123,7 +123,7 @@ def _registry(folder: str | None) -> Registry:
     """The built-in node types and those of a folder."""
     registry = Registry.default()
     for failure in [] if folder is None else registry.load_folder(folder):
-        raise UserError(f"{failure.source} failed to load: {failure.error.strip().splitlines()[-1]}", "mend it")
+        raise UserError(str(failure), "mend it")
     return registry
 
 

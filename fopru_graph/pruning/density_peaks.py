@@ -25,8 +25,9 @@ def density_peaks(features: torch.Tensor, clusters: int, neighbours: int = 5) ->
     count = len(features)
     features = features.float()
     gram = features @ features.mT / features.shape[1]
-    square = gram.diagonal()
-    distance = (square[:, None] + square - 2 * gram).clamp(min=0)
+    gram = gram + gram.mT  # a product need not be symmetric to the last digit, and two tokens alone are equally dense
+    square = gram.diagonal() / 2
+    distance = (square[:, None] + square - gram).clamp(min=0)
     itself = torch.eye(count, dtype=torch.bool, device=features.device)
     near = distance.masked_fill(itself, torch.inf).sort(1).values[:, : min(neighbours, count - 1)]
     sparsity = near.sum(1) / max(1, near.shape[1])  # −log ρ: ρ itself is 0 where distances are large

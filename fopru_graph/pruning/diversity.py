@@ -13,7 +13,15 @@ from torch.nn.functional import normalize
 from fopru_graph.errors import UserError
 from fopru_graph.pruning.gram import WHOLE, Gram, SquaredGram
 from fopru_graph.pruning.greedy import Coverage, Determinant, Farthest, Gain, greedy_select
-from fopru_graph.pruning.select import Over, check_budget, group_count, group_start, split_parts, tile_groups
+from fopru_graph.pruning.select import (
+    Over,
+    check_budget,
+    check_tokens,
+    group_count,
+    group_start,
+    split_parts,
+    tile_groups,
+)
 from fopru_graph.values import Budget, Selection, Significance, VisionFeatures
 
 DiversityGain = Literal["farthest", "determinant", "coverage", "transport"]
@@ -49,13 +57,14 @@ def diverse_select(
     if gain == "transport":
         rule = Determinant(SquaredGram(_standardised(vectors), count, TRANSPORT_WEIGHT), count)
     else:
-        gram = Gram(normalize(vectors, dim=-1), count)
+        directions = normalize(vectors, dim=-1)
+        if gain == "determinant" and weights is not None:
+            directions = directions * weights[..., None]
+        gram = Gram(directions, count)
         if gain == "farthest":
             rule = Farthest(gram)
-        elif gain == "determinant":
-            rule = Determinant(gram, count, weights)
         else:
-            rule = Coverage(gram, weights)
+            rule = Determinant(gram, count) if gain == "determinant" else Coverage(gram, weights)
     return greedy_select(rule, count, start)
 
 
@@ -79,15 +88,16 @@ def diversity_prune(
     tiles, counts = features.tiles, features.counts
     check_budget(counts, budget, start)
     scores = significance.scores if significance is not None else ()
-    alike: dict[tuple[int, int, int], list[_Group]] = {}
+    alike: dict[tuple[int, int, int, int], list[_Group]] = {}
     for bands in tile_groups(len(tiles), over, [tile.image for tile in tiles]):
         members = list(chain.from_iterable(bands))
         count = group_count(members, counts, ratio, tokens, budget)
         first = group_start(members, counts, start, count).to(tiles[0].features.device)
         size = sum(counts[tile] for tile in members)
-        alike.setdefault((size, count, len(first)), []).append(_Group(members, first))
+        width = tiles[members[0]].features.shape[1]  # LLaVA-OneVision projects the pictures that it shrinks
+        alike.setdefault((size, width, count, len(first)), []).append(_Group(members, first))
     kept: dict[int, torch.Tensor] = {}
-    for (size, count, _), groups in alike.items():
+    for (size, _, count, _), groups in alike.items():
         at_once = max(1, WHOLE // size**2)
         for batch in (groups[i : i + at_once] for i in range(0, len(groups), at_once)):
             vectors = _stacked([tile.features for tile in tiles], batch)
@@ -118,10 +128,7 @@ def _check(features: VisionFeatures, gain: DiversityGain, significance: Signific
         return
     if gain not in ("determinant", "coverage"):
         raise UserError(f"gain {gain} reads no significance", "take it out, or choose gain: determinant or coverage")
-    if features.counts != tuple(map(len, significance.scores)):
-        raise UserError(
-            "features and significance were made from different tokens", "wire them to the same VisionEncode"
-        )
+    check_tokens(features, significance)
 
 
 def _stacked(parts: Sequence[torch.Tensor], groups: Sequence[_Group]) -> torch.Tensor:

@@ -27,6 +27,7 @@ class Gram:
         self.vectors = vectors
         self.batch = torch.arange(len(vectors), device=vectors.device)
         tokens = vectors.shape[1]
+        self._offsets = self.batch * tokens  # of each tile in the tiles end to end
         fits = len(vectors) * tokens**2 <= WHOLE and columns * COLUMNS_A_GRAM >= tokens
         self.whole = self._pairs() if fits else None  # (B, N, N)
         self.diagonal = self._diagonal()  # (B, N)
@@ -34,16 +35,17 @@ class Gram:
     def columns(self, picks: torch.Tensor) -> torch.Tensor:
         """(B, N): the products of all tokens with the pick of their tile; ``picks`` (B,) int64."""
         if self.whole is not None:
-            return self.whole[self.batch, picks]
+            return self.whole.flatten(0, 1).index_select(0, picks + self._offsets)
         return self._products(self.vectors[self.batch, picks])
 
-    def rows(self, tiles: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """(n, N): the products of n tokens, ``tiles`` and ``tokens`` (n,) int64, with all of their tile."""
+    def rows(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(n, N): the products of n tokens with all of their tile; (n,) int64, numbered through all tiles."""
         if self.whole is not None:
-            return self.whole[tiles, tokens]
+            return self.whole.flatten(0, 1).index_select(0, tokens)
+        chosen = self.vectors.flatten(0, 1).index_select(0, tokens)
         if len(self.vectors) == 1:
-            return self.vectors[0, tokens] @ self.vectors[0].T
-        return (self.vectors[tiles] @ self.vectors[tiles, tokens][..., None])[..., 0]
+            return chosen @ self.vectors[0].T
+        return (self.vectors[tokens // self.vectors.shape[1]] @ chosen[..., None])[..., 0]
 
     def isolation(self) -> torch.Tensor:
         """(B, N): each token's squared distance to the nearest other token of its tile; ∞ where there is no other."""
@@ -72,15 +74,7 @@ class Gram:
         return self.vectors.square().sum(-1)
 
     def _pairs(self) -> torch.Tensor:
-        """All products; those below the diagonal are copies of those above it."""
-        tokens = self.vectors.shape[1]
-        whole = self.vectors.new_empty(len(self.vectors), tokens, tokens)
-        step = max(64, tokens // 8)
-        for start in range(0, tokens, step):
-            block = self.vectors[:, start : start + step] @ self.vectors[:, start:].mT
-            whole[:, start : start + step, start:] = block
-            whole[:, start:, start : start + step] = block.mT
-        return whole
+        return _all_pairs(self.vectors)
 
 
 class SquaredGram(Gram):
@@ -93,13 +87,12 @@ class SquaredGram(Gram):
     def columns(self, picks: torch.Tensor) -> torch.Tensor:
         """As in `Gram`."""
         if self.whole is not None:
-            return self.whole[self.batch, picks]
+            return super().columns(picks)
         column = self._weight * self._products((self.vectors.mT @ super().columns(picks)[..., None])[..., 0])
         return column.scatter_add(1, picks[:, None], torch.ones_like(column[:, :1]))
 
     def _pairs(self) -> torch.Tensor:
-        gram = super()._pairs()
-        whole = self._weight * (gram @ gram)
+        whole = self._weight * _all_pairs(_all_pairs(self.vectors))
         whole.diagonal(dim1=-2, dim2=-1).add_(1.0)
         return whole
 
@@ -108,3 +101,15 @@ class SquaredGram(Gram):
             return super()._diagonal()
         squares = [products.square().sum(-1) for _, products in product_blocks(self.vectors, self.vectors)]
         return 1.0 + self._weight * torch.cat(squares, -1)
+
+
+def _all_pairs(vectors: torch.Tensor) -> torch.Tensor:
+    """(B, N, N): all inner products of (B, N, C); those below the diagonal are copies of those above it."""
+    tiles, tokens, _ = vectors.shape
+    pairs = vectors.new_empty(tiles, tokens, tokens)
+    step = max(64, tokens // 8)
+    for start in range(0, tokens, step):
+        block = vectors[:, start : start + step] @ vectors[:, start:].mT
+        pairs[:, start : start + step, start:] = block
+        pairs[:, start:, start : start + step] = block.mT
+    return pairs

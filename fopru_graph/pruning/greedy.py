@@ -23,8 +23,8 @@ class Gain(Protocol):
     def scores(self) -> torch.Tensor:
         """(B, N); what it says of tokens that are taken does not matter."""
 
-    def take(self, picks: torch.Tensor) -> None:
-        """Take one more token, (B,) int64, in each tile."""
+    def take(self, picks: torch.Tensor, scores: torch.Tensor) -> None:
+        """Take one more token, (B,) int64, in each tile; ``scores`` (B,) are its gains."""
 
 
 def greedy_select(gain: Gain, count: int, start: torch.Tensor | None = None) -> torch.Tensor:
@@ -38,14 +38,22 @@ def greedy_select(gain: Gain, count: int, start: torch.Tensor | None = None) -> 
     Returns:
         (B, K) int64, without repeats, in the order in which they were taken.
     """
-    picks = [] if start is None else list(start.unbind(1))
-    taken = torch.zeros_like(gain.scores(), dtype=torch.bool)
+    scores = gain.scores()
+    picks = torch.zeros(len(scores), count, dtype=torch.int64, device=scores.device)
+    taken = torch.zeros_like(scores, dtype=torch.bool)
+    given = 0 if start is None else start.shape[1]
     for turn in range(count):
-        if turn == len(picks):
-            picks.append(gain.scores().nan_to_num().masked_fill(taken, -torch.inf).argmax(1))
-        taken.scatter_(1, picks[turn][:, None], True)
-        gain.take(picks[turn])
-    return torch.stack(picks, 1) if picks else taken.new_zeros(len(taken), 0, dtype=torch.int64)
+        if start is not None and turn < given:
+            pick = start[:, turn]
+            best = scores.gather(1, pick[:, None])[:, 0]
+        else:
+            best, pick = scores.masked_fill(taken, -torch.inf).max(1)
+        picks[:, turn] = pick
+        if turn + 1 < count:
+            taken.scatter_(1, pick[:, None], True)
+            gain.take(pick, best)
+            scores = gain.scores()
+    return picks
 
 
 class Farthest:
@@ -63,46 +71,44 @@ class Farthest:
         """(B, N) squared distances."""
         return self._first if self._distances is None else self._distances
 
-    def take(self, picks: torch.Tensor) -> None:
+    def take(self, picks: torch.Tensor, scores: torch.Tensor) -> None:
         """Take one more token, (B,) int64, in each tile."""
         diagonal = self._gram.diagonal
-        distances = diagonal + diagonal.gather(1, picks[:, None]) - 2 * self._gram.columns(picks)
+        distances = (diagonal + diagonal.gather(1, picks[:, None])).sub_(self._gram.columns(picks), alpha=2)
         self._distances = distances if self._distances is None else torch.minimum(self._distances, distances)
 
 
 class Determinant:
-    """The factor by which a token enlarges det K of those that are taken, K = diag(w) G diag(w) (greedy DPP).
+    """The factor by which a token enlarges the determinant of the products of those that are taken (greedy DPP).
 
-    It is what a Cholesky factorisation leaves of the token's diagonal entry. Once the tokens that are taken span a
-    token up to rounding, it adds nothing: such tokens come last, the larger diagonal entry first.
+    It is what a Cholesky factorisation leaves of the token's diagonal entry: the squared distance to what the taken
+    tokens span. A token that they span up to rounding adds nothing: such come last, the larger diagonal entry first.
 
     Args:
-        gram: G.
+        gram: the products.
         count: how many tokens will be taken at most.
-        weights: w (B, N) float32; None for ones.
     """
 
-    def __init__(self, gram: Gram, count: int, weights: torch.Tensor | None = None) -> None:
+    def __init__(self, gram: Gram, count: int) -> None:
         self._gram = gram
-        self._weights = torch.ones_like(gram.diagonal) if weights is None else weights
-        self._whole = gram.diagonal * self._weights.square()
-        self.left = self._whole  # (B, N): the squared distance to what is spanned, where all weights are one
-        self._rows = self._whole.new_zeros(len(self._whole), count, self._whole.shape[1])  # of the Cholesky factor
+        self.left = gram.diagonal.clone()
+        self._rounding = ROUNDING * self.left
+        self._spanned = -1 / (1 + self.left)
+        self._factor = self.left.new_zeros(len(self.left), count, self.left.shape[1])  # columns of the Cholesky factor
         self._taken = 0
 
     def scores(self) -> torch.Tensor:
         """(B, N) factors of the determinant; negative ones order what adds nothing."""
-        return torch.where(self.left > ROUNDING * self._whole, self.left, -1 / (1 + self._whole))
+        return torch.where(self.left > self._rounding, self.left, self._spanned)
 
-    def take(self, picks: torch.Tensor) -> None:
+    def take(self, picks: torch.Tensor, scores: torch.Tensor) -> None:
         """Take one more token, (B,) int64, in each tile."""
-        column = self._gram.columns(picks) * self._weights * self._weights.gather(1, picks[:, None])
-        rows = self._rows[:, : self._taken]
-        column = column - (rows[self._gram.batch, :, picks][:, None] @ rows)[:, 0]
-        left, whole = (values.gather(1, picks[:, None]) for values in (self.left, self._whole))
-        row = torch.where(left > ROUNDING * whole, column * left.rsqrt(), 0.0)
-        self._rows[:, self._taken] = row
-        self.left = self.left - row.square()
+        known = self._factor[:, : self._taken]
+        pick = known[self._gram.batch, :, picks]
+        column = torch.baddbmm(self._gram.columns(picks)[:, None], pick[:, None], known, alpha=-1)[:, 0]
+        column *= torch.where(scores > 0, scores.rsqrt(), 0.0)[:, None]
+        self._factor[:, self._taken] = column
+        self.left.addcmul_(column, column, value=-1)
         self._taken += 1
 
 
@@ -124,15 +130,15 @@ class Coverage:
         self._weights = None if weights is None else weights.to(self._exact)
         self._covered = torch.zeros_like(gram.diagonal)
         self._gains = torch.zeros_like(gram.diagonal, dtype=self._exact)
-        self._lose(self._covered, self._covered.new_full((), torch.inf).expand_as(self._covered))
+        self._lose(self._covered, torch.full_like(self._covered, torch.inf))
         self._gains.neg_()
 
     def scores(self) -> torch.Tensor:
         """(B, N) gains of covering."""
         gains = torch.where(self._gains > UNCOVERED, self._gains, 0.0)
-        return gains if self._weights is None else gains * self._weights
+        return gains if self._weights is None else gains.mul_(self._weights)
 
-    def take(self, picks: torch.Tensor) -> None:
+    def take(self, picks: torch.Tensor, scores: torch.Tensor) -> None:
         """Take one more token, (B,) int64, in each tile."""
         covered = torch.maximum(self._covered, self._gram.columns(picks))
         self._lose(self._covered, covered)
@@ -140,15 +146,17 @@ class Coverage:
 
     def _lose(self, before: torch.Tensor, after: torch.Tensor) -> None:
         """Take from every gain what covering from ``before`` to ``after``, (B, N) each, leaves less of."""
-        if self._gram.whole is not None and self._gram.whole.device.type != "cpu":  # whose size the host need not know
-            lost = torch.minimum(self._gram.whole, after[..., None]) - torch.minimum(
-                self._gram.whole, before[..., None]
-            )
+        whole = self._gram.whole
+        if whole is not None and whole.device.type != "cpu":  # all of them, so that the host need not know how many
+            lost = torch.minimum(whole, after[..., None]) - torch.minimum(whole, before[..., None])
             self._gains -= lost.sum(1, dtype=self._exact)
             return
-        tiles, tokens = (after > before).nonzero(as_tuple=True)
-        step = queries_at_a_time(before.device, before.shape[1])
-        for tile, token in zip(torch.split(tiles, step), torch.split(tokens, step), strict=True):
-            rows = self._gram.rows(tile, token)
-            lost = torch.minimum(rows, after[tile, token, None]) - torch.minimum(rows, before[tile, token, None])
-            self._gains.index_add_(0, tile, lost.to(self._exact), alpha=-1)
+        better = (after > before).flatten().nonzero()[:, 0]
+        for tokens in torch.split(better, queries_at_a_time(before.device, before.shape[1])):
+            rows = self._gram.rows(tokens)
+            low, high = (values.flatten().index_select(0, tokens)[:, None] for values in (before, after))
+            lost = torch.minimum(rows, high).sub_(torch.minimum(rows, low)).to(self._exact)
+            if len(before) == 1:
+                self._gains -= lost.sum(0)
+            else:
+                self._gains.index_add_(0, tokens // before.shape[1], lost, alpha=-1)

@@ -67,7 +67,7 @@ def window_select(scores: torch.Tensor, grid: tuple[int, int], side: int, tokens
         (at most K,) int64, window by window, best first; all of a window that has fewer.
     """
     sides = [min(side, length) for length in grid]
-    down, across = (_part_of(length, parts, scores.device) for length, parts in zip(grid, sides, strict=True))
+    down, across = (part_of(length, parts, scores.device) for length, parts in zip(grid, sides, strict=True))
     each = tokens // (sides[0] * sides[1])
     sizes = [high * wide for high in _sizes(grid[0], sides[0]) for wide in _sizes(grid[1], sides[1])]
     quotas = torch.full((len(sizes),), each, device=scores.device)
@@ -75,12 +75,12 @@ def window_select(scores: torch.Tensor, grid: tuple[int, int], side: int, tokens
     return best_of_groups(scores, groups, quotas, sum(min(each, size) for size in sizes))
 
 
-def _part_of(length: int, parts: int, device: torch.device) -> torch.Tensor:
-    """(length,) int64: which of so many parts, which differ by at most one, each place belongs to."""
+def part_of(length: int, parts: int, device: torch.device) -> torch.Tensor:
+    """(length,) int64: which of so many parts each place belongs to; they differ by at most one place."""
     return torch.arange(length, device=device) * parts // length
 
 
 def _sizes(length: int, parts: int) -> list[int]:
-    """The sizes of the parts of `_part_of`."""
+    """The sizes of the parts of `part_of`."""
     starts = [-(-part * length // parts) for part in range(parts + 1)]
     return [end - start for start, end in zip(starts, starts[1:], strict=False)]

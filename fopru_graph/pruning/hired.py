@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import torch
 
-from fopru_graph.errors import UserError
 from fopru_graph.pruning.groups import share_out
-from fopru_graph.pruning.select import kept_count, tile_groups
+from fopru_graph.pruning.select import SLACK, kept_count, tile_groups
 from fopru_graph.values import Significance
 
 
@@ -32,56 +30,43 @@ def hired_budgets(
     Raises:
         UserError: the scores do not say which picture their tiles are of, or where; or the budget is out of bounds.
     """
-    positions, numbers = significance.tile_positions, list(map(len, significance.scores))
-    if len(positions) != len(numbers):
-        raise UserError("the scores do not say where tiles stand", "let the scorer set Significance.tile_positions")
-    budgets = [kept_count(number, ratio, tokens) for number in numbers]
-    shared: list[int] = []
-    shares: list[torch.Tensor] = []
-    for bands in tile_groups(len(numbers), "image", significance.images):
-        whole = [tile for (tile,) in bands if positions[tile] is None]
-        placed = sorted((place, tile) for (tile,) in bands if (place := positions[tile]) is not None)
-        tiles = [tile for _, tile in placed]
-        if len(whole) != 1 or not tiles:
-            continue
-        room, rooms = numbers[whole[0]], [numbers[tile] for tile in tiles]
-        total = kept_count(room + sum(rooms), ratio, tokens)
-        first = budgets[whole[0]] = max(min(_floor(total * overview), room), total - sum(rooms))
-        hits = _hits(significance, whole[0], tiles, _floor((1 - overview) * room))
-        shares.append(share_out(total - first, hits, torch.tensor(rooms, device=hits.device)))
-        shared += tiles
-    if shares:
-        for tile, count in zip(shared, torch.cat(shares).tolist(), strict=True):  # the one wait
-            budgets[tile] = count
-    return tuple(budgets)
+    scores, images, positions = significance.scores, significance.images, significance.tile_positions
+    groups = tile_groups(len(scores), "stitched", images, positions)
+    whole = {image: tile for tile, image in enumerate(images) if positions[tile] is None}
+    cut = {whole.get(images[bands[0][0]], -1): bands for bands in groups if positions[bands[0][0]] is not None}
+    overviews = [tile for tile in cut if tile >= 0]
+    budgets = dict(enumerate(kept_count(len(tile), ratio, tokens) for tile in scores))
+    # The host must know the budgets: it waits once, for all overviews.
+    seen = torch.cat([scores[tile] for tile in overviews]).cpu() if overviews else torch.zeros(0)
+    for first, best in zip(overviews, torch.split(seen, [len(scores[tile]) for tile in overviews]), strict=True):
+        tiles, room = list(chain.from_iterable(cut[first])), len(best)
+        rooms = torch.tensor([len(scores[tile]) for tile in tiles])
+        total = kept_count(room + int(rooms.sum()), ratio, tokens)
+        budgets[first] = max(min(int(total * overview + SLACK), room), total - int(rooms.sum()))
+        hits = _hits(best, significance.grids, first, cut[first], int((1 - overview) * room + SLACK))
+        budgets |= zip(tiles, share_out(total - budgets[first], hits, rooms).tolist(), strict=True)
+    return tuple(budgets.values())
 
 
-def _floor(number: float) -> int:
-    """As `kept_count` floors: 0.29 · 100 is 29."""
-    return math.floor(number + 1e-6)
+def _hits(
+    scores: torch.Tensor, grids: Sequence[tuple[int, int]], whole: int, bands: Sequence[Sequence[int]], top: int
+) -> torch.Tensor:
+    """What share of an overview's ``top`` best tokens lies in each tile's part of the picture, times a constant: (T,).
 
-
-def _hits(significance: Significance, whole: int, tiles: Sequence[int], top: int) -> torch.Tensor:
-    """How many of an overview's ``top`` best tokens lie in each tile's part of the picture, (T,) float32.
-
-    Of tokens that are as good as the last of these each counts the same part. A tile covers as much of the picture as
-    it has rows and columns among all tiles, so that padding counts nothing. ``tiles`` go row by row.
+    A tile covers as much of the picture as it has rows and columns among all ``bands`` of tiles: those of padding are
+    none. Of tokens that are as good as the last of the best each counts the same part. ``scores`` are the overview's,
+    tile ``whole``.
     """
-    scores, (high, wide) = significance.scores[whole], significance.grids[whole]
-    places = {significance.tile_positions[tile]: significance.grids[tile] for tile in tiles}
-    heights = {place[0]: grid[0] for place, grid in places.items() if place}
-    widths = {place[1]: grid[1] for place, grid in places.items() if place}
-    down = _covering(high, list(heights.values()), scores.device)
-    across = _covering(wide, list(widths.values()), scores.device)
+    sides = [grids[band[0]][0] for band in bands], [grids[tile][1] for tile in bands[0]]
+    down, across = map(_covering, grids[whole], sides)
     limit = scores.sort(descending=True).values[max(0, top - 1)]
     above, equal = (scores > limit).float(), (scores == limit).float()
-    counted = above + equal * (top - above.sum()) / equal.sum()
-    tile = (down[:, None] * len(widths) + across).flatten()
-    return torch.zeros(len(tiles), device=scores.device).index_add(0, tile, counted)
+    # Whole numbers, so that equal tiles weigh exactly the same.
+    return (down.T @ (above * equal.sum() + equal * (top - above.sum())).view(grids[whole]) @ across).flatten()
 
 
-def _covering(length: int, parts: Sequence[int], device: torch.device) -> torch.Tensor:
-    """(length,) int64: in which of the parts, laid end to end over ``length`` tokens, each token's centre lies."""
-    ends = torch.tensor([*accumulate(parts)], device=device)
-    centres = (2 * torch.arange(length, device=device) + 1) * sum(parts)
-    return torch.bucketize(centres, 2 * length * ends[:-1], right=True)
+def _covering(length: int, parts: Sequence[int]) -> torch.Tensor:
+    """(length, parts) float32, 0 or 1: which of the parts, laid end to end over ``length`` tokens, has their centre."""
+    ends = torch.tensor([0, *accumulate(parts)]) * 2 * length
+    centres = (2 * torch.arange(length)[:, None] + 1) * sum(parts)
+    return ((ends[:-1] <= centres) & (centres < ends[1:])).float()

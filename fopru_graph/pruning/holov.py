@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fopru_graph.pruning.groups import best_of_groups, share_out
+from fopru_graph.pruning.groups import best_of_groups, part_of, share_out
 from fopru_graph.pruning.similarity import cosine_blocks
 
 _NO_VARIANCE = 1e-9  # below it differences between cosines are rounding, which must not be blown up to a share
@@ -21,7 +21,7 @@ def holov_select(
 
     Args:
         features: (N, C) of any floating type.
-        scores: (N,), the a: none negative.
+        scores: (N,), the a: none negative, on any device.
         kept: K, at most N.
         chunks: how many, of as equal lengths as can be; at most N. None for ⌊1024 · N / (576 · K)⌋.
         weight: of the second term.
@@ -29,19 +29,16 @@ def holov_select(
     Returns:
         (K,) int64: chunk by chunk, in descending order of score; of equal scores the lower index comes first.
     """
-    count, device = len(scores), scores.device
-    chunks = max(1, min(count, 1024 * count // (576 * kept) if chunks is None else chunks))
-    scores = scores.float()
-    starts = -(-torch.arange(chunks + 1, device=device) * count // chunks)
-    sizes = starts.diff()
-    places = starts[:-1, None] + torch.arange(-(-count // chunks), device=device)  # (chunks, longest chunk)
-    inside = places < starts[1:, None]
-    places = places.clamp(max=count - 1)
+    count, device = len(scores), features.device
+    chunks = max(1, min(count, 1024 * count // (576 * max(1, kept)) if chunks is None else chunks))
+    scores, number = scores.to(device, torch.float32), torch.arange(chunks, device=device)[:, None]
+    places = -(-number * count // chunks) + torch.arange(-(-count // chunks), device=device)
+    inside, places = places * chunks // count == number, places.clamp(max=count - 1)  # (chunks, longest chunk)
     variance = _cosine_variance(features[places], inside)
-    mean = scores.mean() / (variance.sum() / count).clamp(min=_NO_VARIANCE)
-    terms = (scores[places] + weight * mean * variance) * inside
-    quotas = share_out(kept, terms.sum(1) / sizes, sizes)
-    return best_of_groups(scores, torch.arange(count, device=device) * chunks // count, quotas, kept)
+    scale = weight * scores.mean() / (variance.sum() / count).clamp(min=_NO_VARIANCE)
+    means = ((scores[places] + scale * variance) * inside).sum(1) / inside.sum(1)
+    quotas = share_out(kept, means, inside.sum(1))
+    return best_of_groups(scores, part_of(count, chunks, device), quotas, kept)
 
 
 def _cosine_variance(features: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:

@@ -26,5 +26,5 @@ def reconstruction_error(features: torch.Tensor, basis: int = 10) -> torch.Tenso
     picks = greedy_select(Farthest(gram, gram.diagonal), count)
     basis_tokens = Determinant(gram, count)
     for pick in picks.unbind(1):
-        basis_tokens.take(pick)
+        basis_tokens.take(pick, basis_tokens.scores().gather(1, pick[:, None])[:, 0])
     return basis_tokens.left.clamp(min=0).sqrt().scatter(1, picks, 0.0)

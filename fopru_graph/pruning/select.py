@@ -24,12 +24,12 @@ from typing import Literal
 import torch
 
 from fopru_graph.errors import UserError
-from fopru_graph.values import Budget, Selection, Significance
+from fopru_graph.values import Budget, Selection, Significance, VisionFeatures
 
 Over = Literal["tile", "image", "stitched"]
 
 # 0.29 · 100 is 28.999… in binary; a hair above the product keeps floor() at what the user wrote.
-_SLACK = 1e-6
+SLACK = 1e-6
 
 
 def kept_count(available: int, ratio: float | None = None, tokens: int | None = None) -> int:
@@ -49,7 +49,7 @@ def kept_count(available: int, ratio: float | None = None, tokens: int | None = 
         raise UserError("no budget: neither ratio nor tokens is set", "set ratio (share kept) or tokens (number kept)")
     if not 0 < ratio <= 1:
         raise UserError(f"ratio must be in (0, 1], not {ratio}", "it is the share of visual tokens to keep")
-    return min(available, max(1, math.floor(available * ratio + _SLACK)))
+    return min(available, max(1, math.floor(available * ratio + SLACK)))
 
 
 def rank_select(scores: torch.Tensor, ratio: float | None = None, tokens: int | None = None) -> torch.Tensor:
@@ -205,6 +205,18 @@ def check_budget(lengths: Sequence[int], budget: Budget | None, start: Selection
         )
 
 
+def check_tokens(features: VisionFeatures, significance: Significance) -> None:
+    """Refuse scores that were made for other tokens than ``features``.
+
+    Raises:
+        UserError: so they were.
+    """
+    if features.counts != tuple(map(len, significance.scores)):
+        raise UserError(
+            "features and significance were made from different tokens", "wire them to the same VisionEncode"
+        )
+
+
 def kept_counts(
     lengths: Sequence[int], ratio: float | None, tokens: int | None, budget: Budget | None
 ) -> tuple[int, ...]:
@@ -301,10 +313,10 @@ def _rows_within(best: torch.Tensor, lengths: Sequence[int], budget: float) -> t
     ``best`` (rows,) are indices into ``lengths``. The host reads them only if rows differ in length.
     """
     if len(set(lengths)) == 1:
-        count = min(len(lengths), max(1, math.floor(budget / lengths[0] + _SLACK)))
+        count = min(len(lengths), max(1, math.floor(budget / lengths[0] + SLACK)))
         return count, count * lengths[0]
     held = list(accumulate(lengths[row] for row in best.tolist()))
-    count = max(1, sum(tokens <= budget + _SLACK for tokens in held))
+    count = max(1, sum(tokens <= budget + SLACK for tokens in held))
     return count, held[count - 1]
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch.nn.functional import one_hot
+from torch.nn.functional import normalize, one_hot
 
-from fopru_graph.pruning.attention import pool_scores
+from fopru_graph.pruning.attention import pool_scores, queries_at_a_time
 from fopru_graph.pruning.select import kept_count
-from fopru_graph.pruning.similarity import cosine_blocks, nearest
 from fopru_graph.values import TileAttention
 
 
@@ -25,7 +24,7 @@ def merges_of_rounds(available: int, kept: int, rounds: int) -> list[int]:
     return merges
 
 
-def bipartite_merge(keys: torch.Tensor, kept: int, rounds: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+def bipartite_merge(keys: torch.Tensor, kept: int, rounds: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
     """Merge tokens until K are left, for T tiles at once; how many rounds that takes the host knows beforehand.
 
     In a round the tokens in raster order are dealt into two halves in turn. Each of the first half is matched with the
@@ -47,10 +46,13 @@ def bipartite_merge(keys: torch.Tensor, kept: int, rounds: int = 12) -> tuple[to
     index = torch.arange(count, device=keys.device).repeat(tiles, 1)  # the tokens that are left, (T, n)
     place, size = index, torch.ones_like(keys[..., :1])  # (T, N) where in them each token went; (T, n, 1) its number
     for merges in merges_of_rounds(count, kept, rounds):
-        first, second = keys[:, ::2], keys[:, 1::2]
-        highest = torch.cat([cosines.amax(-1) for _, cosines in cosine_blocks(first, second)], 1)
+        unit = normalize(keys, dim=-1)
+        first, second = unit[:, ::2], unit[:, 1::2].mT
+        step = queries_at_a_time(keys.device, second.shape[-1] * tiles)
+        highest = torch.cat([(block @ second).amax(-1) for block in torch.split(first, step, 1)], 1)
         best = highest.argsort(dim=1, descending=True, stable=True)[:, :merges]
-        source, target = 2 * best, 2 * nearest(first[tile, best], second)[1] + 1  # indices are slower than maxima
+        match = (first[tile, best] @ second).argmax(-1)  # of the best only: indices take longer than maxima
+        source, target = 2 * best, 2 * match + 1
         into = one_hot(target, index.shape[1]).mT.to(keys.dtype)  # (T, n, r)
         keys = keys * size + into @ (keys * size)[tile, source]
         size = size + into @ size[tile, source]

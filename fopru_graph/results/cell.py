@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import FileIO
@@ -24,6 +25,7 @@ from fopru_graph.results.identity import difference
 from fopru_graph.results.schema import IDENTITY, RESULTS, SHARDS, SUMMARY
 
 _ELSEWHERE = "choose another folder with --out; nothing in this one was changed"
+_REPLACE = "`eval` and `sweep` make them anew with --replace; else " + _ELSEWHERE
 
 
 class _Position(NamedTuple):
@@ -57,8 +59,8 @@ class Cell:
         self._shards: list[Path] = []
         self.torn = 0  # lines that are no row
 
-    def claim(self) -> None:
-        """Make the folder, or check that its results are of the same cell.
+    def claim(self, replace: bool = False) -> None:
+        """Make the folder, or check that its results are of the same cell; ``replace`` removes them if they are not.
 
         Raises:
             UserError: it holds results of another cell (the message says what differs), or cannot be written.
@@ -81,8 +83,19 @@ class Cell:
             ) from error
         except (ValueError, TypeError, OSError) as error:
             raise UserError(f"{path} cannot be read: {error}", _ELSEWHERE) from error
-        if different := difference(before, self._identity["identity"]):
-            raise UserError(f"{self.folder} holds results of another configuration: {different}", _ELSEWHERE)
+        different = difference(before, self._identity["identity"])
+        if different and not replace:
+            raise UserError(f"{self.folder} holds results of another configuration: {different}", _REPLACE)
+        if different:
+            self._remove()
+            self.claim()
+
+    def _remove(self) -> None:
+        """Remove all results, unless a process is writing some."""
+        with _writing(self.folder), contextlib.ExitStack() as held:
+            for path in (self.folder / SHARDS).glob("rank*.jsonl"):
+                held.enter_context(_locked(path))
+            shutil.rmtree(self.folder)
 
     def scan(self) -> None:
         """Read which samples are done, from the shards of all ranks; a successful row goes before an error row."""
@@ -127,20 +140,11 @@ class Cell:
             UserError: another process is writing the shard, or it cannot be written.
         """
         path = self.folder / SHARDS / f"rank{rank}.jsonl"
-        lock = FileLock(path.with_suffix(".lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"another process is writing {path}", "wait for it, or choose another folder with --out"
-            ) from None
-        try:
+        with _locked(path):
             with _writing(self.folder):
                 stream = path.open("a+b", buffering=0)
             with stream:
                 yield Shard(stream, path)
-        finally:
-            lock.release()
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows in the order of their samples, read one at a time; call `scan` first."""
@@ -172,6 +176,21 @@ class Cell:
         with _writing(self.folder):
             text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
             write_atomically(self.folder / SUMMARY, text)
+
+
+@contextlib.contextmanager
+def _locked(shard: Path) -> Iterator[None]:
+    lock = FileLock(shard.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"another process is writing {shard}", "wait for it, or choose another folder with --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Shard:

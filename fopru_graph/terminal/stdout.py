@@ -124,14 +124,18 @@ class Stdout(Stream):
         before = sys.stdout, sys.stderr
         with contextlib.ExitStack() as stack:
             self._target, errors = (stack.enter_context(_with_escapes(stream)) for stream in before)
-            self._as_json, self._written = as_json, False
-            self.failure = self._error = None
+            self._as_json, self.failure = as_json, None
+            self.begin()
             sys.stdout, sys.stderr = self, Stream(errors)
             try:
                 yield
             finally:
                 sys.stdout, sys.stderr = before
                 self._target = None
+
+    def begin(self) -> None:
+        """Forget what was written, before a command's result, or the next of several."""
+        self._written, self._error = False, None
 
     def finish(self, code: int) -> int:
         """The exit code of a command that ended with ``code``, after the error object that may be due."""

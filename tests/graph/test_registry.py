@@ -54,16 +54,38 @@ def test_a_single_file(tmp_path):
 
 @pytest.mark.parametrize("text", ["import no_such_module\n", "raise SystemExit(3)\n", "def broken(:\n", "1 / 0\n"])
 def test_a_use_of_a_type_whose_file_fails_shows_that_error(tmp_path, text):
-    (tmp_path / "bad.py").write_text(text + GOOD.format(name="Bad"))
+    (tmp_path / "bad.py").write_text(GOOD.format(name="Bad") + text)
+    line = len((tmp_path / "bad.py").read_text().splitlines())
     (tmp_path / "good.py").write_text(GOOD.format(name="Good"))
     registry = Registry()
     [failure] = registry.load_folder(tmp_path)
     assert (failure.types, failure.source) == (("Bad",), str(tmp_path / "bad.py"))
+    assert str(failure) == f"{tmp_path / 'bad.py'}:{line} failed to load: {failure.summary}"
     [(code, message)] = problems(registry, "Bad")
     assert code == "pack-failed"
     assert failure.error.strip() in message
-    assert "bad.py" in message
+    assert f"{tmp_path / 'bad.py'}:{line}" in message
     assert problems(registry, "Good") == []
+
+
+def test_a_package_that_fails_is_located_in_the_module_that_failed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine" / "pack").mkdir(parents=True)
+    (tmp_path / "mine" / "pack" / "__init__.py").write_text("from .two import Two\n")
+    text = GOOD.format(name="Two") + "import json\njson.loads('')\n"
+    (tmp_path / "mine" / "pack" / "two.py").write_text(text)
+    registry = Registry()
+    [failure] = registry.load_folder("mine")
+    assert failure.where == f"mine/pack/two.py:{len(text.splitlines())}"
+    [(code, message)] = problems(registry, "Two")
+    assert code == "pack-failed" and failure.where in message
+
+
+def test_the_tests_of_a_pack_are_not_loaded_with_it(tmp_path):
+    for name in ("test_one.py", "conftest.py"):
+        (tmp_path / name).write_text("raise SystemExit")
+    (tmp_path / "one.py").write_text(GOOD.format(name="One"))
+    assert Registry().load_folder(tmp_path) == []
 
 
 def test_a_file_that_fails_does_not_hide_a_type_that_is_there(tmp_path, registry):
@@ -104,13 +126,16 @@ def test_adding_another_class_of_the_same_name_is_refused(registry):
     registry.add(toys.Load)
 
 
-def test_the_same_file_under_two_names_is_refused(tmp_path):
+def test_a_path_that_is_given_twice_is_loaded_once(tmp_path):
     (tmp_path / "one.py").write_text(GOOD.format(name="One"))
     registry = Registry()
-    registry.load_folder(tmp_path)
-    [failure] = registry.load_folder(tmp_path / "one.py")
-    assert "already loaded as" in failure.error
-    assert list(registry.types()) == ["One"]
+    assert registry.load_folder(tmp_path) == []
+    first = registry.get("One").cls
+    assert registry.load_folder(tmp_path / "one.py") == registry.load_folder(tmp_path) == []
+    assert registry.get("One").cls is first
+
+
+def test_the_same_file_under_two_names_is_refused():
     other = Registry()
     other.load_module(toys)
     assert "already loaded as tests.graph.toys" in other.load_folder(toys.__file__)[0].error
@@ -163,12 +188,17 @@ assert "torch" not in sys.modules
     subprocess.run([sys.executable, "-c", script], env=environment, cwd="/", check=True)
 
 
-def test_entry_points_name_a_module_or_a_class(monkeypatch):
+def test_entry_points_name_a_module_or_a_class(tmp_path, monkeypatch):
     from importlib.metadata import EntryPoint
 
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_pack").mkdir()
+    (tmp_path / "broken_pack" / "__init__.py").write_text("from .part import Broken\n")
+    (tmp_path / "broken_pack" / "part.py").write_text(GOOD.format(name="Broken") + "1 / 0\n")
     points = [
         EntryPoint("toys", "tests.graph.toys", "fopru_graph.nodes"),
         EntryPoint("gone", "no_such_module", "fopru_graph.nodes"),
+        EntryPoint("broken", "broken_pack", "fopru_graph.nodes"),
         EntryPoint("odd", "tests.graph.toys:note", "fopru_graph.nodes"),
         EntryPoint("one", "tests.graph.toys:Load", "fopru_graph.nodes"),
     ]
@@ -176,7 +206,32 @@ def test_entry_points_name_a_module_or_a_class(monkeypatch):
     registry = Registry()
     registry._load_entry_points()
     assert registry.get("Load").cls is toys.Load
-    assert [failure.source.split()[2] for failure in registry.failures] == ["gone", "odd"]
+    gone, broken, odd = registry.failures
+    assert str(gone).startswith("entry point gone = no_such_module failed to load: ModuleNotFoundError")
+    part = tmp_path / "broken_pack" / "part.py"
+    assert broken.where == f"entry point broken = broken_pack ({part}:{len(part.read_text().splitlines())})"
+    assert odd.where == "entry point odd = tests.graph.toys:note"
+    [(code, message)] = problems(registry, "Broken")
+    assert code == "pack-failed" and broken.where in message
+    hint = registry.unknown("Nope").hint
+    assert gone.source in hint and odd.source in hint and "broken" not in hint
+
+
+def test_the_environment_names_folders_and_files_of_nodes(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "one.py").write_text(GOOD.format(name="One"))
+    (tmp_path / "two.py").write_text(GOOD.format(name="Two"))
+    (tmp_path / "bad.py").write_text(GOOD.format(name="Bad") + "1 / 0\n")
+    paths = ["", *(str(tmp_path / name) for name in ("mine", "gone", "bad.py", "two.py", "mine"))]
+    monkeypatch.setenv("FOPRU_GRAPH_NODES", os.pathsep.join(paths))
+    registry = Registry.default()
+    assert {"One", "Two", "RankPrune"} <= set(registry.types())
+    assert registry.load_folder(tmp_path / "mine") == []
+    gone, bad = registry.failures
+    assert str(gone) == f"FOPRU_GRAPH_NODES failed to load: there is no folder or file {tmp_path / 'gone'}"
+    assert bad.types == ("Bad",)
+    assert str(tmp_path / "mine") in registry.packs
+    assert [code for code, _ in problems(registry, "Bad")] == ["pack-failed"]
 
 
 def test_importing_the_engine_imports_no_torch():

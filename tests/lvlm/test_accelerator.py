@@ -48,6 +48,7 @@ OURS = {
 STOCK = {"idefics3", "smolvlm", "llava_onevision", "mistral3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
 
 
+FILM = Video(tuple(tiny.image(i, 112, 112).picture for i in range(4)), "film")
 MASS = "fopru_graph.pruning.cumulative.cumulative_select"  # how many tokens hold the mass
 
 

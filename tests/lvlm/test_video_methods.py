@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fopru_graph.lvlm.decoding.generate import generate
+from fopru_graph.nodes.frame_budget import FrameBudget
 from fopru_graph.nodes.frame_change import FrameChange
-from fopru_graph.nodes.frame_prune import FramePrune
 from fopru_graph.nodes.frame_uniqueness import FrameUniqueness
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
@@ -23,7 +23,8 @@ def evs(features, ratio):
 
 
 def vidcom2(features, ratio):
-    return FramePrune()(features=features, significance=FrameUniqueness()(features=features), ratio=ratio)
+    budget = FrameBudget()(features=features, ratio=ratio)
+    return RankPrune()(significance=FrameUniqueness()(features=features), budget=budget)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

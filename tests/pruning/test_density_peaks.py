@@ -45,6 +45,12 @@ def test_clear_clusters_are_found_and_duplicates_are_no_second_centre():
     assert cluster.view(3, 6).eq(cluster.view(3, 6)[:, :1]).all() and len(cluster.unique()) == 3
 
 
+def test_two_tokens_are_equally_dense_so_that_the_first_is_the_centre():
+    for seed in range(50):
+        features = torch.randn(2, 67, generator=torch.Generator().manual_seed(seed))
+        assert density_peaks(features, 1)[0].tolist() == [0]
+
+
 def test_large_states_do_not_all_have_density_zero():
     features = 1e3 * torch.randn(20, 8, generator=torch.Generator().manual_seed(1))
     assert torch.equal(density_peaks(features, 3)[0], torch.tensor(by_hand(features, 3)[0]))

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fopru_graph.errors import UserError
+from fopru_graph.nodes.frame_budget import FrameBudget
 from fopru_graph.nodes.frame_change import FrameChange
-from fopru_graph.nodes.frame_prune import FramePrune
 from fopru_graph.nodes.frame_uniqueness import FrameUniqueness
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.pruning.frames import frame_budgets
@@ -65,7 +65,8 @@ def evs(features, ratio):
 
 
 def vidcom2(features, ratio, **given):
-    return FramePrune()(features=features, significance=FrameUniqueness()(features=features), ratio=ratio, **given)
+    budget = FrameBudget()(features=features, ratio=ratio, **given)
+    return RankPrune()(significance=FrameUniqueness()(features=features), budget=budget)
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.25, 0.4, 1.0])

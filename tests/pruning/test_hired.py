@@ -40,14 +40,14 @@ def budgets_by_hand(overview, rows, columns, ratio, share):
     ranked = sorted(overview.flatten().tolist(), reverse=True)
     limit = ranked[max(0, top - 1)]
     above, equal = sum(score > limit for score in ranked), sum(score == limit for score in ranked)
-    hits = [0.0] * len(rooms)
+    hits = [0] * len(rooms)
     for y in range(height):
         for x in range(width):
             down, across = (y + 0.5) / height * sum(rows), (x + 0.5) / width * sum(columns)
             row = sum(down >= sum(rows[: i + 1]) for i in range(len(rows)))
             column = sum(across >= sum(columns[: i + 1]) for i in range(len(columns)))
             score = overview[y, x].item()
-            part = 1 if score > limit else (top - above) / equal if score == limit else 0
+            part = equal if score > limit else top - above if score == limit else 0
             hits[row * len(columns) + column] += part
     return [whole, *shared_by_hand(total - whole, hits, rooms)]
 
@@ -113,12 +113,14 @@ def test_each_picture_has_its_own_budget_and_an_uncut_one_the_budget_itself():
     alone = [hired_budgets(together(part), 0.3) for part in parts]
     assert hired_budgets(together(*parts), 0.3) == sum(alone, ())
     assert alone[1] == (3,)
+    tiles_alone = tuple(part[1:] for part in cut(one, (6, 6), (6,)))
+    assert hired_budgets(together(tiles_alone), 0.3) == (10, 10)
     frames = ((torch.rand(10),) * 3, ((2, 5),) * 3, ("cls",) * 3, (0,) * 3, (None,) * 3)
     assert hired_budgets(together(frames), 0.3) == (3, 3, 3)
 
 
 def test_scores_that_do_not_say_where_tiles_stand_are_refused():
-    with pytest.raises(UserError, match="where tiles stand"):
-        hired_budgets(Significance((torch.ones(4),), ((2, 2),), ("x",)), 0.5)
+    with pytest.raises(UserError, match="where each of"):
+        hired_budgets(Significance((torch.ones(4),), ((2, 2),), ("x",), (0,)), 0.5)
     with pytest.raises(UserError, match="which image"):
-        hired_budgets(Significance((torch.ones(4),), ((2, 2),), ("x",), (), (None,)), 0.5)
+        hired_budgets(Significance((torch.ones(4),), ((2, 2),), ("x",)), 0.5)

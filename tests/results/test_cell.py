@@ -104,6 +104,23 @@ def test_the_same_configuration_goes_on_and_another_is_refused_untouched(cell):
     assert {path: path.read_bytes() for path in cell.folder.rglob("*") if path.is_file()} == before
 
 
+def test_results_of_another_configuration_are_replaced_on_demand_unless_they_are_being_written(cell):
+    fill(cell, 0, [row(0), row(1)])
+    Cell(cell.folder, IDENTITY, 6).claim(replace=True)
+    other = Cell(cell.folder, IDENTITY | {"identity": {"key": "other", **PARTS, "versions": {"torch": "3"}}}, 6)
+    with cell.shard(0), pytest.raises(UserError, match="another process is writing"):
+        other.claim(replace=True)
+    cell.scan()
+    assert cell.done == 2
+    other.claim(replace=True)
+    other.scan()
+    assert other.done == 0
+    other.claim()
+    with pytest.raises(UserError, match="another configuration") as caught:
+        cell.claim()
+    assert "--replace" in caught.value.hint
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 2}'])
 def test_a_folder_that_nobody_knows_is_refused(cell, text):
     (cell.folder / "cell.json").write_text(text)

@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import hashlib
 import importlib
-import importlib.machinery
 import importlib.metadata
 import importlib.util
 import inspect
-import os
 import pkgutil
-import re
-import sys
-import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from fopru_graph.graph.declare.node import Node, NodeSpec
+from fopru_graph.graph.declare.packs import (
+    VARIABLE,
+    PackFailure,
+    failure_of,
+    import_file,
+    module_name,
+    pack_files,
+    python_files,
+    variable_paths,
+)
 from fopru_graph.graph.errors import PipelineError, Problem, did_you_mean, hint_choices
 from fopru_graph.identity import files_digest
 
 BUILT_IN = "fopru_graph.nodes"
 ENTRY_POINTS = "fopru_graph.nodes"
-
-
-@dataclass(frozen=True)
-class PackFailure:
-    """A file or entry point that could not be loaded: its name, the error's text, and the types it would define."""
-
-    source: str
-    error: str
-    types: tuple[str, ...] = ()
-
-    @property
-    def summary(self) -> str:
-        """The last line of the error."""
-        return self.error.strip().rpartition("\n")[2]
 
 
 class Registry:
@@ -56,9 +44,12 @@ class Registry:
 
     @classmethod
     def default(cls) -> Registry:
-        """A registry of the built-in nodes and those of installed packages, imported at the first look-up."""
+        """A registry of the built-in nodes, those of installed packages and of the paths in ``FOPRU_GRAPH_NODES``.
+
+        They are imported at the first look-up.
+        """
         registry = cls()
-        registry._pending = [registry._load_built_in, registry._load_entry_points]
+        registry._pending = [registry._load_built_in, registry._load_entry_points, registry._load_variable]
         return registry
 
     def add(self, *classes: type[Node]) -> None:
@@ -77,8 +68,8 @@ class Registry:
         """Import every Python file and package in a folder, or a single file, and add the nodes defined there.
 
         A file that fails raises nothing: the failures are returned and kept in `failures`, and the validation of a
-        pipeline that uses a type of that file reports ``pack-failed``. Raises `PipelineError` when the path does not
-        exist.
+        pipeline that uses a type of that file reports ``pack-failed``. What is loaded already stays as it is. Raises
+        `PipelineError` when the path does not exist.
         """
         self._load_pending()
         path = Path(path)
@@ -86,7 +77,7 @@ class Registry:
             raise PipelineError([Problem("pack-failed", f"there is no folder or file {path}")])
         before = len(self._failures)
         files = pack_files(path)
-        sources = [source for file in files for source in ([file] if file.is_file() else file.rglob("*.py"))]
+        sources = [source for file in files for source in python_files(file)]
         with contextlib.suppress(OSError):  # a file that cannot be read is a failure below
             root = path if path.is_dir() else path.parent
             self.packs[str(path.resolve())] = files_digest(filter(Path.is_file, sources), root)
@@ -109,10 +100,12 @@ class Registry:
     def unknown(self, type_name: str) -> Problem:
         """The problem that says why there is no usable type of this name."""
         if failure := self._failed.get(type_name):
-            message = f"{type_name} cannot be used, {failure.source} failed to load:\n{failure.error.rstrip()}"
+            message = f"{type_name} cannot be used, {failure.where} failed to load:\n{failure.error.rstrip()}"
             return Problem("pack-failed", message)
         known = [*self.types(), *self._failed]
         hint = did_you_mean(type_name, known) or (hint_choices(type_name, known) if len(known) <= 12 else None)
+        if failed := ", ".join(failure.where for failure in self._failures if not failure.types):
+            hint = "; ".join(filter(None, [hint, f"it may be of a pack that failed to load: {failed}"]))
         hint = hint or (None if self.types() else "no node types are loaded")
         return Problem("unknown-type", f"there is no node type {type_name!r}", hint=hint)
 
@@ -153,42 +146,51 @@ class Registry:
     def _load_named(self, name: str) -> None:
         try:
             self._collect(importlib.import_module(name))
-        except Exception:
-            spec = importlib.util.find_spec(name)
-            file = Path(spec.origin) if spec and spec.origin else None
-            self._fail(str(file or name), traceback.format_exc(limit=-3), classes_in_source(file) if file else ())
+        except Exception as error:
+            root = _root_of(name)
+            self._fail(failure_of(str(root or name), error, root))
 
     def _load_entry_points(self) -> None:
         for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+            source = f"entry point {point.name} = {point.value}"
             try:
                 loaded = point.load()
-            except Exception:
-                self._fail(f"entry point {point.name} = {point.value}", traceback.format_exc(limit=-3))
+            except (Exception, SystemExit) as error:
+                self._fail(failure_of(source, error, _root_of(point.module.partition(".")[0])))
                 continue
             if isinstance(loaded, ModuleType):
                 self._collect(loaded)
             elif isinstance(loaded, type) and issubclass(loaded, Node):
                 self._add_or_fail(loaded)
             else:
-                self._fail(f"entry point {point.name} = {point.value}", "it names neither a module nor a Node class")
+                self._fail(PackFailure(source, "it names neither a module nor a Node class"))
+
+    def _load_variable(self) -> None:
+        for path in variable_paths():
+            try:
+                self.load_folder(path)
+            except (PipelineError, OSError) as error:
+                self._fail(PackFailure(VARIABLE, str(error)))
 
     def _load_file(self, file: Path) -> None:
         origin = (file / "__init__.py" if file.is_dir() else file).resolve()
         if other := self._files.get(origin):
-            self._fail(str(file), f"{file} is already loaded as {other}")
+            if other != module_name(origin):
+                self._fail(PackFailure(str(file), f"{file} is already loaded as {other}"))
             return
         if origin.exists() and not origin.is_file():  # reading a pipe may wait for ever
-            self._fail(str(file), f"{file} is no regular file")
+            self._fail(PackFailure(str(file), f"{file} is no regular file"))
             return
         try:
             self._collect(import_file(origin))
-        except (Exception, SystemExit):
-            self._fail(str(file), traceback.format_exc(limit=-3), classes_in_source(origin))
+        except (Exception, SystemExit) as error:
+            self._fail(failure_of(str(file), error, origin.parent if file.is_dir() else origin, str(file)))
 
     def _collect(self, module: ModuleType) -> None:
         origin = getattr(module, "__file__", None)
         if origin and self._files.setdefault(Path(origin).resolve(), module.__name__) != module.__name__:
-            self._fail(module.__name__, f"{origin} is already loaded as {self._files[Path(origin).resolve()]}")
+            message = f"{origin} is already loaded as {self._files[Path(origin).resolve()]}"
+            self._fail(PackFailure(module.__name__, message))
             return
         for cls in _node_classes(module):
             self._add_or_fail(cls)
@@ -205,9 +207,9 @@ class Registry:
             return None
         return f"the node type {known.type} is defined twice, in {known.source} and in {cls.spec.source}"
 
-    def _fail(self, source: str, error: str, types: tuple[str, ...] = ()) -> None:
-        self._failures.append(PackFailure(source, error, types))
-        self._failed |= {name: self._failures[-1] for name in types if name not in self._specs}
+    def _fail(self, failure: PackFailure) -> None:
+        self._failures.append(failure)
+        self._failed |= {name: failure for name in failure.types if name not in self._specs}
 
 
 def _node_classes(module: ModuleType) -> Iterator[type[Node]]:
@@ -217,68 +219,11 @@ def _node_classes(module: ModuleType) -> Iterator[type[Node]]:
             yield cls
 
 
-# -- importing the Python files of a folder of nodes ------------------------------------------------------------------
-
-
-def pack_files(path: Path) -> list[Path]:
-    """The Python files and packages in a folder; for a file or a package only the path itself."""
-    if path.is_file() or (path / "__init__.py").is_file():
-        return [path]
-    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith(("_", ".")))
-    return [entry for entry in entries if entry.suffix == ".py" or (entry / "__init__.py").is_file()]
-
-
-def import_file(file: Path) -> ModuleType:
-    """Import a file (or a package's ``__init__.py``) under a module name that depends only on its path.
-
-    A file that was imported before is executed again, so that a new registry sees its current text. Exceptions of the
-    file are not caught.
-    """
-    package = file.name == "__init__.py"
-    stem = re.sub(r"\W", "_", file.parent.name if package else file.stem)
-    name = f"fopru_pack_{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}_{stem}"
-    locations = [str(file.parent)] if package else None
-    loader = _CurrentText(name, str(file))
-    spec = importlib.util.spec_from_file_location(name, file, loader=loader, submodule_search_locations=locations)
-    assert spec is not None  # a loader was given
-    for stale in [key for key in sys.modules if key == name or key.startswith(name + ".")]:
-        del sys.modules[stale]
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where annotations given as strings are looked up
-    try:
-        with _no_byte_code():
-            loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-class _CurrentText(importlib.machinery.SourceFileLoader):
-    """Compiles what the file says now: Python takes byte code for current if size and second of the change agree."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)
-
-
-@contextlib.contextmanager
-def _no_byte_code() -> Iterator[None]:
-    """Leave none of a package's other modules either, nor a ``__pycache__`` in the user's folder."""
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = before
-
-
-def classes_in_source(file: Path) -> tuple[str, ...]:
-    """The names of the classes at the top level of a file, even if the file does not compile."""
-    try:
-        text = file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ()
-    try:
-        return tuple(item.name for item in ast.parse(text).body if isinstance(item, ast.ClassDef))
-    except (SyntaxError, ValueError):
-        return tuple(re.findall(r"^class\s+(\w+)", text, flags=re.MULTILINE))
+def _root_of(name: str) -> Path | None:
+    """The file of a module or the folder of a package, without importing it; None if there is none."""
+    with contextlib.suppress(Exception):
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin is not None:
+            origin = Path(spec.origin).resolve()
+            return origin.parent if spec.submodule_search_locations else origin
+    return None

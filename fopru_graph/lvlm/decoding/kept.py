@@ -202,8 +202,8 @@ class Cuts:
         padding = self._prompt.embeds.shape[1] - torch.tensor(self._prompt.lengths)
         image = torch.full(self._visual.shape, -1)
         for sample, spans in enumerate(self._prompt.images):
-            for number, (first, last) in enumerate(spans):
-                image[sample, padding[sample] + first : padding[sample] + last + 1] = number
+            for number, span in enumerate(spans):
+                image[sample, padding[sample] + span.start : padding[sample] + span.stop] = number
         placed = copy_to(image, visual.device).gather(1, now.positions)
         return placed.masked_fill(~visual, -1)
 

@@ -16,7 +16,7 @@ Numbering = Literal["renumbered", "original", "rebased"]
 
 
 def kept_positions(
-    numbering: Numbering, unpruned: torch.Tensor, sources: torch.Tensor, images: Sequence[tuple[int, int]]
+    numbering: Numbering, unpruned: torch.Tensor, sources: torch.Tensor, images: Sequence[range]
 ) -> torch.Tensor:
     """Positions (P, L) of the L tokens that are left of a prompt of U tokens.
 
@@ -24,7 +24,8 @@ def kept_positions(
         numbering: see the module.
         unpruned: (P, U) int64, the positions of the unpruned prompt on each of P axes.
         sources: (L,) int64, the index in the unpruned prompt of every token that is left, on the same device.
-        images: of each image, the index of its first and of its last visual token in the unpruned prompt, ascending.
+        images: of each image, the indices from its first visual token to its last in the unpruned prompt, ascending;
+            an empty range changes nothing.
     """
     if numbering == "renumbered":
         count = torch.arange(len(sources), device=sources.device)
@@ -33,7 +34,8 @@ def kept_positions(
     if numbering == "original":
         return kept
     shift = torch.zeros_like(sources)
-    for first, last in images:
+    for image in filter(None, images):
+        first, last = image[0], image[-1]
         before = unpruned[:, first - 1].max() if first else unpruned[0, 0] - 1
         shown = (sources >= first) & (sources <= last)
         largest = kept.masked_fill(~shown, torch.iinfo(kept.dtype).min).max().maximum(before)

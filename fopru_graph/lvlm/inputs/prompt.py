@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +11,7 @@ import torch
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.inputs.chat import MARKER, Question, as_question, chat_text, distribute_images
 from fopru_graph.lvlm.inputs.positions import Numbering, kept_positions
-from fopru_graph.lvlm.inputs.token_ids import PromptIds, build_ids, check_embedded
+from fopru_graph.lvlm.inputs.token_ids import PromptIds, build_ids, check_embedded, span_of
 from fopru_graph.values import PromptEmbeddings, VisualTokens
 
 if TYPE_CHECKING:
@@ -30,9 +29,9 @@ class Prompt:
     all embeddings of the batch, −1 elsewhere; ``deepstack`` holds one (visual tokens of the batch, E) tensor per
     DeepStack layer, in the same order. ``unpruned_ids`` and ``unpruned_mask`` (B, U) int64 on the CPU are ids and mask
     of the prompts before pruning; ``spans``: how many positions each prompt takes, from its first to its last.
-    ``images`` are the index of the first and of the last visual token of each image that has any, without padding;
-    ``numbering`` is how kept tokens are numbered, and ``cut_numbering`` how those are that a cut inside the language
-    model leaves.
+    ``images`` are the indices of each image's tokens, without padding, text between visual tokens included; an image of
+    which nothing is left has an empty range. ``numbering`` is how kept tokens are numbered, and ``cut_numbering`` how
+    those are that a cut inside the language model leaves.
     """
 
     texts: tuple[str, ...]
@@ -46,7 +45,7 @@ class Prompt:
     unpruned_ids: torch.Tensor
     unpruned_mask: torch.Tensor
     spans: tuple[int, ...]
-    images: tuple[tuple[tuple[int, int], ...], ...]
+    images: tuple[tuple[range, ...], ...]
     numbering: Numbering
     cut_numbering: Numbering
     deepstack: tuple[torch.Tensor, ...] = ()
@@ -114,7 +113,7 @@ def build_prompt(
         unpruned_ids=unpruned_ids,
         unpruned_mask=unpruned_mask,
         spans=spans,
-        images=_images(written, tokens, per_prompt),
+        images=tuple(tuple(prompt.images) for prompt in written),
         numbering=resolved,
         cut_numbering=numbering or "original",
         deepstack=tuple(torch.cat(layer).to(embeds) for layer in zip(*tokens.deepstack, strict=True)),
@@ -124,6 +123,8 @@ def build_prompt(
 @torch.inference_mode()
 def embed_texts(family: Family, texts: Sequence[str]) -> PromptEmbeddings:
     """Texts without a template and without pictures, token by token.
+
+    Images are those that the texts name, in order; if several texts name none, each is about one image.
 
     Raises:
         UserError: a text is empty, or holds a token that has no embedding.
@@ -135,20 +136,9 @@ def embed_texts(family: Family, texts: Sequence[str]) -> PromptEmbeddings:
             raise UserError("there is no question to encode", "give a prompt that says something")
         check_embedded(family, written)
         ids.append(family.to_device(torch.tensor(written)))
-    return PromptEmbeddings(tuple(texts), tuple(ids), tuple(family.embed(each[None])[0] for each in ids))
-
-
-def _images(
-    written: Sequence[PromptIds], tokens: VisualTokens, images: Sequence[int]
-) -> tuple[tuple[tuple[int, int], ...], ...]:
-    """See `Prompt.images`."""
-    counts = iter([len(image) for image in tokens.embeddings])
-    spans = []
-    for prompt, number in zip(written, images, strict=True):
-        visual = iter([i for i, source in enumerate(prompt.text) if source < 0])
-        runs = (list(islice(visual, next(counts))) for _ in range(number))
-        spans.append(tuple((run[0], run[-1]) for run in runs if run))
-    return tuple(spans)
+    named = tuple(number for number, text in enumerate(texts) for _ in range(text.count(MARKER)))
+    images = named or (tuple(range(len(texts))) if len(texts) > 1 else ())
+    return PromptEmbeddings(tuple(texts), tuple(ids), tuple(family.embed(each[None])[0] for each in ids), images)
 
 
 def _patch_indices(tokens: VisualTokens) -> torch.Tensor:
@@ -196,8 +186,7 @@ def _positions(
             kept, length = kept_positions(how, unpruned, torch.arange(len(prompt.ids)), []), len(prompt.ids)
         else:
             sources = prompt.sources(family, [tokens.keep_positions[image] for image in shown])
-            ends = [(image[0], image[-1]) for image in prompt.placeholders if image]
-            kept = kept_positions(how, family.to_device(unpruned), sources, ends)
+            kept = kept_positions(how, family.to_device(unpruned), sources, [*map(span_of, prompt.placeholders)])
             length = int((unpruned if how == "original" else kept).max()) + 1 - family.first_position
         positions.append(kept[0] if axes is None else kept)
         spans.append(length)

@@ -6,6 +6,7 @@ their placeholders, and the line ends of lines without a visual token left.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,13 +24,15 @@ class PromptIds(NamedTuple):
     """A prompt's L ids after pruning, its U ids ``unpruned``, and how the first come from the second.
 
     ``text`` (L,) holds the index in the unpruned prompt of every token that is no visual token, −1 for visual tokens.
-    ``placeholders`` are the indices of each image's visual tokens in the unpruned prompt.
+    ``placeholders`` are the indices of each image's visual tokens in the unpruned prompt; ``images`` are those from the
+    first to the last of them after pruning, text between them included, empty if nothing is left there.
     """
 
     ids: list[int]
     unpruned: list[int]
     text: list[int]
     placeholders: list[list[int]]
+    images: list[range]
 
     def sources(self, family: Family, keep_positions: Sequence[torch.Tensor]) -> torch.Tensor:
         """(L,) int64: the index in the unpruned prompt of every token, on the language model's device.
@@ -82,7 +85,14 @@ def build_ids(family: Family, text: str, tokens: VisualTokens, images: range) ->
     left = [i for i, kept in enumerate(keep) if kept]
     kept_ids = [ids[i] for i in left]
     sources = [-1 if ids[i] == family.image_token_id else i for i in left]
-    return PromptIds(kept_ids, ids, sources, placeholders)
+    ends = [span_of(image) for image in placeholders]
+    spans = [range(bisect_left(left, image.start), bisect_left(left, image.stop)) for image in ends]
+    return PromptIds(kept_ids, ids, sources, placeholders, spans)
+
+
+def span_of(indices: Sequence[int]) -> range:
+    """From the first of ascending ``indices`` to the last; empty if there are none."""
+    return range(indices[0], indices[-1] + 1) if indices else range(0)
 
 
 def check_embedded(family: Family, ids: Sequence[int]) -> None:

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 from fopru_graph.errors import UserError
-from fopru_graph.graph import Executor, Graph, PipelineError, Ref
+from fopru_graph.graph import Executor, Graph, MemoryCache, PipelineError, Ref
 from fopru_graph.lvlm.decoding.generate import generate
 from fopru_graph.lvlm.decoding.segments import fits_segments
 from fopru_graph.measure.pipelines import benched_pipelines, settings_of
@@ -127,11 +127,13 @@ def test_one_file_serves_models_of_any_depth(layers, tmp_path):
 
 def test_chains_mix_with_pruners(tmp_path):
     save(tiny.llava(layers=4), tmp_path / "model")
+    cache = MemoryCache()
     seen = [
-        graph_of(pruners, tmp_path / "model").run(to="generate", out=tmp_path)["generation"].visual_per_layer
+        graph_of(pruners, tmp_path / "model").run(to="generate", out=tmp_path, cache=cache)["generation"]
         for pruners in ("$schedule", "[$fastv, $schedule]", "[$schedule, $schedule]", "[$fastv]", "[]")
     ]
-    assert seen == [(16, 8, 8, 4), (16, 8, 4, 2), (16, 4, 4, 1), (16, 16, 8, 8), (16,) * 4]
+    expected = [(16, 8, 8, 4), (16, 8, 4, 2), (16, 4, 4, 1), (16, 16, 8, 8), (16,) * 4]
+    assert [generation.visual_per_layer for generation in seen] == expected
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,30 @@ def test_a_scorer_before_the_language_model_may_read_the_question(name):
     assert kept("what is that") != kept("zzzz 0000")
 
 
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl", "paligemma"])
+def test_a_padded_batch_with_two_images_is_scored_by_each_images_own_question(name):
+    registry = Registry()
+    assert not registry.load_folder(NODES)
+    similarity = registry.get("TextSimilarity").cls()
+    row = ZOO[name]
+    family = row.build("sdpa")
+    model = ModelHandle("tiny", family)
+    images = [tiny.image(i, *row.sizes[i % len(row.sizes)]) for i in range(3)]
+    prompts = ["<image> or <image>?", "a longer question about this one: <image>"]
+
+    def answer(shown, asked):
+        features = family.encode(shown)
+        scores = similarity(model=model, features=features, prompt=EncodePrompt()(model=model, prompt=asked))
+        selection = Reorder()(selection=RankPrune()(significance=scores, ratio=0.25))
+        kept = [index.tolist() for index in selection.indices]
+        return kept, generate(family, family.project(features, selection), asked, max_new_tokens=3).token_ids
+
+    kept, ids = answer(images, prompts)
+    first, second = answer(images[:2], prompts[:1]), answer(images[2:], prompts[1:])
+    assert kept == first[0] + second[0] and ids == first[1] + second[1]
+    assert kept[:2] != answer(images[:2], ["zzzz <image><image>"])[0]
+
+
 def test_a_question_that_says_nothing_is_refused():
     with pytest.raises(UserError, match="no question to encode"):
         EncodePrompt()(model=ModelHandle("tiny", tiny.llava()), prompt="<image>")

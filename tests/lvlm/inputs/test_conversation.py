@@ -115,25 +115,33 @@ def test_a_stop_string_ends_the_answer_as_in_stock(family, row, monkeypatch):
 
 
 @pytest.mark.parametrize("settings", [{"top_p": 0.5}, {"top_k": 3}, {"top_p": 0.9, "top_k": 5}], ids=str)
-def test_what_is_drawn_is_what_stock_draws(settings):
-    family = tiny.llava(seed=3)
+def test_what_is_drawn_is_what_stock_draws(row, family, settings):
+    images = [tiny.image(0, *row.sizes[0])]
     for seed in (1, 2):
         torch.manual_seed(seed)
         options = {"do_sample": True, "temperature": 2.0, **settings}
-        ids, _ = stock_answer(ZOO["llava"], family, ["x"], [tiny.image(0)], 8, **options)
-        ours = generate(family, everything(family, [tiny.image(0)]), ["x"], (), 8, 2.0, seed, **settings)
+        ids, _ = stock_answer(row, family, ["what?"], images, STEPS, **options)
+        ours = generate(family, everything(family, images), ["what?"], (), STEPS, 2.0, seed, **settings)
         assert [list(tokens) for tokens in ours.token_ids] == ids
 
 
-def test_a_repetition_penalty_wins_over_the_checkpoints():
+def test_a_repetition_penalty_wins_over_the_checkpoints(row, family, monkeypatch):
+    images = [tiny.image(i, *row.sizes[0]) for i in range(2)]
+    prompts, tokens = ["what?", "a longer question"], everything(family, images)
+    monkeypatch.setattr(family.model.generation_config, "repetition_penalty", 1.1)
+    seen = set()
+    for penalty in (5.0, 0.3):
+        ids, _ = stock_answer(row, family, prompts, images, 8, repetition_penalty=penalty)
+        ours = generate(family, tokens, prompts, max_new_tokens=8, repetition_penalty=penalty)
+        assert [list(tokens) for tokens in ours.token_ids] == ids
+        seen.add(ours.token_ids)
+    assert len(seen) == 2
+
+
+def test_stock_generate_takes_the_same_penalty():
     family = tiny.llava(seed=4)
-    family.model.generation_config.repetition_penalty = 1.1
-    ids, _ = stock_answer(ZOO["llava"], family, ["x"], [tiny.image(0)], 8, repetition_penalty=1.7)
-    tokens = everything(family, [tiny.image(0)])
-    ours = generate(family, tokens, ["x"], max_new_tokens=8, repetition_penalty=1.7)
-    assert [list(tokens) for tokens in ours.token_ids] == ids
+    ours = generate(family, everything(family, [tiny.image(0)]), ["x"], max_new_tokens=8, repetition_penalty=1.7)
     assert stock_generate(family, [tiny.image(0)], "x", 8, repetition_penalty=1.7).token_ids == ours.token_ids
-    assert ours.token_ids != generate(family, tokens, ["x"], max_new_tokens=8).token_ids
 
 
 def test_logprobs_are_those_of_the_tokens_and_of_the_model_itself():
@@ -230,3 +238,14 @@ def test_a_setting_out_of_range_is_refused(settings, message):
     with pytest.raises(UserError, match=message) as refused:
         generate(tiny.llava(), None, ["x"], **settings)
     assert refused.value.hint
+
+
+def test_a_system_that_the_template_refuses_is_told_as_its_sentence():
+    family = tiny.llava()
+    family.processor.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        + CHATML.replace("P", "<image>")
+    )
+    with pytest.raises(UserError, match="fails on turns of system, user: System role not supported") as refused:
+        chat_text(family, Question("x", system="y"), 0)
+    assert "leave out" in refused.value.hint

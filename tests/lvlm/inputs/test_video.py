@@ -222,3 +222,10 @@ def test_another_sampling_is_another_key(tmp_path):
 
     ways = ({"frames": 2}, {"frames": 1}, {"fps": 1.0, "folder_fps": 2.0}, {"fps": 1.0, "folder_fps": 1.0})
     assert len({key(**way) for way in ways}) == len(ways) and key(frames=2) == key(frames=2)
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(UserError, match="holds no pictures") as refused:
+        load_video(str(tmp_path), frames=2)
+    assert "folder of pictures" in refused.value.hint

@@ -1,0 +1,1 @@
+"""The files that `fopru-graph new` copies under another name; a pipeline is a copy of a shipped one."""
