@@ -65,3 +65,10 @@ def test_the_own_node_runs(folder):
     text = (ROOT / "pipelines" / "fopru_rank.yaml").read_text().replace("type: Significance", "type: KeyNorm")
     (folder / "my.yaml").write_text(text)
     assert "stop" in run("run", "my.yaml", "--nodes", "mine", "--set", "prune.ratio=1.0")
+
+
+def test_the_table_of_methods_names_what_ships():
+    shipped = {path.stem for path in (ROOT / "pipelines").rglob("*.yaml")}
+    named = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
+    assert set(named) <= shipped and 6 <= len(named) <= 8
+    assert f"{len(shipped)} ship; to begin with:" in README

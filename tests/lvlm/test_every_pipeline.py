@@ -50,7 +50,7 @@ def zoo_name(row):
 def bench(row, family):
     media = {
         "pictures": [tiny.image(i, *size) for i, size in enumerate(row.sizes[1:3])],
-        "films": [film(row, 3, frames=2), film(row, 9, frames=4)],
+        "films": [film(row, 3, frames=4), film(row, 9, frames=6)],
     }
     alone = {f"{kind} {i}": medium for kind in media for i, medium in enumerate(media[kind])}
     return TinyBench(family, media | alone)
