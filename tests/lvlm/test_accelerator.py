@@ -12,6 +12,7 @@ from fopru_graph.lvlm.decoding.captured import CapturedRunner
 from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.nodes.budget import Budget
 from fopru_graph.nodes.contextual_merge import ContextualMerge
+from fopru_graph.nodes.dart_prune import DartPrune
 from fopru_graph.nodes.drop_similar import DropSimilar
 from fopru_graph.nodes.fastv_prune import FastVPrune
 from fopru_graph.nodes.mass_prune import MassPrune
@@ -22,6 +23,7 @@ from fopru_graph.nodes.reorder import Reorder
 from fopru_graph.nodes.row_prune import RowPrune
 from fopru_graph.nodes.schedule import Schedule
 from fopru_graph.nodes.significance import Significance as Scorer
+from fopru_graph.nodes.sparse_vlm_prune import SparseVLMPrune
 from fopru_graph.nodes.v2drop_prune import V2DropPrune
 from fopru_graph.pruning.in_llm import last_token_attention
 from fopru_graph.pruning.select import rank_prune, row_prune
@@ -109,7 +111,7 @@ def test_nothing_but_what_is_named_waits_for_the_device_before_the_first_token(n
         assert not stock or name in STOCK, stock
 
 
-@pytest.mark.parametrize("node", [FastVPrune, PriorTRPrune, V2DropPrune])
+@pytest.mark.parametrize("node", [DartPrune, FastVPrune, PriorTRPrune, SparseVLMPrune, V2DropPrune])
 @pytest.mark.parametrize("name", ["llava", "paligemma"])
 def test_chains_of_cuts_wait_for_nothing_but_the_first_token(name, node):
     family = ZOO[name].build("sdpa")
