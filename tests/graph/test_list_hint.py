@@ -31,5 +31,5 @@ def test_a_bound_says_what_it_bounds():
     registry.add(Dial)
     graph = Graph(registry=registry)
     graph.add("Dial", "dial", level=2.0)
-    (problem,) = graph.problems()
+    problem = next(each for each in graph.problems() if each.input == "level")
     assert (problem.code, problem.hint) == ("out-of-range", "level: how loud it is")
