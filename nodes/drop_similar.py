@@ -26,7 +26,9 @@ class DropSimilar(Node):
         budget: BudgetInput = None,
         start: Start = None,
     ) -> values.Selection:
-        from fopru_graph.pruning.vispruner import drop_similar_prune
+        from fopru_graph.pruning.batches import choose_in_batches
+        from fopru_graph.pruning.select import check_tokens
+        from fopru_graph.pruning.vispruner import fill_up_unlike
 
-        tiles = [tile.features for tile in features.tiles]
-        return drop_similar_prune(tiles, significance, ratio, tokens, budget, start)
+        check_tokens(features, significance)
+        return choose_in_batches(features, significance.scores, ratio, tokens, "tile", budget, start, fill_up_unlike)

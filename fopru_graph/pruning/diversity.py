@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain
 from typing import Literal
 
 import torch
 from torch.nn.functional import normalize
 
 from fopru_graph.errors import UserError
-from fopru_graph.pruning.gram import WHOLE, Gram, SquaredGram
+from fopru_graph.pruning.batches import choose_in_batches
+from fopru_graph.pruning.gram import Gram, SquaredGram
 from fopru_graph.pruning.greedy import Coverage, Determinant, Farthest, Gain, greedy_select
-from fopru_graph.pruning.select import (
-    Over,
-    check_budget,
-    check_tokens,
-    group_count,
-    group_start,
-    split_parts,
-    tile_groups,
-)
+from fopru_graph.pruning.select import Over, check_tokens
 from fopru_graph.values import Budget, Selection, Significance, VisionFeatures
 
 DiversityGain = Literal["farthest", "determinant", "coverage", "transport"]
@@ -85,36 +75,12 @@ def diversity_prune(
             tiles, or the budget is missing or out of bounds.
     """
     _check(features, gain, significance)
-    tiles, counts = features.tiles, features.counts
-    check_budget(counts, budget, start)
     scores = significance.scores if significance is not None else ()
-    alike: dict[tuple[int, int, int, int], list[_Group]] = {}
-    for bands in tile_groups(len(tiles), over, [tile.image for tile in tiles]):
-        members = list(chain.from_iterable(bands))
-        count = group_count(members, counts, ratio, tokens, budget)
-        first = group_start(members, counts, start, count).to(tiles[0].features.device)
-        size = sum(counts[tile] for tile in members)
-        width = tiles[members[0]].features.shape[1]  # LLaVA-OneVision projects the pictures that it shrinks
-        alike.setdefault((size, width, count, len(first)), []).append(_Group(members, first))
-    kept: dict[int, torch.Tensor] = {}
-    for (size, _, count, _), groups in alike.items():
-        at_once = max(1, WHOLE // size**2)
-        for batch in (groups[i : i + at_once] for i in range(0, len(groups), at_once)):
-            vectors = _stacked([tile.features for tile in tiles], batch)
-            weights = _stacked(scores, batch).to(vectors.device) if scores else None
-            picks = diverse_select(vectors, gain, count, weights, torch.stack([group.first for group in batch]))
-            for group, chosen in zip(batch, picks, strict=True):
-                kept |= zip(group.tiles, split_parts(chosen, [counts[tile] for tile in group.tiles]), strict=True)
-    sums = torch.stack([values.float().sum() for values in (*(tile.features for tile in tiles), *scores)])
-    return Selection(tuple(kept[tile] for tile in range(len(tiles))), counts, sums.isfinite().all())
 
+    def choose(vectors: torch.Tensor, weights: torch.Tensor | None, first: torch.Tensor, count: int) -> torch.Tensor:
+        return diverse_select(vectors, gain, count, weights, first)
 
-@dataclass(frozen=True, eq=False)
-class _Group:
-    """Tiles that share a budget, and what they keep already."""
-
-    tiles: list[int]
-    first: torch.Tensor
+    return choose_in_batches(features, scores, ratio, tokens, over, budget, start, choose)
 
 
 def _standardised(vectors: torch.Tensor) -> torch.Tensor:
@@ -129,8 +95,3 @@ def _check(features: VisionFeatures, gain: DiversityGain, significance: Signific
     if gain not in ("determinant", "coverage"):
         raise UserError(f"gain {gain} reads no significance", "take it out, or choose gain: determinant or coverage")
     check_tokens(features, significance)
-
-
-def _stacked(parts: Sequence[torch.Tensor], groups: Sequence[_Group]) -> torch.Tensor:
-    """(B, N, …) float32: the parts of each group end to end."""
-    return torch.stack([torch.cat([parts[tile] for tile in group.tiles]).float() for group in groups])

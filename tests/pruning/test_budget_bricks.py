@@ -13,11 +13,11 @@ from fopru_graph.nodes.contextual_merge import ContextualMerge
 from fopru_graph.nodes.drop_similar import DropSimilar
 from fopru_graph.nodes.promote_anchors import PromoteAnchors
 from fopru_graph.nodes.rank_prune import RankPrune
-from fopru_graph.pruning import vispruner
+from fopru_graph.pruning import batches, vispruner
 from fopru_graph.pruning.hiprune import promote_anchors
 from fopru_graph.pruning.select import rank_prune, tile_budgets
 from fopru_graph.pruning.visionzip import contextual_map
-from fopru_graph.pruning.vispruner import drop_similar, drop_similar_prune
+from fopru_graph.pruning.vispruner import drop_similar
 from fopru_graph.values import Budget, Selection, Significance, Tile, TileAttention, VisionFeatures
 
 GRIDS = ((3, 4), (1, 1), (4, 5))
@@ -167,13 +167,18 @@ def test_of_duplicates_and_zero_vectors_as_many_are_left_as_asked_for():
     assert len(set(left)) == 5
 
 
+def tiles_of(features):
+    tiles = [Tile(each, (1, len(each)), 0, TileAttention(each[None], each[None], 1.0, 0)) for each in features]
+    return VisionFeatures(tuple(tiles), ())
+
+
 def test_large_tiles_lose_one_of_72_tokens_a_round(monkeypatch):
     """So that the number of rounds does not grow with the tile."""
     rounds = []
     monkeypatch.setattr(vispruner, "drop_similar", lambda f, n, at_once: rounds.append(at_once) or drop_similar(f, n))
     for count in (16, 576, 647, 648, 2880):
         significance = Significance((torch.rand(count),), ((1, count),), ("x",))
-        drop_similar_prune([torch.randn(count, 2)], significance, 0.99, None, None, None)
+        DropSimilar()(features=tiles_of([torch.randn(count, 2)]), significance=significance, ratio=0.99)
     assert rounds == [8, 8, 8, 9, 40]
 
 
@@ -189,14 +194,14 @@ def test_tiles_of_one_size_go_through_one_loop_if_they_are_as_wide_and_memory_ho
     significance = Significance(tuple(torch.rand(4, 20, generator=random)), ((4, 5),) * 4, ("x",) * 4)
     loops = []
     monkeypatch.setattr(vispruner, "drop_similar", lambda f, *n: loops.append(tuple(f.shape)) or drop_similar(f, *n))
-    together = drop_similar_prune(features, significance, 0.3, None, None, None).indices
+    together = DropSimilar()(features=tiles_of(features), significance=significance, ratio=0.3).indices
     assert loops == [(3, 20, 6), (1, 20, 9)]
-    monkeypatch.setattr(vispruner, "WHOLE", 20)
-    apart = drop_similar_prune(features, significance, 0.3, None, None, None).indices
+    monkeypatch.setattr(batches, "WHOLE", 20**2)
+    apart = DropSimilar()(features=tiles_of(features), significance=significance, ratio=0.3).indices
     assert loops[2:] == [(1, 20, 6)] * 3 + [(1, 20, 9)]
     assert all(map(torch.equal, together, apart))
     with pytest.raises(UserError, match="different tokens"):
-        drop_similar_prune(features[:3], significance, 0.3, None, None, None)
+        DropSimilar()(features=tiles_of(features[:3]), significance=significance, ratio=0.3)
 
 
 def test_scores_that_are_no_numbers_are_told_of_those_that_began_too():

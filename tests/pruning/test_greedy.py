@@ -250,7 +250,7 @@ def test_tiles_and_images_are_pruned_as_if_alone(gain):
 def test_a_batch_that_is_too_large_is_split(monkeypatch):
     features = tiles_of(*torch.randn(5, 10, 12))
     whole = DiversityPrune()(features=features, gain="farthest", ratio=0.5)
-    monkeypatch.setattr(diversity, "WHOLE", 200)
+    monkeypatch.setattr(batches, "WHOLE", 200)
     parts = DiversityPrune()(features=features, gain="farthest", ratio=0.5)
     assert all(map(torch.equal, whole.indices, parts.indices))
 
