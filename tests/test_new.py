@@ -53,14 +53,14 @@ def test_a_new_node_is_short_runs_and_its_test_passes_until_the_rule_is_changed(
     assert not any("my_scorer" in path.read_text().lower() for path in folder.iterdir())
     run, sweep, report = [line for line in printed.splitlines() if line.startswith("fopru-graph ")]
     ran = invoke(*shlex.split(run)[1:])
-    assert ran.exit_code == 0 and ran.stdout, ran.stderr
+    assert (ran.exit_code, ran.stdout) == (0, "stop\n"), ran.stderr
     assert json.loads(Path("fopru-out/run.json").read_text())["nodes"]["significance"]["type"] == "KeyNorm"
     assert shlex.split(sweep)[1:3] == ["sweep", "key_norm.yaml"] and shlex.split(report)[1:] == ["report", "fopru-eval"]
     every, scores = "test_every_visual_token_has_one_finite_score", "test_the_scores_are_those_of_the_slow_rule"
     assert run_tests(monkeypatch) == {every: True, scores: True}
     (folder / "key_norm.py").write_text(text.replace("norm(dim=-1)", "sum(dim=-1)"))
     assert run_tests(monkeypatch) == {every: True, scores: False}
-    (folder / "key_norm.py").write_text(text.replace("norm(dim=-1)", "norm()"))
+    (folder / "key_norm.py").write_text(text.replace(".norm(dim=-1)", ".norm()"))
     assert run_tests(monkeypatch) == {every: False, scores: False}
 
 
@@ -77,6 +77,7 @@ def test_the_next_sweep_is_one_that_can_be_planned(folder):
 
 
 def test_a_new_node_can_go_into_another_folder_that_is_then_a_pack(folder):
+    assert "[a]/x.yaml" in new("pipeline", "x", "--to", "[a]")
     described = json.loads(new("node", "key-norm", "--to", "a b/mine", "--json"))
     assert described["files"] == [f"a b/mine/{name}" for name in ("key_norm.py", "test_key_norm.py", "key_norm.yaml")]
     assert described["next"][0] == "fopru-graph run 'a b/mine/key_norm.yaml' --nodes 'a b/mine/key_norm.py'"

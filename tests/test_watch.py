@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from fopru_graph.cli import app
 from fopru_graph.commands import watch as watching
 from tests.test_cli import PIPELINES, invoke
+from tests.test_cli_output import Full
 
 NODES = '''
 from fopru_graph import Node, node
@@ -128,6 +131,14 @@ def test_new_files_of_a_pack_sub_graphs_and_packs_of_the_environment_are_watched
     edits = [edit("mine/shout.py", '"!"', '"?"'), edit("p.yaml", "hello", "bye")]
     result = watch(monkeypatch, edits, "outer.yaml", "--nodes", "base.py")
     assert result.stdout == "HELLO!\nHELLO?\nBYE?\n", result.stderr
+
+
+def test_it_ends_when_nobody_can_read_the_results(folder, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Full(errno.ENOSPC))
+    monkeypatch.setattr(watching.time, "sleep", lambda _seconds: pytest.fail("waits for nothing"))
+    with pytest.raises(SystemExit) as end:
+        app(["run", "--watch", *BOTH])
+    assert end.value.code == 1
 
 
 def test_watching_explains_nothing(folder):

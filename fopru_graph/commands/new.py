@@ -10,6 +10,8 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
+from rich.markup import escape
+
 from fopru_graph.commands.arguments import fail
 from fopru_graph.commands.shipped import shipped_pipelines
 from fopru_graph.errors import UserError
@@ -123,7 +125,7 @@ def _show(described: dict[Path, str], pipeline: Path, nodes: str, as_json: bool)
     out = stdout_console()
     table = simple_table("file", "")
     for path, about in described.items():
-        table.add_row(str(path), f"[dim]{about}[/]")
+        table.add_row(escape(str(path)), f"[dim]{about}[/]")
     out.print(table)
     say(("\nnext", "bold dim"), to=out)
     for command in commands:

@@ -27,15 +27,16 @@ def watch(file: Path, packs: Sequence[Path], run: Callable[[], int]) -> int:
     """Call ``run`` now and after every change of a pipeline's file, its sub-graphs' or its packs', until Ctrl-C.
 
     What ``run`` reports as an exit, or refuses with a `UserError`, ends only that run. With ``--json`` every run writes
-    an object. Returns 130, as what Ctrl-C ends.
+    an object. Returns 130, as what Ctrl-C ends, or 1 where stdout cannot be written any more.
     """
     before_watching = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start us with it ignored
     try:
         while True:
             pipelines = [file, *_blocks(file)]
             before = _look(pipelines, packs)
-            if _attempt(run) == 130:
-                return 130
+            code = _attempt(run)
+            if code == 130 or stdout.failure is not None:  # nobody reads what comes next
+                return code
             say((f"watching {len(before)} files; Ctrl-C ends", "dim"))
             after = _wait(before, pipelines, packs)
             changed = [str(path) for path in {**before, **after} if before.get(path) != after.get(path)]

@@ -26,7 +26,8 @@ def least_duplicated(view: LayerView, visual_pivots: int = 4, text_pivots: int =
         (B, M) float32: 1 for what stays, else 0.
     """
     strength = view.key.float().abs().sum((1, 3))
-    budget = strength.new_tensor(view.budget, dtype=torch.int64)
+    # Numbers go along with a kernel; a tensor of the host would be copied, which waits.
+    budget = torch.cat([torch.full((1,), count, device=strength.device) for count in view.budget])
     text = text_behind(view)
     chosen, kinds = [], []
     for of_kind, most in ((view.visual, visual_pivots), (text, text_pivots)):

@@ -49,12 +49,12 @@ class Gram:
 
     def isolation(self) -> torch.Tensor:
         """(B, N): each token's squared distance to the nearest other token of its tile; ∞ where there is no other."""
-        half, nearest = self.diagonal[:, None] / 2, []
+        half, nearest = self.diagonal[:, None] / 2, torch.empty_like(self.diagonal)
         for block, products in self._blocks():
             products = products - half
             products.diagonal(block.start, -2, -1).fill_(-torch.inf)
-            nearest.append(products.amax(-1))
-        return self.diagonal - 2 * torch.cat(nearest, -1)
+            nearest[:, block] = products.amax(-1)  # results kept between the blocks would pin the memory of each
+        return self.diagonal - 2 * nearest
 
     def _blocks(self) -> Iterable[tuple[slice, torch.Tensor]]:
         """All products, some rows of all tiles at a time, not to be written into."""

@@ -33,18 +33,19 @@ def hired_budgets(
     scores, images, positions = significance.scores, significance.images, significance.tile_positions
     groups = tile_groups(len(scores), "stitched", images, positions)
     whole = {image: tile for tile, image in enumerate(images) if positions[tile] is None}
+    cut = {whole.get(images[bands[0][0]], -1): bands for bands in groups if positions[bands[0][0]] is not None}
+    overviews = [tile for tile in cut if tile >= 0]
     budgets = dict(enumerate(kept_count(len(tile), ratio, tokens) for tile in scores))
-    shared: dict[tuple[int, ...], torch.Tensor] = {}
-    for bands in groups:
-        tiles, first = tuple(chain.from_iterable(bands)), whole.get(images[bands[0][0]])
-        if first is not None and positions[tiles[0]] is not None:
-            room, rooms = len(scores[first]), [len(scores[tile]) for tile in tiles]
-            total = kept_count(room + sum(rooms), ratio, tokens)
-            budgets[first] = max(min(int(total * overview + SLACK), room), total - sum(rooms))
-            hits = _hits(scores[first], significance.grids, first, bands, int((1 - overview) * room + SLACK))
-            shared[tiles] = share_out(total - budgets[first], hits, torch.tensor(rooms, device=hits.device))
-    counts = torch.cat([*shared.values()]).tolist() if shared else []  # the one wait
-    return tuple((budgets | dict(zip(chain.from_iterable(shared), counts, strict=True))).values())
+    # The host must know the budgets: it waits once, for all overviews.
+    seen = torch.cat([scores[tile] for tile in overviews]).cpu() if overviews else torch.zeros(0)
+    for first, best in zip(overviews, torch.split(seen, [len(scores[tile]) for tile in overviews]), strict=True):
+        tiles, room = list(chain.from_iterable(cut[first])), len(best)
+        rooms = torch.tensor([len(scores[tile]) for tile in tiles])
+        total = kept_count(room + int(rooms.sum()), ratio, tokens)
+        budgets[first] = max(min(int(total * overview + SLACK), room), total - int(rooms.sum()))
+        hits = _hits(best, significance.grids, first, cut[first], int((1 - overview) * room + SLACK))
+        budgets |= zip(tiles, share_out(total - budgets[first], hits, rooms).tolist(), strict=True)
+    return tuple(budgets.values())
 
 
 def _hits(
@@ -57,15 +58,15 @@ def _hits(
     tile ``whole``.
     """
     sides = [grids[band[0]][0] for band in bands], [grids[tile][1] for tile in bands[0]]
-    down, across = (_covering(length, parts, scores.device) for length, parts in zip(grids[whole], sides, strict=True))
+    down, across = map(_covering, grids[whole], sides)
     limit = scores.sort(descending=True).values[max(0, top - 1)]
     above, equal = (scores > limit).float(), (scores == limit).float()
     # Whole numbers, so that equal tiles weigh exactly the same.
     return (down.T @ (above * equal.sum() + equal * (top - above.sum())).view(grids[whole]) @ across).flatten()
 
 
-def _covering(length: int, parts: Sequence[int], device: torch.device) -> torch.Tensor:
+def _covering(length: int, parts: Sequence[int]) -> torch.Tensor:
     """(length, parts) float32, 0 or 1: which of the parts, laid end to end over ``length`` tokens, has their centre."""
-    ends = torch.tensor([0, *accumulate(parts)], device=device) * 2 * length
-    centres = (2 * torch.arange(length, device=device)[:, None] + 1) * sum(parts)
+    ends = torch.tensor([0, *accumulate(parts)]) * 2 * length
+    centres = (2 * torch.arange(length)[:, None] + 1) * sum(parts)
     return ((ends[:-1] <= centres) & (centres < ends[1:])).float()

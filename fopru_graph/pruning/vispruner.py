@@ -15,7 +15,7 @@ from fopru_graph.pruning.similarity import nearest
 from fopru_graph.values import Budget, Selection, Significance
 
 WHOLE = 4096  # tokens whose cosines are computed once and kept (64 MiB); of more, each round computes its own
-SHARE = 72  # a round drops one token of so many, as the published 8 of 576, and at least 8
+AT_ONCE, SHARE = 8, 72  # tokens that a round drops: 8, or one of 72 in tiles of more than the published 576
 
 
 def drop_similar_prune(
@@ -57,12 +57,12 @@ def drop_similar_prune(
             order = scores.scatter(1, first, -torch.inf).argsort(dim=1, descending=True, stable=True)
             order = order[:, : length - begun]
             others = torch.stack([features[tile][rest] for tile, rest in zip(tiles, order, strict=True)])
-            left = order.gather(1, drop_similar(others, count - begun))
+            left = order.gather(1, drop_similar(others, count - begun, max(AT_ONCE, length // SHARE)))
             kept |= zip(tiles, torch.cat([first, left], 1), strict=True)
     return selection_of([kept[tile] for tile in range(len(lengths))], significance, start)
 
 
-def drop_similar(features: torch.Tensor, count: int) -> torch.Tensor:
+def drop_similar(features: torch.Tensor, count: int, at_once: int = AT_ONCE) -> torch.Tensor:
     """Drop tokens that resemble others until ``count`` are left in each tile.
 
     A round splits the tokens that are left into those at even and those at odd places, and drops the even ones that
@@ -72,6 +72,7 @@ def drop_similar(features: torch.Tensor, count: int) -> torch.Tensor:
     Args:
         features: (T, M, C) of T tiles that similarity is measured on, the most significant token first.
         count: tokens to leave, at most M.
+        at_once: tokens that a round drops of each tile, but no more than all even ones or than are too many.
 
     Returns:
         (T, count) int64 places, as the last round left them.
@@ -82,7 +83,6 @@ def drop_similar(features: torch.Tensor, count: int) -> torch.Tensor:
         return place[:, :0]
     directions = normalize(features.float(), dim=-1)
     highest = _of_all(directions) if length <= WHOLE else _of_each(directions)
-    at_once = max(8, length // SHARE)
     while place.shape[1] > count:
         even, odd = place[:, ::2], place[:, 1::2]
         stay = even.shape[1] - min(at_once, place.shape[1] - count, even.shape[1])

@@ -11,12 +11,13 @@ def rule(tile: values.Tile) -> torch.Tensor:
     A tile has ``features`` (N, D), ``grid`` (h, w), and the encoder's ``attention``, whose ``query`` and ``key`` are
     (heads, prefix + M, d): M = N, unless the model makes one token of several patches (``patch_groups``).
     """
-    return tile.features.float().norm(dim=-1)
+    features = tile.features.float()
+    return (features - features.mean(0)).norm(dim=-1)
 
 
 @node(category="score")
 class MyScorer(Node):
-    """Score visual tokens by the length of their features."""
+    """Score visual tokens by how far they are from the mean of their tile."""
 
     attention_work = "none"  # what `bench` counts: "map" or "row" for a rule that forms attention
 

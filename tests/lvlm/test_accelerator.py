@@ -10,23 +10,30 @@ from fopru_graph.lvlm.decoding import captured
 from fopru_graph.lvlm.decoding import generate as generating
 from fopru_graph.lvlm.decoding.captured import CapturedRunner
 from fopru_graph.lvlm.inputs.prompt import build_prompt
+from fopru_graph.nodes.budget import Budget
+from fopru_graph.nodes.contextual_merge import ContextualMerge
+from fopru_graph.nodes.dart_prune import DartPrune
+from fopru_graph.nodes.drop_similar import DropSimilar
 from fopru_graph.nodes.fastv_prune import FastVPrune
 from fopru_graph.nodes.mass_prune import MassPrune
 from fopru_graph.nodes.priortr_prune import PriorTRPrune
+from fopru_graph.nodes.promote_anchors import PromoteAnchors
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
 from fopru_graph.nodes.row_prune import RowPrune
 from fopru_graph.nodes.schedule import Schedule
 from fopru_graph.nodes.significance import Significance as Scorer
+from fopru_graph.nodes.sparse_vlm_prune import SparseVLMPrune
 from fopru_graph.nodes.v2drop_prune import V2DropPrune
 from fopru_graph.pruning.in_llm import last_token_attention
 from fopru_graph.pruning.select import rank_prune, row_prune
-from fopru_graph.values import InLLMPruner, Significance, Video
+from fopru_graph.values import InLLMPruner, Significance, Tile, TileAttention, Video, VisionFeatures
 from tests import tiny
 from tests.lvlm.accelerator import DeviceTensor, move, on_host, simulated
 from tests.lvlm.decoding.fake_cuda import FakeCuda
 from tests.lvlm.zoo import ZOO
 
+FILM = Video(tuple(tiny.image(i, 112, 112).picture for i in range(4)), "film")
 FAMILIES = {name: (row.build, row.sizes, row.first) for name, row in ZOO.items()} | {
     text: (lambda attention, text=text: tiny.llava(text, kv_heads=1, attention=attention), ((48, 40),), 2)
     for text in ("mistral", "qwen2", "qwen3")
@@ -104,7 +111,7 @@ def test_nothing_but_what_is_named_waits_for_the_device_before_the_first_token(n
         assert not stock or name in STOCK, stock
 
 
-@pytest.mark.parametrize("node", [FastVPrune, PriorTRPrune, V2DropPrune])
+@pytest.mark.parametrize("node", [DartPrune, FastVPrune, PriorTRPrune, SparseVLMPrune, V2DropPrune])
 @pytest.mark.parametrize("name", ["llava", "paligemma"])
 def test_chains_of_cuts_wait_for_nothing_but_the_first_token(name, node):
     family = ZOO[name].build("sdpa")
@@ -180,3 +187,44 @@ def test_a_budget_over_an_image_waits_once_for_all_its_tiles():
             found = prune(Significance(there, grids, direction, images), 0.5, None, "image").indices
         assert len(device.waits) == 1
         assert all(torch.equal(on_host(one), known) for one, known in zip(found, expected, strict=True))
+
+
+def encoded(device=lambda tensor: tensor):
+    """Features and scores of three tiles, of which two have one size."""
+    random = torch.Generator().manual_seed(0)
+    tiles, scores = [], []
+    for image, (high, wide) in enumerate(((4, 5), (4, 5), (3, 3))):
+        features, key = (
+            torch.randn(high * wide, 6, generator=random),
+            torch.randn(2, 1 + high * wide, 4, generator=random),
+        )
+        attention = TileAttention(device(key), device(key), 0.5, 1, has_cls=True)
+        tiles.append(Tile(device(features), (high, wide), image, attention))
+        scores.append(device(torch.rand(high * wide, generator=random)))
+    return Significance(tuple(scores), ((4, 5), (4, 5), (3, 3)), ("x",) * 3), VisionFeatures(tuple(tiles), ())
+
+
+def hiprune(scores, features, budgets):
+    promoted = PromoteAnchors()(significance=scores, anchors=scores, budget=budgets.part)
+    return RankPrune()(significance=promoted, budget=budgets.whole)
+
+
+def visionzip(scores, features, budgets):
+    dominant = RankPrune()(significance=scores, budget=budgets.part)
+    return ContextualMerge()(features=features, selection=dominant, budget=budgets.whole).selection
+
+
+def vispruner(scores, features, budgets):
+    important = RankPrune()(significance=scores, budget=budgets.part)
+    return DropSimilar()(features=features, significance=scores, budget=budgets.whole, start=important)
+
+
+@pytest.mark.parametrize("method", [hiprune, visionzip, vispruner])
+def test_bricks_that_share_a_budget_wait_for_nothing(method):
+    scores, features = encoded()
+    budgets = Budget()(features=features, ratio=0.5, share=0.6)
+    expected = method(scores, features, budgets).indices
+    with simulated() as device:
+        found = method(*encoded(DeviceTensor), budgets).indices
+    assert not device.waits
+    assert all(torch.equal(on_host(kept), known) for kept, known in zip(found, expected, strict=True))

@@ -77,7 +77,7 @@ def test_nothing_is_averaged_where_nothing_or_everything_is_dropped():
 
 
 def question(*embeddings):
-    return PromptEmbeddings(("",) * len(embeddings), (), embeddings)
+    return PromptEmbeddings(("",) * len(embeddings), (), embeddings, tuple(range(len(embeddings))))
 
 
 def test_relevance_is_the_scaled_cosine_to_the_mean_of_the_question_over_an_image():

@@ -167,6 +167,16 @@ def test_of_duplicates_and_zero_vectors_as_many_are_left_as_asked_for():
     assert len(set(left)) == 5
 
 
+def test_large_tiles_lose_one_of_72_tokens_a_round(monkeypatch):
+    """So that the number of rounds does not grow with the tile."""
+    rounds = []
+    monkeypatch.setattr(vispruner, "drop_similar", lambda f, n, at_once: rounds.append(at_once) or drop_similar(f, n))
+    for count in (16, 576, 647, 648, 2880):
+        significance = Significance((torch.rand(count),), ((1, count),), ("x",))
+        drop_similar_prune([torch.randn(count, 2)], significance, 0.99, None, None, None)
+    assert rounds == [8, 8, 8, 9, 40]
+
+
 def test_of_two_equal_tokens_the_less_significant_goes():
     features = torch.eye(6)
     features[1], features[5] = features[0], features[4]
@@ -178,7 +188,7 @@ def test_tiles_of_one_size_go_through_one_loop_if_they_are_as_wide_and_memory_ho
     features = [torch.randn(20, width, generator=random) for width in (6, 6, 6, 9)]
     significance = Significance(tuple(torch.rand(4, 20, generator=random)), ((4, 5),) * 4, ("x",) * 4)
     loops = []
-    monkeypatch.setattr(vispruner, "drop_similar", lambda f, n: loops.append(tuple(f.shape)) or drop_similar(f, n))
+    monkeypatch.setattr(vispruner, "drop_similar", lambda f, *n: loops.append(tuple(f.shape)) or drop_similar(f, *n))
     together = drop_similar_prune(features, significance, 0.3, None, None, None).indices
     assert loops == [(3, 20, 6), (1, 20, 9)]
     monkeypatch.setattr(vispruner, "WHOLE", 20)

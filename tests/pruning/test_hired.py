@@ -113,6 +113,8 @@ def test_each_picture_has_its_own_budget_and_an_uncut_one_the_budget_itself():
     alone = [hired_budgets(together(part), 0.3) for part in parts]
     assert hired_budgets(together(*parts), 0.3) == sum(alone, ())
     assert alone[1] == (3,)
+    tiles_alone = tuple(part[1:] for part in cut(one, (6, 6), (6,)))
+    assert hired_budgets(together(tiles_alone), 0.3) == (10, 10)
     frames = ((torch.rand(10),) * 3, ((2, 5),) * 3, ("cls",) * 3, (0,) * 3, (None,) * 3)
     assert hired_budgets(together(frames), 0.3) == (3, 3, 3)
 

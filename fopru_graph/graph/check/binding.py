@@ -111,11 +111,17 @@ class InputChecker:
             self.references(socket.name)
             return INVALID
         if not has_refs(value):
-            return self._literal(value, socket.annotation, socket.name, adapter=socket.adapter)
+            return self._literal(value, socket.annotation, socket.name, adapter=socket.adapter, doc=socket.doc)
         return self._mixed(value, socket.annotation, socket.name, socket.name)
 
     def _literal(
-        self, value: Value, annotation: Any, key: str, shown: str = "", adapter: TypeAdapter[Any] | None = None
+        self,
+        value: Value,
+        annotation: Any,
+        key: str,
+        shown: str = "",
+        adapter: TypeAdapter[Any] | None = None,
+        doc: str = "",
     ) -> Any:
         try:
             return read_literal(annotation, value, adapter)
@@ -123,6 +129,8 @@ class InputChecker:
             hint = error.hint
             if "from another node" in error.message:
                 hint = self._producer_hint(annotation) or hint
+            if error.code == "out-of-range" and doc:
+                hint = f"{key}: {doc}"  # a bound is clear once one knows what it bounds
             source = f" ({shown})" if shown else ""
             self._add(error.code, key, f"{self.entry.name}.{key} {error.message}{source}", hint)
             return INVALID

@@ -28,7 +28,8 @@ def read_bytes(path: Path, regular: bool = False) -> bytes:
         with path.open("rb") as stream:
             return stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise PipelineError([Problem("syntax", f"cannot read {path}: {error.strerror}")]) from None
+        hint = "paths are relative to the current folder" if isinstance(error, FileNotFoundError) else None
+        raise PipelineError([Problem("no-file", f"cannot read {path}: {error.strerror}", hint=hint)]) from None
 
 
 def read_file(model: Model, path: Path) -> None:
