@@ -18,6 +18,7 @@ from fopru_graph.nodes.row_prune import RowPrune
 from fopru_graph.nodes.significance import Significance
 from fopru_graph.nodes.spatial_pool import SpatialPool
 from tests import tiny
+from tests.lvlm.test_every_pipeline import refusal
 from tests.lvlm.tiny_bench import PIPELINES, TinyBench, stages_of
 from tests.lvlm.zoo.llava_onevision import build
 
@@ -41,7 +42,7 @@ def kept_shares(family: str, picture: str, ratio: float = 0.25) -> dict[str, flo
     """The share of the picture's visual tokens that the last layer sees, by pipeline that takes a ratio."""
     shares = {}
     for name, pipeline in PIPELINES.items():
-        if pipeline.of_type("LoadVideo") or (pipeline.of_type("ClsAttention") and "onevision" in family):
+        if pipeline.of_type("LoadVideo") or ("onevision" in family and refusal(name, "llava_onevision", "pictures")):
             continue
         graph = bench(family).graph(pipeline, picture, "what?")
         stages = stages_of(graph, ratio)
