@@ -10,7 +10,7 @@ import torch
 from fopru_graph.errors import UserError
 from fopru_graph.nodes.budget import Budget
 from fopru_graph.nodes.diversity_prune import DiversityPrune
-from fopru_graph.pruning import diversity, gram
+from fopru_graph.pruning import batches, gram
 from fopru_graph.pruning.diversity import diverse_select
 from fopru_graph.pruning.gram import Gram, SquaredGram
 from fopru_graph.values import Selection, Significance, Tile, VisionFeatures
