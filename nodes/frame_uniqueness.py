@@ -12,7 +12,7 @@ class FrameUniqueness(Node):
     after the encoder (and after the projector where that merges patches); needs neither text nor attention. FrameBudget
     shares the budget out to frames.
 
-    Deviation: cosines, as the paper has them; the authors' code compares by Gaussians of several widths over the
+    Deviation: cosines; the authors' code compares by Gaussians of several widths over the
     channels that vary least (pull request 47750 of vLLM, which follows it). Pictures are refused.
     """
 

@@ -13,7 +13,7 @@ class ReconstructionScore(Node):
     """Score visual tokens by how badly a few basis tokens of their tile reconstruct them (ApET, arXiv 2602.19870).
 
     Before the projector; needs neither CLS nor text. Ten basis tokens are published; their farthest-point search starts
-    at the longest token, because the paper's start is random, and goes by Euclidean distance.
+    at the longest token, as we do not know where published code starts, and goes by Euclidean distance.
     """
 
     attention_work = "none"
