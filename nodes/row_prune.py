@@ -12,6 +12,6 @@ class RowPrune(Node):
     def run(
         self, significance: values.Significance, ratio: Ratio = 0.25, tokens: Tokens = None, over: RowsOver = "tile"
     ) -> values.Selection:
-        from fopru_graph.pruning.select import row_prune
+        from fopru_graph.pruning.rows import row_prune
 
         return row_prune(significance, ratio, tokens, over)

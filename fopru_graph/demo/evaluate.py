@@ -22,7 +22,8 @@ from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.loading.load import load_model
 from fopru_graph.pruning.attention import attention_means, significance
 from fopru_graph.pruning.in_llm import last_token_attention
-from fopru_graph.pruning.select import rank_select, reorder, row_select
+from fopru_graph.pruning.rows import row_select
+from fopru_graph.pruning.select import rank_select, reorder
 from fopru_graph.values import Image, InLLMPruner, Selection, VisionFeatures, VisualTokens
 
 RATIOS = (0.5, 0.25, 0.11)

@@ -26,7 +26,8 @@ from fopru_graph.nodes.significance import Significance as Scorer
 from fopru_graph.nodes.sparse_vlm_prune import SparseVLMPrune
 from fopru_graph.nodes.v2drop_prune import V2DropPrune
 from fopru_graph.pruning.in_llm import last_token_attention
-from fopru_graph.pruning.select import rank_prune, row_prune
+from fopru_graph.pruning.rows import row_prune
+from fopru_graph.pruning.select import rank_prune
 from fopru_graph.values import InLLMPruner, Significance, Tile, TileAttention, Video, VisionFeatures
 from tests import tiny
 from tests.lvlm.accelerator import DeviceTensor, move, on_host, simulated

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fopru_graph.errors import UserError
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.row_prune import RowPrune
-from fopru_graph.pruning.select import kept_count, rank_prune, rank_select, reorder, row_prune, row_select, tile_groups
+from fopru_graph.pruning.rows import row_prune, row_select
+from fopru_graph.pruning.select import kept_count, rank_prune, rank_select, reorder, tile_groups
 from fopru_graph.values import Significance
 
 # Ties are the point: few distinct values, so that most examples have some.
