@@ -26,7 +26,6 @@ LONGER = {
     "sparsevlm": "raters, recycling and density peaks, which are 16 of them",
     "tome": "rounds, and what became of whom",
     "vidcom2": "frames that are full hand on what they cannot take: 10",
-    "vispruner": "rounds of fixed sizes without waiting for the device",
 }
 QUESTIONS = ("what is there?", "one red circle", "is it up there", "left of the b?")
 

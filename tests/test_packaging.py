@@ -139,7 +139,8 @@ def test_light_modules_load_no_torch(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["nodes"], *(["validate", f"pipelines/{name}"] for name in PIPELINES)]
+    "arguments",
+    [["--help"], ["nodes"], ["validate", "pipelines/fopru_fastv.yaml"], ["validate", "pipelines/vscan.yaml"]],
 )
 def test_light_commands_load_no_torch(arguments: list[str]) -> None:
     code = (

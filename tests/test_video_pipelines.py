@@ -90,7 +90,8 @@ def test_a_ratio_sets_their_one_budget(name, checkpoint, film):
 
     graph = with_video(name, checkpoint, film)
     settings = settings_of(graph, Executor(graph.registry).plan(graph), [0.5])
-    assert [dict(setting.inputs) for setting in settings] == [{"prune.ratio": 0.5}]
+    spends = {"evs": "prune.ratio", "vidcom2": "budget.ratio"}[name]
+    assert [dict(setting.inputs) for setting in settings] == [{spends: 0.5}]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -93,7 +93,8 @@ def test_a_problem_as_json_and_as_text(registry):
     [problem] = graph.problems()
     assert list(problem.to_json()) == ["code", "severity", "node", "input", "line", "message", "hint"]
     assert json.loads(json.dumps(problem.to_json()))["line"] == 3
-    assert str(PipelineError([problem], "a.yaml")) == ("a.yaml:3: l.size must be greater than or equal to 1, but is 0")
+    text = "a.yaml:3: l.size must be greater than or equal to 1, but is 0 (size: pixels)"
+    assert str(PipelineError([problem], "a.yaml")) == text
     other = Problem("check", "something", node="a", input="b", line=2, hint="do it")
     assert other.text("f.yaml") == "f.yaml:2: a.b: something (do it)"
 

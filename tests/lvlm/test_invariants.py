@@ -124,7 +124,7 @@ def test_without_pruning_it_is_the_stock_model(config, batch):
 
 @pytest.mark.parametrize("config", [name for name in CONFIGS if not name.startswith("bfloat16")])
 @pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("cuts", [[(1, 0.5)], [(2, 0.25)], [(1, 0.5), (2, 0.5)]], ids=str)
+@pytest.mark.parametrize("cuts", [[(1, 0.25)], [(1, 0.5), (2, 0.5)]], ids=str)
 def test_dropping_equals_masking(config, batch, cuts):
     settings = CONFIGS[config]
     family, eager = tiny.llava(**settings), tiny.llava(**settings | {"attention": "eager"})
