@@ -57,6 +57,7 @@ def test_a_cell_that_cannot_load_its_model_fails_alone(tmp_path):
     assert "neither a folder nor a hub name" in logs and "Traceback" not in logs
 
 
+@pytest.mark.slow  # with cells that answer nothing: tests/sweep/test_workers.py
 def test_stopped_and_started_again_it_ends_as_if_nothing_had_been(tmp_path):
     command = [sys.executable, "-m", "fopru_graph", "sweep", RANK, FASTV, "--task", "scenes", "--limit", "20"]
     command += ["--ratio", "0.25", "--jobs", "1", "--out", str(tmp_path)]

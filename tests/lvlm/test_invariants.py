@@ -122,12 +122,17 @@ def test_without_pruning_it_is_the_stock_model(config, batch):
         assert (ours - logits).abs().max() <= (1e-4 if family.dtype == torch.float32 else 1e-2)
 
 
+@cache
+def built(config):
+    """The model, and the same with slow attention."""
+    return tuple(tiny.llava(**CONFIGS[config] | more) for more in ({}, {"attention": "eager"}))
+
+
 @pytest.mark.parametrize("config", [name for name in CONFIGS if not name.startswith("bfloat16")])
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("cuts", [[(1, 0.25)], [(1, 0.5), (2, 0.5)]], ids=str)
 def test_dropping_equals_masking(config, batch, cuts):
-    settings = CONFIGS[config]
-    family, eager = tiny.llava(**settings), tiny.llava(**settings | {"attention": "eager"})
+    settings, (family, eager) = CONFIGS[config], built(config)
     prompts, images = BATCHES[batch]
     tokens = some(family, sum(images), 0.75)
     generation, ours = run(family, tokens, prompts, [fastv(*cut) for cut in cuts])

@@ -25,7 +25,7 @@ DECODERS = CONFIGS | {
     "qwen2, some layers with a window": {"text": "qwen2", "layers": 6, "sliding_window": 10, "seed": 22},
     "mistral, window, eager": {"text": "mistral", "sliding_window": 9, "attention": "eager", "seed": 23},
 }
-CUTS = {"none": [], "one": [(2, 0.5)], "two": [(1, 0.5), (2, 0.5)], "same layer": [(2, 0.7), (2, 0.7)]}
+CUTS = {"none": [], "two": [(1, 0.5), (2, 0.5)], "same layer": [(2, 0.7), (2, 0.7)]}
 
 
 @pytest.mark.parametrize("config", DECODERS)
