@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fopru_graph import values
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Node, node
@@ -30,5 +28,4 @@ class AverageDropped(Node):
             kept = kept.to(tile.features.device)
             nothing = tile.features.new_zeros(0, len(tile.features)).float()
             maps.append((average_into_nearest(tile.features, kept) if len(kept) else nothing, kept))
-        merged = merge_tiles(features, maps)
-        return replace(merged, selection=replace(merged.selection, scores_finite=selection.scores_finite))
+        return merge_tiles(features, maps, selection)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
@@ -39,5 +38,4 @@ class MergeDropped(Node):
         for tile, scores, kept in zip(features.tiles, significance.scores, selection.indices, strict=True):
             keys = flat_keys(tile.attention)
             maps.append(merge_map(scores.to(keys.device), keys, kept.to(keys.device), neighbours))
-        merged = merge_tiles(features, maps)
-        return replace(merged, selection=replace(merged.selection, scores_finite=selection.scores_finite))
+        return merge_tiles(features, maps, selection)

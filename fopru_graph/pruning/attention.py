@@ -129,6 +129,12 @@ def cls_attention(attention: TileAttention, heads: Heads = "mean") -> torch.Tens
     return torch.softmax(logits, dim=-1).mean(0)[0, attention.prefix :]
 
 
+def mean_keys(attention: TileAttention) -> torch.Tensor:
+    """The keys of each visual token averaged over the heads, (N, d) float32; means where a model merges patches."""
+    keys = attention.key[:, attention.prefix :].mean(0, dtype=torch.float32)
+    return pool_scores(keys, attention.patch_groups, attention.weights)
+
+
 def pool_scores(
     scores: torch.Tensor, patch_groups: torch.Tensor | None, weights: torch.Tensor | None = None
 ) -> torch.Tensor:

@@ -9,7 +9,15 @@ from itertools import chain
 import torch
 
 from fopru_graph.pruning.gram import WHOLE
-from fopru_graph.pruning.select import Over, check_budget, group_count, group_start, split_parts, tile_groups
+from fopru_graph.pruning.select import (
+    Over,
+    also_finite,
+    check_budget,
+    group_count,
+    group_start,
+    split_parts,
+    tile_groups,
+)
 from fopru_graph.values import Budget, Selection, VisionFeatures
 
 Choose = Callable[[torch.Tensor, torch.Tensor | None, torch.Tensor, int], torch.Tensor]
@@ -65,9 +73,7 @@ def choose_in_batches(
             for group, chosen in zip(batch, picks, strict=True):
                 kept |= zip(group.tiles, split_parts(chosen, [counts[tile] for tile in group.tiles]), strict=True)
     sums = torch.stack([values.float().sum() for values in (*(tile.features for tile in tiles), *scores)])
-    finite = sums.isfinite().all()
-    if start is not None and start.scores_finite is not None:
-        finite = finite & start.scores_finite.to(finite.device)
+    finite = also_finite(sums.isfinite().all(), start)
     return Selection(tuple(kept[tile] for tile in range(len(tiles))), counts, finite)
 
 

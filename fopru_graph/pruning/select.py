@@ -218,10 +218,15 @@ def selection_of(
     indices: Sequence[torch.Tensor], significance: Significance, start: Selection | None = None
 ) -> Selection:
     """The selection of ``indices``, one (K,) tensor per tile, that was made by ``significance`` and from ``start``."""
-    finite = torch.cat(list(significance.scores)).isfinite().all()
-    if start is not None and start.scores_finite is not None:
-        finite = finite & start.scores_finite.to(finite.device)
+    finite = also_finite(torch.cat(list(significance.scores)).isfinite().all(), start)
     return Selection(tuple(indices), tuple(map(len, significance.scores)), finite)
+
+
+def also_finite(finite: torch.Tensor, start: Selection | None) -> torch.Tensor:
+    """() bool: ``finite``, and that the scores of ``start`` are so, if it was made by any."""
+    if start is None or start.scores_finite is None:
+        return finite
+    return finite & start.scores_finite.to(finite.device)
 
 
 def split_parts(chosen: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:

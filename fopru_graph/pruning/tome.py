@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import normalize, one_hot
 
-from fopru_graph.pruning.attention import pool_scores, queries_at_a_time
+from fopru_graph.pruning.attention import mean_keys, queries_at_a_time
 from fopru_graph.pruning.select import kept_count
 from fopru_graph.values import TileAttention
 
@@ -74,10 +74,7 @@ def tile_maps(
     Raises:
         UserError: the budget is missing or out of bounds.
     """
-    keys = [
-        pool_scores(each.key[:, each.prefix :].mean(0, dtype=torch.float32), each.patch_groups, each.weights)
-        for each in attentions
-    ]
+    keys = [mean_keys(attention) for attention in attentions]
     maps: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     for count in dict.fromkeys(map(len, keys)):
         alike = [tile for tile, tile_keys in enumerate(keys) if len(tile_keys) == count]

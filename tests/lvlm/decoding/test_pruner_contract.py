@@ -34,11 +34,6 @@ def row(request):
     return ZOO[request.param]
 
 
-@pytest.fixture(scope="module")
-def family(row):
-    return row.build("sdpa")
-
-
 def images(row):
     return [tiny.image(i, *row.sizes[i % len(row.sizes)]) for i in range(3)]
 
