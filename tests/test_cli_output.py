@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fopru_graph.cli import app
-from fopru_graph.terminal.stdout import Stdout
+from fopru_graph.terminal.stdout import Stdout, Stream
 from tests.test_cli import COMBINED, PIPELINES, invoke, python
 
 TEXT = "2001:db8::ab:cd :cat: [bold]x[/] [x]\ta→ü😀 \\"
@@ -125,6 +125,15 @@ class Full(io.StringIO):
 
     def write(self, text: str) -> int:
         raise OSError(self.number, os.strerror(self.number))
+
+
+def test_a_stream_that_failed_is_still_one_of_text():
+    """A library that asks by writing bytes whether they are taken remembers the answer for later commands."""
+    stream = Stream(Full(errno.ENOSPC))
+    stream.write("lost")
+    assert stream.failure is not None
+    with pytest.raises(TypeError, match="must be str"):
+        stream.write(b"")
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,12 @@ class Stream(io.TextIOBase):
         return self._target or sys.stdout
 
     def write(self, text: str) -> int:
-        """Write the text as it is, and flush."""
+        """Write the text as it is, and flush; bytes are refused also where nothing is written any more.
+
+        Libraries find out by such a call whether a stream takes bytes, and remember the answer.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         if self.failure is None:
             try:
                 self.target.write(text)
