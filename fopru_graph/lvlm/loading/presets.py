@@ -1,6 +1,6 @@
 """Models of the paper's sizes with random weights, drawn on the device: timing needs neither training nor a download.
 
-``random:llava-cpu`` is small enough to be timed on one CPU core.
+``random:llava-cpu`` and ``random:llava-next-cpu`` are small enough to be timed on one CPU core.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Preset:
 
 PRESETS = {
     "llava-cpu": Preset(False, _CLIP_S, _llama(768, 2048, 12, 12, 12, 8192)),
+    "llava-next-cpu": Preset(True, _CLIP_S, _llama(768, 2048, 12, 12, 12, 8192)),
     "llava-1.5-7b": Preset(False, _CLIP_L, _llama(4096, 11008, 32, 32, 32, 32064)),
     "llava-1.6-7b": Preset(True, _CLIP_L, _llama(4096, 11008, 32, 32, 32, 32064)),
     "llava-1.6-13b": Preset(True, _CLIP_L, _llama(5120, 13824, 40, 40, 40, 32064)),

@@ -17,6 +17,7 @@ from tests import tiny
 
 BILLIONS = {
     "llava-cpu": 0.120,
+    "llava-next-cpu": 0.120,
     "llava-1.5-7b": 7.06,
     "llava-1.6-7b": 7.06,
     "llava-1.6-13b": 13.35,
