@@ -81,5 +81,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 $(DEVELOP): $(INSTALLED)
-	$(PIP_INSTALL) --quiet -e '.[dev]'
+	$(PIP_INSTALL) --quiet -e '.[dev,docs]'
 	@touch $@
