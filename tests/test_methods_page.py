@@ -25,7 +25,6 @@ LONGER = {
     "prumerge_plus": "the same, and uniform tokens",
     "sparsevlm": "raters, recycling and density peaks, which are 16 of them",
     "tome": "rounds, and what became of whom",
-    "vidcom2": "frames that are full hand on what they cannot take: 10",
 }
 QUESTIONS = ("what is there?", "one red circle", "is it up there", "left of the b?")
 
