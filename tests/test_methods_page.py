@@ -24,7 +24,6 @@ LONGER = {
     "prumerge": "four bricks that nobody else uses: outliers, the layer above, two merges",
     "prumerge_plus": "the same, and uniform tokens",
     "sparsevlm": "raters, recycling and density peaks, which are 16 of them",
-    "tome": "rounds, and what became of whom",
 }
 QUESTIONS = ("what is there?", "one red circle", "is it up there", "left of the b?")
 

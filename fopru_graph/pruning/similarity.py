@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import normalize
 
 from fopru_graph.pruning.attention import queries_at_a_time
+from fopru_graph.pruning.linear_merge import mean_of_members
 
 
 def cosine_blocks(rows: torch.Tensor, columns: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
@@ -68,8 +69,5 @@ def average_into_nearest(features: torch.Tensor, kept: torch.Tensor) -> torch.Te
     Returns:
         (K, N) float32, rows that sum to one, for `linear_merge.linear_merge`.
     """
-    place = torch.arange(len(kept), device=kept.device)
-    column = nearest(features, features[kept])[1].index_copy(0, kept, place)
-    weights = torch.zeros(len(kept), len(features), device=features.device)
-    weights[column, torch.arange(len(features), device=features.device)] = 1.0
-    return weights / weights.sum(1, keepdim=True)
+    into = kept[nearest(features, features[kept])[1]]
+    return mean_of_members(into.index_copy(0, kept, kept), kept)
