@@ -21,8 +21,7 @@ PAGE = Path("docs/methods.md").read_text(encoding="utf-8")
 MOST_OWN_LINES = 30
 LONGER = {
     "fopru_row": "rows over all tiles of a picture, and from edge to edge, are 31 lines of them",
-    "prumerge": "four bricks that nobody else uses: outliers, the layer above, two merges",
-    "prumerge_plus": "the same, and uniform tokens",
+    "prumerge_plus": "the 29 of PruMerge, and uniform tokens, a node with one function",
     "sparsevlm": "raters, recycling and density peaks, which are 16 of them",
 }
 QUESTIONS = ("what is there?", "one red circle", "is it up there", "left of the b?")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch.nn.functional import one_hot
 
-from fopru_graph.pruning.attention import mean_keys
+from fopru_graph.pruning.attention import visual_keys
 from fopru_graph.pruning.batches import each_in_batches
 from fopru_graph.pruning.linear_merge import mean_of_members
 from fopru_graph.pruning.select import kept_count
@@ -71,4 +71,4 @@ def tile_maps(
     def merge(keys: torch.Tensor) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
         return zip(*bipartite_merge(keys, kept_count(keys.shape[1], ratio, tokens), rounds), strict=True)
 
-    return each_in_batches([mean_keys(attention) for attention in attentions], merge)
+    return each_in_batches([visual_keys(attention) for attention in attentions], merge)
