@@ -20,7 +20,6 @@ from tests.own_lines import own_lines
 PAGE = Path("docs/methods.md").read_text(encoding="utf-8")
 MOST_OWN_LINES = 30
 LONGER = {
-    "fopru_row": "rows over all tiles of a picture, and from edge to edge, are 31 lines of them",
     "prumerge_plus": "the 29 of PruMerge, and uniform tokens, a node with one function",
     "sparsevlm": "raters, recycling and density peaks, which are 16 of them",
 }
