@@ -20,8 +20,8 @@ from tests.own_lines import own_lines
 PAGE = Path("docs/methods.md").read_text(encoding="utf-8")
 MOST_OWN_LINES = 30
 LONGER = {
-    "prumerge_plus": "the 29 of PruMerge, and uniform tokens, a node with one function",
-    "sparsevlm": "raters, recycling and density peaks, which are 16 of them",
+    "prumerge_plus": "37: the 29 of PruMerge, and uniform tokens, a node with one function, 8",
+    "sparsevlm": "60: raters 13, what comes back and where it goes 28, density peaks, which nobody else uses, 12",
 }
 QUESTIONS = ("what is there?", "one red circle", "is it up there", "left of the b?")
 
