@@ -1,4 +1,4 @@
-"""The documentation builds as a site without a warning: every page is reached, every link and every anchor leads somewhere."""
+"""The documentation builds as a site without a warning: every page is reached, every link leads somewhere."""
 
 from __future__ import annotations
 

@@ -63,7 +63,12 @@ def nodes() -> str:
 def node(spec: NodeSpec) -> str:
     """A node type: its documentation, and a table each of inputs and outputs."""
     inputs = [
-        (f"`{name}`", f"`{socket.type_name}`", "required" if socket.required else f"`{socket.default_value()!r}`", socket.doc)
+        (
+            f"`{name}`",
+            f"`{socket.type_name}`",
+            "required" if socket.required else f"`{socket.default_value()!r}`",
+            socket.doc,
+        )
         for name, socket in spec.inputs.items()
     ]
     outputs = [(f"`{name}`", f"`{socket.type_name}`") for name, socket in spec.outputs.items()]
