@@ -1,4 +1,4 @@
-"""What each pipeline's own nodes cost against the vision encoder, in processor time: others on the machine do not count.
+"""What a pipeline's own nodes cost against the vision encoder, in processor time: others on the machine do not count.
 
     OMP_NUM_THREADS=1 python benchmarks/stages.py pipelines/hiprune.yaml --set model=random:llava-cpu --ratio 0.25
 
