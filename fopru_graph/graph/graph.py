@@ -19,9 +19,10 @@ from fopru_graph.graph.errors import PipelineError, Problem, UnknownAttribute, e
 from fopru_graph.graph.events import Event
 from fopru_graph.graph.files import write_atomically
 from fopru_graph.graph.memory import MemoryCache
-from fopru_graph.graph.model import GraphNode, Model, PipelineInput, PipelineOutput, bad_name, plain_input
+from fopru_graph.graph.model import GraphNode, Model, PipelineInput, PipelineOutput, bad_name, is_block, plain_input
 from fopru_graph.graph.run.executor import Executor
 from fopru_graph.graph.run.record import RunRecord, RunResult
+from fopru_graph.graph.shipped import find_pipeline
 from fopru_graph.graph.values import INPUTS, MISSING, NAME, Link, Ref, Value
 from fopru_graph.graph.yaml.read import read_file, read_text
 from fopru_graph.graph.yaml.write import dump
@@ -77,12 +78,12 @@ class Graph(Model):
 
     @classmethod
     def load(cls, path: str | Path, registry: Registry | None = None) -> Self:
-        """Read a YAML file.
+        """Read a YAML file, or the pipeline that ships under this name.
 
-        Raises `PipelineError` if it is no YAML mapping; `problems` reports everything else that is wrong.
+        Raises `PipelineError` if there is none or it is no YAML mapping; `problems` reports everything else.
         """
         graph = cls(registry=registry)
-        read_file(graph, Path(path))
+        read_file(graph, find_pipeline(path))
         return graph
 
     @classmethod
@@ -125,7 +126,7 @@ class Graph(Model):
 
         Raises `PipelineError` for an unknown type or input, or a bad or used name.
         """
-        is_file = type_name.endswith((".yaml", ".yml"))  # a sub-graph, whose inputs validation reads from the file
+        is_file = is_block(type_name)  # its inputs are in the file, which validation reads
         spec = None if is_file else self.registry.get(type_name)
         stem = re.sub(r"^(?![A-Za-z_])|[^A-Za-z0-9_-]", "_", PurePosixPath(type_name).stem)
         chosen = name or id or self._free_name(stem if is_file else snake_case(type_name))

@@ -11,6 +11,7 @@ import networkx as nx
 
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, Severity, hint_choices
+from fopru_graph.graph.shipped import shipped_pipelines
 from fopru_graph.graph.values import INPUTS, MISSING, Value, plain, refs_in, tagged
 
 # The types that a pipeline input can be declared with, beside the types of sockets.
@@ -21,8 +22,8 @@ INPUT_TYPES: dict[str, Any] = {
 
 
 def is_block(type_name: str) -> bool:
-    """Whether a node's type names a sub-graph's file rather than a node type."""
-    return type_name.endswith((".yaml", ".yml")) or "/" in type_name
+    """Whether a node's type names a sub-graph, by its file or as one that ships, rather than a node type."""
+    return type_name.endswith((".yaml", ".yml")) or "/" in type_name or type_name in shipped_pipelines()
 
 
 def inner_input(key: str) -> tuple[str, str] | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 from fopru_graph.graph.check.binding import declared_problem
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
 from fopru_graph.graph.model import GraphNode, Model, Origin, inner_input, is_block
+from fopru_graph.graph.shipped import shipped_pipelines
 from fopru_graph.graph.values import (
     INPUTS,
     INVALID,
@@ -42,6 +44,13 @@ def expand(model: AnyModel, registry: Registry | None = None) -> tuple[AnyModel,
     return flat, _Expansion(model, flat).problems
 
 
+def block_path(type_name: str, folder: str = "") -> str:
+    """What ``blocks`` calls a sub-graph: its path relative to the pipeline's folder, or the name of one that ships."""
+    if type_name in shipped_pipelines():
+        return type_name
+    return posixpath.normpath(posixpath.join(folder, type_name))
+
+
 class _Expansion:
     def __init__(self, root: Model, flat: Model) -> None:
         self.root = root
@@ -65,7 +74,7 @@ class _Expansion:
     def _block(self, outer: GraphNode, folder: str, above: tuple[str, ...]) -> None:
         """Add the nodes of the block that ``outer`` names; ``folder`` is the folder of the including file."""
         self._outputs[outer.name] = {}
-        path = posixpath.normpath(posixpath.join(folder, outer.type))
+        path = block_path(outer.type, folder)
         block = None if self._full else self._load(outer, path, above)
         if block is None:
             return
@@ -121,15 +130,16 @@ class _Expansion:
 
     def _refusal(self, outer: GraphNode, path: str, above: tuple[str, ...]) -> tuple[str | None, str | None]:
         kind = outer.type
+        ships = kind in shipped_pipelines()
         if "://" in kind or kind.startswith(("/", "~")) or "\\" in kind or kind[1:2] == ":":
             return f"the sub-graph {kind} is no relative path", "write ./block.yaml, relative to this file"
-        if not kind.endswith((".yaml", ".yml")):
+        if not ships and not kind.endswith((".yaml", ".yml")):
             return f"the sub-graph {kind} is no .yaml file", "write ./block.yaml, relative to this file"
         if path in above or (self.root.file and path == posixpath.basename(self.root.file) and self.root.folder):
             return "the sub-graphs include each other: " + " -> ".join((*above, path)), None
         if len(above) >= MAX_NESTING:
             return f"sub-graphs are nested deeper than {MAX_NESTING} levels", None
-        if path not in self.root.blocks and self.root.folder is None:
+        if not ships and path not in self.root.blocks and self.root.folder is None:
             return f"cannot find {kind}: this graph was not read from a file", "set graph.folder"
         return None, None
 
@@ -138,8 +148,8 @@ class _Expansion:
         if path in self.root.blocks:
             text = self.root.blocks[path]
         else:
-            assert self.root.folder is not None  # otherwise _refusal has refused the block
-            text = read_bytes(self.root.folder / path, regular=True)
+            folder = self.root.folder or Path()  # without a folder _refusal has let only names of shipped files pass
+            text = read_bytes(shipped_pipelines().get(path, folder / path), regular=True)
         self.flat.blocks[path] = text if isinstance(text, str) else text.decode("utf-8", "replace")
         return text
 
