@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
+from fopru_graph.paths import local_path
 
 PACKAGE = "fopru_graph.pipelines"
 
@@ -25,7 +26,7 @@ def find_pipeline(path: str | Path) -> Path:
 
     Raises `PipelineError` if there is neither, and it looks like a name or like the file of one that ships.
     """
-    path = Path(path)
+    path = Path(local_path(str(path)))
     shipped = shipped_pipelines()
     if str(path) in shipped and not os.path.isfile(path):
         return shipped[str(path)]

@@ -10,8 +10,9 @@ from typing import TypeVar
 from fopru_graph.graph.check.binding import declared_problem
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
-from fopru_graph.graph.model import GraphNode, Model, Origin, inner_input, is_block
+from fopru_graph.graph.model import PATH, GraphNode, Model, Origin, inner_input, is_block
 from fopru_graph.graph.shipped import shipped_pipelines
+from fopru_graph.graph.sockets import InputPath
 from fopru_graph.graph.values import (
     INPUTS,
     INVALID,
@@ -82,7 +83,8 @@ class _Expansion:
             self._full = True
             self._add(outer, "bad-subgraph", f"with its sub-graphs the pipeline has more than {MAX_NODES} nodes")
             return
-        given, inside = self._given(outer, block), self._inside(outer, block)
+        around, here = Path(self.root.folder or "", folder), self._folder(path)
+        given, inside = self._given(outer, block, around, here), self._inside(outer, block)
         prefix = outer.name + "/"
 
         def inner(ref: Ref) -> Value:
@@ -101,9 +103,9 @@ class _Expansion:
             for ref in dict.fromkeys(unknown):
                 hint = hint_choices(ref.output or "", block.inputs)
                 self._add(expanded, "unknown-pipeline-input", f"{ref} is no input of this block", hint)
-            for key, value in entry.inputs.items():
+            for key, value in self._placed(entry, entry.inputs, here).items():
                 expanded.inputs[key] = self._bounded(replace_refs(value, inner), expanded, key)
-            expanded.inputs |= inside.get(entry.name, {})
+            expanded.inputs |= self._placed(entry, inside.get(entry.name, {}), around)
             if is_block(expanded.type):
                 self._block(expanded, posixpath.dirname(path), (*above, path))
             else:
@@ -153,8 +155,28 @@ class _Expansion:
         self.flat.blocks[path] = text if isinstance(text, str) else text.decode("utf-8", "replace")
         return text
 
-    def _given(self, outer: GraphNode, block: Model) -> dict[str, Value]:
-        """The value of each of the block's inputs: the outer node's, or the default."""
+    def _folder(self, path: str) -> Path:
+        """The folder of a block: relative paths in its text are relative to that."""
+        ships = shipped_pipelines().get(path)
+        return ships.parent if ships else Path(self.root.folder or "", posixpath.dirname(path))
+
+    def _placed(self, entry: GraphNode, inputs: dict[str, Value], folder: Path) -> dict[str, Value]:
+        """Inputs of a block's node with absolute paths, before texts of several folders meet in one pipeline."""
+        spec = self.flat.registry.find(entry.type)
+        paths = {} if spec is None else {name: socket.path for name, socket in spec.inputs.items() if socket.path}
+        return {name: paths[name].place(value, folder) if name in paths else value for name, value in inputs.items()}
+
+    def _path(self, block: Model, name: str) -> InputPath | None:
+        """How the block's input is read as a path, None if it is none."""
+        for entry in block.nodes.values():
+            spec = self.flat.registry.find(entry.type)
+            for key, value in entry.inputs.items():
+                if value == Ref(INPUTS, name) and spec is not None and key in spec.inputs and spec.inputs[key].path:
+                    return spec.inputs[key].path
+        return InputPath() if block.inputs[name].type == PATH else None
+
+    def _given(self, outer: GraphNode, block: Model, above: Path, here: Path) -> dict[str, Value]:
+        """The value of each of the block's inputs: the outer node's, or the default, with paths of their folders."""
         for name in outer.inputs:
             if name not in block.inputs and inner_input(name) is None:
                 hint = hint_choices(name, block.inputs)
@@ -171,6 +193,8 @@ class _Expansion:
             elif problem := declared_problem(declared.type, value, self.flat.registry):
                 self._add(outer, problem.code, f"{outer.name}.{name} {problem.message}", problem.hint, name)
                 value = INVALID
+            elif path := self._path(block, name):
+                value = path.place(value, above if name in outer.inputs else here)
             values[name] = value
         return values
 
