@@ -112,6 +112,9 @@ class RunOptions:
             show_default=False,
         ),
     ]
+    ratio: Annotated[
+        float | None, typer.Option(help="share of the visual tokens that the last layer sees, as in bench and eval")
+    ] = None
     sets: SetOption = None
     as_json: JsonOption = False
     out: Annotated[Path, typer.Option(help="folder for pictures, texts and the run's record")] = Path("fopru-out")
