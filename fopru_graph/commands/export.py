@@ -49,7 +49,10 @@ def export(options: ExportOptions, model: ModelOptions) -> int:
         from fopru_graph.serving.export import exported
 
         handover = Executor(ending.registry).run(ending, to=_NODE, cancel=token).by_node[_NODE]["output"]
-        content = exported(handover, options.to)
+        try:
+            content = exported(handover, options.to)
+        except UserError as error:
+            fail(2, error.message, error.hint)
         try:
             write_atomically(output, content)
         except OSError as error:
@@ -94,6 +97,8 @@ def _with_export_node(graph: Graph, plan: Plan, options: ExportOptions) -> Graph
     if not isinstance(given.get("tokens"), Ref):
         why = "takes none" if "tokens" in known else f"({plan.steps[target].spec.type}) takes pictures, not tokens"
         raise UserError(f"{name_of(graph)}: there are no visual tokens to export: {target} {why}", None)
+    if isinstance(plan.steps[target].inputs.get("prompt"), list):
+        raise UserError(f"{name_of(graph)}: {target} asks a batch of prompts", "export one question at a time")
     if pruners := plan.steps[target].inputs.get("pruners"):
         names = ", ".join(ref.node for ref in pruners if isinstance(ref, Ref)) or "a pruner"
         if options.to in ENGINES:

@@ -228,7 +228,7 @@ class ExportOptions:
         str, typer.Option(help="who reads it: safetensors (programs of your own), vllm, vllm-offline or sglang")
     ] = "safetensors"
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="the file  [default: named after --to]", show_default=False)
+        Path | None, typer.Option("--output", "-o", help="the file; without it one named after --to, here")
     ] = None
     ratio: Annotated[str | None, typer.Option(help="share of the visual tokens to keep")] = None
     positions: Annotated[
