@@ -8,21 +8,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fopru_graph.commands.arguments import fail, make_registry, open_graph, parse_ratios
-from fopru_graph.commands.evaluate import failures_end_program
 from fopru_graph.commands.options import ExportOptions, ModelOptions
-from fopru_graph.commands.run import quieten
+from fopru_graph.commands.run import interrupt_cancels, quieten
 from fopru_graph.errors import UserError
-from fopru_graph.graph import Executor, Graph, GraphNode, Node, PipelineError, Plan, Ref, Registry, node
+from fopru_graph.graph import (
+    Cancelled,
+    CancelToken,
+    Executor,
+    Graph,
+    GraphNode,
+    Node,
+    NodeError,
+    PipelineError,
+    Plan,
+    Ref,
+    Registry,
+    node,
+)
 from fopru_graph.graph.files import write_atomically
 from fopru_graph.measure.pipelines import generating_node, name_of, settings_of
-from fopru_graph.serving.engines import ENGINES, POSITIONS, TARGETS
+from fopru_graph.serving.engines import ENGINES, POSITIONS, TARGETS, Target
 from fopru_graph.terminal.console import say, show_warning
+from fopru_graph.terminal.progress import RunDisplay
 from fopru_graph.terminal.stdout import stdout
 
 if TYPE_CHECKING:
     from fopru_graph.serving.handover import Handover
 
-_NODE = "export"
 _TAKEN = ("model", "tokens", "prompt", "system", "messages", "template", "positions")  # of the generating node
 
 
@@ -37,28 +49,45 @@ def export(options: ExportOptions, model: ModelOptions) -> int:
     output = options.output or Path(TARGETS[options.to])
     try:
         _check_writable(output)
-        plan = Executor(graph.registry).plan(graph)
-        _set_ratio(graph, plan, options.ratio)
-        ending = _with_export_node(graph, plan, options)
-        Executor(ending.registry).plan(ending, to=_NODE)
+        ending, name = _with_export_node(graph, options)
+        Executor(ending.registry).plan(ending, to=name)
     except UserError as error:
         fail(2, error.message, error.hint)
     except PipelineError as error:
         fail(2, str(error))
-    with failures_end_program() as token:
-        from fopru_graph.serving.export import exported
-
-        handover = Executor(ending.registry).run(ending, to=_NODE, cancel=token).by_node[_NODE]["output"]
-        try:
-            content = exported(handover, options.to)
-        except UserError as error:
-            fail(2, error.message, error.hint)
-        try:
-            write_atomically(output, content)
-        except OSError as error:
-            raise UserError(f"{output} cannot be written: {error.strerror or error}", "make room") from error
-    _show(handover, output, len(content), options)
+    handover = _run(ending, name)
+    size = _write(handover, options.to, output)
+    _show(handover, output, size, options)
     return 0
+
+
+def _run(ending: Graph, name: str) -> Handover:
+    """What the node ``name`` hands over; a failure ends the program."""
+    token = CancelToken()
+    try:
+        with interrupt_cancels(token):
+            result = Executor(ending.registry).run(ending, to=name, cancel=token, on_event=RunDisplay({}))
+    except Cancelled:
+        fail(130, "cancelled", "nothing was written")
+    except NodeError as error:
+        fail(1, str(error), error.hint, error)
+    handover: Handover = result.by_node[name]["output"]
+    return handover
+
+
+def _write(handover: Handover, to: Target, output: Path) -> int:
+    """Write the file and return its bytes; ends the program if the engine cannot take it or the disk cannot."""
+    from fopru_graph.serving.export import exported
+
+    try:
+        content = exported(handover, to)
+    except UserError as error:
+        fail(2, error.message, error.hint)
+    try:
+        write_atomically(output, content)
+    except OSError as error:
+        fail(1, f"{output} cannot be written: {error.strerror or error}", "make room, or name another file with -o")
+    return len(content)
 
 
 def _check_writable(output: Path) -> None:
@@ -71,7 +100,11 @@ def _check_writable(output: Path) -> None:
 
 
 def _set_ratio(graph: Graph, plan: Plan, text: str | None) -> None:
-    """Apply ``--ratio``: to the pipeline's input of that name, else to its pruning stages."""
+    """Apply ``--ratio``: to the pipeline's input of that name, else to its pruning stages.
+
+    Raises:
+        UserError: it has neither.
+    """
     ratios = parse_ratios(text) or ()
     if len(ratios) > 1:
         raise UserError(f"--ratio {text}: a file holds the tokens of one ratio", "give one")
@@ -86,13 +119,15 @@ def _set_ratio(graph: Graph, plan: Plan, text: str | None) -> None:
             graph.set(target, value)
 
 
-def _with_export_node(graph: Graph, plan: Plan, options: ExportOptions) -> Graph:
-    """A copy of the graph with a node that takes what the generating node takes, and hands it over.
+def _with_export_node(graph: Graph, options: ExportOptions) -> tuple[Graph, str]:
+    """A copy of the graph with a node that takes what the generating node takes, and hands it over; and its name.
 
     Raises:
         UserError: the generating node takes no tokens, or prunes inside the language model, which engines do not.
     """
+    plan = Executor(graph.registry).plan(graph)
     target = generating_node(graph, plan)
+    _set_ratio(graph, plan, options.ratio)
     given, known = graph.node(target).inputs, plan.steps[target].spec.inputs
     if not isinstance(given.get("tokens"), Ref):
         why = "takes none" if "tokens" in known else f"({plan.steps[target].spec.type}) takes pictures, not tokens"
@@ -126,8 +161,11 @@ def _with_export_node(graph: Graph, plan: Plan, options: ExportOptions) -> Graph
     inputs = {name: given[name] for name in _TAKEN if name in given}
     if options.positions is not None:
         inputs["positions"] = options.positions
-    copy.put(GraphNode(_NODE, Export.__name__, inputs, line=graph.node(target).line))
-    return copy
+    name = "export"
+    while name in graph.nodes:
+        name += "_"
+    copy.put(GraphNode(name, Export.__name__, inputs, line=graph.node(target).line))
+    return copy, name
 
 
 def _show(handover: Handover, output: Path, size: int, options: ExportOptions) -> None:

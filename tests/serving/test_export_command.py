@@ -104,6 +104,12 @@ def test_a_missing_picture_is_the_nodes_error():
     assert json.loads(result.stdout)["error"]["node"] == "image"
 
 
+def test_a_full_disk_is_one_sentence():
+    result = invoke("export", "fopru_rank", "-o", "/dev/full", "--json")
+    assert result.exit_code == 1
+    assert "No space left" in json.loads(result.stdout)["error"]["message"]
+
+
 def test_help_of_export_loads_no_torch():
     code = (
         "import sys\nfrom typer.testing import CliRunner\nfrom fopru_graph.cli import app\n"
