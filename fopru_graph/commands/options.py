@@ -222,6 +222,27 @@ class SweepOptions:
     as_json: JsonOption = False
 
 
+@dataclass(frozen=True)
+class ExportOptions:
+    """The options of ``export``."""
+
+    file: FileArgument
+    to: Annotated[
+        str, typer.Option(help="who reads it: safetensors (programs of your own), vllm, vllm-offline or sglang")
+    ] = "safetensors"
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="the file; without it one named after --to, here")
+    ] = None
+    ratio: Annotated[str | None, typer.Option(help="share of the visual tokens to keep")] = None
+    positions: Annotated[
+        str | None,
+        typer.Option(help="renumbered, original, rebased as in LLMGenerate; row: Qwen-VL's as vLLM can number them"),
+    ] = None
+    sets: SetOption = None
+    as_json: JsonOption = False
+    nodes: NodesOption = None
+
+
 def expand_options(command: Callable[..., int | None]) -> Callable[..., None]:
     """The command as Typer reads it: a parameter typed as a dataclass becomes one option for each of its fields.
 
