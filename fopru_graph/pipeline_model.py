@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import networkx as nx
 
@@ -32,7 +30,9 @@ from fopru_graph.measure.timing import NOT_TIMED, time_to_first_token
 if TYPE_CHECKING:
     import PIL.Image
 
-    Picture = str | Path | PIL.Image.Image | tuple[str, PIL.Image.Image]
+    from fopru_graph.lvlm.inputs.pictures import Picture
+
+    Asked = Picture | tuple[str, PIL.Image.Image]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,13 +105,14 @@ class PipelineModel:
                 cache.put(step.key, loaded[step.key])
         self._executor = Executor(registry, cache=cache)
 
-    def answer(self, prompt: str, pictures: Picture | Sequence[Picture], max_new_tokens: int | None = None) -> Answer:
+    def answer(self, prompt: str, pictures: Asked | Sequence[Asked], max_new_tokens: int | None = None) -> Answer:
         """Ask a question about pictures.
 
         Args:
             prompt: the question; ``<image>`` marks where pictures stand, as in a pipeline's prompt.
-            pictures: in their order; each a path (or ``demo:NAME``), a PIL picture, or a pair of an RGB picture and, in
-                front of it, an identity of its content, which saves hashing its pixels. A single picture needs no list.
+            pictures: in their order; each of any kind that `to_picture` takes, or a pair of an RGB picture of PIL and,
+                in front of it, an identity of its content, which saves hashing its pixels. A single picture needs no
+                list.
             max_new_tokens: most tokens of the answer; None for what the pipeline says.
 
         Raises:
@@ -119,9 +120,7 @@ class PipelineModel:
             NodeError: a node failed.
             Cancelled: the run was cancelled.
         """
-        if isinstance(pictures, str) or not isinstance(pictures, Sequence):
-            pictures = [pictures]
-        images = [_identified(picture) for picture in pictures]
+        images = [_identified(picture) for picture in _listed(pictures)]
         self._pictures.clear()
         self._pictures.update(images)
         self.handle.family.last_prompt = None  # else the last digits could depend on the question before
@@ -169,26 +168,21 @@ class PipelineModel:
         return list(dict.fromkeys([*same, f"{self._target}.prompt"]))
 
 
-def _identified(picture: Picture) -> tuple[str, values.Image]:
-    """A picture with an identity of its content, by which the engine caches what is computed from it."""
-    import PIL.Image
+def _listed(pictures: Asked | Sequence[Asked]) -> Sequence[Asked]:
+    """The pictures as a sequence; a text and bytes are one picture."""
+    several = isinstance(pictures, Sequence) and not isinstance(pictures, str | bytes | bytearray | memoryview)
+    return cast("Sequence[Asked]", pictures if several else [pictures])
 
-    from fopru_graph.lvlm.inputs.images import load_image
+
+def _identified(picture: Asked) -> tuple[str, values.Image]:
+    """A picture with an identity of its content, by which the engine caches what is computed from it."""
+    from fopru_graph.lvlm.inputs.pictures import digest, to_picture
 
     if isinstance(picture, tuple):
         key, pixels = picture
         return key, values.Image(pixels, key)
-    if isinstance(picture, str | Path):
-        image = load_image(str(picture))
-    elif isinstance(picture, PIL.Image.Image):
-        image = values.Image(picture.convert("RGB"), "the picture")
-    else:
-        raise UserError(
-            f"a picture is a path or a PIL picture, not {type(picture).__name__}",
-            "give e.g. 'photo.jpg' or PIL.Image.open(…)",
-        )
-    width, height = image.picture.size
-    return hashlib.sha256(f"{width}x{height}:".encode() + image.picture.tobytes()).hexdigest(), image
+    image = to_picture(picture)
+    return digest(image), image
 
 
 def _picture_node(graph: Graph) -> str:

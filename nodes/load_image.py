@@ -15,9 +15,9 @@ class LoadImage(Node):
     def run(
         self, path: Annotated[str, Field(description="a file, or demo:NAME for a bundled picture")]
     ) -> values.Image:
-        from fopru_graph.lvlm.inputs.images import load_image
+        from fopru_graph.lvlm.inputs.pictures import to_picture
 
-        return load_image(path)
+        return to_picture(path)
 
     def fingerprint(self, path: str = "") -> str:
         """The file's content, so that a changed picture is encoded again."""
