@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
@@ -22,7 +22,7 @@ from fopru_graph.graph.memory import MemoryCache
 from fopru_graph.graph.model import GraphNode, Model, PipelineInput, PipelineOutput, bad_name, plain_input
 from fopru_graph.graph.run.executor import Executor
 from fopru_graph.graph.run.record import RunRecord, RunResult
-from fopru_graph.graph.values import INPUTS, MISSING, NAME, Link, Ref, Value
+from fopru_graph.graph.values import INPUTS, MISSING, NAME, Link, Ref, Value, describe, given_in
 from fopru_graph.graph.yaml.read import read_file, read_text
 from fopru_graph.graph.yaml.write import dump
 
@@ -103,10 +103,22 @@ class Graph(Model):
         return graph
 
     def dumps(self) -> str:
-        """The pipeline as YAML, byte-stable. Raises `PipelineError` for a graph that was loaded with problems."""
-        if broken := errors_of(self.document_problems):
+        """The pipeline as YAML, byte-stable.
+
+        Raises `PipelineError` for a graph that was loaded with problems, or that holds an object given in Python.
+        """
+        if broken := [*errors_of(self.document_problems), *self._objects()]:
             raise PipelineError(broken, self.file)
         return dump(self)
+
+    def _objects(self) -> Iterator[Problem]:
+        """A problem for each value that no file can hold."""
+        values = [(INPUTS, key, entry.default) for key, entry in self.inputs.items()]
+        values += [(name, key, value) for name, entry in self.nodes.items() for key, value in entry.inputs.items()]
+        for node, key, value in values:
+            if given_in(value):
+                message = f"{node}.{key} is {describe(value)}, which no file can hold"
+                yield Problem("bad-value", message, node=node, input=key, hint="set it to the path of a file first")
 
     def save(self, path: str | Path) -> None:
         """Write the pipeline as a YAML file; a reader never sees half of it."""
@@ -132,7 +144,9 @@ class Graph(Model):
         _check_name(chosen, None, self.nodes)
         if spec is not None and (unknown := spec.unknown_inputs(inputs)):
             raise PipelineError([replace(problem, node=chosen) for problem in unknown])
-        self.put(GraphNode(chosen, type_name, {key: plain_input(value, chosen, key) for key, value in inputs.items()}))
+        sockets = spec.inputs if spec is not None else {}
+        taken = {key: plain_input(value, chosen, key, sockets.get(key)) for key, value in inputs.items()}
+        self.put(GraphNode(chosen, type_name, taken))
         return Handle(self, chosen)
 
     def __getattr__(self, type_name: str) -> Callable[..., Handle]:

@@ -67,7 +67,7 @@ class Executor:
             return RunRecord(
                 status=runner.status,
                 pipeline=dump(chosen.graph),
-                inputs={name: entry.default for name, entry in inputs if entry.default is not MISSING},
+                inputs={name: to_json(entry.default) for name, entry in inputs if entry.default is not MISSING},
                 outputs={name: to_json(value) for name, value in outputs.items()},
                 nodes={name: fact.to_json(chosen.steps[name]) for name, fact in runner.facts.items()},
                 versions=dict(versions(RECORDED_PACKAGES) if self.versions is None else self.versions),

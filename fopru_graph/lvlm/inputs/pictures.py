@@ -10,8 +10,7 @@ import PIL.Image
 
 from fopru_graph import values
 from fopru_graph.errors import UserError, first_line
-from fopru_graph.lvlm.inputs import formats, pixels
-from fopru_graph.lvlm.inputs.images import check_size, decode_image, load_image
+from fopru_graph.lvlm.inputs import formats, images, pixels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,20 +47,27 @@ def to_picture(value: Picture) -> values.Image:
     if isinstance(value, values.Image):
         return value
     if isinstance(value, str | os.PathLike):
-        return load_image(os.fspath(value))
+        return images.load_image(os.fspath(value))
     if isinstance(value, bytes | bytearray | memoryview):
-        return decode_image(bytes(value), _GIVEN)
+        return images.decode_image(bytes(value), _GIVEN)
     if isinstance(value, PIL.Image.Image):
         picture = value
     elif is_array(value):
         picture = _of_array(value)
     else:
         raise UserError(f"a picture cannot be made of {type(value).__name__}", _HINT)
-    check_size(_GIVEN, *picture.size)
+    images.check_size(_GIVEN, *picture.size)
     try:
         return values.Image(pixels.of_memory(picture), _GIVEN)
     except Exception as error:  # Pillow reads a file that it opened only now, and raises whatever that leads to
         raise UserError(f"{_GIVEN} cannot be decoded: {first_line(error)}", formats.DAMAGED) from error
+
+
+def fingerprint(value: Picture) -> str:
+    """What tells its content in cache keys: of a path as `images.fingerprint`, of anything else its `digest`."""
+    if isinstance(value, str | os.PathLike):
+        return images.fingerprint(os.fspath(value))
+    return digest(to_picture(value))
 
 
 def is_picture(value: object) -> bool:
