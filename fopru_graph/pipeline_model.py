@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 import networkx as nx
 
 from fopru_graph import values
+from fopru_graph.answer import Answer
 from fopru_graph.errors import UserError
 from fopru_graph.graph import (
     CancelToken,
+    Event,
     Executor,
     Graph,
     GraphNode,
@@ -34,19 +39,8 @@ if TYPE_CHECKING:
 
     Asked = Picture | tuple[str, PIL.Image.Image]
 
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """The answer to a question.
-
-    ``report`` holds the figures of the generating node (see `values.Generation.report`), ``ttft_ms`` the time to first
-    token, None where a part of it came from the cache.
-    """
-
-    text: str
-    report: dict[str, Any]
-    ttft_ms: float | None
-    result: RunResult
+# Pruning inside the language model puts hooks into it, so a model answers one question at a time.
+_ALONE: WeakKeyDictionary[values.ModelHandle, threading.RLock] = WeakKeyDictionary()
 
 
 class PipelineModel:
@@ -60,7 +54,7 @@ class PipelineModel:
 
     The pictures take the place of the pipeline's LoadImage node, the question that of its prompt. Consecutive questions
     about the same pictures encode them once. Nothing else is carried over, so that an answer does not depend on the
-    questions before.
+    questions before. Threads may share it, and pipelines of one model: questions wait for each other.
 
     Args:
         graph: a valid pipeline; it is not changed.
@@ -104,8 +98,17 @@ class PipelineModel:
             if step.key in loaded:
                 cache.put(step.key, loaded[step.key])
         self._executor = Executor(registry, cache=cache)
+        self._alone = _ALONE.setdefault(handle, threading.RLock())
 
-    def answer(self, prompt: str, pictures: Asked | Sequence[Asked], max_new_tokens: int | None = None) -> Answer:
+    def answer(
+        self,
+        prompt: str,
+        pictures: Asked | Sequence[Asked],
+        max_new_tokens: int | None = None,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Answer:
         """Ask a question about pictures.
 
         Args:
@@ -114,13 +117,28 @@ class PipelineModel:
                 in front of it, an identity of its content, which saves hashing its pixels. A single picture needs no
                 list.
             max_new_tokens: most tokens of the answer; None for what the pipeline says.
+            on_event: called with the events of the run; `NodeText` has the answer piece by piece.
+            cancel: ends this run early, in place of the one that the class was given.
 
         Raises:
             UserError: a picture cannot be read.
             NodeError: a node failed.
             Cancelled: the run was cancelled.
         """
-        images = [_identified(picture) for picture in _listed(pictures)]
+        given = _listed(pictures)
+        images = [_identified(picture) for picture in given]
+        with self._alone:
+            return self._answer(prompt, given, images, max_new_tokens, on_event, cancel or self._cancel)
+
+    def _answer(
+        self,
+        prompt: str,
+        given: Sequence[Asked],
+        images: Sequence[tuple[str, values.Image]],
+        max_new_tokens: int | None,
+        on_event: Callable[[Event], None] | None,
+        cancel: CancelToken | None,
+    ) -> Answer:
         self._pictures.clear()
         self._pictures.update(images)
         self.handle.family.last_prompt = None  # else the last digits could depend on the question before
@@ -129,16 +147,29 @@ class PipelineModel:
         sets |= dict.fromkeys(self._prompt_targets(), prompt)
         if max_new_tokens is not None:
             sets[f"{self._target}.max_new_tokens"] = max_new_tokens
-        result = self._executor.run(self._graph, to=self._target, sets=sets, cancel=self._cancel)
-        self._sets, self._evaluated = sets, result.plan.keys.taken(result.plan.roots)
+        result = self._executor.run(self._graph, to=self._target, sets=sets, on_event=on_event, cancel=cancel)
+        self._sets, self._result = sets, result
         ttft_ms = time_to_first_token(result, self._target, self._constant)
-        return Answer(result["text"], result.record.nodes[self._target]["report"], ttft_ms, result)
+        report = result.record.nodes[self._target]["report"]
+        return Answer(result["text"], report, ttft_ms, result, partial(self._values, given, sets, result))
 
     def last_run(self) -> RunResult:
         """The values of all nodes for the last question, e.g. to draw what was kept; cached nodes do not run again."""
-        return self._executor.run(
-            self._graph, targets=sorted(self._evaluated), sets=self._sets, cancel=self._cancel
-        )  # fmt: skip
+        return self._all_values(self._sets, self._result)
+
+    def _all_values(self, sets: dict[str, Any], result: RunResult) -> RunResult:
+        others = result.plan.keys.taken(result.plan.roots) - {self._target}
+        seen = self._executor.run(self._graph, targets=sorted(others), sets=sets, cancel=self._cancel)
+        return replace(seen, by_node={**seen.by_node, **result.by_node}, plan=result.plan)
+
+    def _values(self, given: Sequence[Asked], sets: dict[str, Any], result: RunResult) -> RunResult:
+        """The values of all nodes for an earlier question, whose answer was ``result``."""
+        images = [_identified(picture) for picture in given]
+        if [key for key, _ in images] != sets[f"{self._source}.keys"]:
+            raise UserError("the picture has changed since it was asked about", "ask again")
+        with self._alone:
+            self._pictures.update(images)
+            return self._all_values(sets, result)
 
     def seen_size(self) -> tuple[int, int]:
         """(width, height) of the last question's first picture as the model's preprocessing made it.
@@ -148,8 +179,8 @@ class PipelineModel:
         """
         if not self._encoders:
             raise UserError("the pipeline has no VisionEncode node that tells the size of its pictures", None)
-        result = self._executor.run(self._graph, targets=self._encoders[:1], sets=self._sets, cancel=self._cancel)
-        features = next(iter(result.by_node[self._encoders[0]].values()))
+        seen = self._executor.run(self._graph, targets=self._encoders[:1], sets=self._sets, cancel=self._cancel)
+        features = next(iter(seen.by_node[self._encoders[0]].values()))
         _, height, width = features.pixels[0].shape
         return width, height
 

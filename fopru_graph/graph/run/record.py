@@ -97,7 +97,7 @@ class RunRecord:
             raise ValueError(f"{path} is no run record of format {FORMAT}: {error}") from error
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RunResult(Mapping[str, Any]):
     """A mapping of the wanted outputs by name.
 
@@ -122,6 +122,9 @@ class RunResult(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.outputs)
+
+    def __repr__(self) -> str:
+        return f"<RunResult {', '.join(f'{name}={describe(value)}' for name, value in self.items())}>"
 
 
 def timestamp() -> str:
