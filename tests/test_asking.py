@@ -182,6 +182,12 @@ def test_a_graph_shows_its_drawing_even_with_mistakes_in_it():
 # Names
 
 
+def test_completion_knows_node_types_and_outputs():
+    graph = Graph("mine")
+    answer = graph.add("LLMGenerate")
+    assert {"RankPrune", "run"} <= set(dir(graph)) and {"text", "generation"} <= set(dir(answer))
+
+
 def test_dir_and_all_are_complete():
     assert set(fopru_graph.__all__) <= set(dir(fopru_graph))
     for name in fopru_graph.__all__:

@@ -50,6 +50,10 @@ class Handle(Link):
             raise AttributeError(output)
         return self[output]
 
+    def __dir__(self) -> Iterable[str]:
+        spec = self._graph.registry.find(self._graph.node(self._name).type)
+        return [*super().__dir__(), *(spec.outputs if spec is not None else ())]
+
     def __str__(self) -> str:
         return f"${self._name}"
 
@@ -156,6 +160,9 @@ class Graph(Model):
             raise UnknownAttribute([self.registry.unknown(type_name)])
         return lambda *args, **inputs: self.add(type_name, *args, **inputs)
 
+    def __dir__(self) -> Iterable[str]:
+        return [*super().__dir__(), *self.registry.types()]
+
     def output(self, name: str, ref: Link) -> None:
         """Declare a pipeline output; raises `PipelineError` for a bad or used name."""
         _check_name(name, "outputs", self.outputs)
@@ -202,7 +209,7 @@ class Graph(Model):
         disk: DiskCache | None = None,
         on_event: Callable[[Event], None] | None = None,
         cancel: CancelToken | None = None,
-        out: Path | None = None,
+        out: str | Path | None = None,
     ) -> RunResult:
         """Run the pipeline; see `Executor.run`.
 
@@ -212,7 +219,8 @@ class Graph(Model):
         if cache is None:
             cache = self._cache = MemoryCache() if self._cache is None else self._cache
         executor = Executor(self.registry, cache=cache, disk=disk)
-        return executor.run(self, targets, to=to, sets=sets, on_event=on_event, cancel=cancel, out=out)
+        folder = None if out is None else Path(out)
+        return executor.run(self, targets, to=to, sets=sets, on_event=on_event, cancel=cancel, out=folder)
 
 
 def _check_name(name: str, kind: str | None, taken: Container[str]) -> None:

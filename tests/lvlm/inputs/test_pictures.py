@@ -117,6 +117,7 @@ def test_the_given_picture_stays_as_it_is():
         ([], "cannot be made of list", "give a path"),
         (b"", "is empty", None),
         (b"no picture", "the picture", None),
+        ("given:Image:0123abcd", "was given in Python, and is kept nowhere", "--set image="),
         (np.zeros((1, 6, 9, 3), np.uint8), r"shape \(1, 6, 9, 3\)", "one picture"),
         (np.zeros((6, 9, 2), np.uint8), r"shape \(6, 9, 2\)", "1, 3 or 4"),
         (np.zeros((0, 9, 3), np.uint8), "no pixels", None),
