@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 import networkx as nx
 
 from fopru_graph import values
+from fopru_graph.answer import Answer
 from fopru_graph.errors import UserError
 from fopru_graph.graph import (
     CancelToken,
+    Event,
     Executor,
     Graph,
     GraphNode,
@@ -32,21 +35,12 @@ from fopru_graph.measure.timing import NOT_TIMED, time_to_first_token
 if TYPE_CHECKING:
     import PIL.Image
 
-    Picture = str | Path | PIL.Image.Image | tuple[str, PIL.Image.Image]
+    from fopru_graph.lvlm.inputs.pictures import Picture
 
+    Asked = Picture | tuple[str, PIL.Image.Image]
 
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """The answer to a question.
-
-    ``report`` holds the figures of the generating node (see `values.Generation.report`), ``ttft_ms`` the time to first
-    token, None where a part of it came from the cache.
-    """
-
-    text: str
-    report: dict[str, Any]
-    ttft_ms: float | None
-    result: RunResult
+# Pruning inside the language model puts hooks into it, so a model answers one question at a time.
+_ALONE: WeakKeyDictionary[values.ModelHandle, threading.RLock] = WeakKeyDictionary()
 
 
 class PipelineModel:
@@ -60,7 +54,7 @@ class PipelineModel:
 
     The pictures take the place of the pipeline's LoadImage node, the question that of its prompt. Consecutive questions
     about the same pictures encode them once. Nothing else is carried over, so that an answer does not depend on the
-    questions before.
+    questions before. Threads may share it, and pipelines of one model: questions wait for each other.
 
     Args:
         graph: a valid pipeline; it is not changed.
@@ -104,24 +98,47 @@ class PipelineModel:
             if step.key in loaded:
                 cache.put(step.key, loaded[step.key])
         self._executor = Executor(registry, cache=cache)
+        self._alone = _ALONE.setdefault(handle, threading.RLock())
 
-    def answer(self, prompt: str, pictures: Picture | Sequence[Picture], max_new_tokens: int | None = None) -> Answer:
+    def answer(
+        self,
+        prompt: str,
+        pictures: Asked | Sequence[Asked],
+        max_new_tokens: int | None = None,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Answer:
         """Ask a question about pictures.
 
         Args:
             prompt: the question; ``<image>`` marks where pictures stand, as in a pipeline's prompt.
-            pictures: in their order; each a path (or ``demo:NAME``), a PIL picture, or a pair of an RGB picture and, in
-                front of it, an identity of its content, which saves hashing its pixels. A single picture needs no list.
+            pictures: in their order; each of any kind that `to_picture` takes, or a pair of an RGB picture of PIL and,
+                in front of it, an identity of its content, which saves hashing its pixels. A single picture needs no
+                list.
             max_new_tokens: most tokens of the answer; None for what the pipeline says.
+            on_event: called with the events of the run; `NodeText` has the answer piece by piece.
+            cancel: ends this run early, in place of the one that the class was given.
 
         Raises:
             UserError: a picture cannot be read.
             NodeError: a node failed.
             Cancelled: the run was cancelled.
         """
-        if isinstance(pictures, str) or not isinstance(pictures, Sequence):
-            pictures = [pictures]
-        images = [_identified(picture) for picture in pictures]
+        given = _listed(pictures)
+        images = [_identified(picture) for picture in given]
+        with self._alone:
+            return self._answer(prompt, given, images, max_new_tokens, on_event, cancel or self._cancel)
+
+    def _answer(
+        self,
+        prompt: str,
+        given: Sequence[Asked],
+        images: Sequence[tuple[str, values.Image]],
+        max_new_tokens: int | None,
+        on_event: Callable[[Event], None] | None,
+        cancel: CancelToken | None,
+    ) -> Answer:
         self._pictures.clear()
         self._pictures.update(images)
         self.handle.family.last_prompt = None  # else the last digits could depend on the question before
@@ -130,16 +147,29 @@ class PipelineModel:
         sets |= dict.fromkeys(self._prompt_targets(), prompt)
         if max_new_tokens is not None:
             sets[f"{self._target}.max_new_tokens"] = max_new_tokens
-        result = self._executor.run(self._graph, to=self._target, sets=sets, cancel=self._cancel)
-        self._sets, self._evaluated = sets, result.plan.keys.taken(result.plan.roots)
+        result = self._executor.run(self._graph, to=self._target, sets=sets, on_event=on_event, cancel=cancel)
+        self._sets, self._result = sets, result
         ttft_ms = time_to_first_token(result, self._target, self._constant)
-        return Answer(result["text"], result.record.nodes[self._target]["report"], ttft_ms, result)
+        report = result.record.nodes[self._target]["report"]
+        return Answer(result["text"], report, ttft_ms, result, partial(self._values, given, sets, result))
 
     def last_run(self) -> RunResult:
         """The values of all nodes for the last question, e.g. to draw what was kept; cached nodes do not run again."""
-        return self._executor.run(
-            self._graph, targets=sorted(self._evaluated), sets=self._sets, cancel=self._cancel
-        )  # fmt: skip
+        return self._all_values(self._sets, self._result)
+
+    def _all_values(self, sets: dict[str, Any], result: RunResult) -> RunResult:
+        others = result.plan.keys.taken(result.plan.roots) - {self._target}
+        seen = self._executor.run(self._graph, targets=sorted(others), sets=sets, cancel=self._cancel)
+        return replace(seen, by_node={**seen.by_node, **result.by_node}, plan=result.plan)
+
+    def _values(self, given: Sequence[Asked], sets: dict[str, Any], result: RunResult) -> RunResult:
+        """The values of all nodes for an earlier question, whose answer was ``result``."""
+        images = [_identified(picture) for picture in given]
+        if [key for key, _ in images] != sets[f"{self._source}.keys"]:
+            raise UserError("the picture has changed since it was asked about", "ask again")
+        with self._alone:
+            self._pictures.update(images)
+            return self._all_values(sets, result)
 
     def seen_size(self) -> tuple[int, int]:
         """(width, height) of the last question's first picture as the model's preprocessing made it.
@@ -149,8 +179,8 @@ class PipelineModel:
         """
         if not self._encoders:
             raise UserError("the pipeline has no VisionEncode node that tells the size of its pictures", None)
-        result = self._executor.run(self._graph, targets=self._encoders[:1], sets=self._sets, cancel=self._cancel)
-        features = next(iter(result.by_node[self._encoders[0]].values()))
+        seen = self._executor.run(self._graph, targets=self._encoders[:1], sets=self._sets, cancel=self._cancel)
+        features = next(iter(seen.by_node[self._encoders[0]].values()))
         _, height, width = features.pixels[0].shape
         return width, height
 
@@ -169,26 +199,21 @@ class PipelineModel:
         return list(dict.fromkeys([*same, f"{self._target}.prompt"]))
 
 
-def _identified(picture: Picture) -> tuple[str, values.Image]:
-    """A picture with an identity of its content, by which the engine caches what is computed from it."""
-    import PIL.Image
+def _listed(pictures: Asked | Sequence[Asked]) -> Sequence[Asked]:
+    """The pictures as a sequence; a text and bytes are one picture."""
+    several = isinstance(pictures, Sequence) and not isinstance(pictures, str | bytes | bytearray | memoryview)
+    return cast("Sequence[Asked]", pictures if several else [pictures])
 
-    from fopru_graph.lvlm.inputs.images import load_image
+
+def _identified(picture: Asked) -> tuple[str, values.Image]:
+    """A picture with an identity of its content, by which the engine caches what is computed from it."""
+    from fopru_graph.lvlm.inputs.pictures import digest, to_picture
 
     if isinstance(picture, tuple):
         key, pixels = picture
         return key, values.Image(pixels, key)
-    if isinstance(picture, str | Path):
-        image = load_image(str(picture))
-    elif isinstance(picture, PIL.Image.Image):
-        image = values.Image(picture.convert("RGB"), "the picture")
-    else:
-        raise UserError(
-            f"a picture is a path or a PIL picture, not {type(picture).__name__}",
-            "give e.g. 'photo.jpg' or PIL.Image.open(…)",
-        )
-    width, height = image.picture.size
-    return hashlib.sha256(f"{width}x{height}:".encode() + image.picture.tobytes()).hexdigest(), image
+    image = to_picture(picture)
+    return digest(image), image
 
 
 def _picture_node(graph: Graph) -> str:

@@ -204,8 +204,7 @@ def _finish_early(record: RunRecord | None, out: Path) -> None:
 def quieten() -> None:
     """Silence transformers on the terminal: the warnings that matter are messages of this program."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if not console.is_terminal:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if console.is_terminal else "1")
 
 
 @contextlib.contextmanager

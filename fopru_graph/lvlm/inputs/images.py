@@ -35,6 +35,7 @@ MAX_ASPECT = 200
 MAX_BYTES = 512 * 2**20
 
 _DEMO = "demo:"
+_GIVEN = "given:"  # what records of runs say in place of an object
 _SAMPLES = Path(__file__).resolve().parents[2] / "demo" / "samples"
 _WANTED = "give a PNG, JPEG, WEBP, BMP, GIF or TIFF file"
 _SMALLER = f"scale or crop it to at most {MAX_PIXELS // 10**6} megapixels first"
@@ -132,6 +133,9 @@ def shrink(image: values.Image) -> values.Image:
 
 
 def _locate(path: str) -> Path:
+    if path.startswith(_GIVEN):
+        hint = "set a picture again, e.g. --set image=photo.jpg"
+        raise UserError(f"'{path}' stands for a picture that was given in Python, and is kept nowhere", hint)
     if not path.startswith(_DEMO):
         return Path(local_path(path))
     name, known = path.removeprefix(_DEMO), samples()
