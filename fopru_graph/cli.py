@@ -26,6 +26,7 @@ from fopru_graph.commands.options import (
     BenchOptions,
     CompareOptions,
     EvalOptions,
+    ExportOptions,
     FileArgument,
     FilesArgument,
     JsonOption,
@@ -125,6 +126,15 @@ def report(
     from fopru_graph.commands.report import report_results
 
     report_results(folder, output, as_json)
+
+
+@command()
+@expand_options
+def export(options: ExportOptions, model: ModelOptions) -> int:
+    """Write the visual tokens that a pipeline keeps for a serving engine: vLLM, SGLang, or a file to read anywhere."""
+    from fopru_graph.commands.export import export
+
+    return export(options, model)
 
 
 @command()

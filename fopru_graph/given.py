@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fopru_graph import values
 from fopru_graph.errors import UserError
-from fopru_graph.graph import Executor, Graph, GraphNode, Node, Registry, node
+from fopru_graph.graph import Executor, Graph, GraphNode, Node, Ref, Registry, node
 from fopru_graph.graph.values import INPUTS, linked_nodes, refs_in, with_ancestors
 from fopru_graph.lvlm.inputs.positions import Numbering
-from fopru_graph.measure.pipelines import name_of, settings_of
+from fopru_graph.measure.pipelines import at_ratio, name_of
 
 _OF_THE_CALL = ("model", "image", "prompt", "max_new_tokens")
 _READ = ("tokens", "pruners", "positions")  # inputs of LLMGenerate that say what is pruned, and how it is placed
@@ -44,17 +43,16 @@ class GivenPipeline:
     def __init__(
         self, pipeline: str | Path | Graph, model: values.ModelHandle, ratio: float | None, sets: Mapping[str, Any]
     ) -> None:
-        graph = pipeline.copy() if isinstance(pipeline, Graph) else _loaded(pipeline)
+        graph = pipeline.copy() if isinstance(pipeline, Graph) else Graph.load(pipeline)
         for name, value in sets.items():
             if name in _OF_THE_CALL:
                 raise UserError(f"{name} comes from the call of generate, not from the pipeline", "give it there")
             graph.set(name, value)
         self._inputs: Mapping[str, Any] = {}
         self._ids: Sequence[Sequence[int]] = ()
-        self._graph, self._target = self._pruning_part(graph, model)
-        self._executor = Executor(self._graph.registry)
-        if ratio is not None:
-            self._set_ratio(ratio)
+        part, self._target = self._pruning_part(graph, model)
+        self._graph = part if ratio is None else at_ratio(part, ratio)
+        self._executor = Executor(part.registry)
 
     def run(self, inputs: Mapping[str, Any], ids: Sequence[Sequence[int]]) -> Given:
         """What is left of pictures that a stock processor prepared; for the arguments see `Family.encode_prepared`.
@@ -68,19 +66,6 @@ class GivenPipeline:
         finally:
             self._inputs, self._ids = {}, ()
         return given
-
-    def _set_ratio(self, ratio: float) -> None:
-        """Set the pipeline's ratio: its input of this name, or else each stage's share of it."""
-        if "ratio" in self._graph.inputs:
-            self._graph.set("ratio", ratio)
-            return
-        (setting,) = settings_of(self._graph, self._executor.plan(self._graph, to=self._target), [ratio])
-        if setting.ratio != ratio:
-            raise UserError(
-                f"{name_of(self._graph)} has no ratio to set", "leave ratio out, or choose another pipeline"
-            )
-        for name, value in setting.inputs.items():
-            self._graph.set(name, value)
 
     def _pruning_part(self, graph: Graph, model: values.ModelHandle) -> tuple[Graph, str]:
         """The nodes that say what is kept, and the name of the one that hands it over."""
@@ -120,6 +105,7 @@ class GivenPipeline:
         handed = {name: given.inputs[name] for name in _READ if name in given.inputs}
         part.put(GraphNode(target, HandOver.__name__, handed, line=given.line))
         part.outputs.clear()
+        part.output("given", Ref(target))
         for name, entry in graph.nodes.items():
             if entry.type == "LoadModel":
                 part.put(GraphNode(name, GivenModel.__name__, {}, line=entry.line))
@@ -133,13 +119,6 @@ class GivenPipeline:
             part.remove(name)
         _check_question(part, given.inputs.get("prompt"))
         return part, target
-
-
-def _loaded(pipeline: str | Path) -> Graph:
-    """A pipeline by its file or the name of one that ships."""
-    folder = importlib.import_module("fopru_graph.pipelines").__path__[0]
-    shipped = Path(folder) / f"{pipeline}.yaml"
-    return Graph.load(shipped if not Path(pipeline).exists() and shipped.is_file() else pipeline)
 
 
 def _answering(graph: Graph) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fopru_graph import values
-from fopru_graph.graph import Node, node
+from fopru_graph.graph import InputPath, Node, node
 
 
 @node(category="load")
@@ -13,7 +13,7 @@ class LoadImage(Node):
     """Read a picture file as RGB, turned as its EXIF data says."""
 
     def run(
-        self, path: Annotated[str, Field(description="a file, or demo:NAME for a bundled picture")]
+        self, path: Annotated[str, InputPath(), Field(description="a file, or demo:NAME for a bundled picture")]
     ) -> values.Image:
         from fopru_graph.lvlm.inputs.images import load_image
 

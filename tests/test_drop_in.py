@@ -59,6 +59,19 @@ def test_a_file_a_graph_and_settings_choose_what_is_kept(model, inputs):
     assert seen.visual_tokens["kept"] == 256 and seen.visual_tokens["final"] == 128
 
 
+def test_kept_tokens_have_the_positions_that_are_asked_for(model, processor):
+    inputs = asked(processor, COLOUR, pictures=(TAXI,))
+    options = {"max_new_tokens": 1, "output_logits": True, "return_dict_in_generate": True}
+    for positions in ("original", None):
+        graph = Graph.load("fopru_rank")
+        graph.set("positions", positions)
+        graph.set("generate.logprobs", True)
+        own = PipelineModel(graph).answer(COLOUR, "demo:taxi-rank").result["generation"]
+        with pruned(model, processor, positions=positions):
+            logits = model.generate(**inputs, **options).logits[0]
+        assert logits.log_softmax(-1)[0, own.token_ids[0][0]].item() == pytest.approx(own.logprobs[0][0], abs=1e-5)
+
+
 def test_a_padded_batch_is_each_alone(model, processor):
     batch = asked(processor, TEXT, f"<image> {COLOUR} <image>", pictures=(SIGN, TAXI, SIGN))
     with pruned(model, processor) as seen:
@@ -184,7 +197,7 @@ def test_a_forward_of_the_model_is_not_pruned(model, processor, inputs):
         ("fopru_rank", {"ratio": 1.5}, "not in"),
         ("fopru_rank", {"prompt": "what ?"}, "prompt comes from the call"),
         ("fopru_rank", {"prune.shape": 1}, "no input 'shape'"),
-        ("no_such", {}, "cannot read no_such"),
+        ("no_such", {}, "no pipeline of that name ships"),
     ],
 )
 def test_pipelines_that_cannot_prune_a_call_are_refused(model, processor, pipeline, options, sentence):

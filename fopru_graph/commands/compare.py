@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fopru_graph.commands.arguments import fail, open_graphs, parse_ratios, set_values, split_names, write_text
 from fopru_graph.commands.options import CompareOptions, ModelOptions
 from fopru_graph.commands.run import interrupt_cancels, quieten
-from fopru_graph.commands.shipped import find_pipeline, shipped_pipelines
+from fopru_graph.commands.shipped import find_pipeline
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import Configuration, configurations_of
 from fopru_graph.evaluation.pictures import picture_values
@@ -99,7 +99,7 @@ def _configurations(
 
 def _unpruned(graph: Graph) -> Graph:
     """The shipped pipeline that prunes nothing, with the model that another one loads."""
-    flat, plain = graph.flat(), Graph.load(shipped_pipelines()[_UNPRUNED])
+    flat, plain = graph.flat(), Graph.load(_UNPRUNED)
     loading = flat.of_type("LoadModel")
     if len(loading) == 1:
 
