@@ -136,6 +136,7 @@ def in_bfloat16(folder: Path) -> Path:
         (["--ratio", "2"], "is not in (0, 1]"),
         (["--pipelines", "fopru_rank,{mine}"], "their times do not compare"),
         (["--set", "model=no/where"], "no/where"),
+        (["--html", "{mine}/page.html"], "cannot be written to"),
     ],
 )
 def test_mistakes_end_in_a_sentence(tmp_path, arguments, sentence):

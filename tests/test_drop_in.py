@@ -84,6 +84,18 @@ def test_a_padded_batch_is_each_alone(model, processor):
             assert ids[row, : len(expected)].tolist() == expected.tolist()
 
 
+def test_a_prompt_of_a_batch_may_have_no_picture(model, processor):
+    texts = ["USER: how many shapes are there ? ASSISTANT:", f"USER: <image>\n{TEXT} ASSISTANT:"]
+    batch = processor(images=[SIGN], text=texts, return_tensors="pt", padding=True, padding_side="left")
+    with pruned(model, processor, "fopru_fastv") as seen, torch.inference_mode():
+        ids = model.generate(**batch, max_new_tokens=4)[:, batch["input_ids"].shape[1] :]
+    words = processor.tokenizer(texts[0], return_tensors="pt")
+    alone = model.generate(**words, max_new_tokens=4)[0, words["input_ids"].shape[1] :]
+    assert ids[0, : len(alone)].tolist() == alone.tolist()
+    assert processor.decode(ids[1], skip_special_tokens=True).strip() == "stop"
+    assert seen.visual_tokens["final"] == 64
+
+
 class Heard(transformers.generation.streamers.BaseStreamer):
     def __init__(self):
         self.put, self.heard = self._put, []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fopru_graph.commands.arguments import fail, open_graphs, parse_ratios, set_values, split_names, write_text
 from fopru_graph.commands.options import CompareOptions, ModelOptions
-from fopru_graph.commands.run import interrupt_cancels, quieten
+from fopru_graph.commands.run import interrupt_cancels, make_folder, quieten
 from fopru_graph.commands.shipped import find_pipeline
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import Configuration, configurations_of
@@ -53,6 +53,11 @@ def compare(options: CompareOptions, model: ModelOptions) -> int:
     quieten()
     ratios = parse_ratios(options.ratio)
     configurations = _configurations(options, model, ratios)
+    if options.html is not None:
+        try:
+            make_folder(options.html.parent)
+        except UserError as error:
+            fail(2, error.message, "choose another file with --html")
     questions = questions_of(options.images, options.prompt)
     token = CancelToken()
     try:
@@ -141,7 +146,7 @@ def _answered(asked: Sequence[_Asked], question: Question) -> ComparedQuestion:
     try:
         picture = load_image(question.image).picture
     except UserError as error:
-        return ComparedQuestion(*question, error=str(error))
+        return ComparedQuestion(question.image, question.prompt, error=str(error))
     answers: list[ComparedAnswer] = []
     for each in asked:
         try:
@@ -149,7 +154,7 @@ def _answered(asked: Sequence[_Asked], question: Question) -> ComparedQuestion:
         except (NodeError, UserError) as error:
             pipeline, ratio = each.configuration.pipeline, each.configuration.ratio
             answers.append(ComparedAnswer(pipeline, ratio, error=str(error)))
-    return ComparedQuestion(*question, answers)
+    return ComparedQuestion(question.image, question.prompt, answers)
 
 
 def _answer(each: _Asked, question: Question, picture: PIL.Image.Image, unpruned: str | None) -> ComparedAnswer:
