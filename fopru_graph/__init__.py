@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fopru_graph.answer import Answer
     from fopru_graph.asking import ask
+    from fopru_graph.drop_in import pruned
     from fopru_graph.errors import UserError
     from fopru_graph.graph import (
         Cancelled,
@@ -46,6 +47,7 @@ __all__ = [
     "UserError",
     "ask",
     "node",
+    "pruned",
 ]
 
 # The nodes and the shipped pipelines lie at the top of the repository (`nodes/`, `pipelines/`) and are installed as
@@ -59,6 +61,7 @@ _ELSEWHERE = {
     "PipelineModel": "fopru_graph.pipeline_model",
     "UserError": "fopru_graph.errors",
     "ask": "fopru_graph.asking",
+    "pruned": "fopru_graph.drop_in",
 }  # all other public names are the engine's
 
 

@@ -24,6 +24,7 @@ from fopru_graph.commands.arguments import (
 )
 from fopru_graph.commands.options import (
     BenchOptions,
+    CompareOptions,
     EvalOptions,
     ExportOptions,
     FileArgument,
@@ -74,6 +75,15 @@ def bench(options: BenchOptions, model: ModelOptions) -> int:
     from fopru_graph.commands.bench import bench
 
     return bench(options, model)
+
+
+@command()
+@expand_options
+def compare(options: CompareOptions, model: ModelOptions) -> int:
+    """Ask about pictures with and without pruning: answers, tokens, times and what was kept, side by side."""
+    from fopru_graph.commands.compare import compare
+
+    return compare(options, model)
 
 
 @command(name="eval")

@@ -162,6 +162,24 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
+class CompareOptions:
+    """The options of ``compare``."""
+
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE…", help="pictures, or demo:NAME for a sample", show_default=False)
+    ]
+    prompt: Annotated[str, typer.Option(help="the question about each picture", show_default=False)]
+    pipelines: Annotated[
+        str, typer.Option(help="files, or names of those that ship, between commas; the unpruned model comes first")
+    ] = "fopru_rank,fopru_fastv"
+    ratio: RatioOption = None
+    html: Annotated[Path | None, typer.Option(help="also write a page with pictures of what was kept")] = None
+    sets: SetOption = None
+    as_json: JsonOption = False
+    nodes: NodesOption = None
+
+
+@dataclass(frozen=True)
 class EvalOptions:
     """The options of ``eval``."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,17 +63,11 @@ class Generation:
 
     def report(self) -> dict[str, Any]:
         """The figures of this generation for the run record; plain JSON values."""
-        layers = self.visual_per_layer
         prepared = {"preprocess_ms": self.preprocess_ms} if self.preprocess_ms else {}
         return (
             prepared
             | {
-                "visual_tokens": {
-                    "encoded": self.encoded,
-                    "kept": self.projected,
-                    "final": layers[-1],
-                    "layer_average": round(sum(layers) / len(layers), 2),
-                },
+                "visual_tokens": visual_counts(self.encoded, self.projected, self.visual_per_layer),
                 "prefill_ms": self.prefill_ms,
                 "step_ms": [round(ms, 3) for ms in self.step_ms],
                 "samples": len(self.prompts),
@@ -82,7 +77,7 @@ class Generation:
                 "captured": self.captured,
                 "positions": self.positions,
                 "new_tokens": sum(len(ids) for ids in self.token_ids),
-                "visual_per_layer": list(layers),
+                "visual_per_layer": list(self.visual_per_layer),
                 "reused_tokens": self.reused,
                 "kv_lengths": list(self.kv_lengths),
                 "kv_bytes": self.kv_bytes,
@@ -91,3 +86,13 @@ class Generation:
             }
             | ({"logprobs": [list(answer) for answer in self.logprobs]} if self.logprobs else {})
         )
+
+
+def visual_counts(encoded: int, projected: int, per_layer: Sequence[int]) -> dict[str, Any]:
+    """The numbers of visual tokens as results show them; the arguments are fields of `Generation`."""
+    return {
+        "encoded": encoded,
+        "kept": projected,
+        "final": per_layer[-1],
+        "layer_average": round(sum(per_layer) / len(per_layer), 2),
+    }
