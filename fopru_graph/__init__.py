@@ -11,7 +11,7 @@ _root = Path(__file__).resolve().parent.parent
 if (_root / "pyproject.toml").is_file() and (_root / "nodes").is_dir():
     __path__.append(str(_root))
 
-_PUBLIC = {"PipelineModel": "fopru_graph.pipeline_model"} | dict.fromkeys(
+_PUBLIC = {"PipelineModel": "fopru_graph.pipeline_model", "PipelineMap": "fopru_graph.pipeline_map"} | dict.fromkeys(
     ("Graph", "Node", "node", "Outputs", "Lazy", "Context", "PipelineError", "NodeError"), "fopru_graph.graph"
 )
 
