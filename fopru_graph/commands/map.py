@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -49,16 +50,17 @@ def map_rows(options: MapOptions, model: ModelOptions) -> int:
     """Make the parts that are missing and say what the folder holds then; returns the exit code."""
     quieten()
     begin = time.monotonic()
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
     with contextlib.ExitStack() as stack:
         try:
             job, make_engine = _asked(options, model)
             folder = MapFolder(Path(job.into))
             table = open_table(Path(job.over))
-            identity = identity_of(PipelineMap(**job.arguments), job)
+            identity = None if _elsewhere(options) else identity_of(PipelineMap(**job.arguments), job)
             path = stack.enter_context(folder.driven(name, lambda what: say((what, "dim"))))
-            folder.claim(identity)
-            run = Run(path, folder, job, make_plan(path, job, table, folder, identity["key"]))
+            if identity is not None:
+                folder.claim(identity)
+            run = Run(path, folder, job, make_plan(path, job, table, folder))
         except UserError as error:
             fail(2, error.message, error.hint)
         stop = stack.enter_context(StopSignals())
@@ -66,11 +68,10 @@ def map_rows(options: MapOptions, model: ModelOptions) -> int:
             if run.plan.parts:
                 with _progress(run) as on_look:
                     make_engine(run, stop, on_look).run()
-            summary = _summary(run, identity["key"])
+            summary = _summary(run)
         except UserError as error:
             fail(1, error.message, error.hint)
-        made = summary["rows"] - (run.plan.total - run.plan.todo)
-        summary |= {"engine": options.engine, "made": max(made, 0), "seconds": round(time.monotonic() - begin, 1)}
+        summary |= {"engine": options.engine, "made": run.made(), "seconds": round(time.monotonic() - begin, 1)}
         return _finish(summary, options, bool(stop.count))
 
 
@@ -148,6 +149,11 @@ def _engine(options: MapOptions, model: ModelOptions) -> MakeEngine:
     raise UserError(f"--engine {options.engine} is unknown", f"choose {', '.join(ENGINES)}")
 
 
+def _elsewhere(options: MapOptions) -> bool:
+    """Whether workers are on other machines: what ``auto`` means there, and so what rows are of, only they can tell."""
+    return options.engine == "slurm" or (options.engine == "ray" and "RAY_ADDRESS" in os.environ)
+
+
 @contextlib.contextmanager
 def _progress(run: Run) -> Iterator[Callable[[Watch], None]]:
     """Show progress as a bar on a terminal, else as a line now and then."""
@@ -177,10 +183,10 @@ def _progress(run: Run) -> Iterator[Callable[[Watch], None]]:
         yield show
 
 
-def _summary(run: Run, key: str) -> dict[str, Any]:
+def _summary(run: Run) -> dict[str, Any]:
     """What the folder holds now."""
     rows, errors = 0, Counter[str]()
-    for _, _, error in run.folder.rows(run.job.key, key):
+    for _, _, error in run.folder.rows(run.job.key):
         rows += 1
         if error is not None:
             errors[error] += 1

@@ -59,12 +59,15 @@ class MapFolder:
                     raise UserError(f"{self.path} holds parts but no {file.name}, so nobody knows of what", ELSEWHERE)
                 write_atomically(file, json.dumps({"identity": identity}, indent=1) + "\n")
                 return
+        if different := difference(self._identity(), identity):
+            raise UserError(f"{self.path} holds rows of something else: {different}", ELSEWHERE)
+
+    def _identity(self) -> Any:
+        file = self._private / "identity.json"
         try:
-            before = json.loads(file.read_text(encoding="utf-8"))["identity"]
+            return json.loads(file.read_text(encoding="utf-8"))["identity"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{file} cannot be read: {error}", ELSEWHERE) from error
-        if different := difference(before, identity):
-            raise UserError(f"{self.path} holds rows of something else: {different}", ELSEWHERE)
 
     # -- runs ---------------------------------------------------------------------------------------------------------
 
@@ -139,17 +142,15 @@ class MapFolder:
         found = {path.stem.removeprefix("part-"): path for path in self.path.glob("part-*.parquet")}
         return {int(number): found[number] for number in sorted(found) if number.isdecimal()}
 
-    def rows(self, column: str, key: str) -> Iterator[tuple[int, Id, str | None]]:
-        """Of every row that is there its part, id and error.
-
-        Args:
-            column: the name of the id.
-            key: of the identity that the rows must have.
+    def rows(self, column: str) -> Iterator[tuple[int, Id, str | None]]:
+        """Of every row that is there its part, id (from ``column``) and error.
 
         Raises:
-            UserError: a part cannot be read, or is not of this identity.
+            UserError: a part cannot be read, or is not of the folder's identity.
         """
-        for number, path in self.parts().items():
+        parts = self.parts()
+        key = str(self._identity()["key"]) if parts else ""
+        for number, path in parts.items():
             again = f"remove {path}; its rows are made again"
             try:
                 opened = open_parquet(path)

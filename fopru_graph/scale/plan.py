@@ -89,7 +89,7 @@ def read_part(run: Path, part: Part) -> list[tuple[Id, Place]]:
     return [(id_, Place(*place)) for id_, *place in zip(rows["id"], rows["first"], rows["second"], strict=True)]
 
 
-def make_plan(run: Path, job: Job, table: Table, folder: MapFolder, identity: str) -> Plan:
+def make_plan(run: Path, job: Job, table: Table, folder: MapFolder) -> Plan:
     """Compare the table with the folder and write down what is left to do. Only ids are held in memory.
 
     Args:
@@ -97,12 +97,11 @@ def make_plan(run: Path, job: Job, table: Table, folder: MapFolder, identity: st
         job: what is asked for.
         table: the rows.
         folder: where results are.
-        identity: the key of the identity that they have.
 
     Raises:
         UserError: an id is there twice or is none, the table or a part cannot be read, or nothing can be written.
     """
-    answered, failed = _known(job, folder, identity)
+    answered, failed = _known(job, folder)
     taken = set(folder.parts())
     numbers = (number for number in count() if number not in taken)
     again: defaultdict[int, list[tuple[Id, Place]]] = defaultdict(list)
@@ -126,11 +125,11 @@ def make_plan(run: Path, job: Job, table: Table, folder: MapFolder, identity: st
         return writer.finish()
 
 
-def _known(job: Job, folder: MapFolder, identity: str) -> tuple[set[Id], dict[Id, int]]:
+def _known(job: Job, folder: MapFolder) -> tuple[set[Id], dict[Id, int]]:
     """The ids in the folder that have an answer, and of the others the parts."""
     answered: set[Id] = set()
     failed: dict[Id, int] = {}
-    for number, id_, error in folder.rows(job.key, identity):
+    for number, id_, error in folder.rows(job.key):
         if id_ in answered or id_ in failed:
             raise UserError(f"{folder.part(number)} has the id {id_!r}, which another part has too", "remove one part")
         if error is None:

@@ -26,6 +26,11 @@ class Run:
     job: Job
     plan: Plan
 
+    def made(self) -> int:
+        """The number of rows in the parts that are made."""
+        state = self.path / "state"
+        return sum(part.rows for part in self.plan.parts if (state / f"{part.number}.done").exists())
+
 
 class Watch:
     """Looks at what the workers of a run tell.

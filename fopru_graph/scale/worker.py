@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import json
 import os
-import signal
 import sys
 import time
 from collections import Counter
@@ -78,6 +77,7 @@ class Worker:
         state = self.run / "state"
         done = state / f"{part.number}.done"
         if done.exists() or (not part.again and self._folder.part(part.number).exists()):
+            done.touch()  # a worker was killed before it could say so
             return
         rows = read_part(self.run, part)
         with _Trail(state / f"{part.number}.rows") as trail:
@@ -257,19 +257,24 @@ def claim_parts(worker: Worker) -> None:
 
 
 def main() -> int:
-    """Make parts of the run of the argument; the exit code."""
+    """Make parts of the run of the argument.
+
+    Returns:
+        0 when all are made or it was asked to stop, ``EX_TEMPFAIL`` where another process may do better, ``EX_IOERR``
+        where nothing can be written, 1 where every other process would fail too.
+    """
     run = Path(sys.argv[1])
-    with StopSignals(signal.SIGINT, signal.SIGTERM) as stop, failures_told(run), registered(run):
-        claim_parts(Worker(run, stop))
+    try:
+        with StopSignals() as stop, failures_told(run), registered(run):
+            claim_parts(Worker(run, stop))
+    except NodeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return os.EX_TEMPFAIL
+    except UserError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return os.EX_IOERR if isinstance(error.__cause__, OSError) else 1
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except NodeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(os.EX_TEMPFAIL)
-    except UserError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        sys.exit(os.EX_IOERR if isinstance(error.__cause__, OSError) else 1)
+    sys.exit(main())
