@@ -100,7 +100,7 @@ def open_parquet(file: Path) -> Any:
 
 def needs_pyarrow() -> UserError:
     """Why `fopru-graph map` cannot work, and what to do."""
-    return UserError("map writes parquet files and needs the package pyarrow", "pip install 'fopru-graph[map]'")
+    return UserError("map writes parquet files and needs the package pyarrow", "pip install pyarrow")
 
 
 def damaged(file: Path, error: Exception) -> UserError:

@@ -138,7 +138,7 @@ def import_ray() -> Any:
         import ray
         import ray.data
     except ImportError as error:
-        raise UserError("--engine ray needs Ray Data", "pip install 'fopru-graph[ray]'") from error
+        raise UserError("--engine ray needs Ray Data", "pip install 'ray[data]'") from error
     return ray
 
 

@@ -17,18 +17,10 @@ from tests.scale import toy
 pytest.importorskip("pyarrow")
 
 
-class ToyMaker(engine.PartMaker):
-    """An actor whose process knows toys."""
-
-    def __init__(self, run):
-        toy.as_toy()
-        super().__init__(run)
-
-
 def test_actors_make_every_row_once_and_a_killer_costs_its_row(tmp_path, monkeypatch):
-    pytest.importorskip("ray", reason="the extra ray is not installed")
+    pytest.importorskip("ray")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(engine, "PartMaker", ToyMaker)
+    monkeypatch.setattr(engine, "PartMaker", toy.ToyMaker)
     monkeypatch.setenv("PYTHONPATH", f"{toy.ROOT}:{':'.join(sys.path)}")
     paths = ["a", "b", "killer", "d", "broken", "f", "g"]
     run = toy.toy_run(tmp_path, paths)
@@ -69,4 +61,4 @@ def test_without_ray_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="needs Ray Data") as caught:
         engine.import_ray()
-    assert caught.value.hint == "pip install 'fopru-graph[ray]'"
+    assert caught.value.hint == "pip install 'ray[data]'"

@@ -145,4 +145,4 @@ def test_without_pyarrow_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(UserError, match="needs the package pyarrow") as caught:
         open_table(tmp_path / "x.parquet")
-    assert caught.value.hint == "pip install 'fopru-graph[map]'"
+    assert caught.value.hint == "pip install pyarrow"

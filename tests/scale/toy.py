@@ -18,6 +18,7 @@ from fopru_graph.graph import NodeError
 from fopru_graph.scale import worker
 from fopru_graph.scale.folder import MapFolder
 from fopru_graph.scale.plan import Job, make_plan
+from fopru_graph.scale.ray import PartMaker
 from fopru_graph.scale.table import open_table
 from fopru_graph.scale.watch import Run
 
@@ -50,11 +51,24 @@ class ToyMap:
         return made
 
 
+class ToyMaker(PartMaker):
+    """An actor whose process knows toys."""
+
+    def __init__(self, run: str) -> None:
+        as_toy()
+        super().__init__(run)
+
+
 def toy_run(folder: Path, paths: list[Any], name: str = "run", **options: Any) -> Run:
-    """A planned run over JSON lines; the folder has no lock, so that a test may begin several."""
+    """A planned run over JSON lines; its driver's lock is released, so that a test may begin several.
+
+    ``options`` are those of `Job`, ``pause`` for each row, and whether there is a ``trace``.
+    """
     table = folder / "rows.jsonl"
     table.write_text("".join(json.dumps({"path": path}) + "\n" for path in paths))
-    arguments = {"trace": str(folder / "trace"), "read": {"image": "path"}, "pause": options.pop("pause", 0.0)}
+    arguments = {"read": {"image": "path"}, "pause": options.pop("pause", 0.0)}
+    if options.pop("trace", True):
+        arguments["trace"] = str(folder / "trace")
     job = Job(str(table), "path", str(folder / "out"), arguments, **{"part_rows": 4} | options)
     results = MapFolder(Path(job.into))
     with results.driven(name, lambda _: None) as path:
