@@ -7,7 +7,8 @@
 
 Pictures are scenes of the demo model, 64 pixels a side, and the model is the demo's, asked for one token. With
 ``--toy`` there is no model: a row is text in, text out after ``--pause`` seconds, so that only the engine is at work
-(the toy of tests/scale). Ray is measured where it can be imported. Results are printed, and appended to ``--log`` as JSON lines.
+(the toy of tests/scale). Ray is measured where it can be imported. Results are printed, and appended to ``--log`` as
+JSON lines.
 """
 
 from __future__ import annotations
@@ -147,15 +148,15 @@ class Bench:
         process = self.begin(out, engine, self.given.workers)
         _wait(lambda: told(out), process)
         time.sleep(moment)
-        workers = alive(out)
+        workers, before = alive(out), parts(out)
         if victim != "driver" and workers:
             random.choice(workers).kill()
         if victim != "worker":
             process.kill()
         code = process.wait()
         left = psutil.wait_procs(workers, timeout=30)[1] if victim != "worker" else []
-        before = parts(out)
         if victim != "worker":
+            before = parts(out)  # whole parts that appeared until the last worker was gone count too
             second = self.begin(out, engine, self.given.workers)
             code = second.wait()
         after = parts(out)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fopru_graph.errors import UserError, first_line
-from fopru_graph.graph import Graph, NodeError, PipelineError, Registry
+from fopru_graph.graph import MISSING, Graph, NodeError, PipelineError, Registry
 from fopru_graph.graph.errors import errors_of, hint_choices
 
 if TYPE_CHECKING:
@@ -93,10 +93,13 @@ class PipelineMap:
             for folder in self.nodes:
                 registry.load_folder(Path(folder))
             graph = Graph.load(self.file, registry)
+            for name in {*self.read} & {*graph.inputs}:
+                if graph.inputs[name].default is MISSING:
+                    graph.set(name, "")  # every row has its own
             for target, value in self.sets.items():
                 graph.set(target, value)
         except PipelineError as error:
-            raise UserError(str(error), error.problems[0].hint if error.problems else None) from error
+            raise _as_sentence(error) from error
         if errors := errors_of(graph.problems()):
             where = f"{self.file}:{errors[0].line}" if errors[0].line else self.file
             raise UserError(f"{where}: {errors[0].message}", errors[0].hint)
@@ -110,7 +113,10 @@ class PipelineMap:
         """
         from fopru_graph.pipeline_model import answering_plan
 
-        plan, target = answering_plan(self.graph())
+        try:
+            plan, target = answering_plan(self.graph())
+        except PipelineError as error:
+            raise _as_sentence(error) from error
         if "prompt" not in self.read and not isinstance(plan.steps[target].inputs.get("prompt"), str):
             raise UserError(
                 f"{self.file}: the question of {target} is no text in the file", "read it from a column (prompt=COLUMN)"
@@ -202,6 +208,10 @@ class PipelineMap:
         if isinstance(value, str | os.PathLike) and not str(value).startswith(("demo:", "http://", "https://")):
             return os.path.join(self.folder, value)
         return value
+
+
+def _as_sentence(error: PipelineError) -> UserError:
+    return UserError(str(error).splitlines()[0], error.problems[0].hint if error.problems else None)
 
 
 def _answered(

@@ -84,6 +84,17 @@ def test_without_a_column_of_questions_all_rows_are_asked_that_of_the_pipeline()
     assert made == {"text": ["white"], "error": [None]}
 
 
+def test_what_is_read_from_columns_needs_no_default_in_the_file(tmp_path):
+    text = (PIPELINES / "fopru_rank.yaml").read_text()
+    for default in (", default: demo:street-sign", ', default: "what does the text say ?"'):
+        assert default in text
+        text = text.replace(default, "")
+    (tmp_path / "bare.yaml").write_text(text)
+    PipelineMap(tmp_path / "bare.yaml", BOTH).plan()
+    with pytest.raises(UserError, match="bare.yaml:7: inputs.prompt has no default"):
+        PipelineMap(tmp_path / "bare.yaml", {"image": "path"}).plan()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -167,15 +167,16 @@ def _progress(run: Run) -> Iterator[Callable[[Watch], None]]:
     there = run.plan.total - run.plan.todo
     if there:
         say((f"{counted(there, 'row')} of {run.plan.total} done already", "dim"))
-    started = last_line = time.monotonic()
+    first = last_line = time.monotonic()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("rows", total=run.plan.todo, rate="")
+        task = bar.add_task("rows", total=run.plan.todo, rate="loading")
 
         def show(watch: Watch) -> None:
-            nonlocal last_line
+            nonlocal first, last_line
             now = time.monotonic()
-            rate = f"{watch.rows / max(now - started, 1e-9):.1f} rows/s"
-            bar.update(task, completed=watch.rows, rate=rate if watch.rows else "loading")
+            first = first if watch.rows else now  # loading does not count
+            rate = f"{watch.rows / (now - first):.1f} rows/s" if now > first else "loading"
+            bar.update(task, completed=watch.rows, rate=rate)
             if not console.is_terminal and now - last_line > _EVERY:
                 last_line = now
                 say(f"{watch.rows}/{run.plan.todo} rows, {rate}")
