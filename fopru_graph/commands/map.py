@@ -72,7 +72,7 @@ def map_rows(options: MapOptions, model: ModelOptions) -> int:
         except UserError as error:
             fail(1, error.message, error.hint)
         summary |= {"engine": options.engine, "made": run.made(), "seconds": round(time.monotonic() - begin, 1)}
-        return _finish(summary, options, bool(stop.count))
+        return _finish(summary, options, interrupted=run.made() < run.plan.todo)
 
 
 def _asked(options: MapOptions, model: ModelOptions) -> tuple[Job, MakeEngine]:
