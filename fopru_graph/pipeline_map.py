@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fopru_graph.errors import UserError, first_line
 from fopru_graph.graph import MISSING, Graph, NodeError, PipelineError, Registry
 from fopru_graph.graph.errors import errors_of, hint_choices
+from fopru_graph.paths import absolute_path
 
 if TYPE_CHECKING:
     from fopru_graph.graph import Plan
@@ -34,7 +35,7 @@ class PipelineMap:
     """A pipeline as a function from a batch of columns to a batch of columns. Its model is loaded with the first batch.
 
     >>> from fopru_graph import PipelineMap
-    >>> ask = PipelineMap("pipelines/fopru_rank.yaml", {"image": "path", "prompt": "question"}, ["text"])
+    >>> ask = PipelineMap("fopru_rank", {"image": "path", "prompt": "question"}, ["text"])
     >>> ask({"path": ["demo:street-sign", "nowhere.png"], "question": ["what does the text say ?"] * 2})["text"]
     ['stop', None]
 
@@ -42,7 +43,7 @@ class PipelineMap:
     over from batch to batch. An object can be pickled, without its model: every process loads its own.
 
     Args:
-        file: a pipeline's YAML file.
+        file: a pipeline's YAML file, or the name of one that ships.
         read: the columns that the rows' values are in: ``image``, and ``prompt`` unless all rows are asked the
             pipeline's question. A picture is a path, ``demo:NAME``, the bytes of a file, a mapping with ``bytes`` or
             ``path`` (as Hugging Face datasets have it), a PIL picture, or a list of pictures.
@@ -67,10 +68,11 @@ class PipelineMap:
         folder: str | os.PathLike[str] | None = None,
         keep: Sequence[str] | None = None,
     ) -> None:
-        self.file = os.path.abspath(file) if os.path.exists(file) else os.fspath(file)
+        path = absolute_path(os.fspath(file))
+        self.file = path if os.path.exists(path) else os.fspath(file)
         self.read, self.write, self.sets = dict(read), list(write), dict(sets or {})
-        self.nodes = [os.path.abspath(path) for path in nodes]
-        self.folder = os.path.abspath(folder or ".")
+        self.nodes = [absolute_path(os.fspath(path)) for path in nodes]
+        self.folder = absolute_path(os.fspath(folder or "."))
         self.keep = None if keep is None else list(keep)
         self._model: PipelineModel | None = None
         self._question: str | None = None
@@ -205,9 +207,7 @@ class PipelineMap:
             from fopru_graph.lvlm.inputs.images import decode_image
 
             return decode_image(value, self.read["image"]).picture
-        if isinstance(value, str | os.PathLike) and not str(value).startswith(("demo:", "http://", "https://")):
-            return os.path.join(self.folder, value)
-        return value
+        return absolute_path(os.fspath(value), Path(self.folder)) if isinstance(value, str | os.PathLike) else value
 
 
 def _as_sentence(error: PipelineError) -> UserError:

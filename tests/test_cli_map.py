@@ -54,7 +54,7 @@ def test_rows_of_another_pipeline_are_refused_with_what_differs(done):
     result = invoke(*arguments, "--set", "prune.ratio=0.3", "--json")
     assert result.exit_code == 2
     said = json.loads(result.stdout)["error"]["message"]
-    assert "holds rows of something else: pipeline differ; " in said and "was 0.5, now it is 0.3" in said
+    assert "holds rows of something else: pipeline differ; " in said and said.endswith("now it is 0.3")
     assert invoke(*arguments, "--write", "new_tokens").exit_code == 2
 
 

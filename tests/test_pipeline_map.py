@@ -105,7 +105,7 @@ def test_what_is_read_from_columns_needs_no_default_in_the_file(tmp_path):
         ((FILE, BOTH, []), "named twice or not at all"),
         ((FILE, BOTH, ["text"], {"nowhere.ratio": 1}), "nowhere"),
         ((FILE, BOTH, ["text"], {"prune.ratio": 7}), "fopru_rank.yaml:"),
-        ((FILE + "x", BOTH), "cannot read"),
+        ((FILE + "x", BOTH), "there is no file"),
     ],
 )
 def test_what_cannot_be_is_refused_when_it_is_made(arguments, said):

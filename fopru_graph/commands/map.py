@@ -18,6 +18,7 @@ from fopru_graph.commands.map_options import MapOptions
 from fopru_graph.commands.options import ModelOptions
 from fopru_graph.commands.run import quieten
 from fopru_graph.errors import UserError
+from fopru_graph.paths import absolute_path
 from fopru_graph.pipeline_map import PipelineMap
 from fopru_graph.processes.process import StopSignals, slots_for
 from fopru_graph.scale.folder import MapFolder
@@ -88,7 +89,7 @@ def _asked(options: MapOptions, model: ModelOptions) -> tuple[Job, MakeEngine]:
     graph = open_graph(options.file, make_registry(options.nodes), options.sets, model)
     sets = set_values(graph, options.sets)
     sets |= {f"{name}.{key}": value for name in graph.of_type("LoadModel") for key, value in model.given.items()}
-    over = os.path.abspath(options.over)
+    over = absolute_path(str(options.over))
     mapped = PipelineMap(
         options.file,
         _pairs(options.read or ["image=path"]),
@@ -103,7 +104,8 @@ def _asked(options: MapOptions, model: ModelOptions) -> tuple[Job, MakeEngine]:
     job = Job(
         over,
         options.key,
-        os.path.abspath(options.into),
+        absolute_path(str(options.into)),
+        os.getcwd(),
         mapped.arguments,
         options.part_rows,
         options.batch_size,

@@ -31,6 +31,7 @@ class Job:
         over: the rows to work through.
         key: the column with their ids.
         into: the folder of the results.
+        cwd: what relative paths among the pipeline's values begin at.
         arguments: of the `PipelineMap`.
         part_rows, batch_size: rows of a part, and of what the pipeline gets at a time.
         retry: answer rows again that failed.
@@ -39,6 +40,7 @@ class Job:
     over: str
     key: str
     into: str
+    cwd: str
     arguments: dict[str, Any]
     part_rows: int = 1000
     batch_size: int = 1

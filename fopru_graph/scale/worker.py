@@ -54,6 +54,7 @@ class Worker:
     def __init__(self, run: Path, stop: StopSignals) -> None:
         self.run, self._stop = run, stop
         self._job = Job.load(run)
+        os.chdir(self._job.cwd)
         self.plan = Plan.load(run)
         self._folder = MapFolder(Path(self._job.into))
         self._map = PipelineMap(**self._job.arguments)

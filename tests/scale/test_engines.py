@@ -41,7 +41,8 @@ with StopSignals() as stop:
 
 
 @pytest.fixture(autouse=True)
-def toys(monkeypatch):
+def toys(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a worker goes to the folder of its driver
     monkeypatch.setattr(local, "worker", SimpleNamespace(__name__="tests.scale.toy"))
     monkeypatch.setattr(workers, "PipelineMap", toy.ToyMap)
     monkeypatch.setattr(workers, "identity_of", lambda mapped, job: toy.IDENTITY)

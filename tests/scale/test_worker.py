@@ -24,7 +24,8 @@ ROWS.insert(2, ("broken", None, "it is broken"))
 
 
 @pytest.fixture(autouse=True)
-def toys(monkeypatch):
+def toys(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a worker goes to the folder of its driver
     monkeypatch.setattr(workers, "PipelineMap", toy.ToyMap)
     monkeypatch.setattr(workers, "identity_of", lambda mapped, job: toy.IDENTITY)
 

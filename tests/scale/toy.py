@@ -69,7 +69,7 @@ def toy_run(folder: Path, paths: list[Any], name: str = "run", **options: Any) -
     arguments = {"read": {"image": "path"}, "pause": options.pop("pause", 0.0)}
     if options.pop("trace", True):
         arguments["trace"] = str(folder / "trace")
-    job = Job(str(table), "path", str(folder / "out"), arguments, **{"part_rows": 4} | options)
+    job = Job(str(table), "path", str(folder / "out"), str(folder), arguments, **{"part_rows": 4} | options)
     results = MapFolder(Path(job.into))
     with results.driven(name, lambda _: None) as path:
         results.claim(IDENTITY)
