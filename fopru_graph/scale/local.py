@@ -35,7 +35,8 @@ class LocalWorkers:
         self._watch = Watch(run)
         self._processes: dict[int, GuardedProcess] = {}
         self._starts = 0
-        self._told, self._idle_deaths = -1, 0
+        self._idle_deaths = 0
+        self._told: tuple[int, int] | None = None
 
     def run(self) -> None:
         """Run until all parts are made, or until asked to stop. No process is left behind.

@@ -118,7 +118,7 @@ class RayWorkers:
     def _look(self) -> None:
         self._watch.look()
         self._on_look(self._watch)
-        if self._watch.left() and time.monotonic() - self._watch.grown > self._patience:
+        if self._watch.left() and time.monotonic() - self._watch.changed > self._patience:
             raise UserError(
                 f"no row has arrived for {self._patience / 60:g} minutes",
                 "see whether other jobs hold the CPUs or GPUs (ray status); --patience sets the minutes",

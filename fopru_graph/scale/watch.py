@@ -37,16 +37,16 @@ class Watch:
 
     Attributes:
         rows: answered rows, those of parts that are not written yet included.
-        told: bytes that workers have told; it grows with every batch that is begun.
-        grown: when it grew last, by the monotonic clock.
+        told: how many parts are done, and how much workers have told of others; it changes with every batch.
+        changed: when it changed last, by the monotonic clock.
     """
 
     def __init__(self, run: Run) -> None:
         self._run, self._state = run, run.path / "state"
         self._rows = {part.number: part.rows for part in run.plan.parts}
         self._done: set[int] = set()
-        self.rows = self.told = 0
-        self.grown = time.monotonic()
+        self.rows, self.told = 0, (0, 0)
+        self.changed = time.monotonic()
 
     def look(self) -> None:
         """Look again.
@@ -62,12 +62,12 @@ class Watch:
                     self._done.add(int(number))
                 elif kind == "rows":
                     begun[int(number)] = entry
-        told = sum(entry.stat().st_size for entry in begun.values()) + len(self._done)
+        running = {number: entry for number, entry in begun.items() if number not in self._done}
+        told = len(self._done), sum(entry.stat().st_size for entry in running.values())
         if told != self.told:
-            self.told, self.grown = told, time.monotonic()
-        running = (_begun(Path(entry.path), self._rows[number]) for number, entry in begun.items()
-                   if number not in self._done)  # fmt: skip
-        self.rows = sum(self._rows[number] for number in self._done) + sum(running)
+            self.told, self.changed = told, time.monotonic()
+        done = sum(self._rows[number] for number in self._done)
+        self.rows = done + sum(_begun(Path(entry.path), self._rows[number]) for number, entry in running.items())
         if (failure := self._failure()) is not None:
             raise failure
         if not self._run.folder.is_current(self._run.path):
