@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         RunResult,
         node,
     )
+    from fopru_graph.pipeline_map import PipelineMap
     from fopru_graph.pipeline_model import PipelineModel
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ __all__ = [
     "NodeError",
     "Outputs",
     "PipelineError",
+    "PipelineMap",
     "PipelineModel",
     "Registry",
     "RunResult",
@@ -58,6 +60,7 @@ if (_root / "pyproject.toml").is_file() and (_root / "nodes").is_dir():
 
 _ELSEWHERE = {
     "Answer": "fopru_graph.answer",
+    "PipelineMap": "fopru_graph.pipeline_map",
     "PipelineModel": "fopru_graph.pipeline_model",
     "UserError": "fopru_graph.errors",
     "ask": "fopru_graph.asking",

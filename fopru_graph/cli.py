@@ -22,6 +22,7 @@ from fopru_graph.commands.arguments import (
     show,
     write_text,
 )
+from fopru_graph.commands.map_options import MapOptions
 from fopru_graph.commands.options import (
     BenchOptions,
     CompareOptions,
@@ -102,6 +103,15 @@ def sweep(*, files: FilesArgument, options: SweepOptions, nodes: NodesOption = N
     from fopru_graph.commands.sweep import sweep_files
 
     return sweep_files(files, nodes, options, model)
+
+
+@command(name="map")
+@expand_options
+def map_rows(options: MapOptions, model: ModelOptions) -> int:
+    """Answer a question about each of many pictures: to parquet, goes on where it was stopped, here or on a cluster."""
+    from fopru_graph.commands.map import map_rows
+
+    return map_rows(options, model)
 
 
 @command()
