@@ -1,16 +1,18 @@
-"""A pipeline as a function from pictures and a question to an answer with its figures, one question at a time."""
+"""A pipeline as a function from pictures and questions to answers with their figures, one by one or as a batch."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
 from fopru_graph import values
+from fopru_graph.batches import MARKER, prompt_sockets, takes_batches
 from fopru_graph.errors import UserError
 from fopru_graph.graph import (
     CancelToken,
@@ -40,13 +42,18 @@ class Answer:
     """The answer to a question.
 
     ``report`` holds the figures of the generating node (see `values.Generation.report`), ``ttft_ms`` the time to first
-    token, None where a part of it came from the cache.
+    token, None where a part of it came from the cache. ``result`` is the run that gave it.
+
+    Of a batch, each answer's report has its own counts of tokens and bytes, without padding. The times in it are those
+    of all ``samples`` of the batch, and ``ttft_ms`` is None: no question had a first token of its own. ``place`` is the
+    question's place in ``result``.
     """
 
     text: str
     report: dict[str, Any]
     ttft_ms: float | None
     result: RunResult
+    place: int = 0
 
 
 class PipelineModel:
@@ -121,38 +128,94 @@ class PipelineModel:
         """
         if isinstance(pictures, str) or not isinstance(pictures, Sequence):
             pictures = [pictures]
-        images = [_identified(picture) for picture in pictures]
         self._pictures.clear()
-        self._pictures.update(images)
-        self.handle.family.last_prompt = None  # else the last digits could depend on the question before
-        sets: dict[str, Any] = {f"{self._source}.keys": [key for key, _ in images]}
-        sets |= dict.fromkeys((f"{name}.together" for name in self._encoders), len(images) > 1)
-        sets |= dict.fromkeys(self._prompt_targets(), prompt)
-        if max_new_tokens is not None:
-            sets[f"{self._target}.max_new_tokens"] = max_new_tokens
-        result = self._executor.run(self._graph, to=self._target, sets=sets, cancel=self._cancel)
-        self._sets, self._evaluated = sets, result.plan.keys.taken(result.plan.roots)
+        images = [_identified(picture) for picture in pictures]
+        result = self._run(images, dict.fromkeys(self._prompt_targets(), prompt), len(images) > 1, max_new_tokens)
         ttft_ms = time_to_first_token(result, self._target, self._constant)
         return Answer(result["text"], result.record.nodes[self._target]["report"], ttft_ms, result)
 
-    def last_run(self) -> RunResult:
-        """The values of all nodes for the last question, e.g. to draw what was kept; cached nodes do not run again."""
-        return self._executor.run(
-            self._graph, targets=sorted(self._evaluated), sets=self._sets, cancel=self._cancel
-        )  # fmt: skip
+    def answers(self, questions: Sequence[tuple[str, Picture]], max_new_tokens: int | None = None) -> list[Answer]:
+        """Ask several questions, each about one picture, in one run of the pipeline; answers in their order.
 
-    def seen_size(self) -> tuple[int, int]:
-        """(width, height) of the last question's first picture as the model's preprocessing made it.
+        They are those that `answer` gives but for rounding. Pipelines that take no batch (see `batches`) answer one by
+        one.
+
+        Args:
+            questions: prompts and pictures as for `answer`. All in one batch: the caller chooses how many fit.
+            max_new_tokens: most tokens of each answer; None for what the pipeline says.
+
+        Raises:
+            UserError: a picture cannot be read.
+            NodeError: a node failed; one question can fail a batch.
+            Cancelled: the run was cancelled.
+        """
+        if not self.batches or len(questions) < 2:
+            return [self.answer(prompt, [picture], max_new_tokens) for prompt, picture in questions]
+        self._pictures.clear()
+        answers: dict[int, Answer] = {}
+        for named in (False, True):  # the images of a batch go by its markers if there are any, else one to each
+            places = [at for at, (prompt, _) in enumerate(questions) if (MARKER in prompt) == named]
+            if places:
+                answers |= zip(places, self._batch([questions[at] for at in places], max_new_tokens), strict=True)
+        return [answers[at] for at in range(len(questions))]
+
+    def _batch(self, questions: Sequence[tuple[str, Picture]], max_new_tokens: int | None) -> list[Answer]:
+        images = [_identified(picture) for _, picture in questions]
+        sockets = prompt_sockets(self._graph, self._prompt_targets())
+        result = self._run(images, dict.fromkeys(sockets, [prompt for prompt, _ in questions]), False, max_new_tokens)
+        report = result.record.nodes[self._target]["report"]
+        shared = {key: figure for key, figure in report.items() if key != "each"}
+        each = report.get("each") or [{}]  # of a single question, which the other ones' markers have left alone
+        return [
+            Answer(text, shared | figures, None, result, place)
+            for place, (text, figures) in enumerate(zip(result["text"], each, strict=True))
+        ]
+
+    def _run(
+        self,
+        images: Sequence[tuple[str, values.Image]],
+        prompts: dict[str, Any],
+        together: bool,
+        max_new_tokens: int | None,
+    ) -> RunResult:
+        self._pictures.update(images)
+        self.handle.family.last_prompt = None  # else the last digits could depend on the question before
+        sets = prompts | {f"{self._source}.keys": [key for key, _ in images]}
+        sets |= dict.fromkeys((f"{name}.together" for name in self._encoders), together)
+        if max_new_tokens is not None:
+            sets[f"{self._target}.max_new_tokens"] = max_new_tokens
+        result = self._executor.run(self._graph, to=self._target, sets=sets, cancel=self._cancel)
+        self._last = result
+        return result
+
+    def last_run(self) -> RunResult:
+        """The values of all nodes of the last run, e.g. to draw what was kept; cached nodes do not run again."""
+        plan = self._last.plan
+        return self._executor.run(plan.graph, targets=sorted(plan.keys.taken(plan.roots)), cancel=self._cancel)
+
+    def seen_size(self, answer: Answer | None = None) -> tuple[int, int]:
+        """(width, height) of a question's first picture as the model's preprocessing made it.
+
+        Args:
+            answer: one of the last call; None for the last question.
 
         Raises:
             UserError: the pipeline encodes its pictures inside of another node, which does not tell.
         """
         if not self._encoders:
             raise UserError("the pipeline has no VisionEncode node that tells the size of its pictures", None)
-        result = self._executor.run(self._graph, targets=self._encoders[:1], sets=self._sets, cancel=self._cancel)
-        features = next(iter(result.by_node[self._encoders[0]].values()))
-        _, height, width = features.pixels[0].shape
+        result, place = (self._last, 0) if answer is None else (answer.result, answer.place)
+        run = self._executor.run(result.plan.graph, targets=self._encoders[:1], cancel=self._cancel)
+        features = next(iter(run.by_node[self._encoders[0]].values()))
+        tile = next(number for number, tile in enumerate(features.tiles) if tile.image == place)
+        _, height, width = features.pixels[tile].shape
         return width, height
+
+    @cached_property
+    def batches(self) -> bool:
+        """Whether several questions can go through the pipeline at once, see `takes_batches`."""
+        plan = self._executor.plan(self._graph, to=self._target)
+        return takes_batches(plan, self._source, self._target, self._prompt_targets())
 
     def _prompt_targets(self) -> list[str]:
         """Where the question goes: the pipeline input that the generating node reads, or the node's own input.
