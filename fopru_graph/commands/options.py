@@ -63,6 +63,9 @@ ReplaceOption = Annotated[
 ]
 EvalOutOption = Annotated[Path, typer.Option(help="folder for results; what is there already is not done again")]
 
+BatchOption = Annotated[
+    int, typer.Option("--batch-size", min=1, help="pictures that are answered together, in batches of equal work")
+]
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps; sets it in every LoadModel")]
 
 
@@ -112,6 +115,19 @@ class RunOptions:
             show_default=False,
         ),
     ]
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGE",
+            help="pictures to ask about, with one load: files, demo:NAME, folders, quoted patterns, or JSONL of "
+            "{image, prompt}",
+            show_default=False,
+        ),
+    ] = None
+    prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="the question; without it, the pipeline's own")] = (
+        None
+    )
+    batch_size: BatchOption = 1
     sets: SetOption = None
     as_json: JsonOption = False
     out: Annotated[Path, typer.Option(help="folder for pictures, texts and the run's record")] = Path("fopru-out")

@@ -54,7 +54,7 @@ def run(options: RunOptions, model: ModelOptions) -> int:
 
 
 def _run_file(options: RunOptions, model: ModelOptions, memory: MemoryCache | None) -> int:
-    graph = open_graph(options.file, make_registry(options.nodes), options.sets, model)
+    graph = open_pipeline(options, model)
     disk = open_cache(options.cache, options.cache_gb)
     try:
         if options.explain:
@@ -63,6 +63,17 @@ def _run_file(options: RunOptions, model: ModelOptions, memory: MemoryCache | No
         return run_pipeline(graph, Executor(graph.registry, memory, disk), options)
     except PipelineError as error:  # what only this run asks for: the target of --to, an input without a default
         refuse(error.problems, options.file)
+
+
+def open_pipeline(options: RunOptions, model: ModelOptions) -> Graph:
+    """The pipeline as the options set it. One that cannot run ends the program with exit code 2."""
+    graph = open_graph(options.file, make_registry(options.nodes), options.sets, model)
+    if options.prompt is not None and not options.images:
+        try:
+            graph.set("prompt", options.prompt)
+        except PipelineError as error:
+            refuse(error.problems, options.file)
+    return graph
 
 
 def run_pipeline(graph: Graph, executor: Executor, options: RunOptions) -> int:

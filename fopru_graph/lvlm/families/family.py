@@ -135,18 +135,22 @@ class Family(Layerwise):
         """Encode, and also record the attention of further encoder ``layers``.
 
         A layer is a number, from 0, or negative from the end; or a share of the depth in (0, 1), which names the
-        nearest layer that sees whole pictures. ``together``: as `encode_together`.
+        nearest layer that sees whole pictures. ``together``: as `encode_together`. An image that is given several times
+        is encoded once.
 
         Raises:
             UserError: the tower has no such layer, it sees pictures in windows, or as for `encode`.
         """
         named = {layer: self._tap(layer) for layer in layers}
+        once = list(dict.fromkeys(images))
         with self.lock:
             self.taps = tuple(dict.fromkeys(named.values()))
             try:
-                features = self.encode_together(images) if together else self.encode(images)
+                features = self.encode_together(once) if together else self.encode(once)
             finally:
                 self.taps = ()
+        if len(once) < len(images):
+            features = features.repeated([once.index(image) for image in images])
         tiles = (
             replace(tile, attention=replace(tile.attention, named=tuple(named.items()))) for tile in features.tiles
         )
@@ -246,6 +250,10 @@ class Family(Layerwise):
         sizes = tuple((size[0], size[1]) for size in image_sizes)
         seen = tuple(tile.attention.query.shape[1] for tile in tiles)
         return VisionFeatures(tuple(tiles), tuple(pixels), mean, std, sizes, preprocess_ms, tower_tokens=seen, **more)
+
+    def picture_tokens(self, size: tuple[int, int]) -> int | None:
+        """Visual tokens of a picture (height, width) without encoding it; None: every picture becomes as many."""
+        return None
 
     def newlines(self, images: Sequence[Image]) -> int:
         """How many of the stock model's placeholders for ``images`` are newlines, which show no patch."""
