@@ -64,7 +64,7 @@ ReplaceOption = Annotated[
 EvalOutOption = Annotated[Path, typer.Option(help="folder for results; what is there already is not done again")]
 
 BatchOption = Annotated[
-    int, typer.Option("--batch-size", min=1, help="pictures that are answered together, in batches of equal work")
+    int, typer.Option("--batch-size", min=1, help="questions that are answered together, in batches of equal work")
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps; sets it in every LoadModel")]
 
@@ -184,6 +184,7 @@ class EvalOptions:
     sets: SetOption = None
     data: DataOption = None
     limit: LimitOption = None
+    batch_size: BatchOption = 1
     out: EvalOutOption = Path("fopru-eval")
     retry: Annotated[bool, typer.Option("--retry", help="run samples again that failed before")] = False
     replace: ReplaceOption = False
@@ -202,6 +203,7 @@ class TuneOptions:
     sets: SetOption = None
     data: DataOption = None
     limit: LimitOption = None
+    batch_size: BatchOption = 1
     out: EvalOutOption = Path("fopru-eval")
     as_json: JsonOption = False
     nodes: NodesOption = None
@@ -233,6 +235,7 @@ class SweepOptions:
     retry: Annotated[bool, typer.Option("--retry", help="run cells and samples again that failed before")] = False
     replace: ReplaceOption = False
     as_json: JsonOption = False
+    batch_size: BatchOption = 1
 
 
 def expand_options(command: Callable[..., int | None]) -> Callable[..., None]:
