@@ -13,13 +13,14 @@ from fopru_graph.graph.model import Model
 from fopru_graph.graph.values import INPUTS, refs_in
 
 if TYPE_CHECKING:
+    from fopru_graph.lvlm.families.family import Family
     from fopru_graph.pipeline_model import Answer, PipelineModel
 
 MARKER = "<image>"  # marks where pictures stand in a prompt
 AHEAD = 4  # batches' worth of questions to choose batches of equal work from
 _PADDING = 0.2  # most of a batch that may be padding
 _ALIKE = 8  # steps of work in which e times as much is: work that differs less is equal, and stays in its order
-_SAME = 256  # visual tokens to reckon with where all pictures have as many
+_SAME = 256  # visual tokens to reckon with where pictures all have as many, or it is not known
 _CHARACTERS = 4  # of text a token, about
 
 
@@ -68,9 +69,19 @@ def takes_batches(plan: Plan, source: str, target: str, targets: Sequence[str]) 
     return has_figures and not step.inputs.get("temperature")
 
 
-def work_of(prompt: str, tokens: int | None) -> int:
-    """About how many tokens the prompt of a question has; ``tokens`` as `Family.picture_tokens` gives them."""
-    return (_SAME if tokens is None else tokens) + len(prompt) // _CHARACTERS
+def work_of(family: Family, prompt: str, size: tuple[int, int] | None) -> int:
+    """About how many tokens the prompt of a question has.
+
+    Args:
+        family: the model.
+        prompt: the question.
+        size: (height, width) of its picture; None if it is not known.
+    """
+    try:
+        tokens = family.picture_tokens(size) if size else None
+    except Exception:  # of a picture that the model refuses, which is told when it is asked
+        tokens = None
+    return (tokens or _SAME) + len(prompt) // _CHARACTERS
 
 
 def equal_batches(work: Sequence[int], most: int) -> list[list[int]]:

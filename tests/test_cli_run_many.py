@@ -133,11 +133,20 @@ def test_one_that_fails_spoils_no_other_of_its_batch():
     assert outcomes(small, "abcdefgh") == list("ABCDEFGH") and small.runs == [8, 4, 2, 2, 4, 2, 2]
 
 
+class Squares:
+    """Every pixel is a token."""
+
+    def picture_tokens(self, size):
+        if 0 in size:
+            raise ValueError("nothing to see")
+        return size[0] * size[1]
+
+
 def test_batches_are_of_about_equal_work_and_keep_those_of_one_picture_together():
     assert equal_batches([100] * 5, 2) == [[0, 1], [2, 3], [4]]
     assert equal_batches([1000, 100, 980, 104, 96, 1010], 3) == [[1, 3, 4], [0, 2, 5]]
     assert equal_batches([100, 1000, 10], 8) == [[2], [0], [1]], "rather alone than mostly padding"
     assert equal_batches([260, 256, 259, 257], 2) == [[0, 1], [2, 3]], "a few tokens of text change no order"
     assert equal_batches([], 4) == []
-    work = [work_of("?" * length, tokens) for length, tokens in ((40, 576), (40, None), (4000, 576))]
-    assert work == [586, 266, 1576]
+    assert [work_of(Squares(), "?" * length, size) for length, size in ((40, (3, 4)), (4000, (3, 4)))] == [22, 1012]
+    assert [work_of(Squares(), "", size) for size in (None, (0, 9))] == [256, 256], "it is told when it is asked"

@@ -124,7 +124,8 @@ def _rows(model: PipelineModel, questions: Sequence[Question], options: RunOptio
     while ahead := list(islice(rest, AHEAD * size if size > 1 else 1)):
         done: dict[int, dict[str, Any]] = {}
         try:
-            for batch in equal_batches([_work(model, question) for question in ahead], size):
+            work = [_work(model, question) for question in ahead] if size > 1 else [1]
+            for batch in equal_batches(work, size):
                 done |= zip(batch, _answer(model, [ahead[number] for number in batch], options.traceback), strict=True)
         except Cancelled:
             yield from (done[number] for number in sorted(done))
@@ -134,8 +135,7 @@ def _rows(model: PipelineModel, questions: Sequence[Question], options: RunOptio
 
 def _work(model: PipelineModel, question: Question) -> int:
     """About how many tokens a question has; a picture that cannot be read is told when its question is asked."""
-    size = picture_size(question.image)
-    return work_of(question.prompt, size and model.handle.family.picture_tokens(size))
+    return work_of(model.handle.family, question.prompt, picture_size(question.image))
 
 
 def _answer(model: PipelineModel, batch: Sequence[Question], traceback: bool) -> list[dict[str, Any]]:

@@ -131,8 +131,7 @@ class Samples:
 
     def _work(self, asked: _Asked) -> int:
         ((_, picture),) = asked.pictures
-        family = self.model.handle.family
-        return work_of(asked.prompt, family.picture_tokens((picture.height, picture.width)))
+        return work_of(self.model.handle.family, asked.prompt, (picture.height, picture.width))
 
     def _scored(self, asked: _Asked, answer: Answer) -> dict[str, Any]:
         """What a row says of an answer, but for its times."""
