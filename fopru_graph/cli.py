@@ -63,7 +63,11 @@ def main() -> None:
 @command()
 @expand_options
 def run(options: RunOptions, model: ModelOptions) -> int:
-    """Run a pipeline: the answer streams to stdout, figures follow on stderr."""
+    """Run a pipeline: the answer streams to stdout, figures follow on stderr; many pictures give a row each."""
+    if options.images:
+        from fopru_graph.commands.run_many import run_images
+
+        return run_images(options, model)
     from fopru_graph.commands.run import run
 
     return run(options, model)
