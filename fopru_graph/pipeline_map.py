@@ -215,20 +215,47 @@ def _as_sentence(error: PipelineError) -> UserError:
     return UserError(str(error).splitlines()[0], error.problems[0].hint if error.problems else None)
 
 
-def _answered(
-    model: PipelineModel, rows: Sequence[tuple[str, list[Any]] | Exception]
-) -> list[tuple[Answer] | Exception]:
-    """For each row its answer, or why there is none."""
-    return [row if isinstance(row, Exception) else _answer(model, *row) for row in rows]
+def _answered(model: PipelineModel, rows: Sequence[tuple[str, list[Any]] | Exception]) -> list[Answer | Exception]:
+    """For each row its answer, or why there is none. Rows of one picture are asked in batches of equal work."""
+    from fopru_graph.batches import answered, equal_batches, work_of
+
+    outcomes: dict[int, Answer | Exception] = {}
+    asked: list[tuple[int, str, Any]] = []
+    for number, row in enumerate(rows):
+        if isinstance(row, Exception):
+            outcomes[number] = row
+        elif len(row[1]) == 1 and len(rows) > 1:
+            asked.append((number, row[0], row[1][0]))
+        else:
+            outcomes[number] = _alone(model, *row)
+    work = [work_of(model.handle.family, prompt, _size(picture)) for _, prompt, picture in asked]
+    for batch in equal_batches(work, len(asked)):
+        questions = [asked[place][1:] for place in batch]
+        for place, outcome in zip(batch, answered(model, questions), strict=True):
+            if isinstance(outcome, Exception) and _device_is_lost(outcome):
+                raise outcome
+            outcomes[asked[place][0]] = outcome
+    return [outcomes[number] for number in range(len(rows))]
 
 
-def _answer(model: PipelineModel, prompt: str, pictures: list[Any]) -> tuple[Answer] | Exception:
+def _alone(model: PipelineModel, prompt: str, pictures: list[Any]) -> Answer | Exception:
     try:
-        return (model.answer(prompt, pictures),)
+        return model.answer(prompt, pictures)
     except Exception as error:  # whatever it is, it costs this row only
         if _device_is_lost(error):
             raise
         return error
+
+
+def _size(picture: Any) -> tuple[int, int] | None:
+    """(height, width) of a picture, if it is known without decoding it."""
+    import PIL.Image
+
+    from fopru_graph.lvlm.inputs.images import picture_size
+
+    if isinstance(picture, str):
+        return picture_size(picture)
+    return (picture.height, picture.width) if isinstance(picture, PIL.Image.Image) else None
 
 
 def _device_is_lost(error: Exception) -> bool:
@@ -239,8 +266,7 @@ def _device_is_lost(error: Exception) -> bool:
     return isinstance(cause, torch.AcceleratorError) and not isinstance(cause, torch.OutOfMemoryError)
 
 
-def _figures(answered: tuple[Answer]) -> dict[str, Any]:
-    (answer,) = answered
+def _figures(answer: Answer) -> dict[str, Any]:
     tokens = answer.report["visual_tokens"]
     figures = answer.report | {"text": _encodable(answer.text), "ttft_ms": answer.ttft_ms}
     return figures | {"visual_tokens": {name: tokens.get(name) for name in TOKENS}}
