@@ -162,6 +162,24 @@ def list_nodes(
 
 
 @command()
+def pipelines(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="show one in full: its name, or a pipeline's file", show_default=False),
+    ] = None,
+    copy: Annotated[
+        Path | None, typer.Option("--copy", metavar="DIR", help="copy it, or all without a name, into this folder")
+    ] = None,
+    as_json: JsonOption = False,
+    nodes: NodesOption = None,
+) -> None:
+    """List the pipelines that ship, show the inputs of one, or copy it to be changed."""
+    from fopru_graph.commands.pipelines import pipelines
+
+    pipelines(name, copy, nodes, as_json)
+
+
+@command()
 def models(as_json: JsonOption = False) -> None:
     """List the model families that are served, with checkpoints of each and what it supports."""
     from fopru_graph.lvlm.families.registry import served_families

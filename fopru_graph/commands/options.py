@@ -118,6 +118,9 @@ class RunOptions:
     sets: SetOption = None
     as_json: JsonOption = False
     out: Annotated[Path, typer.Option(help="folder for pictures, texts and the run's record")] = Path("fopru-out")
+    help_inputs: Annotated[
+        bool, typer.Option("--help-inputs", help="show the pipeline's inputs and nodes, and stop")
+    ] = False
     to: Annotated[str | None, typer.Option(help="run only what an output, NODE or NODE.OUTPUT needs")] = None
     explain: Annotated[bool, typer.Option("--explain", help="show what would run and why, and stop")] = False
     watch: Annotated[
