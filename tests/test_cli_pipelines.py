@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from fopru_graph.commands.options import ModelOptions, SweepOptions
+from fopru_graph.commands.sweep import plan_cells
 from fopru_graph.graph.shipped import shipped_pipelines
 from tests.test_cli import invoke
 
@@ -102,3 +104,38 @@ def test_the_list_needs_no_torch():
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
+
+
+# -- without a node ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_without_a_node_and_its_record():
+    data = json.loads(invoke("run", "fopru_fastv", "--without", "fastv", "--without", "picture", "--json").stdout)
+    assert [data["visual_tokens"][key] for key in ("kept", "final")] == [128, 128]
+    assert data["outputs"] == {"text": "stop", "picture": None}
+    again = json.loads(invoke("run", "fopru-out/run.json", "--out", "again", "--json").stdout)
+    assert again["visual_tokens"] == data["visual_tokens"] and "fastv" not in again["nodes"]
+
+
+def test_what_cannot_be_left_out_is_said_before_a_run():
+    result = invoke("validate", "fopru_fastv", "--without", "prune")
+    assert result.exit_code == 2
+    assert "reorder.selection reads $prune, which is disabled" in result.stderr
+    assert "disable reorder as well" in result.stderr
+    assert invoke("validate", "fopru_fastv", "--without", "prune", "--without", "reorder").exit_code == 0
+    assert "did you mean 'fastv'?" in invoke("run", "fopru_fastv", "--without", "fast").stderr
+
+
+def test_it_is_drawn_dashed():
+    assert invoke("draw", "fopru_fastv", "--without", "fastv", "--format", "dot").stdout.count("dashed") == 1
+
+
+def test_a_sweep_compares_with_and_without(tmp_path):
+    switched = SweepOptions(task="scenes", ratio="0.25", sets=["fastv.enabled=true,false"], out=tmp_path)
+    cells = plan_cells([shipped_pipelines()["fopru_fastv"]], None, switched, ModelOptions())
+    assert [cell.facts["settings"] for cell in cells] == [{"fastv.enabled": True}, {"fastv.enabled": False}]
+    assert len({cell.label for cell in cells}) == 2
+    files = [shipped_pipelines()[name] for name in ("fopru_fastv", "fopru_rank")]
+    left = SweepOptions(task="scenes", ratio="0.25", without=["fastv"], out=tmp_path)
+    cells = plan_cells(files, None, left, ModelOptions())
+    assert ["fastv.enabled=false" in cell.argv for cell in cells] == [True, False]  # where there is such a node

@@ -46,6 +46,10 @@ SetOption = Annotated[
         help="set a pipeline input, or NODE.INPUT=VALUE; texts as typed, the rest is YAML, as all is after NAME:=VALUE",
     ),
 ]
+WithoutOption = Annotated[
+    list[str] | None,
+    typer.Option("--without", metavar="NODE", help="disable a node: its input of its output's type passes on instead"),
+]
 WriteOption = Annotated[Path | None, typer.Option("--output", "-o", help="file to write; stdout without it")]
 TaskOption = Annotated[
     str, typer.Option("--task", help="names or YAML files of tasks between commas; `fopru-graph tasks` lists them")
@@ -100,8 +104,25 @@ class ModelOptions:
                 graph.set(f"{name}.{key}", value)
 
 
+def changes_of(sets: list[str] | None, without: list[str] | None) -> list[str]:
+    """``--set`` and ``--without`` as what ``--set`` takes."""
+    return [*(sets or ()), *(f"{name}.enabled=false" for name in without or ())]
+
+
+class Changing:
+    """Options of a command that changes pipelines before it uses them."""
+
+    sets: list[str] | None
+    without: list[str] | None
+
+    @property
+    def changes(self) -> list[str]:
+        """See `changes_of`."""
+        return changes_of(self.sets, self.without)
+
+
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(Changing):
     """The options of ``run``."""
 
     file: Annotated[
@@ -116,6 +137,7 @@ class RunOptions:
         float | None, typer.Option(help="share of the visual tokens that the last layer sees, as in bench and eval")
     ] = None
     sets: SetOption = None
+    without: WithoutOption = None
     as_json: JsonOption = False
     out: Annotated[Path, typer.Option(help="folder for pictures, texts and the run's record")] = Path("fopru-out")
     help_inputs: Annotated[
@@ -135,7 +157,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class BenchOptions:
+class BenchOptions(Changing):
     """The options of ``bench``."""
 
     files: Annotated[
@@ -158,6 +180,7 @@ class BenchOptions:
         bool, typer.Option("--resume", help="with --paper: take over the models that --out has finished")
     ] = False
     sets: SetOption = None
+    without: WithoutOption = None
     as_json: JsonOption = False
     out: Annotated[Path, typer.Option(help="folder for JSON, CSV, LaTeX and the plot")] = Path("fopru-bench")
     nodes: NodesOption = None
@@ -165,13 +188,14 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
-class EvalOptions:
+class EvalOptions(Changing):
     """The options of ``eval``."""
 
     files: FilesArgument
     task: TaskOption
     ratio: RatioOption = None
     sets: SetOption = None
+    without: WithoutOption = None
     data: DataOption = None
     limit: LimitOption = None
     out: EvalOutOption = Path("fopru-eval")
@@ -182,7 +206,7 @@ class EvalOptions:
 
 
 @dataclass(frozen=True)
-class TuneOptions:
+class TuneOptions(Changing):
     """The options of ``tune``."""
 
     files: FilesArgument
@@ -190,6 +214,7 @@ class TuneOptions:
     max_drop: Annotated[float, typer.Option(min=0, help="points of accuracy that may be lost against no pruning")] = 1.0
     ratio: Annotated[str | None, typer.Option(help="shares to choose from; the paper's nine without it")] = None
     sets: SetOption = None
+    without: WithoutOption = None
     data: DataOption = None
     limit: LimitOption = None
     out: EvalOutOption = Path("fopru-eval")
@@ -200,7 +225,7 @@ class TuneOptions:
 
 
 @dataclass(frozen=True)
-class SweepOptions:
+class SweepOptions(Changing):
     """The options of ``sweep``, but for its files and ``--nodes``."""
 
     task: TaskOption
@@ -209,6 +234,7 @@ class SweepOptions:
         list[str] | None,
         typer.Option("--set", metavar="NAME=V1,V2", help="values of an input to combine; quote one that has commas"),
     ] = None
+    without: WithoutOption = None
     zipped: Annotated[bool, typer.Option("--zip", help="walk the lists in step instead of combining them")] = False
     data: DataOption = None
     limit: LimitOption = None

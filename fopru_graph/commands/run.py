@@ -56,7 +56,7 @@ def run(options: RunOptions, model: ModelOptions) -> int:
 
 
 def _run_file(options: RunOptions, model: ModelOptions, memory: MemoryCache | None) -> int:
-    graph = open_graph(options.file, make_registry(options.nodes), options.sets, model)
+    graph = open_graph(options.file, make_registry(options.nodes), options.changes, model)
     if options.help_inputs:
         show_pipeline(graph, options.as_json)
         return 0

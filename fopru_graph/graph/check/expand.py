@@ -8,9 +8,20 @@ from pathlib import Path
 from typing import TypeVar
 
 from fopru_graph.graph.check.binding import declared_problem
+from fopru_graph.graph.check.bypass import bypass
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
-from fopru_graph.graph.model import PATH, GraphNode, Model, Origin, inner_input, is_block
+from fopru_graph.graph.model import (
+    ENABLED,
+    PATH,
+    GraphNode,
+    Model,
+    Origin,
+    inner_input,
+    is_block,
+    is_switch,
+    read_switch,
+)
 from fopru_graph.graph.shipped import shipped_pipelines
 from fopru_graph.graph.sockets import InputPath
 from fopru_graph.graph.values import (
@@ -36,13 +47,16 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 def expand(model: AnyModel, registry: Registry | None = None) -> tuple[AnyModel, list[Problem]]:
     """A flat copy of the pipeline and the problems of its sub-graphs (``blocks``), or the pipeline if it has none.
 
+    Nothing in the copy refers to a disabled node, see `bypass`.
+
     The copy's ``blocks`` holds the texts of the files. A problem in a sub-graph carries the outer node and its line,
     and its message names ``block.yaml:LINE``. Sub-graphs may be nested `MAX_NESTING` levels deep.
     """
-    if not any(is_block(entry.type) for entry in model.nodes.values()):
+    if not any(is_block(entry.type) or not entry.enabled for entry in model.nodes.values()):
         return model, []
     flat = type(model)(model.name, model.description, registry or model.registry)
-    return flat, _Expansion(model, flat).problems
+    problems = _Expansion(model, flat).problems
+    return flat, [*problems, *bypass(flat, flat.registry)]
 
 
 def block_path(type_name: str, folder: str = "") -> str:
@@ -105,11 +119,22 @@ class _Expansion:
                 self._add(expanded, "unknown-pipeline-input", f"{ref} is no input of this block", hint)
             for key, value in self._placed(entry, entry.inputs, here).items():
                 expanded.inputs[key] = self._bounded(replace_refs(value, inner), expanded, key)
-            expanded.inputs |= self._placed(entry, inside.get(entry.name, {}), around)
+            expanded.enabled = entry.enabled and outer.enabled
+            self._set_inside(expanded, self._placed(entry, inside.get(entry.name, {}), around))
             if is_block(expanded.type):
                 self._block(expanded, posixpath.dirname(path), (*above, path))
             else:
                 self.flat.put(expanded)
+
+    def _set_inside(self, entry: GraphNode, inputs: dict[str, Value]) -> None:
+        """Set what the outer node sets in a node of its block: inputs, or whether it is enabled."""
+        spec = self.flat.registry.find(entry.type)
+        if ENABLED in inputs and is_switch(ENABLED, spec):
+            try:
+                entry.enabled &= read_switch(inputs.pop(ENABLED), entry)
+            except PipelineError as error:
+                self.problems += error.problems
+        entry.inputs |= inputs
 
     def _load(self, outer: GraphNode, path: str, above: tuple[str, ...]) -> Model | None:
         reason, hint = self._refusal(outer, path, above)
