@@ -9,11 +9,11 @@ from typing import TypeVar
 
 from fopru_graph.graph.check.binding import declared_problem
 from fopru_graph.graph.check.bypass import bypass
+from fopru_graph.graph.check.places import path_of_input, placed_inputs
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
 from fopru_graph.graph.model import (
     ENABLED,
-    PATH,
     GraphNode,
     Model,
     Origin,
@@ -23,7 +23,6 @@ from fopru_graph.graph.model import (
     read_switch,
 )
 from fopru_graph.graph.shipped import shipped_pipelines
-from fopru_graph.graph.sockets import InputPath
 from fopru_graph.graph.values import (
     INPUTS,
     INVALID,
@@ -117,10 +116,11 @@ class _Expansion:
             for ref in dict.fromkeys(unknown):
                 hint = hint_choices(ref.output or "", block.inputs)
                 self._add(expanded, "unknown-pipeline-input", f"{ref} is no input of this block", hint)
-            for key, value in self._placed(entry, entry.inputs, here).items():
+            for key, value in placed_inputs(self.flat.registry, entry.type, entry.inputs, here).items():
                 expanded.inputs[key] = self._bounded(replace_refs(value, inner), expanded, key)
             expanded.enabled = entry.enabled and outer.enabled
-            self._set_inside(expanded, self._placed(entry, inside.get(entry.name, {}), around))
+            outside = inside.get(entry.name, {})
+            self._set_inside(expanded, placed_inputs(self.flat.registry, entry.type, outside, around))
             if is_block(expanded.type):
                 self._block(expanded, posixpath.dirname(path), (*above, path))
             else:
@@ -185,21 +185,6 @@ class _Expansion:
         ships = shipped_pipelines().get(path)
         return ships.parent if ships else Path(self.root.folder or "", posixpath.dirname(path))
 
-    def _placed(self, entry: GraphNode, inputs: dict[str, Value], folder: Path) -> dict[str, Value]:
-        """Inputs of a block's node with absolute paths, before texts of several folders meet in one pipeline."""
-        spec = self.flat.registry.find(entry.type)
-        paths = {} if spec is None else {name: socket.path for name, socket in spec.inputs.items() if socket.path}
-        return {name: paths[name].place(value, folder) if name in paths else value for name, value in inputs.items()}
-
-    def _path(self, block: Model, name: str) -> InputPath | None:
-        """How the block's input is read as a path, None if it is none."""
-        for entry in block.nodes.values():
-            spec = self.flat.registry.find(entry.type)
-            for key, value in entry.inputs.items():
-                if value == Ref(INPUTS, name) and spec is not None and key in spec.inputs and spec.inputs[key].path:
-                    return spec.inputs[key].path
-        return InputPath() if block.inputs[name].type == PATH else None
-
     def _given(self, outer: GraphNode, block: Model, above: Path, here: Path) -> dict[str, Value]:
         """The value of each of the block's inputs: the outer node's, or the default, with paths of their folders."""
         for name in outer.inputs:
@@ -218,7 +203,7 @@ class _Expansion:
             elif problem := declared_problem(declared.type, value, self.flat.registry):
                 self._add(outer, problem.code, f"{outer.name}.{name} {problem.message}", problem.hint, name)
                 value = INVALID
-            elif path := self._path(block, name):
+            elif path := path_of_input(self.flat.registry, block, name):
                 value = path.place(value, above if name in outer.inputs else here)
             values[name] = value
         return values
