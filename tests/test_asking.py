@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import traceback
 import weakref
 from pathlib import Path
 
@@ -121,6 +122,12 @@ def test_it_streams_and_whoever_leaves_stops_it():
     assert ask(TAXI, TEXT).text == "taxi"
     with pytest.raises(fopru_graph.Cancelled):
         _ = stream.answer
+
+
+def test_a_traceback_ends_with_what_to_do():
+    with pytest.raises(UserError) as raised:
+        ask(3, TEXT)
+    assert traceback.format_exception(raised.value)[-1].startswith("give a path, demo:NAME")
 
 
 # What is not asked for
