@@ -17,7 +17,7 @@ import pytest
 
 import fopru_graph
 from fopru_graph import Graph, PipelineError, UserError, ask
-from fopru_graph.graph import GraphNode, Ref
+from fopru_graph.graph import GraphNode, PipelineInput, Ref
 from fopru_graph.lvlm.inputs.images import load_image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +41,7 @@ def test_a_ratio_is_what_is_left_in_the_last_layer():
     assert kept(pipeline="fopru_fastv", ratio=0.25) == (128, 64)
     assert kept(pipeline=ROOT / "pipelines" / "fastv.yaml", ratio=0.5) == (256, 128)
     graph = Graph.load(ROOT / "pipelines" / "fopru_rank.yaml")
-    graph.input("ratio", "float", 1.0)
+    graph.inputs["ratio"] = PipelineInput("float", 1.0)
     graph.set("prune.ratio", Ref("inputs", "ratio"))
     before = graph.dumps()
     assert kept(pipeline=graph, ratio=0.125) == (32, 32) and graph.dumps() == before
