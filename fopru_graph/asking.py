@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import threading
 from collections import OrderedDict
@@ -11,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fopru_graph.answer import Answer
-from fopru_graph.errors import UserError
 from fopru_graph.graph import CancelToken, Event, Executor, Graph, NodeText, Registry
-from fopru_graph.measure.pipelines import check_ratios, name_of, settings_of
+from fopru_graph.measure.pipelines import at_ratio
 from fopru_graph.pipeline_model import PipelineModel
 from fopru_graph.streaming import Stream
 
@@ -119,7 +117,7 @@ class Ask:
         for name, value in ({} if model is None else {"model": model}).items() | sets.items():
             graph.set(name, value)
         if ratio is not None:
-            set_ratio(graph, ratio)
+            graph = at_ratio(graph, ratio)
         with self._lock:
             key = json.dumps(graph.flat().canonical(), sort_keys=True), id(graph.registry)
             if key not in self._models:
@@ -133,7 +131,7 @@ class Ask:
             return pipeline.copy()
         with self._lock:
             self._registry = self._registry or Registry.default()
-        return Graph.load(_file(pipeline), self._registry)
+        return Graph.load(pipeline, self._registry)
 
     def _make_room(self, graph: Graph) -> None:
         """Before another model is loaded the one that was goes."""
@@ -143,32 +141,6 @@ class Ask:
             self._loaded.clear()
         while len(self._models) >= _MOST:
             self._models.popitem(last=False)
-
-
-def set_ratio(graph: Graph, ratio: float) -> None:
-    """Let a pipeline keep this share of the visual tokens in its last layer, by its input ``ratio`` or as a bench does.
-
-    Raises:
-        UserError: the ratio is not in (0, 1], or the pipeline has none to set.
-    """
-    check_ratios([ratio])
-    if "ratio" in graph.inputs:
-        graph.set("ratio", ratio)
-        return
-    (setting,) = settings_of(graph, Executor(graph.registry).plan(graph), [ratio])
-    if not setting.inputs:
-        raise UserError(f"{name_of(graph)} has no ratio to set", "leave the ratio out, or choose another pipeline")
-    for name, value in setting.inputs.items():
-        graph.set(name, value)
-
-
-def _file(pipeline: str | Path) -> Path:
-    """A file that exists, or that of the pipeline that ships under this name."""
-    folder = Path(importlib.import_module("fopru_graph.pipelines").__path__[0])
-    shipped = {path.stem: path for path in folder.rglob("*.yaml")}
-    if Path(pipeline).exists() or str(pipeline) not in shipped:
-        return Path(pipeline)
-    return shipped[str(pipeline)]
 
 
 ask = Ask()

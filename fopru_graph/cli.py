@@ -25,6 +25,7 @@ from fopru_graph.commands.arguments import (
 from fopru_graph.commands.options import (
     BenchOptions,
     EvalOptions,
+    ExportOptions,
     FileArgument,
     FilesArgument,
     JsonOption,
@@ -115,6 +116,15 @@ def report(
     from fopru_graph.commands.report import report_results
 
     report_results(folder, output, as_json)
+
+
+@command()
+@expand_options
+def export(options: ExportOptions, model: ModelOptions) -> int:
+    """Write the visual tokens that a pipeline keeps for a serving engine: vLLM, SGLang, or a file to read anywhere."""
+    from fopru_graph.commands.export import export
+
+    return export(options, model)
 
 
 @command()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fopru_graph.nodes.llm_generate import LLMGenerate as LLMGenerate
     from fopru_graph.nodes.load_image import LoadImage as LoadImage
     from fopru_graph.nodes.load_model import LoadModel as LoadModel
+    from fopru_graph.nodes.load_tokens import LoadTokens as LoadTokens
     from fopru_graph.nodes.load_video import LoadVideo as LoadVideo
     from fopru_graph.nodes.mass_prune import MassPrune as MassPrune
     from fopru_graph.nodes.merge_dropped import MergeDropped as MergeDropped
@@ -39,11 +40,13 @@ if TYPE_CHECKING:
     from fopru_graph.nodes.reorder import Reorder as Reorder
     from fopru_graph.nodes.row_prune import RowPrune as RowPrune
     from fopru_graph.nodes.save_text import SaveText as SaveText
+    from fopru_graph.nodes.save_tokens import SaveTokens as SaveTokens
     from fopru_graph.nodes.schedule import Schedule as Schedule
     from fopru_graph.nodes.show_kept import ShowKept as ShowKept
     from fopru_graph.nodes.significance import Significance as Significance
     from fopru_graph.nodes.sparse_vlm_prune import SparseVLMPrune as SparseVLMPrune
     from fopru_graph.nodes.spatial_pool import SpatialPool as SpatialPool
+    from fopru_graph.nodes.stage_ratio import StageRatio as StageRatio
     from fopru_graph.nodes.stock_generate import StockGenerate as StockGenerate
     from fopru_graph.nodes.switch import Switch as Switch
     from fopru_graph.nodes.text_relevance import TextRelevance as TextRelevance

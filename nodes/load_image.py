@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fopru_graph import values
-from fopru_graph.graph import Node, Takes, node
+from fopru_graph.graph import InputPath, Node, Takes, node
 
 
 def _is_picture(value: object) -> bool:
@@ -19,7 +19,10 @@ class LoadImage(Node):
     """Read a picture file as RGB, turned as its EXIF data says."""
 
     def run(
-        self, path: Annotated[str, Takes(_is_picture), Field(description="a file, or demo:NAME for a bundled picture")]
+        self,
+        path: Annotated[
+            str, InputPath(), Takes(_is_picture), Field(description="a file, or demo:NAME for a bundled picture")
+        ],
     ) -> values.Image:
         from fopru_graph.lvlm.inputs.pictures import to_picture
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -166,6 +165,7 @@ def try_set(graph: Graph, option: str) -> list[Problem]:
 
 def _takes_text(graph: Graph, target: str) -> bool:
     from fopru_graph.graph import PipelineError
+    from fopru_graph.graph.check.expand import block_path
 
     name, dot, key = target.rpartition(".")
     if not dot:
@@ -177,7 +177,7 @@ def _takes_text(graph: Graph, target: str) -> bool:
     if name in flat.nodes:
         spec = graph.registry.find(flat.nodes[name].type)
         return spec is not None and key in spec.inputs and "str" in spec.inputs[key].type_name.split(" | ")
-    block = flat.blocks.get(posixpath.normpath(graph.nodes[name].type)) if name in graph.nodes else None
+    block = flat.blocks.get(block_path(graph.nodes[name].type)) if name in graph.nodes else None
     return block is not None and _takes_text(type(graph).loads(block, graph.registry), key)
 
 

@@ -112,6 +112,9 @@ class RunOptions:
             show_default=False,
         ),
     ]
+    ratio: Annotated[
+        float | None, typer.Option(help="share of the visual tokens that the last layer sees, as in bench and eval")
+    ] = None
     sets: SetOption = None
     as_json: JsonOption = False
     out: Annotated[Path, typer.Option(help="folder for pictures, texts and the run's record")] = Path("fopru-out")
@@ -217,6 +220,27 @@ class SweepOptions:
     retry: Annotated[bool, typer.Option("--retry", help="run cells and samples again that failed before")] = False
     replace: ReplaceOption = False
     as_json: JsonOption = False
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """The options of ``export``."""
+
+    file: FileArgument
+    to: Annotated[
+        str, typer.Option(help="who reads it: safetensors (programs of your own), vllm, vllm-offline or sglang")
+    ] = "safetensors"
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="the file; without it one named after --to, here")
+    ] = None
+    ratio: Annotated[str | None, typer.Option(help="share of the visual tokens to keep")] = None
+    positions: Annotated[
+        str | None,
+        typer.Option(help="renumbered, original, rebased as in LLMGenerate; row: Qwen-VL's as vLLM can number them"),
+    ] = None
+    sets: SetOption = None
+    as_json: JsonOption = False
+    nodes: NodesOption = None
 
 
 def expand_options(command: Callable[..., int | None]) -> Callable[..., None]:

@@ -32,6 +32,7 @@ from fopru_graph.graph import (
 )
 from fopru_graph.graph.context import RECORD
 from fopru_graph.graph.declare.packs import variable_paths
+from fopru_graph.measure.pipelines import at_ratio
 from fopru_graph.measure.timing import summarise
 from fopru_graph.storage import TensorCodec
 from fopru_graph.terminal.console import console, say, show_failure, show_warning, simple_table
@@ -57,12 +58,21 @@ def _run_file(options: RunOptions, model: ModelOptions, memory: MemoryCache | No
     graph = open_graph(options.file, make_registry(options.nodes), options.sets, model)
     disk = open_cache(options.cache, options.cache_gb)
     try:
+        if options.ratio is not None:
+            graph = _set_ratio(graph, options.ratio)
         if options.explain:
             explain_run(graph, options.to, disk, options.as_json)
             return 0
         return run_pipeline(graph, Executor(graph.registry, memory, disk), options)
     except PipelineError as error:  # what only this run asks for: the target of --to, an input without a default
         refuse(error.problems, options.file)
+
+
+def _set_ratio(graph: Graph, ratio: float) -> Graph:
+    try:
+        return at_ratio(graph, ratio)
+    except UserError as error:
+        fail(2, error.message, error.hint)
 
 
 def run_pipeline(graph: Graph, executor: Executor, options: RunOptions) -> int:

@@ -31,14 +31,14 @@ from fopru_graph.graph.model import INPUT_TYPES, GraphNode, PipelineInput, Pipel
 from fopru_graph.graph.plan import Plan, plan
 from fopru_graph.graph.run.executor import Executor
 from fopru_graph.graph.run.record import RunRecord, RunResult
-from fopru_graph.graph.sockets import Socket
+from fopru_graph.graph.sockets import InputPath, Socket
 from fopru_graph.graph.steps import Step
 from fopru_graph.graph.values import MISSING, Ref, describe
 from fopru_graph.graph.yaml.read import parse_value
 
 # fmt: off
 __all__ = [
-    "Context", "Lazy", "Node", "NodeSpec", "OutputFile", "Outputs", "Socket", "Takes", "node",
+    "Context", "InputPath", "Lazy", "Node", "NodeSpec", "OutputFile", "Outputs", "Socket", "Takes", "node",
     "PackFailure", "Registry",
     "INPUT_TYPES", "MISSING", "Graph", "GraphNode", "Handle", "PipelineInput", "PipelineOutput", "Ref", "parse_value",
     "Cancelled", "NodeError", "PipelineError", "Problem", "UserError",

@@ -6,11 +6,12 @@ import itertools
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Self
 
 from fopru_graph.graph.cache import DiskCache
 from fopru_graph.graph.check.expand import expand
+from fopru_graph.graph.check.targets import sockets_of
 from fopru_graph.graph.check.validate import validate
 from fopru_graph.graph.context import CancelToken
 from fopru_graph.graph.declare.node import snake_case
@@ -19,9 +20,20 @@ from fopru_graph.graph.errors import PipelineError, Problem, UnknownAttribute, e
 from fopru_graph.graph.events import Event
 from fopru_graph.graph.files import write_atomically
 from fopru_graph.graph.memory import MemoryCache
-from fopru_graph.graph.model import GraphNode, Model, PipelineInput, PipelineOutput, bad_name, plain_input
+from fopru_graph.graph.model import (
+    PATH,
+    GraphNode,
+    Model,
+    PipelineInput,
+    PipelineOutput,
+    bad_name,
+    is_block,
+    plain_input,
+)
 from fopru_graph.graph.run.executor import Executor
 from fopru_graph.graph.run.record import RunRecord, RunResult
+from fopru_graph.graph.shipped import find_pipeline
+from fopru_graph.graph.sockets import InputPath
 from fopru_graph.graph.values import INPUTS, MISSING, NAME, Link, Ref, Value, describe, given_in
 from fopru_graph.graph.yaml.read import read_file, read_text
 from fopru_graph.graph.yaml.write import dump
@@ -81,12 +93,12 @@ class Graph(Model):
 
     @classmethod
     def load(cls, path: str | Path, registry: Registry | None = None) -> Self:
-        """Read a YAML file.
+        """Read a YAML file, or the pipeline that ships under this name.
 
-        Raises `PipelineError` if it is no YAML mapping; `problems` reports everything else that is wrong.
+        Raises `PipelineError` if there is none or it is no YAML mapping; `problems` reports everything else.
         """
         graph = cls(registry=registry)
-        read_file(graph, Path(path))
+        read_file(graph, find_pipeline(path))
         return graph
 
     @classmethod
@@ -104,6 +116,7 @@ class Graph(Model):
         """
         graph = cls.loads(record.pipeline, registry)
         graph.blocks, graph.recorded = dict(record.blocks), record.to_json()
+        graph.folder = Path(record.folder) if record.folder else None
         return graph
 
     def dumps(self) -> str:
@@ -141,7 +154,7 @@ class Graph(Model):
 
         Raises `PipelineError` for an unknown type or input, or a bad or used name.
         """
-        is_file = type_name.endswith((".yaml", ".yml"))  # a sub-graph, whose inputs validation reads from the file
+        is_file = is_block(type_name)  # its inputs are in the file, which validation reads
         spec = None if is_file else self.registry.get(type_name)
         stem = re.sub(r"^(?![A-Za-z_])|[^A-Za-z0-9_-]", "_", PurePosixPath(type_name).stem)
         chosen = name or id or self._free_name(stem if is_file else snake_case(type_name))
@@ -162,6 +175,18 @@ class Graph(Model):
 
     def __dir__(self) -> Iterable[str]:
         return [*super().__dir__(), *self.registry.types()]
+
+    def set(self, target: str, value: Any) -> None:
+        """Set a node's input or a pipeline input's default, see `Model.set`.
+
+        A relative path is relative to the working directory, while those in a file are relative to that file.
+        """
+        if isinstance(value, str | PurePath) and self.folder not in (None, Path.cwd()):
+            declared = self.inputs.get(target)
+            paths = [InputPath()] if declared is not None and declared.type == PATH else []
+            paths += [socket.path for socket in sockets_of(self, target) if socket.path is not None]
+            value = paths[0].place(str(value), None) if paths else value
+        super().set(target, value)
 
     def output(self, name: str, ref: Link) -> None:
         """Declare a pipeline output; raises `PipelineError` for a bad or used name."""

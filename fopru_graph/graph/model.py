@@ -11,19 +11,21 @@ import networkx as nx
 
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, Severity, hint_choices
+from fopru_graph.graph.shipped import shipped_pipelines
 from fopru_graph.graph.sockets import Socket
 from fopru_graph.graph.values import INPUTS, MISSING, Given, Value, plain, refs_in, tagged
 
+PATH = "path"
 # The types that a pipeline input can be declared with, beside the types of sockets.
 INPUT_TYPES: dict[str, Any] = {
-    "str": str, "path": str, "int": int, "float": float, "bool": bool,
+    "str": str, PATH: str, "int": int, "float": float, "bool": bool,
     "list[str]": list[str], "list[int]": list[int], "list[float]": list[float], "json": Any,
 }  # fmt: skip
 
 
 def is_block(type_name: str) -> bool:
-    """Whether a node's type names a sub-graph's file rather than a node type."""
-    return type_name.endswith((".yaml", ".yml")) or "/" in type_name
+    """Whether a node's type names a sub-graph, by its file or as one that ships, rather than a node type."""
+    return type_name.endswith((".yaml", ".yml")) or "/" in type_name or type_name in shipped_pipelines()
 
 
 def inner_input(key: str) -> tuple[str, str] | None:
@@ -154,7 +156,7 @@ class Model:
         if "." not in target:
             self._set_pipeline_input(target, value)
             return
-        node_name, key = self._place(target)
+        node_name, key = self.place_of(target)
         if node_name not in self.nodes:
             message, hint = f"cannot set {target}: no node {node_name!r}", hint_choices(node_name, self.nodes)
             raise PipelineError([Problem("unknown-node", message, hint=hint)], self.file)
@@ -168,10 +170,10 @@ class Model:
         """The value that `set` gave to a target, or that the pipeline has there; `MISSING` if there is none."""
         if "." not in target:
             return self.inputs[target].default if target in self.inputs else MISSING
-        node_name, key = self._place(target)
+        node_name, key = self.place_of(target)
         return self.nodes[node_name].inputs.get(key, MISSING) if node_name in self.nodes else MISSING
 
-    def _place(self, target: str) -> tuple[str, str]:
+    def place_of(self, target: str) -> tuple[str, str]:
         """The node and its input that hold the value of a target: an outer node sets inputs inside its sub-graph."""
         name, _, key = target.rpartition(".")
         outer, slash, rest = name.partition("/")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -12,7 +11,7 @@ import networkx as nx
 from fopru_graph.graph.branches import Branches, LazyInputs, lazy_inputs, not_asked
 from fopru_graph.graph.cache import DiskCache
 from fopru_graph.graph.check.binding import Checked
-from fopru_graph.graph.check.expand import expand
+from fopru_graph.graph.check.expand import block_path, expand
 from fopru_graph.graph.check.validate import check
 from fopru_graph.graph.declare.node import CachePolicy
 from fopru_graph.graph.declare.registry import Registry
@@ -125,7 +124,7 @@ def _outputs_of_block(graph: Model, target: str) -> dict[str, PipelineOutput]:
         return {}
     if ref.output is not None:
         return {f"{ref.node}.{ref.output}": PipelineOutput(ref)}
-    block, file = Model(registry=graph.registry), posixpath.normpath(graph.nodes[ref.node].type)
+    block, file = Model(registry=graph.registry), block_path(graph.nodes[ref.node].type)
     read_text(block, expand(graph)[0].blocks.get(file, ""), file)
     return {f"{ref.node}.{name}": PipelineOutput(Ref(ref.node, name)) for name in block.outputs}
 

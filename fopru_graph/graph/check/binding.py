@@ -13,8 +13,8 @@ from fopru_graph.graph.annotations import compatible, item_type, type_name
 from fopru_graph.graph.declare.node import NodeSpec
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import Problem, did_you_mean, hint_choices
-from fopru_graph.graph.model import INPUT_TYPES, GraphNode, Model
-from fopru_graph.graph.sockets import BadLiteral, Socket, read_literal
+from fopru_graph.graph.model import INPUT_TYPES, PATH, GraphNode, Model
+from fopru_graph.graph.sockets import BadLiteral, InputPath, Socket, read_literal
 from fopru_graph.graph.values import (
     INPUTS,
     INVALID,
@@ -70,6 +70,8 @@ class InputChecker:
         for key, socket in spec.inputs.items():
             if key in self.entry.inputs:
                 bound[key] = self._value(self.entry.inputs[key], socket)
+                if path := socket.path or self._declared_path(self.entry.inputs[key]):
+                    bound[key] = path.place(bound[key], self.flat.folder)
             elif socket.required:
                 message = f"{self.entry.name} ({spec.type}) needs the input {key!r}, which is {socket.type_name}"
                 self._add("missing-input", key, message, self._producer_hint(socket.annotation))
@@ -111,6 +113,11 @@ class InputChecker:
             return None
         annotation = declared_annotation(declared.type, self.registry)
         return ref, Any if annotation is None else annotation
+
+    def _declared_path(self, value: Value) -> InputPath | None:
+        """How a value is read that is a pipeline input of type path, whatever the socket says."""
+        declared = self.flat.inputs.get(value.output or "") if isinstance(value, Ref) and value.node == INPUTS else None
+        return InputPath() if declared is not None and declared.type == PATH else None
 
     def references(self, key: str) -> None:
         """Check only that the references of an input lead somewhere."""

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from fopru_graph.graph.context import Context
 from fopru_graph.graph.errors import Cancelled, PipelineError, Problem, hint_choices
-from fopru_graph.graph.sockets import BadLiteral, Socket
+from fopru_graph.graph.sockets import BadLiteral, InputPath, Socket
 from fopru_graph.graph.values import MISSING, plain, unwrapped
 
 CachePolicy = Literal["memory", "disk", "never"]
@@ -234,14 +234,15 @@ def _input(owner: str, name: str, annotation: Any, default: Any) -> Socket:
     extras = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
     lazy, file = (any(isinstance(extra, kind) or extra is kind for extra in extras) for kind in (Lazy, OutputFile))
     doc = next((extra.description for extra in extras if isinstance(extra, FieldInfo) and extra.description), "")
+    path = next((extra for extra in extras if isinstance(extra, InputPath)), None)
     takes = next((extra.test for extra in extras if isinstance(extra, Takes)), None)
     if default is inspect.Parameter.empty:
-        return Socket(name, annotation, MISSING, lazy, doc, file, takes)
+        return Socket(name, annotation, MISSING, lazy, doc, file, path, takes)
     try:
         plain(default)
     except ValueError as error:
         raise TypeError(f"{owner}.run: the default of {name!r} must be a plain value: {error}") from None
-    return Socket(name, annotation, default, lazy, doc, file, takes)
+    return Socket(name, annotation, default, lazy, doc, file, path, takes)
 
 
 def _fields(owner: str, outputs: type[Any]) -> dict[str, Socket]:
