@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fopru_graph.answer import Answer
     from fopru_graph.asking import ask
+    from fopru_graph.drop_in import pruned
     from fopru_graph.errors import UserError
     from fopru_graph.graph import (
         Cancelled,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         RunResult,
         node,
     )
+    from fopru_graph.pipeline_map import PipelineMap
     from fopru_graph.pipeline_model import PipelineModel
 
 __version__ = "0.1.0"
@@ -40,12 +42,14 @@ __all__ = [
     "NodeError",
     "Outputs",
     "PipelineError",
+    "PipelineMap",
     "PipelineModel",
     "Registry",
     "RunResult",
     "UserError",
     "ask",
     "node",
+    "pruned",
 ]
 
 # The nodes and the shipped pipelines lie at the top of the repository (`nodes/`, `pipelines/`) and are installed as
@@ -56,9 +60,11 @@ if (_root / "pyproject.toml").is_file() and (_root / "nodes").is_dir():
 
 _ELSEWHERE = {
     "Answer": "fopru_graph.answer",
+    "PipelineMap": "fopru_graph.pipeline_map",
     "PipelineModel": "fopru_graph.pipeline_model",
     "UserError": "fopru_graph.errors",
     "ask": "fopru_graph.asking",
+    "pruned": "fopru_graph.drop_in",
 }  # all other public names are the engine's
 
 

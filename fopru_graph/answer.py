@@ -27,6 +27,9 @@ class Answer:
         report: all figures of the generating node, see `values.Generation.report`.
         ttft_ms: milliseconds until the first token was known, None where a part of the work came from a cache.
         result: the run up to the answer.
+        place: the question's place in ``result``, which may be of a batch. Of a batch, each answer's report has its own
+            counts of tokens and bytes, without padding; the times in it are those of all ``samples``, and ``ttft_ms``
+            is None: no question had a first token of its own.
     """
 
     text: str
@@ -34,6 +37,7 @@ class Answer:
     ttft_ms: float | None
     result: RunResult = field(repr=False)
     _values: Callable[[], RunResult] | None = field(default=None, repr=False)
+    place: int = 0
 
     def __str__(self) -> str:
         return self.text
@@ -65,7 +69,9 @@ class Answer:
         """
         from fopru_graph.pictures.of_run import picture_values
 
-        found = picture_values(self._values()) if self._values is not None else None
+        if self._values is None:
+            raise UserError("no picture is drawn of what was asked in a batch", "ask the question alone")
+        found = picture_values(self._values())
         if found is None:
             raise UserError("there is no picture of what was kept", "the pipeline projects no features of its own")
         return found.drawn(f"{found.generation.prompts[0]}  →  {self.text}")

@@ -1,11 +1,11 @@
-"""A pipeline as a function from pictures and a question to an answer with its figures, one question at a time."""
+"""A pipeline as a function from pictures and questions to answers with their figures, one by one or as a batch."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -13,6 +13,7 @@ import networkx as nx
 
 from fopru_graph import values
 from fopru_graph.answer import Answer
+from fopru_graph.batches import MARKER, prompt_sockets, takes_batches
 from fopru_graph.errors import UserError
 from fopru_graph.graph import (
     CancelToken,
@@ -128,61 +129,112 @@ class PipelineModel:
         given = _listed(pictures)
         images = [_identified(picture) for picture in given]
         with self._alone:
-            return self._answer(prompt, given, images, max_new_tokens, on_event, cancel or self._cancel)
-
-    def _answer(
-        self,
-        prompt: str,
-        given: Sequence[Asked],
-        images: Sequence[tuple[str, values.Image]],
-        max_new_tokens: int | None,
-        on_event: Callable[[Event], None] | None,
-        cancel: CancelToken | None,
-    ) -> Answer:
-        self._pictures.clear()
-        self._pictures.update(images)
-        self.handle.family.last_prompt = None  # else the last digits could depend on the question before
-        sets: dict[str, Any] = {f"{self._source}.keys": [key for key, _ in images]}
-        sets |= dict.fromkeys((f"{name}.together" for name in self._encoders), len(images) > 1)
-        sets |= dict.fromkeys(self._prompt_targets(), prompt)
-        if max_new_tokens is not None:
-            sets[f"{self._target}.max_new_tokens"] = max_new_tokens
-        result = self._executor.run(self._graph, to=self._target, sets=sets, on_event=on_event, cancel=cancel)
-        self._sets, self._result = sets, result
+            self._pictures.clear()
+            prompts = dict.fromkeys(self._prompt_targets(), prompt)
+            result = self._run(images, prompts, len(images) > 1, max_new_tokens, on_event, cancel)
         ttft_ms = time_to_first_token(result, self._target, self._constant)
         report = result.record.nodes[self._target]["report"]
-        return Answer(result["text"], report, ttft_ms, result, partial(self._values, given, sets, result))
+        return Answer(result["text"], report, ttft_ms, result, partial(self._values, given, result))
+
+    def answers(self, questions: Sequence[tuple[str, Asked]], max_new_tokens: int | None = None) -> list[Answer]:
+        """Ask several questions, each about one picture, in one run of the pipeline; answers in their order.
+
+        They are those that `answer` gives but for rounding. Pipelines that take no batch (see `batches`) answer one by
+        one.
+
+        Args:
+            questions: prompts and pictures as for `answer`. All in one batch: the caller chooses how many fit.
+            max_new_tokens: most tokens of each answer; None for what the pipeline says.
+
+        Raises:
+            UserError: a picture cannot be read.
+            NodeError: a node failed; one question can fail a batch.
+            Cancelled: the run was cancelled.
+        """
+        if not self.batches or len(questions) < 2:
+            return [self.answer(prompt, [picture], max_new_tokens) for prompt, picture in questions]
+        answers: dict[int, Answer] = {}
+        with self._alone:
+            self._pictures.clear()
+            for named in (False, True):  # the images of a batch go by its markers if there are any, else one to each
+                places = [at for at, (prompt, _) in enumerate(questions) if (MARKER in prompt) == named]
+                if places:
+                    answers |= zip(places, self._batch([questions[at] for at in places], max_new_tokens), strict=True)
+        return [answers[at] for at in range(len(questions))]
+
+    def _batch(self, questions: Sequence[tuple[str, Asked]], max_new_tokens: int | None) -> list[Answer]:
+        images = [_identified(picture) for _, picture in questions]
+        sockets = prompt_sockets(self._graph, self._prompt_targets())
+        result = self._run(images, dict.fromkeys(sockets, [prompt for prompt, _ in questions]), False, max_new_tokens)
+        report = result.record.nodes[self._target]["report"]
+        shared = {key: figure for key, figure in report.items() if key != "each"}
+        each = report.get("each") or [{}]  # of a single question, which the other ones' markers have left alone
+        return [
+            Answer(text, shared | figures, None, result, place=place)
+            for place, (text, figures) in enumerate(zip(result["text"], each, strict=True))
+        ]
+
+    def _run(
+        self,
+        images: Sequence[tuple[str, values.Image]],
+        prompts: dict[str, Any],
+        together: bool,
+        max_new_tokens: int | None,
+        on_event: Callable[[Event], None] | None = None,
+        cancel: CancelToken | None = None,
+    ) -> RunResult:
+        self._pictures.update(images)
+        self.handle.family.last_prompt = None  # else the last digits could depend on the question before
+        sets = prompts | {f"{self._source}.keys": [key for key, _ in images]}
+        sets |= dict.fromkeys((f"{name}.together" for name in self._encoders), together)
+        if max_new_tokens is not None:
+            sets[f"{self._target}.max_new_tokens"] = max_new_tokens
+        cancel = cancel or self._cancel
+        result = self._executor.run(self._graph, to=self._target, sets=sets, on_event=on_event, cancel=cancel)
+        self._last = result
+        return result
 
     def last_run(self) -> RunResult:
-        """The values of all nodes for the last question, e.g. to draw what was kept; cached nodes do not run again."""
-        return self._all_values(self._sets, self._result)
+        """The values of all nodes of the last run, e.g. to draw what was kept; cached nodes do not run again."""
+        return self._all_values(self._last)
 
-    def _all_values(self, sets: dict[str, Any], result: RunResult) -> RunResult:
+    def _all_values(self, result: RunResult) -> RunResult:
         others = result.plan.keys.taken(result.plan.roots) - {self._target}
-        seen = self._executor.run(self._graph, targets=sorted(others), sets=sets, cancel=self._cancel)
+        seen = self._executor.run(result.plan.graph, targets=sorted(others), cancel=self._cancel)
         return replace(seen, by_node={**seen.by_node, **result.by_node}, plan=result.plan)
 
-    def _values(self, given: Sequence[Asked], sets: dict[str, Any], result: RunResult) -> RunResult:
+    def _values(self, given: Sequence[Asked], result: RunResult) -> RunResult:
         """The values of all nodes for an earlier question, whose answer was ``result``."""
         images = [_identified(picture) for picture in given]
-        if [key for key, _ in images] != sets[f"{self._source}.keys"]:
+        if [key for key, _ in images] != result.plan.steps[self._source].inputs["keys"]:
             raise UserError("the picture has changed since it was asked about", "ask again")
         with self._alone:
             self._pictures.update(images)
-            return self._all_values(sets, result)
+            return self._all_values(result)
 
-    def seen_size(self) -> tuple[int, int]:
-        """(width, height) of the last question's first picture as the model's preprocessing made it.
+    def seen_size(self, answer: Answer | None = None) -> tuple[int, int]:
+        """(width, height) of a question's first picture as the model's preprocessing made it.
+
+        Args:
+            answer: one of the last call; None for the last question.
 
         Raises:
             UserError: the pipeline encodes its pictures inside of another node, which does not tell.
         """
         if not self._encoders:
             raise UserError("the pipeline has no VisionEncode node that tells the size of its pictures", None)
-        seen = self._executor.run(self._graph, targets=self._encoders[:1], sets=self._sets, cancel=self._cancel)
-        features = next(iter(seen.by_node[self._encoders[0]].values()))
-        _, height, width = features.pixels[0].shape
+        result, place = (self._last, 0) if answer is None else (answer.result, answer.place)
+        run = self._executor.run(result.plan.graph, targets=self._encoders[:1], cancel=self._cancel)
+        features = next(iter(run.by_node[self._encoders[0]].values()))
+        tile = next(number for number, tile in enumerate(features.tiles) if tile.image == place)
+        _, height, width = features.pixels[tile].shape
         return width, height
+
+    @cached_property
+    def batches(self) -> bool:
+        """Whether several questions can go through the pipeline at once, see `takes_batches`."""
+        plan = self._executor.plan(self._graph, to=self._target)
+        return takes_batches(plan, self._source, self._target, self._prompt_targets())
 
     def _prompt_targets(self) -> list[str]:
         """Where the question goes: the pipeline input that the generating node reads, or the node's own input.

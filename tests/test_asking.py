@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-import traceback
 import weakref
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import pytest
 
 import fopru_graph
 from fopru_graph import Graph, PipelineError, UserError, ask
-from fopru_graph.graph import GraphNode, PipelineInput, Ref
+from fopru_graph.graph import GraphNode, Ref
 from fopru_graph.lvlm.inputs.images import load_image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,8 +40,6 @@ def test_a_ratio_is_what_is_left_in_the_last_layer():
     assert kept(pipeline="fopru_fastv", ratio=0.25) == (128, 64)
     assert kept(pipeline=ROOT / "pipelines" / "fastv.yaml", ratio=0.5) == (256, 128)
     graph = Graph.load(ROOT / "pipelines" / "fopru_rank.yaml")
-    graph.inputs["ratio"] = PipelineInput("float", 1.0)
-    graph.set("prune.ratio", Ref("inputs", "ratio"))
     before = graph.dumps()
     assert kept(pipeline=graph, ratio=0.125) == (32, 32) and graph.dumps() == before
     with pytest.raises(UserError, match="baseline has no ratio to set"):
@@ -122,12 +119,6 @@ def test_it_streams_and_whoever_leaves_stops_it():
     assert ask(TAXI, TEXT).text == "taxi"
     with pytest.raises(fopru_graph.Cancelled):
         _ = stream.answer
-
-
-def test_a_traceback_ends_with_what_to_do():
-    with pytest.raises(UserError) as raised:
-        ask(3, TEXT)
-    assert traceback.format_exception(raised.value)[-1].startswith("give a path, demo:NAME")
 
 
 # What is not asked for

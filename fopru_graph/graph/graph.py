@@ -173,9 +173,6 @@ class Graph(Model):
             raise UnknownAttribute([self.registry.unknown(type_name)])
         return lambda *args, **inputs: self.add(type_name, *args, **inputs)
 
-    def __dir__(self) -> Iterable[str]:
-        return [*super().__dir__(), *self.registry.types()]
-
     def set(self, target: str, value: Any) -> None:
         """Set a node's input or a pipeline input's default, see `Model.set`.
 
@@ -187,6 +184,9 @@ class Graph(Model):
             paths += [socket.path for socket in sockets_of(self, target) if socket.path is not None]
             value = paths[0].place(str(value), None) if paths else value
         super().set(target, value)
+
+    def __dir__(self) -> Iterable[str]:
+        return [*super().__dir__(), *self.registry.types()]
 
     def output(self, name: str, ref: Link) -> None:
         """Declare a pipeline output; raises `PipelineError` for a bad or used name."""

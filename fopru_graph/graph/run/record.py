@@ -58,8 +58,8 @@ class RunRecord:
     """A run as JSON.
 
     ``pipeline`` is the YAML text with the set values applied, ``blocks`` the texts of its sub-graph files; relative
-    paths in them are relative to ``folder``, while those in ``inputs`` and ``nodes`` are absolute. ``nodes`` holds
-    type, version, key and what it is made of, inputs, ms, cached, described outputs and report of every finished node,
+    paths in them are relative to ``folder``, those in ``inputs`` and ``nodes`` are absolute. ``nodes`` holds type,
+    version, key and what it is made of, inputs, ms, cached, described outputs and report of every finished node,
     ``packs`` the paths and digests of folders of nodes. ``warnings`` says what the run went on without. Of the
     environment, only the versions of Python and a few packages are recorded.
     """

@@ -107,6 +107,15 @@ def _seconds(opened: PIL.Image.Image, index: int) -> float:
     return float(opened.info.get("duration") or 100) / 1000
 
 
+def picture_size(path: str) -> tuple[int, int] | None:
+    """(height, width) as the file's header says, before it is turned; None if it says nothing."""
+    try:
+        with _opened(path, _read(path), _WANTED) as opened:
+            return opened.height, opened.width
+    except UserError:
+        return None
+
+
 def fingerprint(path: str) -> str:
     """SHA-256 of the file's content in hex, ``missing`` if it is no readable regular file. A part of cache keys."""
     try:
