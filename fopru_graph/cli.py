@@ -22,6 +22,7 @@ from fopru_graph.commands.arguments import (
     show,
     write_text,
 )
+from fopru_graph.commands.map_options import MapOptions
 from fopru_graph.commands.options import (
     BenchOptions,
     CompareOptions,
@@ -62,7 +63,11 @@ def main() -> None:
 @command()
 @expand_options
 def run(options: RunOptions, model: ModelOptions) -> int:
-    """Run a pipeline: the answer streams to stdout, figures follow on stderr."""
+    """Run a pipeline: the answer streams to stdout, figures follow on stderr; many pictures give a row each."""
+    if options.images:
+        from fopru_graph.commands.run_many import run_images
+
+        return run_images(options, model)
     from fopru_graph.commands.run import run
 
     return run(options, model)
@@ -102,6 +107,15 @@ def sweep(*, files: FilesArgument, options: SweepOptions, nodes: NodesOption = N
     from fopru_graph.commands.sweep import sweep_files
 
     return sweep_files(files, nodes, options, model)
+
+
+@command(name="map")
+@expand_options
+def map_rows(options: MapOptions, model: ModelOptions) -> int:
+    """Answer a question about each of many pictures: to parquet, goes on where it was stopped, here or on a cluster."""
+    from fopru_graph.commands.map import map_rows
+
+    return map_rows(options, model)
 
 
 @command()

@@ -242,6 +242,27 @@ def parse_ratios(text: str | None, distinct: bool = True) -> tuple[float, ...] |
     return tuple(dict.fromkeys(ratios)) if distinct else ratios
 
 
+def slurm_parameters(options: Iterable[str]) -> dict[str, Any]:
+    """The parameters of ``--slurm NAME=VALUE``.
+
+    Raises:
+        UserError: one is no such pair.
+    """
+    from fopru_graph.errors import UserError
+    from fopru_graph.graph import PipelineError, parse_value
+
+    parameters: dict[str, Any] = {}
+    for option in options:
+        name, equals, text = option.partition("=")
+        if not equals:
+            raise UserError(f"--slurm {option}: there is no =", "write e.g. --slurm partition=gpu --slurm time=120")
+        try:
+            parameters[name] = parse_value(text)
+        except PipelineError as error:
+            raise UserError(f"--slurm {option}: {error.problems[0].message}", "quote the value as in YAML") from error
+    return parameters
+
+
 def show(problems: list[Problem], file: Path) -> None:
     """Show the problems of a file on stderr, if there are any."""
     if problems:

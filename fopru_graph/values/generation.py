@@ -10,6 +10,31 @@ if TYPE_CHECKING:
     import torch
 
 
+@dataclass(frozen=True)
+class PromptFigures:
+    """What one prompt of a batch took, without the padding that its batch gave it: as in `Generation`, but not sums.
+
+    ``kv_lengths`` count its tokens whose keys and values each layer holds, ``kv_bytes`` what these take.
+    """
+
+    encoded: int
+    projected: int
+    visual_per_layer: tuple[int, ...]
+    new_tokens: int
+    kv_lengths: tuple[int, ...]
+    kv_bytes: int
+
+    def report(self) -> dict[str, Any]:
+        """The figures by the names that they have in a run record; plain JSON values."""
+        return {
+            "visual_tokens": visual_counts(self.encoded, self.projected, self.visual_per_layer),
+            "new_tokens": self.new_tokens,
+            "visual_per_layer": list(self.visual_per_layer),
+            "kv_lengths": list(self.kv_lengths),
+            "kv_bytes": self.kv_bytes,
+        }
+
+
 @dataclass(frozen=True, eq=False)
 class Generation:
     """Generated answers of B prompts and the figures of the run, which are read from tensors.
@@ -23,7 +48,8 @@ class Generation:
     pictures. ``loop`` drove the decoder, ``captured`` says whether as a CUDA graph, and ``once`` are the indices of the
     decoding steps that also did work that is done once. ``positions``
     says how kept tokens were numbered. ``logprobs`` are those of each answer's tokens as the model gave them, if they
-    were asked for.
+    were asked for. ``each`` has the figures of every prompt; of a single one they are those of the run, and it is
+    empty.
     """
 
     prompts: tuple[str, ...]
@@ -46,6 +72,7 @@ class Generation:
     once: frozenset[int] = frozenset({0})
     positions: str = ""
     logprobs: tuple[tuple[float, ...], ...] = ()
+    each: tuple[PromptFigures, ...] = ()
 
     @property
     def tpot_ms(self) -> float | None:
@@ -85,6 +112,7 @@ class Generation:
                 "dtype": self.dtype,
             }
             | ({"logprobs": [list(answer) for answer in self.logprobs]} if self.logprobs else {})
+            | ({"each": [prompt.report() for prompt in self.each]} if self.each else {})
         )
 
 

@@ -136,12 +136,15 @@ class Family(Layerwise):
         """Encode, and also record the attention of further encoder ``layers``.
 
         A layer is a number, from 0, or negative from the end; or a share of the depth in (0, 1), which names the
-        nearest layer that sees whole pictures. ``together``: as `encode_together`.
+        nearest layer that sees whole pictures. ``together``: as `encode_together`. An image that is given several times
+        is encoded once.
 
         Raises:
             UserError: the tower has no such layer, it sees pictures in windows, or as for `encode`.
         """
-        return self._tapped(partial(self.encode_together if together else self.encode, images), layers)
+        once = list(dict.fromkeys(images))
+        features = self._tapped(partial(self.encode_together if together else self.encode, once), layers)
+        return features if len(once) == len(images) else features.repeated([once.index(image) for image in images])
 
     def encode_prepared(
         self, inputs: Mapping[str, Any], ids: Sequence[Sequence[int]], layers: Sequence[int | float] = ()
@@ -276,6 +279,10 @@ class Family(Layerwise):
         sizes = tuple((size[0], size[1]) for size in image_sizes)
         seen = tuple(tile.attention.query.shape[1] for tile in tiles)
         return VisionFeatures(tuple(tiles), tuple(pixels), mean, std, sizes, preprocess_ms, tower_tokens=seen, **more)
+
+    def picture_tokens(self, size: tuple[int, int]) -> int | None:
+        """Visual tokens of a picture (height, width) without encoding it; None: every picture becomes as many."""
+        return None
 
     def newlines(self, images: Sequence[Image]) -> int:
         """How many of the stock model's placeholders for ``images`` are newlines, which show no patch."""

@@ -53,6 +53,13 @@ class Idefics3(MergingFamily):
         groups: torch.Tensor = self.projector.pixel_shuffle(numbers, self.merge_side)[0]
         return groups
 
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        """See `Family.picture_tokens`."""
+        processor = self.processor.image_processor
+        side = processor.max_image_size["longest_edge"]
+        high, wide = self.grid_of(torch.empty(0, side, side))
+        return max(1, processor.get_number_of_image_patches(*size, {})[0]) * high * wide
+
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
         """See `MergingFamily.prepare`. Tiles are squares, so none is padded."""
         images = [[picture] for picture in pictures]

@@ -52,6 +52,13 @@ class InternVL(MergingFamily):
         groups: torch.Tensor = self.model.model.pixel_shuffle(numbers, scale_factor=ratio).view(-1, self.patches)
         return groups
 
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        """See `Family.picture_tokens`."""
+        processor = self.processor.image_processor
+        tiles = processor.get_number_of_image_patches(*size, {"crop_to_patches": True})
+        high, wide = self.grid_of(torch.empty(0, processor.size["height"], processor.size["width"]))
+        return int(tiles) * high * wide
+
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
         """See `MergingFamily.prepare`; like the stock processor it cuts tiles, whatever the checkpoint's default is."""
         batch = self.processor.image_processor(pictures, crop_to_patches=True, return_tensors="pt")

@@ -103,6 +103,10 @@ class LlavaNext(Llava):
         tile, patch = patches // self._side**2, patches % self._side**2
         return [only_patches(*seen[t], patch[tile == t]) for t in tile.unique().tolist()]
 
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        """See `Family.picture_tokens`."""
+        return int((self._slots(size, self._tiles(size)[0]) != NEWLINE).sum())
+
     def newlines(self, images: Sequence[Image]) -> int:
         """See `Family.newlines`."""
         sizes = [image.shape for image in images]

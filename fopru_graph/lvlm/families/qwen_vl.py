@@ -75,6 +75,10 @@ class Qwen2VL(MergingFamily):
             for call, groups in zip(calls, self.patch_groups_of(grids, calls[0].query.device), strict=True)
         ]
 
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        """See `Family.picture_tokens`."""
+        return int(self.processor.image_processor.get_number_of_image_patches(*size, {})) // self.patches
+
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
         for picture in pictures:
             _check_shape(picture)
