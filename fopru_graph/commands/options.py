@@ -208,9 +208,14 @@ class CompareOptions:
     """The options of ``compare``."""
 
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE…", help="pictures, or demo:NAME for a sample", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="IMAGE…",
+            help="pictures, folders, quoted patterns, demo:NAME, or JSONL files of {image, prompt}",
+            show_default=False,
+        ),
     ]
-    prompt: Annotated[str, typer.Option(help="the question about each picture", show_default=False)]
+    prompt: Annotated[str | None, typer.Option(help="the question about each picture that has none of its own")] = None
     pipelines: Annotated[
         str, typer.Option(help="files, or names of those that ship, between commas; the unpruned model comes first")
     ] = "fopru_rank,fopru_fastv"

@@ -71,12 +71,6 @@ def draw_kept(
     return _sheet(panels, title, max(12, panel // 28))
 
 
-def draw_mask(seen: Pixels, grid: tuple[int, int], mask: npt.NDArray[np.bool_], size: int) -> Image.Image:
-    """One tile with the patches dimmed that are not in ``mask`` (h·w,), its longer side about ``size`` pixels."""
-    picture = _fit(seen, grid, size)
-    return Image.fromarray(picture) if mask.all() else _outlined(dim(picture, grid, mask), grid, mask)
-
-
 def caption(label: str, mask: npt.NDArray[np.bool_]) -> str:
     """``label: K of N (p %)`` for a mask of N patches of which K are set."""
     count, total = int(mask.sum()), mask.size
@@ -99,6 +93,12 @@ def heat_map(picture: Pixels, grid: tuple[int, int], scores: npt.NDArray[Any]) -
     colormaps = import_matplotlib().colormaps
     colours = (_HEAT * 255 * colormaps["magma"](_unit(scores))[:, :3]).astype(np.float32)  # one colour per patch
     return _bytes(_spread(colours, picture, grid) + (1 - _HEAT) * _grey(picture))
+
+
+def draw_mask(seen: Pixels, grid: tuple[int, int], mask: npt.NDArray[np.bool_], size: int) -> Image.Image:
+    """One tile with the patches dimmed that are not in ``mask`` (h·w,), its longer side about ``size`` pixels."""
+    picture = _fit(seen, grid, size)
+    return Image.fromarray(picture) if mask.all() else _outlined(dim(picture, grid, mask), grid, mask)
 
 
 def _unit(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
