@@ -13,8 +13,9 @@ from fopru_graph.graph.model import Model
 from fopru_graph.graph.values import INPUTS, refs_in
 
 if TYPE_CHECKING:
+    from fopru_graph.answer import Answer
     from fopru_graph.lvlm.families.family import Family
-    from fopru_graph.pipeline_model import Answer, PipelineModel
+    from fopru_graph.pipeline_model import PipelineModel
 
 MARKER = "<image>"  # marks where pictures stand in a prompt
 AHEAD = 4  # batches' worth of questions to choose batches of equal work from

@@ -22,9 +22,12 @@ from fopru_graph.commands.arguments import (
     show,
     write_text,
 )
+from fopru_graph.commands.map_options import MapOptions
 from fopru_graph.commands.options import (
     BenchOptions,
+    CompareOptions,
     EvalOptions,
+    ExportOptions,
     FileArgument,
     FilesArgument,
     JsonOption,
@@ -79,6 +82,15 @@ def bench(options: BenchOptions, model: ModelOptions) -> int:
     return bench(options, model)
 
 
+@command()
+@expand_options
+def compare(options: CompareOptions, model: ModelOptions) -> int:
+    """Ask about pictures with and without pruning: answers, tokens, times and what was kept, side by side."""
+    from fopru_graph.commands.compare import compare
+
+    return compare(options, model)
+
+
 @command(name="eval")
 @expand_options
 def evaluate(options: EvalOptions, model: ModelOptions) -> int:
@@ -95,6 +107,15 @@ def sweep(*, files: FilesArgument, options: SweepOptions, nodes: NodesOption = N
     from fopru_graph.commands.sweep import sweep_files
 
     return sweep_files(files, nodes, options, model)
+
+
+@command(name="map")
+@expand_options
+def map_rows(options: MapOptions, model: ModelOptions) -> int:
+    """Answer a question about each of many pictures: to parquet, goes on where it was stopped, here or on a cluster."""
+    from fopru_graph.commands.map import map_rows
+
+    return map_rows(options, model)
 
 
 @command()
@@ -119,6 +140,15 @@ def report(
     from fopru_graph.commands.report import report_results
 
     report_results(folder, output, as_json)
+
+
+@command()
+@expand_options
+def export(options: ExportOptions, model: ModelOptions) -> int:
+    """Write the visual tokens that a pipeline keeps for a serving engine: vLLM, SGLang, or a file to read anywhere."""
+    from fopru_graph.commands.export import export
+
+    return export(options, model)
 
 
 @command()

@@ -115,6 +115,9 @@ class RunOptions:
             show_default=False,
         ),
     ]
+    ratio: Annotated[
+        float | None, typer.Option(help="share of the visual tokens that the last layer sees, as in bench and eval")
+    ] = None
     images: Annotated[
         list[str] | None,
         typer.Argument(
@@ -172,6 +175,24 @@ class BenchOptions:
     out: Annotated[Path, typer.Option(help="folder for JSON, CSV, LaTeX and the plot")] = Path("fopru-bench")
     nodes: NodesOption = None
     threads: Annotated[int, typer.Option(min=1, help="threads of the CPU")] = 1
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """The options of ``compare``."""
+
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE…", help="pictures, or demo:NAME for a sample", show_default=False)
+    ]
+    prompt: Annotated[str, typer.Option(help="the question about each picture", show_default=False)]
+    pipelines: Annotated[
+        str, typer.Option(help="files, or names of those that ship, between commas; the unpruned model comes first")
+    ] = "fopru_rank,fopru_fastv"
+    ratio: RatioOption = None
+    html: Annotated[Path | None, typer.Option(help="also write a page with pictures of what was kept")] = None
+    sets: SetOption = None
+    as_json: JsonOption = False
+    nodes: NodesOption = None
 
 
 @dataclass(frozen=True)
@@ -236,6 +257,27 @@ class SweepOptions:
     replace: ReplaceOption = False
     as_json: JsonOption = False
     batch_size: BatchOption = 1
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """The options of ``export``."""
+
+    file: FileArgument
+    to: Annotated[
+        str, typer.Option(help="who reads it: safetensors (programs of your own), vllm, vllm-offline or sglang")
+    ] = "safetensors"
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="the file; without it one named after --to, here")
+    ] = None
+    ratio: Annotated[str | None, typer.Option(help="share of the visual tokens to keep")] = None
+    positions: Annotated[
+        str | None,
+        typer.Option(help="renumbered, original, rebased as in LLMGenerate; row: Qwen-VL's as vLLM can number them"),
+    ] = None
+    sets: SetOption = None
+    as_json: JsonOption = False
+    nodes: NodesOption = None
 
 
 def expand_options(command: Callable[..., int | None]) -> Callable[..., None]:

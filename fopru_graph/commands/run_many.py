@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from fopru_graph.answer import Answer
 from fopru_graph.batches import AHEAD, answered, equal_batches, work_of
 from fopru_graph.commands.arguments import fail, refuse
 from fopru_graph.commands.options import ModelOptions, RunOptions
@@ -17,7 +18,7 @@ from fopru_graph.commands.run import interrupt_cancels, open_pipeline, quieten, 
 from fopru_graph.errors import UserError, first_line
 from fopru_graph.graph import Cancelled, CancelToken, Executor, Graph, NodeError, PipelineError
 from fopru_graph.lvlm.inputs.images import picture_size
-from fopru_graph.pipeline_model import Answer, PipelineModel
+from fopru_graph.pipeline_model import PipelineModel
 from fopru_graph.terminal.console import say, show_failure
 from fopru_graph.terminal.counting import Counting
 from fopru_graph.terminal.stdout import stdout

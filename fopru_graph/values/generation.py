@@ -27,18 +27,12 @@ class PromptFigures:
     def report(self) -> dict[str, Any]:
         """The figures by the names that they have in a run record; plain JSON values."""
         return {
-            "visual_tokens": visual_tokens(self.encoded, self.projected, self.visual_per_layer),
+            "visual_tokens": visual_counts(self.encoded, self.projected, self.visual_per_layer),
             "new_tokens": self.new_tokens,
             "visual_per_layer": list(self.visual_per_layer),
             "kv_lengths": list(self.kv_lengths),
             "kv_bytes": self.kv_bytes,
         }
-
-
-def visual_tokens(encoded: int, projected: int, per_layer: Sequence[int]) -> dict[str, int | float]:
-    """Numbers of visual tokens as a run record names them."""
-    average = round(sum(per_layer) / len(per_layer), 2)
-    return {"encoded": encoded, "kept": projected, "final": per_layer[-1], "layer_average": average}
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +90,11 @@ class Generation:
 
     def report(self) -> dict[str, Any]:
         """The figures of this generation for the run record; plain JSON values."""
-        layers = self.visual_per_layer
         prepared = {"preprocess_ms": self.preprocess_ms} if self.preprocess_ms else {}
         return (
             prepared
             | {
-                "visual_tokens": visual_tokens(self.encoded, self.projected, layers),
+                "visual_tokens": visual_counts(self.encoded, self.projected, self.visual_per_layer),
                 "prefill_ms": self.prefill_ms,
                 "step_ms": [round(ms, 3) for ms in self.step_ms],
                 "samples": len(self.prompts),
@@ -111,7 +104,7 @@ class Generation:
                 "captured": self.captured,
                 "positions": self.positions,
                 "new_tokens": sum(len(ids) for ids in self.token_ids),
-                "visual_per_layer": list(layers),
+                "visual_per_layer": list(self.visual_per_layer),
                 "reused_tokens": self.reused,
                 "kv_lengths": list(self.kv_lengths),
                 "kv_bytes": self.kv_bytes,
@@ -121,3 +114,13 @@ class Generation:
             | ({"logprobs": [list(answer) for answer in self.logprobs]} if self.logprobs else {})
             | ({"each": [prompt.report() for prompt in self.each]} if self.each else {})
         )
+
+
+def visual_counts(encoded: int, projected: int, per_layer: Sequence[int]) -> dict[str, Any]:
+    """The numbers of visual tokens as results show them; the arguments are fields of `Generation`."""
+    return {
+        "encoded": encoded,
+        "kept": projected,
+        "final": per_layer[-1],
+        "layer_average": round(sum(per_layer) / len(per_layer), 2),
+    }

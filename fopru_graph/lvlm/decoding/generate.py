@@ -164,7 +164,7 @@ def _collect(
         encoded=sum(tokens.encoded),
         projected=int(prompt.visual.sum()),
         visual_per_layer=tuple(int(seen.sum()) for seen in visual),
-        kept=_kept(prompt, tokens, visual[-1].cpu()),
+        kept=kept_origins(prompt, tokens, visual[-1].cpu()),
         reused=runner.reused,
         loop=runner.loop,
         captured=runner.captured,
@@ -207,8 +207,7 @@ def _each(
 def measured(family: Family, filled: Sequence[KeyValues], start: float, times: Sequence[float]) -> dict[str, Any]:
     """The fields of `Generation` that are read from KV caches and clocks; ``times`` are those of the tokens."""
     return {
-        "kv_lengths": tuple(keys.shape[-2] for keys, _ in filled),
-        "kv_bytes": sum(part.numel() * part.element_size() for pair in filled for part in pair),
+        **held(filled),
         "prefill_ms": (times[0] - start) * 1e3,
         "step_ms": tuple((after - before) * 1e3 for before, after in pairwise(times)),
         "device": str(family.device),
@@ -216,7 +215,15 @@ def measured(family: Family, filled: Sequence[KeyValues], start: float, times: S
     }
 
 
-def _kept(prompt: Prompt, tokens: VisualTokens, last: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def held(filled: Sequence[KeyValues]) -> dict[str, Any]:
+    """The fields of `Generation` that are read from KV caches."""
+    return {
+        "kv_lengths": tuple(keys.shape[-2] for keys, _ in filled),
+        "kv_bytes": sum(part.numel() * part.element_size() for pair in filled for part in pair),
+    }
+
+
+def kept_origins(prompt: Prompt, tokens: VisualTokens, last: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Each image's origins (K, 2) of the visual tokens that the last layer sees, ``last`` (B, L) bool."""
     seen = torch.zeros(sum(map(len, tokens.origin)), dtype=torch.bool)
     seen[prompt.embedding_index[last]] = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -90,6 +90,12 @@ class Mistral3(MergingFamily):
             [1] * len(pictures),
             [_BREAK.join([self.placeholder * wide] * high) + _END for high, wide in grids],
         )
+
+    def prepared(self, inputs: Mapping[str, Any], ids: Sequence[Sequence[int]]) -> Prepared:
+        """See `MergingFamily.prepared`."""
+        padded, sizes = inputs["pixel_values"], [(int(high), int(wide)) for high, wide in inputs["image_sizes"]]
+        pixels = [tile[:, :high, :wide] for tile, (high, wide) in zip(padded, sizes, strict=True)]
+        return Prepared({"pixel_values": padded, "image_sizes": sizes}, pixels, [1] * len(sizes), ())
 
 
 def _largest(size: Any) -> tuple[int, int]:
