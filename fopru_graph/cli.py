@@ -25,6 +25,7 @@ from fopru_graph.commands.arguments import (
 from fopru_graph.commands.map_options import MapOptions
 from fopru_graph.commands.options import (
     BenchOptions,
+    CompareOptions,
     EvalOptions,
     ExportOptions,
     FileArgument,
@@ -62,7 +63,11 @@ def main() -> None:
 @command()
 @expand_options
 def run(options: RunOptions, model: ModelOptions) -> int:
-    """Run a pipeline: the answer streams to stdout, figures follow on stderr."""
+    """Run a pipeline: the answer streams to stdout, figures follow on stderr; many pictures give a row each."""
+    if options.images:
+        from fopru_graph.commands.run_many import run_images
+
+        return run_images(options, model)
     from fopru_graph.commands.run import run
 
     return run(options, model)
@@ -75,6 +80,15 @@ def bench(options: BenchOptions, model: ModelOptions) -> int:
     from fopru_graph.commands.bench import bench
 
     return bench(options, model)
+
+
+@command()
+@expand_options
+def compare(options: CompareOptions, model: ModelOptions) -> int:
+    """Ask about pictures with and without pruning: answers, tokens, times and what was kept, side by side."""
+    from fopru_graph.commands.compare import compare
+
+    return compare(options, model)
 
 
 @command(name="eval")

@@ -13,8 +13,9 @@ from fopru_graph.graph.errors import errors_of, hint_choices
 from fopru_graph.paths import absolute_path
 
 if TYPE_CHECKING:
+    from fopru_graph.answer import Answer
     from fopru_graph.graph import Plan
-    from fopru_graph.pipeline_model import Answer, PipelineModel
+    from fopru_graph.pipeline_model import PipelineModel
 
 ERROR = "error"  # the column that says why a row has no answer; None where it has one
 READ = ("image", "prompt")

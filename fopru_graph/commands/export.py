@@ -20,13 +20,12 @@ from fopru_graph.graph import (
     Node,
     NodeError,
     PipelineError,
-    Plan,
     Ref,
     Registry,
     node,
 )
 from fopru_graph.graph.files import write_atomically
-from fopru_graph.measure.pipelines import generating_node, name_of, settings_of
+from fopru_graph.measure.pipelines import at_ratio, generating_node, name_of
 from fopru_graph.serving.engines import ENGINES, POSITIONS, TARGETS, Target
 from fopru_graph.terminal.console import say, show_warning
 from fopru_graph.terminal.progress import RunDisplay
@@ -99,24 +98,18 @@ def _check_writable(output: Path) -> None:
         raise UserError(f"{output} cannot be written: {os.strerror(reason)}", "name another file with -o")
 
 
-def _set_ratio(graph: Graph, plan: Plan, text: str | None) -> None:
-    """Apply ``--ratio``: to the pipeline's input of that name, else to its pruning stages.
+def _at_ratio(graph: Graph, text: str | None) -> Graph:
+    """The pipeline at the ratio of ``--ratio``.
 
     Raises:
-        UserError: it has neither.
+        UserError: there are several, or the pipeline has none to set.
     """
-    ratios = parse_ratios(text) or ()
+    ratios = parse_ratios(text)
+    if ratios is None:
+        return graph
     if len(ratios) > 1:
         raise UserError(f"--ratio {text}: a file holds the tokens of one ratio", "give one")
-    for ratio in ratios:
-        if "ratio" in graph.inputs:
-            graph.set("ratio", ratio)
-            continue
-        (setting,) = settings_of(graph, plan, [ratio])
-        if setting.ratio != ratio:
-            raise UserError(f"{name_of(graph)} has no ratio to set", "leave --ratio out")
-        for target, value in setting.inputs.items():
-            graph.set(target, value)
+    return at_ratio(graph, ratios[0])
 
 
 def _with_export_node(graph: Graph, options: ExportOptions) -> tuple[Graph, str]:
@@ -125,9 +118,9 @@ def _with_export_node(graph: Graph, options: ExportOptions) -> tuple[Graph, str]
     Raises:
         UserError: the generating node takes no tokens, or prunes inside the language model, which engines do not.
     """
+    graph = _at_ratio(graph, options.ratio)
     plan = Executor(graph.registry).plan(graph)
     target = generating_node(graph, plan)
-    _set_ratio(graph, plan, options.ratio)
     given, known = graph.node(target).inputs, plan.steps[target].spec.inputs
     if not isinstance(given.get("tokens"), Ref):
         why = "takes none" if "tokens" in known else f"({plan.steps[target].spec.type}) takes pictures, not tokens"

@@ -63,6 +63,9 @@ ReplaceOption = Annotated[
 ]
 EvalOutOption = Annotated[Path, typer.Option(help="folder for results; what is there already is not done again")]
 
+BatchOption = Annotated[
+    int, typer.Option("--batch-size", min=1, help="questions that are answered together, in batches of equal work")
+]
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps; sets it in every LoadModel")]
 
 
@@ -115,6 +118,19 @@ class RunOptions:
     ratio: Annotated[
         float | None, typer.Option(help="share of the visual tokens that the last layer sees, as in bench and eval")
     ] = None
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGE",
+            help="pictures to ask about, with one load: files, demo:NAME, folders, quoted patterns, or JSONL of "
+            "{image, prompt}",
+            show_default=False,
+        ),
+    ] = None
+    prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="the question; without it, the pipeline's own")] = (
+        None
+    )
+    batch_size: BatchOption = 1
     sets: SetOption = None
     as_json: JsonOption = False
     out: Annotated[Path, typer.Option(help="folder for pictures, texts and the run's record")] = Path("fopru-out")
@@ -162,6 +178,24 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
+class CompareOptions:
+    """The options of ``compare``."""
+
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE…", help="pictures, or demo:NAME for a sample", show_default=False)
+    ]
+    prompt: Annotated[str, typer.Option(help="the question about each picture", show_default=False)]
+    pipelines: Annotated[
+        str, typer.Option(help="files, or names of those that ship, between commas; the unpruned model comes first")
+    ] = "fopru_rank,fopru_fastv"
+    ratio: RatioOption = None
+    html: Annotated[Path | None, typer.Option(help="also write a page with pictures of what was kept")] = None
+    sets: SetOption = None
+    as_json: JsonOption = False
+    nodes: NodesOption = None
+
+
+@dataclass(frozen=True)
 class EvalOptions:
     """The options of ``eval``."""
 
@@ -171,6 +205,7 @@ class EvalOptions:
     sets: SetOption = None
     data: DataOption = None
     limit: LimitOption = None
+    batch_size: BatchOption = 1
     out: EvalOutOption = Path("fopru-eval")
     retry: Annotated[bool, typer.Option("--retry", help="run samples again that failed before")] = False
     replace: ReplaceOption = False
@@ -189,6 +224,7 @@ class TuneOptions:
     sets: SetOption = None
     data: DataOption = None
     limit: LimitOption = None
+    batch_size: BatchOption = 1
     out: EvalOutOption = Path("fopru-eval")
     as_json: JsonOption = False
     nodes: NodesOption = None
@@ -220,6 +256,7 @@ class SweepOptions:
     retry: Annotated[bool, typer.Option("--retry", help="run cells and samples again that failed before")] = False
     replace: ReplaceOption = False
     as_json: JsonOption = False
+    batch_size: BatchOption = 1
 
 
 @dataclass(frozen=True)

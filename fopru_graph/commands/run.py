@@ -55,11 +55,9 @@ def run(options: RunOptions, model: ModelOptions) -> int:
 
 
 def _run_file(options: RunOptions, model: ModelOptions, memory: MemoryCache | None) -> int:
-    graph = open_graph(options.file, make_registry(options.nodes), options.sets, model)
+    graph = open_pipeline(options, model)
     disk = open_cache(options.cache, options.cache_gb)
     try:
-        if options.ratio is not None:
-            graph = _set_ratio(graph, options.ratio)
         if options.explain:
             explain_run(graph, options.to, disk, options.as_json)
             return 0
@@ -68,9 +66,15 @@ def _run_file(options: RunOptions, model: ModelOptions, memory: MemoryCache | No
         refuse(error.problems, options.file)
 
 
-def _set_ratio(graph: Graph, ratio: float) -> Graph:
+def open_pipeline(options: RunOptions, model: ModelOptions) -> Graph:
+    """The pipeline as the options set it. One that cannot run ends the program with exit code 2."""
+    graph = open_graph(options.file, make_registry(options.nodes), options.sets, model)
     try:
-        return at_ratio(graph, ratio)
+        if options.prompt is not None and not options.images:
+            graph.set("prompt", options.prompt)
+        return graph if options.ratio is None else at_ratio(graph, options.ratio)
+    except PipelineError as error:
+        refuse(error.problems, options.file)
     except UserError as error:
         fail(2, error.message, error.hint)
 
@@ -204,8 +208,7 @@ def _finish_early(record: RunRecord | None, out: Path) -> None:
 def quieten() -> None:
     """Silence transformers on the terminal: the warnings that matter are messages of this program."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if not console.is_terminal:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if console.is_terminal else "1")
 
 
 @contextlib.contextmanager

@@ -74,6 +74,8 @@ def plan_cells(files: list[Path], nodes: list[Path] | None, options: SweepOption
     data = data_paths([task.name for task in tasks], options.data or ())
     combined = combinations(options.sets or (), parse_ratios(options.ratio, distinct=False), options.zipped)
     extra = (*_options_of(nodes, model), *(["--replace"] if options.replace else []))
+    if options.batch_size > 1:
+        extra = (*extra, "--batch-size", str(options.batch_size))
     common = CommonOptions(options.out, options.limit, options.retry, extra)
     cells: list[Cell] = []
     refused: list[dict[str, list[Problem]]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Self
@@ -34,7 +34,7 @@ from fopru_graph.graph.run.executor import Executor
 from fopru_graph.graph.run.record import RunRecord, RunResult
 from fopru_graph.graph.shipped import find_pipeline
 from fopru_graph.graph.sockets import InputPath
-from fopru_graph.graph.values import INPUTS, MISSING, NAME, Link, Ref, Value
+from fopru_graph.graph.values import INPUTS, MISSING, NAME, Link, Ref, Value, describe, given_in
 from fopru_graph.graph.yaml.read import read_file, read_text
 from fopru_graph.graph.yaml.write import dump
 
@@ -61,6 +61,10 @@ class Handle(Link):
         if output.startswith("_"):
             raise AttributeError(output)
         return self[output]
+
+    def __dir__(self) -> Iterable[str]:
+        spec = self._graph.registry.find(self._graph.node(self._name).type)
+        return [*super().__dir__(), *(spec.outputs if spec is not None else ())]
 
     def __str__(self) -> str:
         return f"${self._name}"
@@ -116,10 +120,22 @@ class Graph(Model):
         return graph
 
     def dumps(self) -> str:
-        """The pipeline as YAML, byte-stable. Raises `PipelineError` for a graph that was loaded with problems."""
-        if broken := errors_of(self.document_problems):
+        """The pipeline as YAML, byte-stable.
+
+        Raises `PipelineError` for a graph that was loaded with problems, or that holds an object given in Python.
+        """
+        if broken := [*errors_of(self.document_problems), *self._objects()]:
             raise PipelineError(broken, self.file)
         return dump(self)
+
+    def _objects(self) -> Iterator[Problem]:
+        """A problem for each value that no file can hold."""
+        values = [(INPUTS, key, entry.default) for key, entry in self.inputs.items()]
+        values += [(name, key, value) for name, entry in self.nodes.items() for key, value in entry.inputs.items()]
+        for node, key, value in values:
+            if given_in(value):
+                message = f"{node}.{key} is {describe(value)}, which no file can hold"
+                yield Problem("bad-value", message, node=node, input=key, hint="set it to the path of a file first")
 
     def save(self, path: str | Path) -> None:
         """Write the pipeline as a YAML file; a reader never sees half of it."""
@@ -145,7 +161,9 @@ class Graph(Model):
         _check_name(chosen, None, self.nodes)
         if spec is not None and (unknown := spec.unknown_inputs(inputs)):
             raise PipelineError([replace(problem, node=chosen) for problem in unknown])
-        self.put(GraphNode(chosen, type_name, {key: plain_input(value, chosen, key) for key, value in inputs.items()}))
+        sockets = spec.inputs if spec is not None else {}
+        taken = {key: plain_input(value, chosen, key, sockets.get(key)) for key, value in inputs.items()}
+        self.put(GraphNode(chosen, type_name, taken))
         return Handle(self, chosen)
 
     def __getattr__(self, type_name: str) -> Callable[..., Handle]:
@@ -166,6 +184,9 @@ class Graph(Model):
             paths += [socket.path for socket in sockets_of(self, target) if socket.path is not None]
             value = paths[0].place(str(value), None) if paths else value
         super().set(target, value)
+
+    def __dir__(self) -> Iterable[str]:
+        return [*super().__dir__(), *self.registry.types()]
 
     def output(self, name: str, ref: Link) -> None:
         """Declare a pipeline output; raises `PipelineError` for a bad or used name."""
@@ -213,7 +234,7 @@ class Graph(Model):
         disk: DiskCache | None = None,
         on_event: Callable[[Event], None] | None = None,
         cancel: CancelToken | None = None,
-        out: Path | None = None,
+        out: str | Path | None = None,
     ) -> RunResult:
         """Run the pipeline; see `Executor.run`.
 
@@ -223,7 +244,8 @@ class Graph(Model):
         if cache is None:
             cache = self._cache = MemoryCache() if self._cache is None else self._cache
         executor = Executor(self.registry, cache=cache, disk=disk)
-        return executor.run(self, targets, to=to, sets=sets, on_event=on_event, cancel=cancel, out=out)
+        folder = None if out is None else Path(out)
+        return executor.run(self, targets, to=to, sets=sets, on_event=on_event, cancel=cancel, out=folder)
 
 
 def _check_name(name: str, kind: str | None, taken: Container[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Self
 
 import networkx as nx
@@ -12,7 +12,8 @@ import networkx as nx
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, Severity, hint_choices
 from fopru_graph.graph.shipped import shipped_pipelines
-from fopru_graph.graph.values import INPUTS, MISSING, Value, plain, refs_in, tagged
+from fopru_graph.graph.sockets import Socket
+from fopru_graph.graph.values import INPUTS, MISSING, Given, Value, plain, refs_in, tagged
 
 PATH = "path"
 # The types that a pipeline input can be declared with, beside the types of sockets.
@@ -163,7 +164,7 @@ class Model:
         spec = self.registry.find(entry.type)
         if spec is not None and (unknown := spec.unknown_inputs([key])):
             raise PipelineError([replace(unknown[0], node=node_name, line=entry.line)], self.file)
-        entry.inputs[key] = plain_input(value, node_name, key)
+        entry.inputs[key] = plain_input(value, node_name, key, spec.inputs.get(key) if spec else None)
 
     def written(self, target: str) -> Value:
         """The value that `set` gave to a target, or that the pipeline has there; `MISSING` if there is none."""
@@ -213,11 +214,17 @@ class Model:
         return f"<{type(self).__name__} {self.name!r}: {nodes}>"
 
 
-def plain_input(value: Any, node_name: str, key: str) -> Value:
-    """A copy of the value that a file can hold; raises `PipelineError` naming the node and the input."""
+def plain_input(value: Any, node_name: str, key: str, socket: Socket | None = None) -> Value:
+    """A copy of the value that a file can hold, or the object, as `Given`, if the socket takes it or is not known yet.
+
+    Raises `PipelineError` naming the node and the input.
+    """
     try:
         return plain(value)
     except ValueError as error:
+        is_object = not isinstance(value, (str, float, int, list, tuple, dict, PurePath))
+        if is_object and (socket is None or socket.takes_object(value)):
+            return Given(value)
         raise PipelineError([Problem("bad-value", str(error), node=node_name, input=key)]) from None
 
 

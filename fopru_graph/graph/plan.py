@@ -19,7 +19,7 @@ from fopru_graph.graph.errors import PipelineError, Problem, errors_of, hint_cho
 from fopru_graph.graph.memory import MemoryCache
 from fopru_graph.graph.model import Model, PipelineOutput, is_block
 from fopru_graph.graph.steps import Keys, Step
-from fopru_graph.graph.values import INPUTS, Ref, parse_reference
+from fopru_graph.graph.values import INPUTS, Ref, parse_reference, unwrapped
 from fopru_graph.graph.yaml.read import read_text
 
 
@@ -174,7 +174,8 @@ def _targets(
             wanted[name] = Ref(value.node, value.output or next(iter(checked.specs[value.node].outputs)))
             roots.append(value.node)
         else:  # a pipeline input, or a value that a sub-graph passes through
-            literals[name] = checked.flat.inputs[value.output or ""].default if isinstance(value, Ref) else value
+            literal = checked.flat.inputs[value.output or ""].default if isinstance(value, Ref) else value
+            literals[name] = unwrapped(literal)
     return wanted, literals, list(dict.fromkeys(roots))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +51,7 @@ class Socket:
 
     ``annotation`` keeps pydantic bounds; ``default`` is `MISSING` for a required input; a ``lazy`` input is evaluated
     only when the node asks for it; a ``file`` names what the node writes to the output folder; a ``path`` is one that
-    it reads.
+    it reads. ``takes`` tells which objects may be given in Python in place of a literal.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Socket:
     doc: str = ""
     file: bool = False
     path: InputPath | None = None
+    takes: Callable[[object], bool] | None = None
 
     @property
     def required(self) -> bool:
@@ -94,6 +96,10 @@ class Socket:
         if not self.required and not self.is_link_only:
             schema["default"] = json.loads(self.adapter.dump_json(self.default))
         return schema
+
+    def takes_object(self, value: object) -> bool:
+        """Whether the object may be given in Python."""
+        return self.takes is not None and self.takes(value)
 
     def default_value(self) -> Any:
         """A fresh copy of the default."""

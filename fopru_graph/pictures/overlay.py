@@ -71,6 +71,12 @@ def draw_kept(
     return _sheet(panels, title, max(12, panel // 28))
 
 
+def draw_mask(seen: Pixels, grid: tuple[int, int], mask: npt.NDArray[np.bool_], size: int) -> Image.Image:
+    """One tile with the patches dimmed that are not in ``mask`` (h·w,), its longer side about ``size`` pixels."""
+    picture = _fit(seen, grid, size)
+    return Image.fromarray(picture) if mask.all() else _outlined(dim(picture, grid, mask), grid, mask)
+
+
 def caption(label: str, mask: npt.NDArray[np.bool_]) -> str:
     """``label: K of N (p %)`` for a mask of N patches of which K are set."""
     count, total = int(mask.sum()), mask.size

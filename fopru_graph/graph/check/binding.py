@@ -15,7 +15,18 @@ from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import Problem, did_you_mean, hint_choices
 from fopru_graph.graph.model import INPUT_TYPES, PATH, GraphNode, Model
 from fopru_graph.graph.sockets import BadLiteral, InputPath, Socket, read_literal
-from fopru_graph.graph.values import INPUTS, INVALID, MISSING, Ref, Value, has_invalid, has_refs, refs_in
+from fopru_graph.graph.values import (
+    INPUTS,
+    INVALID,
+    MISSING,
+    Given,
+    Ref,
+    Value,
+    describe,
+    has_invalid,
+    has_refs,
+    refs_in,
+)
 
 
 @dataclass
@@ -118,8 +129,25 @@ class InputChecker:
             self.references(socket.name)
             return INVALID
         if not has_refs(value):
+            if isinstance(value, Given):
+                return self._object(value, socket)
             return self._literal(value, socket.annotation, socket.name, adapter=socket.adapter, doc=socket.doc)
+        if isinstance(value, Ref) and isinstance(given := self._written(value), Given):
+            return self._object(given, socket)
         return self._mixed(value, socket.annotation, socket.name, socket.name)
+
+    def _written(self, ref: Ref) -> Value:
+        """The value of a pipeline input that the reference is to, if any."""
+        declared = self.flat.inputs.get(ref.output or "") if ref.node == INPUTS else None
+        return declared.default if declared else MISSING
+
+    def _object(self, given: Given, socket: Socket) -> Any:
+        """An object that was given in Python, if the socket takes it."""
+        if socket.takes_object(given.value):
+            return given
+        message = f"{self.entry.name}.{socket.name} expects {socket.type_name}, but is {describe(given)}"
+        self._add("bad-value", socket.name, message, self._producer_hint(socket.annotation))
+        return INVALID
 
     def _literal(
         self,
@@ -214,11 +242,14 @@ def unknown_type_problem(name: str) -> Problem:
 
 
 def declared_problem(name: str, value: Any, registry: Registry) -> Problem | None:
-    """Why a literal does not fit its declared type, or None. The value None always fits: the sockets judge it."""
+    """Why a literal does not fit its declared type, or None.
+
+    The value None and objects given in Python always fit: the sockets judge them.
+    """
     annotation = declared_annotation(name, registry)
     if annotation is None:
         return unknown_type_problem(name)
-    if value is None:
+    if value is None or isinstance(value, Given):
         return None
     try:
         read_literal(annotation, value)

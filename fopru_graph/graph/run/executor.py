@@ -118,7 +118,7 @@ def _inputs(graph: Model) -> dict[str, Any]:
     inputs = graph.inputs.items()
     paths = {name for name, entry in inputs if entry.type == PATH}
     values = {name: entry.default for name, entry in inputs if entry.default is not MISSING}
-    return {n: InputPath().place(value, graph.folder) if n in paths else value for n, value in values.items()}
+    return {n: to_json(InputPath().place(value, graph.folder) if n in paths else value) for n, value in values.items()}
 
 
 def _outputs(chosen: Plan, runner: Runner) -> dict[str, Any]:

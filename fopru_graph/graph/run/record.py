@@ -58,8 +58,9 @@ class RunRecord:
     """A run as JSON.
 
     ``pipeline`` is the YAML text with the set values applied, ``blocks`` the texts of its sub-graph files; relative
-    paths in them are relative to ``folder``, while those in ``inputs`` and ``nodes`` are absolute. ``nodes`` holds type, version, key and what it is made of, inputs, ms, cached, described outputs and report of every finished
-    node, ``packs`` the paths and digests of folders of nodes. ``warnings`` says what the run went on without. Of the
+    paths in them are relative to ``folder``, those in ``inputs`` and ``nodes`` are absolute. ``nodes`` holds type,
+    version, key and what it is made of, inputs, ms, cached, described outputs and report of every finished node,
+    ``packs`` the paths and digests of folders of nodes. ``warnings`` says what the run went on without. Of the
     environment, only the versions of Python and a few packages are recorded.
     """
 
@@ -98,7 +99,7 @@ class RunRecord:
             raise ValueError(f"{path} is no run record of format {FORMAT}: {error}") from error
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RunResult(Mapping[str, Any]):
     """A mapping of the wanted outputs by name.
 
@@ -123,6 +124,9 @@ class RunResult(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.outputs)
+
+    def __repr__(self) -> str:
+        return f"<RunResult {', '.join(f'{name}={describe(value)}' for name, value in self.items())}>"
 
 
 def timestamp() -> str:

@@ -35,6 +35,7 @@ MAX_ASPECT = 200
 MAX_BYTES = 512 * 2**20
 
 _DEMO = "demo:"
+_GIVEN = "given:"  # what records of runs say in place of an object
 _SAMPLES = Path(__file__).resolve().parents[2] / "demo" / "samples"
 _WANTED = "give a PNG, JPEG, WEBP, BMP, GIF or TIFF file"
 _SMALLER = f"scale or crop it to at most {MAX_PIXELS // 10**6} megapixels first"
@@ -106,6 +107,15 @@ def _seconds(opened: PIL.Image.Image, index: int) -> float:
     return float(opened.info.get("duration") or 100) / 1000
 
 
+def picture_size(path: str) -> tuple[int, int] | None:
+    """(height, width) as the file's header says, before it is turned; None if it says nothing."""
+    try:
+        with _opened(path, _read(path), _WANTED) as opened:
+            return opened.height, opened.width
+    except UserError:
+        return None
+
+
 def fingerprint(path: str) -> str:
     """SHA-256 of the file's content in hex, ``missing`` if it is no readable regular file. A part of cache keys."""
     try:
@@ -132,6 +142,9 @@ def shrink(image: values.Image) -> values.Image:
 
 
 def _locate(path: str) -> Path:
+    if path.startswith(_GIVEN):
+        hint = "set a picture again, e.g. --set image=photo.jpg"
+        raise UserError(f"'{path}' stands for a picture that was given in Python, and is kept nowhere", hint)
     if not path.startswith(_DEMO):
         return Path(local_path(path))
     name, known = path.removeprefix(_DEMO), samples()
