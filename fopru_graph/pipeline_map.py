@@ -39,11 +39,6 @@ TOKENS = {"encoded": "int", "kept": "int", "final": "int", "layer_average": "flo
 class PipelineMap:
     """A pipeline as a function from a batch of columns to a batch of columns. Its model is loaded with the first batch.
 
-    >>> from fopru_graph import PipelineMap
-    >>> ask = PipelineMap("fopru_rank", {"image": "path", "prompt": "question"}, ["text"])
-    >>> ask({"path": ["demo:street-sign", "nowhere.png"], "question": ["what does the text say ?"] * 2})["text"]
-    ['stop', None]
-
     A row that fails has None in the columns of ``write`` and the reason in the column ``error``. Nothing is carried
     over from batch to batch. An object can be pickled, without its model: every process loads its own.
 
@@ -62,6 +57,13 @@ class PipelineMap:
 
     Raises:
         UserError: the pipeline has problems, or something is asked of it that it does not have.
+
+    Examples:
+        >>> from fopru_graph import PipelineMap
+        >>> ask = PipelineMap("fopru_rank", {"image": "path", "prompt": "question"}, ["text"])
+        >>> made = ask({"path": ["demo:street-sign", "nowhere.png"], "question": ["what does the text say ?"] * 2})
+        >>> made["text"]
+        ['stop', None]
     """
 
     def __init__(
