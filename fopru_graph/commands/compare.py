@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from fopru_graph.commands.arguments import fail, open_graphs, parse_ratios, set_values, split_names, write_text
 from fopru_graph.commands.options import CompareOptions, ModelOptions
+from fopru_graph.commands.questions import Question, read_questions
 from fopru_graph.commands.run import interrupt_cancels, make_folder, quieten
 from fopru_graph.commands.shipped import find_pipeline
 from fopru_graph.errors import UserError
@@ -28,18 +29,6 @@ if TYPE_CHECKING:
 _UNPRUNED = "baseline"  # the pipeline that ships for it
 
 
-class Question(NamedTuple):
-    """A question about a picture, which is a path or ``demo:NAME``."""
-
-    image: str
-    prompt: str
-
-
-def questions_of(images: Sequence[str], prompt: str) -> list[Question]:
-    """The questions that the arguments ask."""
-    return [Question(image, prompt) for image in dict.fromkeys(images)]
-
-
 @dataclass(frozen=True, eq=False)
 class _Asked:
     """A pipeline that is ready to answer."""
@@ -53,12 +42,7 @@ def compare(options: CompareOptions, model: ModelOptions) -> int:
     quieten()
     ratios = parse_ratios(options.ratio)
     configurations = _configurations(options, model, ratios)
-    if options.html is not None:
-        try:
-            make_folder(options.html.parent)
-        except UserError as error:
-            fail(2, error.message, "choose another file with --html")
-    questions = questions_of(options.images, options.prompt)
+    questions = _questions(options)
     token = CancelToken()
     try:
         with interrupt_cancels(token):
@@ -79,6 +63,16 @@ def compare(options: CompareOptions, model: ModelOptions) -> int:
         if options.html is not None:
             say(("page", "dim"), f" {options.html}")
     return 3 if comparison.failed else 0
+
+
+def _questions(options: CompareOptions) -> list[Question]:
+    """What is asked; what cannot be asked, or shown, ends the program before the work."""
+    try:
+        if options.html is not None:
+            make_folder(options.html.parent)
+        return read_questions(options.images, options.prompt)
+    except UserError as error:
+        fail(2, error.message, error.hint)
 
 
 def _configurations(

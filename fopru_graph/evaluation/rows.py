@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fopru_graph.answer import Answer
 from fopru_graph.batches import AHEAD, answered, equal_batches, work_of
 from fopru_graph.evaluation.task import Record, RecordError, Records, Shown, Task
 from fopru_graph.graph import Cancelled, NodeError
-from fopru_graph.pipeline_model import Answer, PipelineModel
+from fopru_graph.pipeline_model import PipelineModel
 from fopru_graph.results.schema import Row
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import PIL.Image
 
+from fopru_graph.answer import Answer
 from fopru_graph.evaluation.configurations import configurations_of
 from fopru_graph.evaluation.ranks import Ranks
 from fopru_graph.evaluation.runner import CellRun
 from fopru_graph.evaluation.task import RecordError, Score, Task
 from fopru_graph.graph import Graph, NodeError
-from fopru_graph.pipeline_model import Answer
 
 BASELINE, RANK = "pipelines/baseline.yaml", "pipelines/fopru_rank.yaml"
 
