@@ -14,14 +14,15 @@ from typing import Annotated
 
 import typer
 
+from fopru_graph import __version__
 from fopru_graph.commands.arguments import (
     check_graph,
     fail,
     make_registry,
-    open_graph,
     show,
     write_text,
 )
+from fopru_graph.commands.completion import node_types
 from fopru_graph.commands.options import (
     BenchOptions,
     EvalOptions,
@@ -43,7 +44,7 @@ from fopru_graph.terminal.stdout import stdout
 app = typer.Typer(
     cls=Program,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="Visual-token pruning for vision-language models as node-graph pipelines: FoPru, FastV, both.",
 )
@@ -55,6 +56,21 @@ command = partial(app.command, cls=Command)
 def main() -> None:
     """Entry point of ``fopru-graph``."""
     app()
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        stdout.line(f"fopru-graph {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What stands before a command's name."""
 
 
 @command()
@@ -138,7 +154,10 @@ def validate(
 @command(name="nodes")
 def list_nodes(
     type_name: Annotated[
-        str | None, typer.Argument(metavar="[TYPE]", help="show one node type in full", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[TYPE]", help="show one node type in full", autocompletion=node_types, show_default=False
+        ),
     ] = None,
     as_json: JsonOption = False,
     nodes: NodesOption = None,
@@ -202,20 +221,19 @@ def tasks(
         show_scorers(described_scorers())
 
 
-@command()
-def draw(
+@command(name="draw")
+def draw_pipeline(
     file: FileArgument,
-    form: Annotated[str, typer.Option("--format", help="mermaid, dot or svg")] = "mermaid",
+    form: Annotated[
+        str | None, typer.Option("--format", help="mermaid, dot, svg or png; without it as --output is called")
+    ] = None,
     output: WriteOption = None,
     nodes: NodesOption = None,
 ) -> None:
-    """Draw a pipeline as Mermaid, DOT or SVG text; needs no network and no other program."""
-    from fopru_graph.drawing import FORMATS
-    from fopru_graph.drawing import draw as draw_graph
+    """Draw a pipeline as Mermaid, DOT, SVG or PNG; needs no network and no other program."""
+    from fopru_graph.commands.draw import draw_pipeline
 
-    if form not in FORMATS:
-        fail(2, f"format {form!r} is unknown", f"choose {', '.join(FORMATS)}")
-    write_text(draw_graph(open_graph(file, make_registry(nodes)), form), output)
+    draw_pipeline(file, form, output, nodes)
 
 
 @command()

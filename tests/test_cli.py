@@ -356,8 +356,29 @@ def test_draw(form, tmp_path):
     assert path.read_text().strip() == result.stdout.strip()
 
 
-def test_draw_in_an_unknown_format_is_exit_2():
-    assert invoke("draw", COMBINED, "--format", "gif").exit_code == 2
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [("a.svg", b"<svg"), ("a.PNG", b"\x89PNG"), ("a.dot", b"digraph"), ("a.gv", b"digraph"), ("a.mmd", b"flowchart")],
+)
+def test_a_drawing_is_of_the_kind_that_its_name_says(name, begins, tmp_path):
+    assert invoke("draw", COMBINED, "-o", str(tmp_path / name)).exit_code == 0
+    assert (tmp_path / name).read_bytes().startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--format", "gif"], "choose mermaid, dot, svg, png"),
+        (["-o", "a.jpg"], "no format goes by .jpg"),
+        (["-o", "a.png", "--format", "svg"], "does not fit the name a.png"),
+        (["--format", "png"], "-o pipeline.png"),
+    ],
+)
+def test_a_drawing_that_nobody_can_mean_is_exit_2(options, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused = invoke("draw", COMBINED, *options)
+    assert refused.exit_code == 2 and says in refused.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_schema_is_json():
