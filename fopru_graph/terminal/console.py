@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.segment import Segment, Segments
 from rich.table import Table
 
@@ -42,6 +43,19 @@ def simple_table(*columns: str, title: str | None = None) -> Table:
     for column in columns:
         table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
     return table
+
+
+def folding(table: Table, *names: str) -> Table:
+    """The table where only the columns ``names`` may break, so that numbers stay whole on a narrow terminal."""
+    for column in table.columns:
+        column.no_wrap = column.header not in names
+        column.overflow = "fold"
+    return table
+
+
+def fits(table: Table, out: Console) -> bool:
+    """Whether no column of the table has to break."""
+    return Measurement.get(out, out.options.update(max_width=10 * out.width), table).maximum <= out.width
 
 
 def show_problems(problems: Iterable[Problem], file: str) -> None:
