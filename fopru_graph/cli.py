@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, 1 a node failed or a file could not be written (an answer is printed all the same), 2 bad pipeline
 or usage, 3 some samples or cells failed, 130 interrupted. With ``--json`` a command that has no result prints
-``{"error": {message, hint, location, node, problems}}``.
+``{"error": {message, hint, location, node, raised_at, problems}}``.
 """
 
 from __future__ import annotations

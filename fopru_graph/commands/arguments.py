@@ -272,5 +272,5 @@ def fail(code: int, message: str, hint: str | None = None, error: NodeError | No
     """Show an error with its hint and end the program; ``error`` is the node's that failed, if one did."""
     from fopru_graph.terminal.console import show_failure
 
-    show_failure(message, hint, *((error.location, error.node) if error is not None else ()))
+    show_failure(message, hint, *((error.location, error.node, error.raised_at) if error is not None else ()))
     sys.exit(code)

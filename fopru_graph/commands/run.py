@@ -84,7 +84,7 @@ def run_pipeline(graph: Graph, executor: Executor, options: RunOptions) -> int:
         if options.traceback:
             tracebacks.print_exception(failure.cause)
         _finish_early(failure.record, out)
-        show_failure(str(failure), failure.hint, failure.location, failure.node)
+        show_failure(str(failure), failure.hint, failure.location, failure.node, failure.raised_at)
         return 1
     unsaved = _save(result.record, out)
     summary = summarise(result) | {"warnings": [*result.record.warnings, *unsaved]}

@@ -179,7 +179,8 @@ class CellRun:
             "dtype": handle.dtype,
             "versions": _versions(machine),
             "machine": machine,
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "command": _command(),
+            "cwd": str(Path.cwd()),
             "started": timestamp(),
         }
 
@@ -237,6 +238,12 @@ def _timing(answer: Answer, total_ms: float, rank: int) -> dict[str, float | Non
         "total_ms": round(total_ms, 3),
         "rank": rank,
     }
+
+
+def _command() -> list[str]:
+    """This process's command as a person types it; a sweep starts its cells by ``python -m``."""
+    program = Path(sys.argv[0]).name
+    return ["fopru-graph" if program == "__main__.py" else program, *sys.argv[1:]]
 
 
 def _versions(machine: dict[str, Any]) -> dict[str, str]:

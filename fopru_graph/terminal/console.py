@@ -70,12 +70,19 @@ def show_problems(problems: Iterable[Problem], file: str) -> None:
             say("    ", ("hint:", "cyan"), f" {problem.hint}")
 
 
-def show_failure(message: str, hint: str | None = None, location: str | None = None, node: str | None = None) -> None:
+def show_failure(
+    message: str,
+    hint: str | None = None,
+    location: str | None = None,
+    node: str | None = None,
+    raised_at: str | None = None,
+) -> None:
     """Print on stderr why the command fails, and its hint unless the message contains it.
 
-    With ``--json`` it is also what a command without a result prints, with the failing ``node`` and its ``location``.
+    With ``--json`` it is also what a command without a result prints, with the failing ``node``, its ``location`` and,
+    for a node of the user's own, the line of its code.
     """
-    stdout.note_error(message, hint, location=location, node=node)
+    stdout.note_error(message, hint, location=location, node=node, raised_at=raised_at)
     say(("error:", "red"), f" {message}")
     if hint and hint not in message:
         say(("hint:", "cyan"), f" {hint}")

@@ -31,6 +31,11 @@ BUILT_IN = "fopru_graph.nodes"
 ENTRY_POINTS = "fopru_graph.nodes"
 
 
+def is_built_in(spec: NodeSpec) -> bool:
+    """Whether a node type ships with the package."""
+    return spec.cls.__module__.startswith(f"{BUILT_IN}.")
+
+
 class Registry:
     """A set of node types by name. Registries are independent of each other; there is no global one."""
 

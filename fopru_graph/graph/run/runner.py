@@ -14,6 +14,7 @@ from fopru_graph.graph.branches import not_asked
 from fopru_graph.graph.cache import CorruptEntry, DiskCache
 from fopru_graph.graph.context import CancelToken, Context
 from fopru_graph.graph.declare.node import accepts, settle
+from fopru_graph.graph.declare.registry import is_built_in
 from fopru_graph.graph.errors import Cancelled, NodeError
 from fopru_graph.graph.events import Event, NodeFailed, NodeFinished, NodeSkipped, NodeStarted, RunWarning
 from fopru_graph.graph.memory import MemoryCache, Values
@@ -170,7 +171,8 @@ class Runner:
     def _failure(self, step: Step, error: Exception, inputs: Mapping[str, Any]) -> NodeError:
         self.emit(NodeFailed(step.name, error))
         described = {name: str(value) if isinstance(value, Ref) else describe(value) for name, value in inputs.items()}
-        return NodeError(step.name, step.spec.type, step.location, error, described, list(self.facts))
+        source = None if is_built_in(step.spec) else step.spec.source
+        return NodeError(step.name, step.spec.type, step.location, error, described, list(self.facts), source)
 
     def _record(self, step: Step, fact: Fact) -> None:
         self.facts[step.name] = fact
