@@ -9,6 +9,7 @@ from fopru_graph import values
 from fopru_graph.graph import Context, Node, OutputFile, node
 
 _KEY = "fopru-graph"  # PNG metadata that holds the cache key of the picture's inputs
+_PIPELINE = "pipeline"  # and the name in its title, which no key holds
 
 
 @node(category="show", output=True)
@@ -37,12 +38,16 @@ class ShowKept(Node):
             selection = values.Selection((nothing,) * len(features.tiles), features.counts)
         path = ctx.output_path(file)
         pairs = zip(generation.prompts, generation.texts, strict=True) if generation is not None else ()
-        title = "   ·   ".join(f"{prompt}  →  {text}" for prompt, text in pairs)
-        save_png(kept_picture(features, selection, generation, significance, title), path, {_KEY: ctx.key})
+        answers = "   ·   ".join(f"{prompt}  →  {text}" for prompt, text in pairs)
+        title = ":  ".join(filter(None, (ctx.pipeline, answers)))
+        of = {_KEY: ctx.key, _PIPELINE: ctx.pipeline}
+        save_png(kept_picture(features, selection, generation, significance, title), path, of)
         return str(path)
 
     def done(self, ctx: Context, output: str, file: str = "kept.png") -> bool:
         """Whether the file holds a picture of the same inputs already, by the cache key in its metadata."""
         from fopru_graph.pictures.kept import read_metadata
 
-        return Path(output) == ctx.output_path(file) and read_metadata(output).get(_KEY) == ctx.key
+        drawn = read_metadata(output)
+        same = (drawn.get(_KEY), drawn.get(_PIPELINE)) == (ctx.key, ctx.pipeline)
+        return Path(output) == ctx.output_path(file) and same

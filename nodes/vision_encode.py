@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
@@ -32,4 +33,6 @@ class VisionEncode(Node):
         ] = None,
     ) -> values.VisionFeatures:
         images = image if isinstance(image, list) else [image]
-        return model.family.encode_layers(images, layers or (), together)
+        features = model.family.encode_layers(images, layers or (), together)
+        shares = [picture.resolution for picture in images if isinstance(picture, values.Image)]
+        return replace(features, resolution=min(shares, default=1.0))

@@ -19,6 +19,7 @@ from fopru_graph.cli import app
 from fopru_graph.commands.arguments import apply_set
 from fopru_graph.graph import Graph, Ref
 from fopru_graph.graph.errors import errors_of
+from fopru_graph.pictures.kept import read_metadata
 
 PIPELINES = Path(__file__).resolve().parent.parent / "pipelines"
 SAMPLES = Path(fopru_graph.demo.__file__).parent / "samples"
@@ -167,6 +168,19 @@ def test_a_picture_stays_in_the_output_folder(file, tmp_path):
     result = invoke("run", COMBINED, "--out", str(tmp_path), "--set", f"picture.file={file}")
     assert result.exit_code == 2
     assert "picture.file" in result.stderr
+
+
+def test_a_picture_is_titled_by_its_pipeline_and_drawn_anew_for_another(tmp_path):
+    """Both runs have the same keys, so that all else comes from the cache."""
+    options = ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    pictures = []
+    for name in ("mine", "yours", "yours"):
+        text = Path(COMBINED).read_text().replace("name: fopru_fastv", f"name: {name}")
+        (tmp_path / f"{name}.yaml").write_text(text)
+        assert invoke("run", str(tmp_path / f"{name}.yaml"), *options).exit_code == 0
+        pictures.append((tmp_path / "out" / "kept.png").read_bytes())
+        assert read_metadata(tmp_path / "out" / "kept.png")["pipeline"] == name
+    assert pictures[0] != pictures[1] == pictures[2]
 
 
 def test_to_runs_only_what_is_needed(tmp_path):

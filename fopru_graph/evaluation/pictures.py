@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,8 @@ def _draw_sample(run: CellRun, folder: Path, number: int, index: int, record: Re
     question = run.asked.prompt(record)
     answered = run.model.answer(question, run.records.images(index, record), run.asked.max_new_tokens)
     if (drawn := picture_values(run.model.last_run())) is not None:
-        write_picture(folder, number, drawn, run.records.key(index), question, answered.text)
+        label = run.configuration.label
+        write_picture(folder, number, drawn, run.records.key(index), question, answered.text, label)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +95,12 @@ def picture_values(result: RunResult) -> PictureValues | None:
     only inside the language model makes none, and packing may drop more than was selected. None if no node projects
     features or none generates from visual tokens, as in a run of the stock model.
     """
-    features = tokens = generation = significance = None
+    features = tokens = generation = significance = pooled = None
     for name, step in result.plan.steps.items():
         inputs, outputs = list(_linked_values(step.inputs, result.by_node)), result.by_node.get(name, {}).values()
         if _first_of(values.VisualTokens, outputs) is not None:
             features = _first_of(values.VisionFeatures, inputs) or features
+            pooled = _first_of(values.Selection, inputs)
         if (answer := _first_of(values.Generation, outputs)) is not None:
             generation, tokens = answer, _first_of(values.VisualTokens, inputs)
         significance = _first_of(values.Significance, outputs) or significance
@@ -106,7 +108,10 @@ def picture_values(result: RunResult) -> PictureValues | None:
         return None
     if significance is not None and tuple(map(len, significance.scores)) != features.counts:
         significance = None  # the scores are of tokens that were pooled afterwards
-    return PictureValues(features, _entered(features, tokens), generation, significance)
+    entered = _entered(features, tokens)
+    if pooled is not None and pooled.counts == features.counts:
+        entered = replace(entered, areas=pooled.areas)
+    return PictureValues(features, entered, generation, significance)
 
 
 def _linked_values(inputs: Mapping[str, Any], by_node: Mapping[str, Mapping[str, Any]]) -> Iterator[Any]:
@@ -130,8 +135,12 @@ def _entered(features: values.VisionFeatures, tokens: values.VisualTokens) -> va
     return values.Selection(indices, features.counts)
 
 
-def write_picture(folder: Path, number: int, drawn: PictureValues, source: str, question: str, answer: str) -> None:
+def write_picture(
+    folder: Path, number: int, drawn: PictureValues, source: str, question: str, answer: str, pipeline: str = ""
+) -> None:
     """Write the tokens kept for one answer as ``pictures/NUMBER.png`` in a cell's folder, and its facts as JSON beside.
+
+    ``pipeline`` is the name in the picture's title.
 
     Raises:
         UserError: the picture cannot be written.
@@ -139,7 +148,7 @@ def write_picture(folder: Path, number: int, drawn: PictureValues, source: str, 
     """
     from fopru_graph.pictures.kept import kept_picture, save_png
 
-    title = f"{question}  →  {answer}"
+    title = ":  ".join(filter(None, (pipeline, f"{question}  →  {answer}")))
     picture = kept_picture(drawn.features, drawn.selection, drawn.generation, drawn.significance, title)
     path = folder / "pictures" / f"{number}.png"
     save_png(picture, path, {"source": source})

@@ -29,8 +29,8 @@ class CancelToken(threading.Event):
 class Context:
     """Given to a node's ``run`` for the parameter annotated with this class; without a run its methods do nothing.
 
-    ``key`` is the node's cache key: equal keys mean equal inputs, across runs and processes. ``writers`` holds the
-    nodes of a run by the files that they write.
+    ``key`` is the node's cache key: equal keys mean equal inputs, across runs and processes. ``pipeline`` is the name
+    of the pipeline that runs. ``writers`` holds the nodes of a run by the files that they write.
     """
 
     def __init__(
@@ -42,9 +42,11 @@ class Context:
         cancelled: Callable[[], bool] | None = None,
         key: str = "",
         writers: dict[str, str] | None = None,
+        pipeline: str = "",
     ) -> None:
         self.node = node
         self.key = key
+        self.pipeline = pipeline
         self.out = out
         self._emit = emit
         self._cancelled = cancelled

@@ -215,8 +215,15 @@ class Runner:
             return False
 
     def _context(self, step: Step) -> Context:
-        cancelled, writers = self.cancel.is_cancelled, self._writers
-        return Context(step.name, out=self.out, emit=self.emit, cancelled=cancelled, key=step.key, writers=writers)
+        return Context(
+            step.name,
+            out=self.out,
+            emit=self.emit,
+            cancelled=self.cancel.is_cancelled,
+            key=step.key,
+            writers=self._writers,
+            pipeline=self.plan.graph.name,
+        )
 
     def _keep(self, step: Step, values: Values) -> None:
         if step.cache == "never":
