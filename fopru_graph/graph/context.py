@@ -43,12 +43,14 @@ class Context:
         key: str = "",
         writers: dict[str, str] | None = None,
         pipeline: str = "",
+        warn: Callable[[str, str], None] | None = None,
     ) -> None:
         self.node = node
         self.key = key
         self.pipeline = pipeline
         self.out = out
         self._emit = emit
+        self._warn = warn
         self._cancelled = cancelled
         self._writers = {} if writers is None else writers
 
@@ -61,6 +63,11 @@ class Context:
         """Stream a piece of text, e.g. the next words of an answer."""
         if self._emit:
             self._emit(NodeText(self.node, chunk))
+
+    def warn(self, message: str) -> None:
+        """Tell the user a sentence that matters for the result, which holds it too; the run goes on."""
+        if self._warn:
+            self._warn(self.node, message)
 
     def cancelled(self) -> bool:
         """Whether the run was asked to stop."""

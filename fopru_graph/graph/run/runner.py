@@ -223,6 +223,7 @@ class Runner:
             key=step.key,
             writers=self._writers,
             pipeline=self.plan.graph.name,
+            warn=self.warn,
         )
 
     def _keep(self, step: Step, values: Values) -> None:
