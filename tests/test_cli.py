@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 import fopru_graph.demo
 from fopru_graph.cli import app
 from fopru_graph.commands.arguments import apply_set
-from fopru_graph.graph import Graph, Ref
+from fopru_graph.commands.run import interrupt_cancels
+from fopru_graph.graph import Cancelled, CancelToken, Context, Executor, Graph, Ref
 from fopru_graph.graph.errors import errors_of
 from fopru_graph.pictures.kept import read_metadata
 
@@ -509,3 +510,43 @@ def test_ctrl_c_ends_with_130_and_leaves_a_record(tmp_path):
     assert json.loads(printed)["error"]["message"] == "cancelled"
     assert "cancelled" in errors and "Traceback" not in errors
     assert json.loads((tmp_path / "fopru-out" / "run.json").read_text())["status"] == "cancelled"
+
+
+def test_ctrl_c_ends_at_once_what_cannot_be_asked(tmp_path):
+    """Such as loading a model; the run ends as one that was asked, without a traceback."""
+    (tmp_path / "slow.py").write_text(
+        "import time\nfrom fopru_graph import Node, node, Context\n"
+        "@node(category='load')\nclass Slow(Node):\n    'Sleep.'\n"
+        "    def run(self, ctx: Context) -> str:\n"
+        "        with ctx.abruptly():\n            print('loading', flush=True)\n            time.sleep(600)\n"
+    )
+    (tmp_path / "slow.yaml").write_text("format: 1\nnodes:\n  slow: {type: Slow}\noutputs: {text: $slow}\n")
+    command = [sys.executable, "-m", "fopru_graph.cli", "run", "slow.yaml", "--nodes", "slow.py", "--json"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert any("loading" in line for line in iter(process.stderr.readline, ""))
+    os.kill(process.pid, signal.SIGINT)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(printed)["error"]["message"] == "cancelled" and "Traceback" not in errors
+    assert json.loads((tmp_path / "fopru-out" / "run.json").read_text())["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("what", ["model_identity", "load_model"])
+def test_loading_a_model_ends_at_the_first_ctrl_c(what, monkeypatch):
+    token = CancelToken()
+
+    def load(*_):
+        assert token.abrupt
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(600)
+
+    monkeypatch.setattr(f"fopru_graph.lvlm.loading.load.{what}", load)
+    with pytest.raises(Cancelled) as ended, interrupt_cancels(token):
+        Executor().run(Graph.load(COMBINED), cancel=token)
+    assert ended.value.record.status == "cancelled" and not token.abrupt
+
+
+def test_another_keyboard_interrupt_is_not_taken_for_a_request_to_stop():
+    with pytest.raises(KeyboardInterrupt), Context().abruptly():
+        raise KeyboardInterrupt

@@ -200,12 +200,13 @@ def quieten() -> None:
 
 @contextlib.contextmanager
 def interrupt_cancels(token: CancelToken) -> Iterator[None]:
-    """The first Ctrl-C cancels the run, the second ends the program."""
+    """The first Ctrl-C cancels the run, the second ends the program; what cannot be asked to stop ends at the first."""
 
     def interrupt(_signal: int, _frame: Any) -> None:
-        if token.is_cancelled():
-            raise KeyboardInterrupt
+        again = token.is_cancelled()
         token.cancel()
+        if again or token.abrupt:
+            raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from fopru_graph.errors import UserError
@@ -15,7 +17,28 @@ RECORD = "run.json"  # what `fopru-graph run` leaves in the output folder beside
 
 
 class CancelToken(threading.Event):
-    """Asks every run that holds it to stop. Any thread or signal handler may set it; ``clear`` it for the next run."""
+    """Asks every run that holds it to stop. Any thread or signal handler may set it; ``clear`` it for the next run.
+
+    ``abrupt``: what runs now cannot be asked, see `abruptly`.
+    """
+
+    abrupt = False
+
+    @contextlib.contextmanager
+    def abruptly(self) -> Iterator[None]:
+        """For work that takes long and calls nothing of ours, such as importing and loading: Ctrl-C ends it at once.
+
+        Whoever handles the signal cancels and raises KeyboardInterrupt, which becomes `Cancelled` here.
+        """
+        self.abrupt = True
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.is_cancelled():
+                raise Cancelled from None
+            raise
+        finally:
+            self.abrupt = False
 
     def cancel(self) -> None:
         """Ask the runs to stop."""
@@ -39,7 +62,7 @@ class Context:
         *,
         out: Path | None = None,
         emit: Callable[[Event], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
+        cancel: CancelToken | None = None,
         key: str = "",
         writers: dict[str, str] | None = None,
         pipeline: str = "",
@@ -51,7 +74,7 @@ class Context:
         self.out = out
         self._emit = emit
         self._warn = warn
-        self._cancelled = cancelled
+        self._cancel = cancel or CancelToken()
         self._writers = {} if writers is None else writers
 
     def progress(self, i: int, n: int, text: str = "") -> None:
@@ -71,12 +94,16 @@ class Context:
 
     def cancelled(self) -> bool:
         """Whether the run was asked to stop."""
-        return self._cancelled is not None and self._cancelled()
+        return self._cancel.is_cancelled()
 
     def check_cancelled(self) -> None:
         """Raise `Cancelled` if the run was asked to stop."""
         if self.cancelled():
             raise Cancelled
+
+    def abruptly(self) -> AbstractContextManager[None]:
+        """A block that Ctrl-C ends at once, see `CancelToken.abruptly`."""
+        return self._cancel.abruptly()
 
     def output_path(self, file: str) -> Path:
         """The path to write ``file`` to: in the run's output folder, made if needed, else in the working directory.

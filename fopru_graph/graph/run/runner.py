@@ -75,7 +75,8 @@ class Runner:
         try:
             for name, node in self.plan.left_out.items():
                 self._leave_out(name, node)
-            self._schedule = Schedule(self.plan, self._look_up, self._reuse, self._leave_out)
+            with self.cancel.abruptly():  # the keys of a model and its pictures import torch
+                self._schedule = Schedule(self.plan, self._look_up, self._reuse, self._leave_out)
             self._check_cancelled()
             while step := self._schedule.take():
                 inputs = self._inputs(step)
@@ -219,7 +220,7 @@ class Runner:
             step.name,
             out=self.out,
             emit=self.emit,
-            cancelled=self.cancel.is_cancelled,
+            cancel=self.cancel,
             key=step.key,
             writers=self._writers,
             pipeline=self.plan.graph.name,
