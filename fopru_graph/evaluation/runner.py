@@ -139,7 +139,7 @@ class CellRun:
         except RecordError as error:
             why = str(error)
         except NodeError as error:
-            why = f"{error.node}: {error.cause}"
+            why = f"{error.node}: {error.cause}" + (f" (raised at {error.raised_at})" if error.raised_at else "")
         except Exception as error:  # of a prompt, a scorer or a kind of question: a row may hold anything
             why = f"{type(error).__name__}: {error}"
         return Row.model_validate(encodable(head | {"status": "error", "error": why}))
