@@ -17,7 +17,6 @@ import typer
 from fopru_graph import __version__
 from fopru_graph.commands.arguments import (
     check_graph,
-    fail,
     make_registry,
     show,
     write_text,
@@ -163,34 +162,17 @@ def list_nodes(
     nodes: NodesOption = None,
 ) -> None:
     """List the node types, or show one with its inputs and outputs."""
-    from fopru_graph.graph import PipelineError
-    from fopru_graph.terminal.catalogue import describe_node, show_catalogue, show_node
+    from fopru_graph.commands.listing import list_nodes
 
-    registry = make_registry(nodes)
-    try:
-        specs = [registry.get(type_name)] if type_name else [registry.get(name) for name in registry.types()]
-    except PipelineError as error:
-        fail(2, error.problems[0].message, error.problems[0].hint)
-    if as_json:
-        described = [describe_node(spec) for spec in specs]
-        stdout.json(described[0] if type_name else described, indent=2)
-    elif type_name:
-        show_node(specs[0])
-    else:
-        show_catalogue(specs)
+    list_nodes(type_name, as_json, nodes)
 
 
 @command()
 def models(as_json: JsonOption = False) -> None:
     """List the model families that are served, with checkpoints of each and what it supports."""
-    from fopru_graph.lvlm.families.registry import served_families
-    from fopru_graph.terminal.catalogue import show_models
+    from fopru_graph.commands.listing import list_models
 
-    families = [card.to_json() for card in served_families()]
-    if as_json:
-        stdout.json({"models": families}, indent=2)
-    else:
-        show_models(families)
+    list_models(as_json)
 
 
 @command()
@@ -201,24 +183,9 @@ def tasks(
     as_json: JsonOption = False,
 ) -> None:
     """List the benchmarks that pipelines can be evaluated on, and the scorers that tasks of your own may name."""
-    from fopru_graph.commands.arguments import named_tasks
-    from fopru_graph.errors import UserError
-    from fopru_graph.evaluation.scorers import described_scorers
-    from fopru_graph.evaluation.tasks import TASKS
-    from fopru_graph.terminal.catalogue import show_scorers, show_tasks
+    from fopru_graph.commands.listing import list_tasks
 
-    keys = ("name", "title", "scorer", "max_new_tokens")
-    try:
-        chosen = named_tasks(",".join(map(str, files or TASKS)))
-    except UserError as error:
-        fail(2, error.message, error.hint)
-    described = [{key: getattr(task, key) for key in keys} for task in chosen]
-    if as_json:
-        stdout.json({"tasks": described, "scorers": described_scorers()}, indent=2)
-        return
-    show_tasks(described)
-    if not files:
-        show_scorers(described_scorers())
+    list_tasks(files, as_json)
 
 
 @command(name="draw")
