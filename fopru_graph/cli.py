@@ -22,9 +22,12 @@ from fopru_graph.commands.arguments import (
     write_text,
 )
 from fopru_graph.commands.completion import node_types
+from fopru_graph.commands.map_options import MapOptions
 from fopru_graph.commands.options import (
     BenchOptions,
+    CompareOptions,
     EvalOptions,
+    ExportOptions,
     FileArgument,
     FilesArgument,
     JsonOption,
@@ -75,7 +78,11 @@ def _before_every_command(
 @command()
 @expand_options
 def run(options: RunOptions, model: ModelOptions) -> int:
-    """Run a pipeline: the answer streams to stdout, figures follow on stderr."""
+    """Run a pipeline: the answer streams to stdout, figures follow on stderr; many pictures give a row each."""
+    if options.images:
+        from fopru_graph.commands.run_many import run_images
+
+        return run_images(options, model)
     from fopru_graph.commands.run import run
 
     return run(options, model)
@@ -88,6 +95,15 @@ def bench(options: BenchOptions, model: ModelOptions) -> int:
     from fopru_graph.commands.bench import bench
 
     return bench(options, model)
+
+
+@command()
+@expand_options
+def compare(options: CompareOptions, model: ModelOptions) -> int:
+    """Ask about pictures with and without pruning: answers, tokens, times and what was kept, side by side."""
+    from fopru_graph.commands.compare import compare
+
+    return compare(options, model)
 
 
 @command(name="eval")
@@ -106,6 +122,15 @@ def sweep(*, files: FilesArgument, options: SweepOptions, nodes: NodesOption = N
     from fopru_graph.commands.sweep import sweep_files
 
     return sweep_files(files, nodes, options, model)
+
+
+@command(name="map")
+@expand_options
+def map_rows(options: MapOptions, model: ModelOptions) -> int:
+    """Answer a question about each of many pictures: to parquet, goes on where it was stopped, here or on a cluster."""
+    from fopru_graph.commands.map import map_rows
+
+    return map_rows(options, model)
 
 
 @command()
@@ -130,6 +155,15 @@ def report(
     from fopru_graph.commands.report import report_results
 
     report_results(folder, output, as_json)
+
+
+@command()
+@expand_options
+def export(options: ExportOptions, model: ModelOptions) -> int:
+    """Write the visual tokens that a pipeline keeps for a serving engine: vLLM, SGLang, or a file to read anywhere."""
+    from fopru_graph.commands.export import export
+
+    return export(options, model)
 
 
 @command()

@@ -1,19 +1,23 @@
-"""A pipeline as a function from pictures and a question to an answer with its figures, one question at a time."""
+"""A pipeline as a function from pictures and questions to answers with their figures, one by one or as a batch."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 import networkx as nx
 
 from fopru_graph import values
+from fopru_graph.answer import Answer
+from fopru_graph.batches import MARKER, prompt_sockets, takes_batches
 from fopru_graph.errors import UserError
 from fopru_graph.graph import (
     CancelToken,
+    Event,
     Executor,
     Graph,
     GraphNode,
@@ -32,21 +36,12 @@ from fopru_graph.measure.timing import NOT_TIMED, time_to_first_token
 if TYPE_CHECKING:
     import PIL.Image
 
-    Picture = str | Path | PIL.Image.Image | tuple[str, PIL.Image.Image]
+    from fopru_graph.lvlm.inputs.pictures import Picture
 
+    Asked = Picture | tuple[str, PIL.Image.Image]
 
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """The answer to a question.
-
-    ``report`` holds the figures of the generating node (see `values.Generation.report`), ``ttft_ms`` the time to first
-    token, None where a part of it came from the cache.
-    """
-
-    text: str
-    report: dict[str, Any]
-    ttft_ms: float | None
-    result: RunResult
+# Pruning inside the language model puts hooks into it, so a model answers one question at a time.
+_ALONE: WeakKeyDictionary[values.ModelHandle, threading.RLock] = WeakKeyDictionary()
 
 
 class PipelineModel:
@@ -60,7 +55,7 @@ class PipelineModel:
 
     The pictures take the place of the pipeline's LoadImage node, the question that of its prompt. Consecutive questions
     about the same pictures encode them once. Nothing else is carried over, so that an answer does not depend on the
-    questions before.
+    questions before. Threads may share it, and pipelines of one model: questions wait for each other.
 
     Args:
         graph: a valid pipeline; it is not changed.
@@ -104,55 +99,142 @@ class PipelineModel:
             if step.key in loaded:
                 cache.put(step.key, loaded[step.key])
         self._executor = Executor(registry, cache=cache)
+        self._alone = _ALONE.setdefault(handle, threading.RLock())
 
-    def answer(self, prompt: str, pictures: Picture | Sequence[Picture], max_new_tokens: int | None = None) -> Answer:
+    def answer(
+        self,
+        prompt: str,
+        pictures: Asked | Sequence[Asked],
+        max_new_tokens: int | None = None,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Answer:
         """Ask a question about pictures.
 
         Args:
             prompt: the question; ``<image>`` marks where pictures stand, as in a pipeline's prompt.
-            pictures: in their order; each a path (or ``demo:NAME``), a PIL picture, or a pair of an RGB picture and, in
-                front of it, an identity of its content, which saves hashing its pixels. A single picture needs no list.
+            pictures: in their order; each of any kind that `to_picture` takes, or a pair of an RGB picture of PIL and,
+                in front of it, an identity of its content, which saves hashing its pixels. A single picture needs no
+                list.
             max_new_tokens: most tokens of the answer; None for what the pipeline says.
+            on_event: called with the events of the run; `NodeText` has the answer piece by piece.
+            cancel: ends this run early, in place of the one that the class was given.
 
         Raises:
             UserError: a picture cannot be read.
             NodeError: a node failed.
             Cancelled: the run was cancelled.
         """
-        if isinstance(pictures, str) or not isinstance(pictures, Sequence):
-            pictures = [pictures]
-        images = [_identified(picture) for picture in pictures]
-        self._pictures.clear()
+        given = _listed(pictures)
+        images = [_identified(picture) for picture in given]
+        with self._alone:
+            self._pictures.clear()
+            prompts = dict.fromkeys(self._prompt_targets(), prompt)
+            result = self._run(images, prompts, len(images) > 1, max_new_tokens, on_event, cancel)
+        ttft_ms = time_to_first_token(result, self._target, self._constant)
+        report = result.record.nodes[self._target]["report"]
+        return Answer(result["text"], report, ttft_ms, result, partial(self._values, given, result))
+
+    def answers(self, questions: Sequence[tuple[str, Asked]], max_new_tokens: int | None = None) -> list[Answer]:
+        """Ask several questions, each about one picture, in one run of the pipeline; answers in their order.
+
+        They are those that `answer` gives but for rounding. Pipelines that take no batch (see `batches`) answer one by
+        one.
+
+        Args:
+            questions: prompts and pictures as for `answer`. All in one batch: the caller chooses how many fit.
+            max_new_tokens: most tokens of each answer; None for what the pipeline says.
+
+        Raises:
+            UserError: a picture cannot be read.
+            NodeError: a node failed; one question can fail a batch.
+            Cancelled: the run was cancelled.
+        """
+        if not self.batches or len(questions) < 2:
+            return [self.answer(prompt, [picture], max_new_tokens) for prompt, picture in questions]
+        answers: dict[int, Answer] = {}
+        with self._alone:
+            self._pictures.clear()
+            for named in (False, True):  # the images of a batch go by its markers if there are any, else one to each
+                places = [at for at, (prompt, _) in enumerate(questions) if (MARKER in prompt) == named]
+                if places:
+                    answers |= zip(places, self._batch([questions[at] for at in places], max_new_tokens), strict=True)
+        return [answers[at] for at in range(len(questions))]
+
+    def _batch(self, questions: Sequence[tuple[str, Asked]], max_new_tokens: int | None) -> list[Answer]:
+        images = [_identified(picture) for _, picture in questions]
+        sockets = prompt_sockets(self._graph, self._prompt_targets())
+        result = self._run(images, dict.fromkeys(sockets, [prompt for prompt, _ in questions]), False, max_new_tokens)
+        report = result.record.nodes[self._target]["report"]
+        shared = {key: figure for key, figure in report.items() if key != "each"}
+        each = report.get("each") or [{}]  # of a single question, which the other ones' markers have left alone
+        return [
+            Answer(text, shared | figures, None, result, place=place)
+            for place, (text, figures) in enumerate(zip(result["text"], each, strict=True))
+        ]
+
+    def _run(
+        self,
+        images: Sequence[tuple[str, values.Image]],
+        prompts: dict[str, Any],
+        together: bool,
+        max_new_tokens: int | None,
+        on_event: Callable[[Event], None] | None = None,
+        cancel: CancelToken | None = None,
+    ) -> RunResult:
         self._pictures.update(images)
         self.handle.family.last_prompt = None  # else the last digits could depend on the question before
-        sets: dict[str, Any] = {f"{self._source}.keys": [key for key, _ in images]}
-        sets |= dict.fromkeys((f"{name}.together" for name in self._encoders), len(images) > 1)
-        sets |= dict.fromkeys(self._prompt_targets(), prompt)
+        sets = prompts | {f"{self._source}.keys": [key for key, _ in images]}
+        sets |= dict.fromkeys((f"{name}.together" for name in self._encoders), together)
         if max_new_tokens is not None:
             sets[f"{self._target}.max_new_tokens"] = max_new_tokens
-        result = self._executor.run(self._graph, to=self._target, sets=sets, cancel=self._cancel)
-        self._sets, self._evaluated = sets, result.plan.keys.taken(result.plan.roots)
-        ttft_ms = time_to_first_token(result, self._target, self._constant)
-        return Answer(result["text"], result.record.nodes[self._target]["report"], ttft_ms, result)
+        cancel = cancel or self._cancel
+        result = self._executor.run(self._graph, to=self._target, sets=sets, on_event=on_event, cancel=cancel)
+        self._last = result
+        return result
 
     def last_run(self) -> RunResult:
-        """The values of all nodes for the last question, e.g. to draw what was kept; cached nodes do not run again."""
-        return self._executor.run(
-            self._graph, targets=sorted(self._evaluated), sets=self._sets, cancel=self._cancel
-        )  # fmt: skip
+        """The values of all nodes of the last run, e.g. to draw what was kept; cached nodes do not run again."""
+        return self._all_values(self._last)
 
-    def seen_size(self) -> tuple[int, int]:
-        """(width, height) of the last question's first picture as the model's preprocessing made it.
+    def _all_values(self, result: RunResult) -> RunResult:
+        others = result.plan.keys.taken(result.plan.roots) - {self._target}
+        seen = self._executor.run(result.plan.graph, targets=sorted(others), cancel=self._cancel)
+        return replace(seen, by_node={**seen.by_node, **result.by_node}, plan=result.plan)
+
+    def _values(self, given: Sequence[Asked], result: RunResult) -> RunResult:
+        """The values of all nodes for an earlier question, whose answer was ``result``."""
+        images = [_identified(picture) for picture in given]
+        if [key for key, _ in images] != result.plan.steps[self._source].inputs["keys"]:
+            raise UserError("the picture has changed since it was asked about", "ask again")
+        with self._alone:
+            self._pictures.update(images)
+            return self._all_values(result)
+
+    def seen_size(self, answer: Answer | None = None) -> tuple[int, int]:
+        """(width, height) of a question's first picture as the model's preprocessing made it.
+
+        Args:
+            answer: one of the last call; None for the last question.
 
         Raises:
             UserError: the pipeline encodes its pictures inside of another node, which does not tell.
         """
         if not self._encoders:
             raise UserError("the pipeline has no VisionEncode node that tells the size of its pictures", None)
-        result = self._executor.run(self._graph, targets=self._encoders[:1], sets=self._sets, cancel=self._cancel)
-        features = next(iter(result.by_node[self._encoders[0]].values()))
-        _, height, width = features.pixels[0].shape
+        result, place = (self._last, 0) if answer is None else (answer.result, answer.place)
+        run = self._executor.run(result.plan.graph, targets=self._encoders[:1], cancel=self._cancel)
+        features = next(iter(run.by_node[self._encoders[0]].values()))
+        tile = next(number for number, tile in enumerate(features.tiles) if tile.image == place)
+        _, height, width = features.pixels[tile].shape
         return width, height
+
+    @cached_property
+    def batches(self) -> bool:
+        """Whether several questions can go through the pipeline at once, see `takes_batches`."""
+        plan = self._executor.plan(self._graph, to=self._target)
+        return takes_batches(plan, self._source, self._target, self._prompt_targets())
 
     def _prompt_targets(self) -> list[str]:
         """Where the question goes: the pipeline input that the generating node reads, or the node's own input.
@@ -169,26 +251,21 @@ class PipelineModel:
         return list(dict.fromkeys([*same, f"{self._target}.prompt"]))
 
 
-def _identified(picture: Picture) -> tuple[str, values.Image]:
-    """A picture with an identity of its content, by which the engine caches what is computed from it."""
-    import PIL.Image
+def _listed(pictures: Asked | Sequence[Asked]) -> Sequence[Asked]:
+    """The pictures as a sequence; a text and bytes are one picture."""
+    several = isinstance(pictures, Sequence) and not isinstance(pictures, str | bytes | bytearray | memoryview)
+    return cast("Sequence[Asked]", pictures if several else [pictures])
 
-    from fopru_graph.lvlm.inputs.images import load_image
+
+def _identified(picture: Asked) -> tuple[str, values.Image]:
+    """A picture with an identity of its content, by which the engine caches what is computed from it."""
+    from fopru_graph.lvlm.inputs.pictures import digest, to_picture
 
     if isinstance(picture, tuple):
         key, pixels = picture
         return key, values.Image(pixels, key)
-    if isinstance(picture, str | Path):
-        image = load_image(str(picture))
-    elif isinstance(picture, PIL.Image.Image):
-        image = values.Image(picture.convert("RGB"), "the picture")
-    else:
-        raise UserError(
-            f"a picture is a path or a PIL picture, not {type(picture).__name__}",
-            "give e.g. 'photo.jpg' or PIL.Image.open(…)",
-        )
-    width, height = image.picture.size
-    return hashlib.sha256(f"{width}x{height}:".encode() + image.picture.tobytes()).hexdigest(), image
+    image = to_picture(picture)
+    return digest(image), image
 
 
 def _picture_node(graph: Graph) -> str:

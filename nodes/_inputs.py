@@ -25,13 +25,6 @@ Over = Annotated[
     Literal["tile", "image"],
     Field(description="spend the budget in each tile, or over all tiles (or frames) of an image at once"),
 ]
-RowsOver = Annotated[
-    Literal["tile", "image", "stitched"],
-    Field(
-        description="spend the budget in each tile, over all tiles (or frames) of an image at once, or on rows that "
-        "run through all tiles of a picture from edge to edge"
-    ),
-]
 BudgetInput = Annotated[
     values.Budget | None, Field(description="tokens to keep of each tile, as Budget counts them; wins over ratio")
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from fopru_graph import values
+from fopru_graph.errors import UserError
 from fopru_graph.graph import Outputs
 
 if TYPE_CHECKING:
@@ -37,3 +38,17 @@ def merge_tiles(
     areas = tuple(target_indices.to(weights.device)[weights.argmax(0)] for weights, target_indices in maps if pooled)
     selection = values.Selection(tuple(target_indices for _, target_indices in maps), features.counts, finite, areas)
     return Merged(features=features.with_tiles(tiles), selection=selection)
+
+
+def merge_selected(
+    features: values.VisionFeatures,
+    selection: values.Selection,
+    rule: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+    *given: Iterable[Any],
+) -> Merged:
+    """`merge_tiles` by a rule that makes a tile's map of the tile, its kept tokens (K,), and what is given for it."""
+    if features.counts != selection.counts:
+        raise UserError("features and selection were made from different tokens", "wire them to the same VisionEncode")
+    tiles = zip(features.tiles, selection.indices, *given, strict=True)
+    maps = [rule(tile, kept.to(tile.features.device), *of_tile) for tile, kept, *of_tile in tiles]
+    return merge_tiles(features, maps, selection)

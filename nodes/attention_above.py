@@ -17,6 +17,5 @@ class AttentionAbove(Node):
     attention_work = "layer"
 
     def run(self, model: values.ModelHandle, features: values.VisionFeatures) -> values.VisionFeatures:
-        above = model.family.attention_above(features)
-        pairs = zip(features.tiles, above, strict=True)
-        return features.with_tiles(tuple(replace(tile, attention=attention) for tile, attention in pairs))
+        above = zip(features.tiles, model.family.attention_above(features), strict=True)
+        return features.with_tiles(tuple(replace(tile, attention=attention) for tile, attention in above))

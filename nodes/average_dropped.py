@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fopru_graph import values
-from fopru_graph.errors import UserError
 from fopru_graph.graph import Node, node
-from fopru_graph.nodes._merge import Merged, merge_tiles
+from fopru_graph.nodes._merge import Merged, merge_selected
+
+if TYPE_CHECKING:
+    import torch
 
 
 @node(category="merge")
@@ -19,13 +23,7 @@ class AverageDropped(Node):
     def run(self, features: values.VisionFeatures, selection: values.Selection) -> Merged:
         from fopru_graph.pruning.similarity import average_into_nearest
 
-        if features.counts != selection.counts:
-            raise UserError(
-                "features and selection were made from different tokens", "wire them to the same VisionEncode"
-            )
-        maps = []
-        for tile, kept in zip(features.tiles, selection.indices, strict=True):
-            kept = kept.to(tile.features.device)
-            nothing = tile.features.new_zeros(0, len(tile.features)).float()
-            maps.append((average_into_nearest(tile.features, kept) if len(kept) else nothing, kept))
-        return merge_tiles(features, maps, selection)
+        def average(tile: values.Tile, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return average_into_nearest(tile.features, kept), kept
+
+        return merge_selected(features, selection, average)

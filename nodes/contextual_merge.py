@@ -23,14 +23,14 @@ class ContextualMerge(Node):
     def run(self, features: values.VisionFeatures, selection: values.Selection, budget: values.Budget) -> Merged:
         import torch
 
-        from fopru_graph.pruning.attention import mean_keys
+        from fopru_graph.pruning.attention import visual_keys
         from fopru_graph.pruning.select import check_budget
         from fopru_graph.pruning.visionzip import contextual_map
 
         check_budget(features.counts, budget, selection)
         maps, kept_and_targets = [], []
         for tile, kept, count in zip(features.tiles, selection.indices, budget.counts, strict=True):
-            keys = mean_keys(tile.attention)
+            keys = visual_keys(tile.attention)
             kept = kept.to(keys.device)
             maps.append(contextual_map(keys, kept, max(0, count - len(kept))))
             kept_and_targets.append(torch.cat([kept, maps[-1][1]]))

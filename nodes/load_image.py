@@ -5,7 +5,13 @@ from typing import Annotated
 from pydantic import Field
 
 from fopru_graph import values
-from fopru_graph.graph import Node, node
+from fopru_graph.graph import InputPath, Node, Takes, node
+
+
+def _is_picture(value: object) -> bool:
+    from fopru_graph.lvlm.inputs.pictures import is_picture
+
+    return is_picture(value)
 
 
 @node(category="load")
@@ -13,14 +19,17 @@ class LoadImage(Node):
     """Read a picture file as RGB, turned as its EXIF data says."""
 
     def run(
-        self, path: Annotated[str, Field(description="a file, or demo:NAME for a bundled picture")]
+        self,
+        path: Annotated[
+            str, InputPath(), Takes(_is_picture), Field(description="a file, or demo:NAME for a bundled picture")
+        ],
     ) -> values.Image:
-        from fopru_graph.lvlm.inputs.images import load_image
+        from fopru_graph.lvlm.inputs.pictures import to_picture
 
-        return load_image(path)
+        return to_picture(path)
 
     def fingerprint(self, path: str = "") -> str:
-        """The file's content, so that a changed picture is encoded again."""
-        from fopru_graph.lvlm.inputs.images import fingerprint
+        """The content of the file or picture, so that a changed one is encoded again."""
+        from fopru_graph.lvlm.inputs.pictures import fingerprint
 
         return fingerprint(path)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fopru_graph import values
-from fopru_graph.graph import Context, Node, node
+from fopru_graph.graph import Context, InputPath, Node, node
 
 
 @node(category="load")
@@ -15,7 +15,9 @@ class LoadModel(Node):
     def run(
         self,
         ctx: Context,
-        name: Annotated[str, Field(description="demo, a folder, or e.g. llava-hf/llava-1.5-7b-hf")] = "demo",
+        name: Annotated[
+            str, InputPath(or_name=True), Field(description="demo, a folder, or e.g. llava-hf/llava-1.5-7b-hf")
+        ] = "demo",
         device: Annotated[str, Field(description="auto, cpu, cuda, cuda:N, mps")] = "auto",
         dtype: Annotated[
             Literal["auto", "float32", "bfloat16", "float16"],

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fopru_graph import values
-from fopru_graph.graph import Node, node
+from fopru_graph.graph import InputPath, Node, node
 
 
 @node(category="load")
@@ -14,7 +14,9 @@ class LoadVideo(Node):
 
     def run(
         self,
-        path: Annotated[str, Field(description="a folder of pictures, an animated GIF, WebP or PNG, or MP4, WebM …")],
+        path: Annotated[
+            str, InputPath(), Field(description="a folder of pictures, an animated GIF, WebP or PNG, or MP4, WebM …")
+        ],
         frames: Annotated[
             int | None, Field(ge=1, description="number of frames, all where there are fewer; this or fps")
         ] = None,

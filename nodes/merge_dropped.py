@@ -1,13 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from pydantic import Field
 
 from fopru_graph import values
-from fopru_graph.errors import UserError
 from fopru_graph.graph import Node, node
-from fopru_graph.nodes._merge import Merged, merge_tiles
+from fopru_graph.nodes._merge import Merged, merge_selected
 
 
 @node(category="merge")
@@ -27,15 +27,8 @@ class MergeDropped(Node):
         significance: values.Significance,
         neighbours: Annotated[int, Field(ge=0, description="similar tokens that are added to a kept one")] = 32,
     ) -> Merged:
-        from fopru_graph.pruning.prumerge import flat_keys, merge_map
+        from fopru_graph.pruning.prumerge import merge_map
+        from fopru_graph.pruning.select import check_tokens
 
-        if not features.counts == selection.counts == tuple(map(len, significance.scores)):
-            raise UserError(
-                "features, selection and significance were made from different tokens",
-                "wire them to the same VisionEncode",
-            )
-        maps = []
-        for tile, scores, kept in zip(features.tiles, significance.scores, selection.indices, strict=True):
-            keys = flat_keys(tile.attention)
-            maps.append(merge_map(scores.to(keys.device), keys, kept.to(keys.device), neighbours))
-        return merge_tiles(features, maps, selection)
+        check_tokens(features, significance)
+        return merge_selected(features, selection, partial(merge_map, neighbours=neighbours), significance.scores)

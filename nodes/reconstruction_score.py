@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from pydantic import Field
@@ -23,7 +24,8 @@ class ReconstructionScore(Node):
         features: values.VisionFeatures,
         basis: Annotated[int, Field(ge=1, description="basis tokens of a tile")] = 10,
     ) -> values.Significance:
+        from fopru_graph.pruning.batches import each_in_batches
         from fopru_graph.pruning.reconstruction import reconstruction_error
 
-        scores = [reconstruction_error(tile.features[None], basis)[0] for tile in features.tiles]
+        scores = each_in_batches([tile.features for tile in features.tiles], partial(reconstruction_error, basis=basis))
         return values.Significance.of(features, scores, "reconstruction")

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
+from pydantic import Field
+
 from fopru_graph import values
 from fopru_graph.graph import Node, node
-from fopru_graph.nodes._inputs import Ratio, RowsOver, Tokens
+from fopru_graph.nodes._inputs import Ratio, Tokens
 
 
 @node(category="prune")
@@ -10,7 +14,17 @@ class RowPrune(Node):
     """Keep the whole grid rows with the highest summed significance (FoPru, row strategy, Alg. 1 lines 9–11)."""
 
     def run(
-        self, significance: values.Significance, ratio: Ratio = 0.25, tokens: Tokens = None, over: RowsOver = "tile"
+        self,
+        significance: values.Significance,
+        ratio: Ratio = 0.25,
+        tokens: Tokens = None,
+        over: Annotated[
+            Literal["tile", "image", "stitched"],
+            Field(
+                description="spend the budget in each tile, over all tiles (or frames) of an image at once, or on rows "
+                "that run through all tiles of a picture from edge to edge"
+            ),
+        ] = "tile",
     ) -> values.Selection:
         from fopru_graph.pruning.rows import row_prune
 

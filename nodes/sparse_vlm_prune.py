@@ -35,6 +35,5 @@ class SparseVLMPrune(Node):
         from fopru_graph.pruning.sparsevlm import SparseVLM
 
         rule = SparseVLM(recycle)
-        return values.InLLMPruner(
-            rule.score, layer, ratio if tokens is None else None, tokens, rule.merge if recycle else None
-        )
+        merge = rule.merge if recycle else None
+        return values.InLLMPruner(rule.score, layer, ratio if tokens is None else None, tokens, merge)

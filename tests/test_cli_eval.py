@@ -17,6 +17,7 @@ from fopru_graph.demo.scenes import render, sample_scene, scene_rng
 from tests.test_cli import PIPELINES, invoke
 
 BASELINE, RANK, FASTV = (str(PIPELINES / f"{name}.yaml") for name in ("baseline", "fopru_rank", "fastv"))
+FOPRU_FASTV = str(PIPELINES / "fopru_fastv.yaml")
 KEYS = {"pipeline", "task", "ratio", "accuracy", "n", "ci", "errors", "per_type"}
 
 
@@ -68,6 +69,20 @@ def test_json_has_the_promised_keys(tmp_path):
     assert rows[2]["retention"]["final"] == 0.25 and rows[2]["ttft_ms"]["n"] >= 3
     first, second = (rows_of(tmp_path / "out" / f"{name}--scenes--r1") for name in ("baseline", "fopru_rank"))
     assert first == second  # at ratio 1 nothing is pruned
+
+
+def test_batches_give_the_rows_and_figures_that_samples_give_alone_and_need_no_folder_of_their_own(tmp_path):
+    asked = (FOPRU_FASTV, "--task", "scenes", "--limit", "14")
+    alone, together = (evaluate(tmp_path, *asked, "--batch-size", size, "--json", out=size) for size in ("1", "4"))
+    folder = "fopru_fastv--scenes--as-written"
+    assert rows_of(tmp_path / "1" / folder) == rows_of(tmp_path / "4" / folder)
+    figures = [json.loads(result.stdout)["results"][0] for result in (alone, together)]
+    times = {"ttft_ms", "samples_per_s", "batch_size", "folder"}
+    assert figures[0]["batch_size"] == 1 and figures[1]["batch_size"] == 4 and figures[1]["samples_per_s"] > 0
+    same = [{key: value for key, value in of_size.items() if key not in times} for of_size in figures]
+    assert same[0] == same[1]
+    again = evaluate(tmp_path, *asked, "--batch-size", "8", out="1")  # finished: nothing is asked, nothing refused
+    assert again.exit_code == 0 and rows_of(tmp_path / "1" / folder) == rows_of(tmp_path / "4" / folder)
 
 
 def test_a_cell_shows_what_was_kept_and_where_the_encoder_looks(tmp_path):

@@ -182,11 +182,13 @@ def test_a_value_with_a_comma_is_quoted(tmp_path):
 
 
 def test_cells_take_over_what_is_said_of_the_model(tmp_path):
-    options = SweepOptions("scenes", None, (), False, (), 5, tmp_path, None, "local", (), True, False)
+    options = SweepOptions("scenes", None, (), False, (), 5, tmp_path, None, "local", (), True, False, False, 8)
     (cell,) = plan_cells([PIPELINES / "baseline.yaml"], None, options, ModelOptions("cpu", "float32", "eager"))
     assert cell.argv[1:5] == ("-P", "-m", "fopru_graph", "eval")
     text = " ".join(cell.argv[4:])
-    assert "--limit 5 --retry --device cpu --dtype float32 --attn eager" in text and text.endswith("--json")
+    assert "--limit 5 --retry --device cpu --dtype float32 --attn eager --batch-size 8" in text and text.endswith(
+        "--json"
+    )
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def test_h_is_help_everywhere(command):
         ("fopru-graph nodes Fast", ["FastVPrune"]),
         ("fopru-graph eval fopru_rank --task scenes,po", ["scenes,pope"]),
         ("fopru-graph run fopru_rank --dtype b", ["bfloat16"]),
+        ("fopru-graph compare a.png --pipelines fastv,fopru_fa", ["fastv,fopru_fastv"]),
         ("fopru-graph cache cl", ["clear"]),
         ("fopru-graph run ./fopru", []),  # the shell goes on with files
     ],

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from fopru_graph.commands.options import ModelOptions, SweepOptions
-from fopru_graph.commands.shipped import shipped_pipelines
 from fopru_graph.commands.sweep import plan_cells
+from fopru_graph.graph.shipped import shipped_pipelines
 from tests.test_cli import invoke
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "extend.md"

@@ -20,12 +20,8 @@ from tests.own_lines import own_lines
 PAGE = Path("docs/methods.md").read_text(encoding="utf-8")
 MOST_OWN_LINES = 30
 LONGER = {
-    "fopru_row": "rows over all tiles of a picture, and from edge to edge, are 31 lines of them",
-    "prumerge": "four bricks that nobody else uses: outliers, the layer above, two merges",
-    "prumerge_plus": "the same, and uniform tokens",
-    "sparsevlm": "raters, recycling and density peaks, which are 16 of them",
-    "tome": "rounds, and what became of whom",
-    "vidcom2": "frames that are full hand on what they cannot take: 10",
+    "prumerge_plus": "37: the 29 of PruMerge, and uniform tokens, a node with one function, 8",
+    "sparsevlm": "60: raters 13, what comes back and where it goes 28, density peaks, which nobody else uses, 12",
 }
 QUESTIONS = ("what is there?", "one red circle", "is it up there", "left of the b?")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fopru_graph.commands.shipped import shipped_pipelines
 from fopru_graph.graph import Graph, Registry
+from fopru_graph.graph.shipped import shipped_pipelines
 from tests.test_cli import PIPELINES, invoke
 
 

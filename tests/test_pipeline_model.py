@@ -50,7 +50,7 @@ def test_a_picture_is_a_path_or_pixels_and_needs_no_list(model, tmp_path):
     TAXI[1].save(tmp_path / "sign.png")
     assert model.answer(TEXT, tmp_path / "sign.png").text == model.answer(TEXT, [TAXI]).text != expected
     assert model.answer("<image> or <image> ?", ["demo:street-sign", TAXI[1]]).report["visual_tokens"]["encoded"] == 512
-    with pytest.raises(UserError, match="not int"):
+    with pytest.raises(UserError, match="made of int"):
         model.answer(TEXT, 3)
 
 

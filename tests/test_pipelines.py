@@ -8,7 +8,9 @@ import PIL.Image
 import pytest
 import yaml
 
-from fopru_graph.graph import Graph, MemoryCache, NodeError, PipelineError, RunRecord
+from fopru_graph.errors import UserError
+from fopru_graph.graph import Graph, MemoryCache, NodeError, PipelineError, PipelineInput, Ref, RunRecord
+from fopru_graph.measure.pipelines import at_ratio
 from fopru_graph.measure.timing import summarise
 
 FOLDER = Path(__file__).resolve().parent.parent / "pipelines"
@@ -53,6 +55,16 @@ CHAINS = {  # not of one cut at layer 3: what each layer sees
     "v2drop": (256, 161, 161, 101, 63, 63),
 }
 NAMES = sorted(COUNTS)
+SETTINGS = ["max_new_tokens", "positions"]
+WITHOUT_RATIO = {
+    "baseline": "drops nothing",
+    "blind": "drops everything",
+    "fopru_mass": "the scores say how many; it declares their mass",
+    "prumerge": "the scores say how many",
+    "prumerge_plus": "the scores say how many",
+}
+IN_PIECES = {"downsample": 8, "spatial_pool": 8}  # whole rows and windows only
+LEFT = {name: counts[2] / 256 for name, counts in COUNTS.items() if name not in WITHOUT_RATIO}
 # Whose number of tokens follows the scores: rounding may move a token across the limit on another machine.
 FOLLOWING = {"fopru_mass", "prumerge"}
 
@@ -76,7 +88,11 @@ def test_a_shipped_file_is_valid_and_byte_stable(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_pipelines_interchange_same_inputs_same_outputs(name):
     graph, other = load(name), load("baseline")
-    assert {k: (v.type, v.default) for k, v in graph.inputs.items()} == {
+    inputs, share = dict(graph.inputs), "mass" if name == "fopru_mass" else "ratio"
+    assert list(inputs) == ["model", "image", "prompt", *([share] if share in inputs else []), *SETTINGS]
+    assert (share in inputs) == (name not in WITHOUT_RATIO or share == "mass")
+    assert inputs.pop(share, PipelineInput("float")).type == "float"
+    assert {k: (v.type, v.default) for k, v in inputs.items()} == {
         k: (v.type, v.default) for k, v in other.inputs.items()
     }
     assert {k: str(v.ref) for k, v in graph.outputs.items()} == {k: str(v.ref) for k, v in other.outputs.items()}
@@ -102,6 +118,56 @@ def test_a_shipped_pipeline_answers_and_counts(name, tmp_path):
     assert (summary["tpot_ms"] is None) == (summary["new_tokens"] < 3)  # a first step alone is no time per output token
     with PIL.Image.open(result["picture"]) as picture:
         assert picture.width > picture.height > 400
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_the_ratio_is_what_the_last_layer_sees(name, tmp_path):
+    """Set as an input, by the rule of a bench, and for a whole block of another pipeline."""
+    by_input, block = load(name), Graph()
+    by_input.set("ratio", 0.5)
+    by_rule = at_ratio(load(name), 0.5)
+    assert by_input.inputs["ratio"].default == 0.5 and by_rule == by_input
+    block.add(name, "inner", ratio=0.5, max_new_tokens=1)
+    block.output("text", Ref("inner", "text"))
+    graphs = {"generate": by_input, "inner/generate": block}
+    answers = [graph.run(to=to, out=tmp_path)["generation"] for to, graph in graphs.items()]
+    assert answers[0].visual_per_layer[-1] == pytest.approx(128, abs=IN_PIECES.get(name, 1))
+    assert answers[0].visual_per_layer == answers[1].visual_per_layer and len(answers[1].token_ids[0]) == 1
+
+
+def test_what_a_user_sets_by_itself_does_not_follow_the_input():
+    """The ratio of a bench then sets the stages: their product stays what the last layer sees."""
+    graph = load("fopru_fastv")
+    graph.set("fastv.ratio", 0.9)
+    changed = at_ratio(graph, 0.25)
+    stages = [changed.node(name).inputs["ratio"] for name in ("prune", "fastv")]
+    assert stages == [0.5, 0.5] and changed.inputs["ratio"].default == 0.25
+    straight = load("fopru_fastv")
+    for name in ("prune", "fastv"):  # would be a quarter of a quarter
+        straight.set(f"{name}.ratio", Ref("inputs", "ratio"))
+    assert [at_ratio(straight, 0.25).node(name).inputs["ratio"] for name in ("prune", "fastv")] == [0.5, 0.5]
+
+
+def test_the_ratio_of_a_pipeline_without_stages_is_the_input_that_it_declares():
+    graph = load("fopru_mass")
+    graph.input("ratio", "float", 0.3)
+    with pytest.raises(UserError, match="it chooses the number of tokens itself"):
+        at_ratio(graph, 0.5)  # nobody reads it
+    graph.set("prune.mass", Ref("inputs", "ratio"))
+    assert at_ratio(graph, 0.5).inputs["ratio"].default == 0.5
+    with pytest.raises(UserError, match="baseline has no ratio to set: it drops no visual tokens"):
+        at_ratio(load("baseline"), 0.5)
+
+
+@pytest.mark.parametrize("name", ["baseline", "fopru_fastv"])
+def test_the_length_and_the_positions_are_inputs(name, tmp_path):
+    graph = load(name)
+    graph.set("positions", "original")
+    graph.set("max_new_tokens", 1)
+    assert len(graph.run(to="generate", out=tmp_path)["generation"].token_ids[0]) == 1
+    graph.set("positions", "orignal")
+    with pytest.raises(PipelineError, match="must be one of 'renumbered', 'original', 'rebased'.*did you mean"):
+        graph.run()
 
 
 def test_inputs_can_be_set(tmp_path):

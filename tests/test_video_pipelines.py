@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from fopru_graph.errors import UserError
-from fopru_graph.graph import Graph, NodeError, PipelineError
+from fopru_graph.graph import Graph, NodeError, PipelineError, Ref
 from fopru_graph.measure.pipelines import settings_of
 from fopru_graph.pipeline_model import PipelineModel
 from tests import tiny
@@ -90,8 +90,9 @@ def test_a_ratio_sets_their_one_budget(name, checkpoint, film):
 
     graph = with_video(name, checkpoint, film)
     settings = settings_of(graph, Executor(graph.registry).plan(graph), [0.5])
-    spends = {"evs": "prune.ratio", "vidcom2": "budget.ratio"}[name]
-    assert [dict(setting.inputs) for setting in settings] == [{spends: 0.5}]
+    assert [dict(setting.inputs) for setting in settings] == [{"ratio": 0.5}]
+    spends = {"evs": "prune", "vidcom2": "budget"}[name]
+    assert graph.node(spends).inputs["ratio"] == Ref("inputs", "ratio")
 
 
 @pytest.mark.parametrize("name", NAMES)

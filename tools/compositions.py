@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Graph, GraphNode, Ref
-from fopru_graph.graph.values import refs_in, with_ancestors
+from fopru_graph.graph.values import INPUTS, refs_in, with_ancestors
 from fopru_graph.terminal.console import say
 
 PIPELINES = Path(__file__).resolve().parent.parent / "pipelines"
@@ -43,6 +43,7 @@ def compose(before: Graph, inside: Graph) -> Graph:
             raise UserError(f"both {before.name} and {inside.name} have a node {name}", "give one of them another name")
         graph.put(GraphNode(name, entry.type, dict(entry.inputs)))
     graph.nodes.update(last)
+    graph.inputs |= {name: declared for name, declared in inside.inputs.items() if name not in graph.inputs}
     graph.set(f"{generate}.pruners", [*pruners_of(before), *pruners])
     return graph
 
@@ -54,7 +55,8 @@ def pruners_of(graph: Graph) -> list[Ref]:
 
 
 def _parents(graph: Graph, name: str) -> list[str]:
-    return [ref.node for value in graph.node(name).inputs.values() for _, ref in refs_in(value)]
+    inputs = graph.node(name).inputs.values()
+    return [ref.node for value in inputs for _, ref in refs_in(value) if ref.node != INPUTS]
 
 
 def compositions(before: Iterable[Graph], inside: Iterable[Graph]) -> list[Graph]:

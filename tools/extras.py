@@ -18,9 +18,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "extras"
 PYTEST = ("python", "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider")
+MAP_TESTS = (*(f"tests/scale/test_{part}.py" for part in ("tables", "worker", "engines")), "tests/test_cli_map.py")
 # Programs of the environment of each extra.
 EXERCISES: dict[str, tuple[tuple[str, ...], ...]] = {
     "eval": ((*PYTEST, "tests/evaluation/records"),),
+    "map": ((*PYTEST, *MAP_TESTS),),
+    "ray": ((*PYTEST, "tests/scale/test_ray.py"),),
     "slurm": ((*PYTEST, "tests/sweep"),),
     "video": ((*PYTEST, "tests/lvlm/inputs/test_film.py"),),
     "lmms-eval": ((*PYTEST, "tests/evaluation/test_lmms_eval.py"),),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -166,6 +165,7 @@ def try_set(graph: Graph, option: str) -> list[Problem]:
 
 def _takes_text(graph: Graph, target: str) -> bool:
     from fopru_graph.graph import PipelineError
+    from fopru_graph.graph.check.expand import block_path
 
     name, dot, key = target.rpartition(".")
     if not dot:
@@ -177,7 +177,7 @@ def _takes_text(graph: Graph, target: str) -> bool:
     if name in flat.nodes:
         spec = graph.registry.find(flat.nodes[name].type)
         return spec is not None and key in spec.inputs and "str" in spec.inputs[key].type_name.split(" | ")
-    block = flat.blocks.get(posixpath.normpath(graph.nodes[name].type)) if name in graph.nodes else None
+    block = flat.blocks.get(block_path(graph.nodes[name].type)) if name in graph.nodes else None
     return block is not None and _takes_text(type(graph).loads(block, graph.registry), key)
 
 
@@ -240,6 +240,27 @@ def parse_ratios(text: str | None, distinct: bool = True) -> tuple[float, ...] |
     except UserError as error:
         fail(2, f"--ratio {text}: {error.message}", error.hint)
     return tuple(dict.fromkeys(ratios)) if distinct else ratios
+
+
+def slurm_parameters(options: Iterable[str]) -> dict[str, Any]:
+    """The parameters of ``--slurm NAME=VALUE``.
+
+    Raises:
+        UserError: one is no such pair.
+    """
+    from fopru_graph.errors import UserError
+    from fopru_graph.graph import PipelineError, parse_value
+
+    parameters: dict[str, Any] = {}
+    for option in options:
+        name, equals, text = option.partition("=")
+        if not equals:
+            raise UserError(f"--slurm {option}: there is no =", "write e.g. --slurm partition=gpu --slurm time=120")
+        try:
+            parameters[name] = parse_value(text)
+        except PipelineError as error:
+            raise UserError(f"--slurm {option}: {error.problems[0].message}", "quote the value as in YAML") from error
+    return parameters
 
 
 def show(problems: list[Problem], file: Path) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from rich.markup import escape
 
-from fopru_graph.commands.shipped import shipped_pipelines
+from fopru_graph.graph.shipped import shipped_pipelines
 from fopru_graph.terminal.console import simple_table, stdout_console
 
 PACKAGES = (

@@ -163,7 +163,8 @@ def run_cell(
     """Run one cell with its progress under ``label``; its summary and folder on the first rank, None on others."""
     task, records = opened
     folder = options.out / configuration.folder(task.name)
-    cell = CellRun(configuration, task, records, model, folder, ranks, options.limit, options.retry, options.replace)
+    given = (options.limit, options.retry, options.replace, options.batch_size)
+    cell = CellRun(configuration, task, records, model, folder, ranks, *given)
     with _progress(label, ranks) as on_progress:
         summary = cell.run(on_progress)
     return None if summary is None else summary | {"folder": str(folder)}

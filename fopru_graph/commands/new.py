@@ -13,10 +13,10 @@ from pathlib import Path
 from rich.markup import escape
 
 from fopru_graph.commands.arguments import fail
-from fopru_graph.commands.shipped import shipped_pipelines
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Registry
 from fopru_graph.graph.declare.node import snake_case
+from fopru_graph.graph.shipped import shipped_pipelines
 from fopru_graph.terminal.console import say, simple_table, stdout_console
 from fopru_graph.terminal.stdout import stdout
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
 
 import typer
 
-from fopru_graph.commands.completion import pipeline_names, task_names
+from fopru_graph.commands.completion import pipeline_lists, pipeline_names, task_names
 from fopru_graph.commands.shipped import find_pipeline, find_pipelines
 
 if TYPE_CHECKING:
@@ -73,6 +73,9 @@ ReplaceOption = Annotated[
 ]
 EvalOutOption = Annotated[Path, typer.Option(help="folder for results; what is there already is not done again")]
 
+BatchOption = Annotated[
+    int, typer.Option("--batch-size", min=1, help="questions that are answered together, in batches of equal work")
+]
 DeviceOption = Annotated[
     str | None,
     typer.Option(
@@ -142,6 +145,22 @@ class RunOptions:
             show_default=False,
         ),
     ]
+    ratio: Annotated[
+        float | None, typer.Option(help="share of the visual tokens that the last layer sees, as in bench and eval")
+    ] = None
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGE",
+            help="pictures to ask about, with one load: files, demo:NAME, folders, quoted patterns, or JSONL of "
+            "{image, prompt}",
+            show_default=False,
+        ),
+    ] = None
+    prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="the question; without it, the pipeline's own")] = (
+        None
+    )
+    batch_size: BatchOption = 1
     sets: SetOption = None
     as_json: JsonOption = False
     out: Annotated[Path, typer.Option(help="folder for pictures, texts and the run's record")] = Path("fopru-out")
@@ -190,6 +209,28 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
+class CompareOptions:
+    """The options of ``compare``."""
+
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE…", help="pictures, or demo:NAME for a sample", show_default=False)
+    ]
+    prompt: Annotated[str, typer.Option(help="the question about each picture", show_default=False)]
+    pipelines: Annotated[
+        str,
+        typer.Option(
+            help="files, or names of those that ship, between commas; the unpruned model comes first",
+            autocompletion=pipeline_lists,
+        ),
+    ] = "fopru_rank,fopru_fastv"
+    ratio: RatioOption = None
+    html: Annotated[Path | None, typer.Option(help="also write a page with pictures of what was kept")] = None
+    sets: SetOption = None
+    as_json: JsonOption = False
+    nodes: NodesOption = None
+
+
+@dataclass(frozen=True)
 class EvalOptions:
     """The options of ``eval``."""
 
@@ -199,6 +240,7 @@ class EvalOptions:
     sets: SetOption = None
     data: DataOption = None
     limit: LimitOption = None
+    batch_size: BatchOption = 1
     out: EvalOutOption = Path("fopru-eval")
     retry: Annotated[bool, typer.Option("--retry", help="run samples again that failed before")] = False
     replace: ReplaceOption = False
@@ -217,6 +259,7 @@ class TuneOptions:
     sets: SetOption = None
     data: DataOption = None
     limit: LimitOption = None
+    batch_size: BatchOption = 1
     out: EvalOutOption = Path("fopru-eval")
     as_json: JsonOption = False
     nodes: NodesOption = None
@@ -254,6 +297,28 @@ class SweepOptions:
     retry: Annotated[bool, typer.Option("--retry", help="run cells and samples again that failed before")] = False
     replace: ReplaceOption = False
     as_json: JsonOption = False
+    batch_size: BatchOption = 1
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """The options of ``export``."""
+
+    file: FileArgument
+    to: Annotated[
+        str, typer.Option(help="who reads it: safetensors (programs of your own), vllm, vllm-offline or sglang")
+    ] = "safetensors"
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="the file; without it one named after --to, here")
+    ] = None
+    ratio: Annotated[str | None, typer.Option(help="share of the visual tokens to keep")] = None
+    positions: Annotated[
+        str | None,
+        typer.Option(help="renumbered, original, rebased as in LLMGenerate; row: Qwen-VL's as vLLM can number them"),
+    ] = None
+    sets: SetOption = None
+    as_json: JsonOption = False
+    nodes: NodesOption = None
 
 
 def expand_options(command: Callable[..., int | None]) -> Callable[..., None]:

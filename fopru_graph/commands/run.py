@@ -32,6 +32,7 @@ from fopru_graph.graph import (
 )
 from fopru_graph.graph.context import RECORD
 from fopru_graph.graph.declare.packs import variable_paths
+from fopru_graph.measure.pipelines import at_ratio
 from fopru_graph.measure.timing import summarise
 from fopru_graph.storage import TensorCodec
 from fopru_graph.terminal.console import console, say, show_failure, show_warning, simple_table
@@ -54,7 +55,7 @@ def run(options: RunOptions, model: ModelOptions) -> int:
 
 
 def _run_file(options: RunOptions, model: ModelOptions, memory: MemoryCache | None) -> int:
-    graph = open_graph(options.file, make_registry(options.nodes), options.sets, model)
+    graph = open_pipeline(options, model)
     disk = open_cache(options.cache, options.cache_gb)
     try:
         if options.explain:
@@ -63,6 +64,19 @@ def _run_file(options: RunOptions, model: ModelOptions, memory: MemoryCache | No
         return run_pipeline(graph, Executor(graph.registry, memory, disk), options)
     except PipelineError as error:  # what only this run asks for: the target of --to, an input without a default
         refuse(error.problems, options.file)
+
+
+def open_pipeline(options: RunOptions, model: ModelOptions) -> Graph:
+    """The pipeline as the options set it. One that cannot run ends the program with exit code 2."""
+    graph = open_graph(options.file, make_registry(options.nodes), options.sets, model)
+    try:
+        if options.prompt is not None and not options.images:
+            graph.set("prompt", options.prompt)
+        return graph if options.ratio is None else at_ratio(graph, options.ratio)
+    except PipelineError as error:
+        refuse(error.problems, options.file)
+    except UserError as error:
+        fail(2, error.message, error.hint)
 
 
 def run_pipeline(graph: Graph, executor: Executor, options: RunOptions) -> int:
@@ -194,8 +208,7 @@ def _finish_early(record: RunRecord | None, out: Path) -> None:
 def quieten() -> None:
     """Silence transformers on the terminal: the warnings that matter are messages of this program."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if not console.is_terminal:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if console.is_terminal else "1")
 
 
 @contextlib.contextmanager

@@ -13,19 +13,20 @@ from fopru_graph.commands.arguments import (
     parse_ratios,
     refuse,
     set_values,
+    slurm_parameters,
     target_of,
     try_set,
 )
 from fopru_graph.commands.options import OPTION_OF, ModelOptions, SweepOptions
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import Configuration, configurations_of
-from fopru_graph.graph import Graph, PipelineError, Problem, parse_value
+from fopru_graph.graph import Graph, PipelineError, Problem
 from fopru_graph.graph.errors import errors_of
+from fopru_graph.processes.process import StopSignals, slots_for
 from fopru_graph.results.cell import REFUSED
 from fopru_graph.results.schema import failures
 from fopru_graph.sweep.cells import LOGS, Cell, SweepFolder
 from fopru_graph.sweep.plan import Combination, CommonOptions, cell_of, combinations, data_paths, distinct
-from fopru_graph.sweep.process import StopSignals, slots_for
 from fopru_graph.sweep.slurm import Array, submitter
 from fopru_graph.sweep.workers import Worker
 from fopru_graph.terminal.console import say, show_failure
@@ -40,7 +41,9 @@ def sweep_files(files: list[Path], nodes: list[Path] | None, options: SweepOptio
     """Plan everything, run what is not done yet, and show it; returns the exit code."""
     try:
         cells = plan_cells(files, nodes, options, model)
-        submit = None if options.executor == "local" else submitter(options.executor, _parameters(options.slurm or ()))
+        submit = (
+            None if options.executor == "local" else submitter(options.executor, slurm_parameters(options.slurm or ()))
+        )
         folder = SweepFolder(options.out, cells)
         folder.prepare(options.retry or options.replace)  # a cell may have failed because it was not replaced
     except UserError as error:
@@ -72,6 +75,8 @@ def plan_cells(files: list[Path], nodes: list[Path] | None, options: SweepOption
     data = data_paths([task.name for task in tasks], options.data or ())
     combined = combinations(options.sets or (), parse_ratios(options.ratio, distinct=False), options.zipped)
     extra = (*_options_of(nodes, model), *(["--replace"] if options.replace else []))
+    if options.batch_size > 1:
+        extra = (*extra, "--batch-size", str(options.batch_size))
     common = CommonOptions(options.out, options.limit, options.retry, extra)
     cells: list[Cell] = []
     refused: list[dict[str, list[Problem]]] = []
@@ -121,19 +126,6 @@ def _options_of(nodes: list[Path] | None, model: ModelOptions) -> tuple[str, ...
     """Options that every cell gets as they were given."""
     given = [(OPTION_OF[key], value) for key, value in model.given.items()]
     return tuple(part for pair in [*(("--nodes", str(folder)) for folder in nodes or []), *given] for part in pair)
-
-
-def _parameters(options: Sequence[str]) -> dict[str, Any]:
-    parameters: dict[str, Any] = {}
-    for option in options:
-        name, equals, text = option.partition("=")
-        if not equals:
-            raise UserError(f"--slurm {option}: there is no =", "write e.g. --slurm partition=gpu --slurm time=120")
-        try:
-            parameters[name] = parse_value(text)
-        except PipelineError as error:
-            raise UserError(f"--slurm {option}: {error.problems[0].message}", "quote the value as in YAML") from error
-    return parameters
 
 
 def _rows(folder: SweepFolder) -> list[dict[str, Any]]:

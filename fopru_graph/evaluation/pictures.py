@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fopru_graph import values
 from fopru_graph.evaluation.task import Record, RecordError
-from fopru_graph.graph import Cancelled, Ref, RunResult
+from fopru_graph.graph import Cancelled
 from fopru_graph.graph.files import write_atomically
+from fopru_graph.pictures.of_run import PictureValues, picture_values
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -71,70 +71,6 @@ def _draw_sample(run: CellRun, folder: Path, number: int, index: int, record: Re
         write_picture(folder, number, drawn, run.records.key(index), question, answered.text, label)
 
 
-@dataclass(frozen=True, eq=False)
-class PictureValues:
-    """The values that the picture of one answer is drawn from.
-
-    Args:
-        features: those that the projector got.
-        selection: the tokens of each tile that entered the language model.
-        generation: the answer.
-        significance: the last scores of the features' tokens; None if no node scored them.
-    """
-
-    features: values.VisionFeatures
-    selection: values.Selection
-    generation: values.Generation
-    significance: values.Significance | None
-
-
-def picture_values(result: RunResult) -> PictureValues | None:
-    """Find the values to draw in a run of any pipeline, by their types.
-
-    The kept tokens are read from the tokens that the language model got, not from a selection: a pipeline that prunes
-    only inside the language model makes none, and packing may drop more than was selected. None if no node projects
-    features or none generates from visual tokens, as in a run of the stock model.
-    """
-    features = tokens = generation = significance = pooled = None
-    for name, step in result.plan.steps.items():
-        inputs, outputs = list(_linked_values(step.inputs, result.by_node)), result.by_node.get(name, {}).values()
-        if _first_of(values.VisualTokens, outputs) is not None:
-            features = _first_of(values.VisionFeatures, inputs) or features
-            pooled = _first_of(values.Selection, inputs)
-        if (answer := _first_of(values.Generation, outputs)) is not None:
-            generation, tokens = answer, _first_of(values.VisualTokens, inputs)
-        significance = _first_of(values.Significance, outputs) or significance
-    if features is None or tokens is None or generation is None:
-        return None
-    if significance is not None and tuple(map(len, significance.scores)) != features.counts:
-        significance = None  # the scores are of tokens that were pooled afterwards
-    entered = _entered(features, tokens)
-    if pooled is not None and pooled.counts == features.counts:
-        entered = replace(entered, areas=pooled.areas)
-    return PictureValues(features, entered, generation, significance)
-
-
-def _linked_values(inputs: Mapping[str, Any], by_node: Mapping[str, Mapping[str, Any]]) -> Iterator[Any]:
-    """The values that a node gets from other nodes."""
-    for value in inputs.values():
-        if isinstance(value, Ref) and value.node in by_node and value.output in by_node[value.node]:
-            yield by_node[value.node][value.output]
-
-
-def _first_of(kind: type[Any], among: Iterable[Any]) -> Any:
-    """The first value of a type; None if there is none."""
-    return next((value for value in among if isinstance(value, kind)), None)
-
-
-def _entered(features: values.VisionFeatures, tokens: values.VisualTokens) -> values.Selection:
-    """The tokens of every tile that have an embedding in ``tokens``."""
-    import torch
-
-    origins = torch.cat([origin.cpu() for origin in tokens.origin])  # (K, 2): tile, index
-    indices = tuple(origins[origins[:, 0] == tile, 1] for tile in range(len(features.tiles)))
-    return values.Selection(indices, features.counts)
-
-
 def write_picture(
     folder: Path, number: int, drawn: PictureValues, source: str, question: str, answer: str, pipeline: str = ""
 ) -> None:
@@ -146,10 +82,9 @@ def write_picture(
         UserError: the picture cannot be written.
         OSError: the facts cannot be.
     """
-    from fopru_graph.pictures.kept import kept_picture, save_png
+    from fopru_graph.pictures.kept import save_png
 
-    title = ":  ".join(filter(None, (pipeline, f"{question}  →  {answer}")))
-    picture = kept_picture(drawn.features, drawn.selection, drawn.generation, drawn.significance, title)
+    picture = drawn.drawn(":  ".join(filter(None, (pipeline, f"{question}  →  {answer}"))))
     path = folder / "pictures" / f"{number}.png"
     save_png(picture, path, {"source": source})
     generation = drawn.generation

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -20,18 +19,10 @@ from fopru_graph.errors import UserError
 from fopru_graph.graph import Cancelled
 from fopru_graph.terminal.console import say
 
-_LAUNCHER = re.compile(
-    r"((LOCAL_|GROUP_|ROLE_|NODE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT))$|(TORCHELASTIC|ACCELERATE)_"
-)  # names of variables that launchers set for their processes
 _UNSET = "if no launcher started this process: unset RANK WORLD_SIZE LOCAL_RANK MASTER_ADDR MASTER_PORT"
 _APART = 600.0  # seconds between the starts of two ranks
 _SLOWEST = 7 * 86400.0  # seconds that a barrier waits for the slowest rank; the launcher notices one that died
 _SILENT = 5.0  # seconds of waiting before it is said
-
-
-def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment without what a launcher has said of its processes: for a child that works on its own."""
-    return {name: value for name, value in environment.items() if not _LAUNCHER.match(name)}
 
 
 @dataclass(frozen=True)

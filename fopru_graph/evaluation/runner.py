@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +14,11 @@ from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import Configuration
 from fopru_graph.evaluation.pictures import draw_gallery
 from fopru_graph.evaluation.ranks import Ranks
-from fopru_graph.evaluation.task import RecordError, Records, Shown, Task
-from fopru_graph.graph import Cancelled, Graph, NodeError
+from fopru_graph.evaluation.rows import Samples, encodable
+from fopru_graph.evaluation.task import Records, Task
+from fopru_graph.graph import Graph
 from fopru_graph.graph.run.record import timestamp
-from fopru_graph.pipeline_model import Answer, PipelineModel, answering_plan
+from fopru_graph.pipeline_model import PipelineModel, answering_plan
 from fopru_graph.results.cell import Cell
 from fopru_graph.results.identity import cell_identity, summary_identity
 from fopru_graph.results.schema import FORMAT, Row, Summary
@@ -60,6 +59,7 @@ class CellRun:
         limit: ``--limit`` as it was given; it stands in the summary.
         retry: run samples again that failed before.
         replace: remove results of another configuration from the folder.
+        batch_size: samples that are answered together at most. Rows do not follow from it.
     """
 
     configuration: Configuration
@@ -71,11 +71,17 @@ class CellRun:
     limit: int | None = None
     retry: bool = False
     replace: bool = False
+    batch_size: int = 1
 
     @cached_property
     def asked(self) -> Task:
         """The task as it is put to the model."""
         return self.task.asked_of(self.model.handle)
+
+    @cached_property
+    def samples(self) -> Samples:
+        """Its samples, which become rows."""
+        return Samples(self.asked, self.records, self.model, self.ranks.rank, self.batch_size)
 
     def run(self, on_progress: Callable[[Progress], None] | None = None) -> dict[str, Any] | None:
         """Run the missing samples, merge all rows and write the summary; returns it on the first rank, else None.
@@ -118,50 +124,11 @@ class CellRun:
         if not todo:
             return
         with cell.shard(self.ranks.rank) as shard:
-            for index in todo:
-                row = self.sample(index)
+            for row in self.samples.rows(todo):
                 shard.append(row.model_dump())
                 progress.add(row)
                 if on_progress is not None:
                     on_progress(progress)
-
-    def sample(self, index: int) -> Row:
-        """Run one sample; returns its row. A failure, whatever it is, becomes the row's error, never an answer.
-
-        Raises:
-            Cancelled: the run was cancelled.
-        """
-        head = {"index": index, "id": self.records.key(index), "picture_files": self.records.picture_files(index)}
-        try:
-            return Row.model_validate(encodable(head | self._answered(index)))
-        except Cancelled:
-            raise
-        except RecordError as error:
-            why = str(error)
-        except NodeError as error:
-            why = f"{error.node}: {error.cause}" + (f" (raised at {error.raised_at})" if error.raised_at else "")
-        except Exception as error:  # of a prompt, a scorer or a kind of question: a row may hold anything
-            why = f"{type(error).__name__}: {error}"
-        return Row.model_validate(encodable(head | {"status": "error", "error": why}))
-
-    def _answered(self, index: int) -> dict[str, Any]:
-        begin = time.perf_counter()
-        record = self.records.read(index)
-        pictures = self.records.images(index, record)
-        answer = self.model.answer(self.asked.prompt(record), pictures, self.asked.max_new_tokens)
-        shown = [Shown(picture.size, lambda: self.model.seen_size()) for _, picture in pictures]
-        score = self.asked.score(answer.text, {**record, "shown": shown})
-        total_ms = (time.perf_counter() - begin) * 1e3
-        return {
-            "type": self.task.kind(record),
-            "picture": pictures[0][0] if pictures else "",
-            "status": "ok",
-            "answer": answer.text,
-            "score": score.value,
-            "facts": json.loads(json.dumps(dict(score.facts), allow_nan=False)),  # what no file can hold fails here
-            **_counts(answer),
-            "timing": _timing(answer, total_ms, self.ranks.rank),
-        }
 
     def identity(self) -> dict[str, Any]:
         """What the rows are results of, and how they were made. Only ``identity`` must stay the same in a folder."""
@@ -205,39 +172,9 @@ def identity_of(graph: Graph, task: Task, records: Records) -> dict[str, Any]:
     return cell_identity(plan, target, task=task.facts, functions=task.functions, data=records.fingerprint)
 
 
-def encodable(value: Any) -> Any:
-    """A JSON value whose texts UTF-8 can hold: half of a surrogate pair, which JSON can, becomes its ``\\u`` escape."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, Mapping):
-        return {encodable(key): encodable(item) for key, item in value.items()}
-    return [encodable(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 def finished_identity(identity: dict[str, Any], records: Records) -> str:
     """The digest in the summary of a finished cell: of its identity, and of the picture files of all its samples."""
     return summary_identity(identity, map(records.picture_files, range(len(records))))
-
-
-def _counts(answer: Answer) -> dict[str, Any]:
-    """Numbers of tokens and bytes, and how kept tokens were numbered, read from the report of the generating node."""
-    report = answer.report
-    tokens = report["visual_tokens"]
-    return {name: tokens[name] for name in ("encoded", "kept", "final", "layer_average")} | {
-        "text_tokens": report["kv_lengths"][0] - report["visual_per_layer"][0] - (report["new_tokens"] - 1),
-        "new_tokens": report["new_tokens"],
-        "kv_bytes": report["kv_bytes"],
-        "positions": report.get("positions"),
-    }
-
-
-def _timing(answer: Answer, total_ms: float, rank: int) -> dict[str, float | None]:
-    return {
-        "ttft_ms": None if answer.ttft_ms is None else round(answer.ttft_ms, 3),
-        "prefill_ms": round(answer.report["prefill_ms"], 3),
-        "total_ms": round(total_ms, 3),
-        "rank": rank,
-    }
 
 
 def _command() -> list[str]:

@@ -9,7 +9,7 @@ from fopru_graph.graph.cache import Codec, CorruptEntry, DiskCache, DiskEntry, J
 from fopru_graph.graph.check.expand import expand
 from fopru_graph.graph.check.validate import validate, validate_file
 from fopru_graph.graph.context import CancelToken, Context
-from fopru_graph.graph.declare.node import Lazy, Node, NodeSpec, OutputFile, Outputs, node
+from fopru_graph.graph.declare.node import Lazy, Node, NodeSpec, OutputFile, Outputs, Takes, node
 from fopru_graph.graph.declare.packs import PackFailure
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import Cancelled, NodeError, PipelineError, Problem
@@ -31,14 +31,14 @@ from fopru_graph.graph.model import INPUT_TYPES, GraphNode, PipelineInput, Pipel
 from fopru_graph.graph.plan import Plan, plan
 from fopru_graph.graph.run.executor import Executor
 from fopru_graph.graph.run.record import RunRecord, RunResult
-from fopru_graph.graph.sockets import Socket
+from fopru_graph.graph.sockets import InputPath, Socket
 from fopru_graph.graph.steps import Step
 from fopru_graph.graph.values import MISSING, Ref, describe
 from fopru_graph.graph.yaml.read import parse_value
 
 # fmt: off
 __all__ = [
-    "Context", "Lazy", "Node", "NodeSpec", "OutputFile", "Outputs", "Socket", "node",
+    "Context", "InputPath", "Lazy", "Node", "NodeSpec", "OutputFile", "Outputs", "Socket", "Takes", "node",
     "PackFailure", "Registry",
     "INPUT_TYPES", "MISSING", "Graph", "GraphNode", "Handle", "PipelineInput", "PipelineOutput", "Ref", "parse_value",
     "Cancelled", "NodeError", "PipelineError", "Problem", "UserError",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Self
 
 from fopru_graph.graph.cache import DiskCache
 from fopru_graph.graph.check.expand import expand
+from fopru_graph.graph.check.targets import sockets_of
 from fopru_graph.graph.check.validate import validate
 from fopru_graph.graph.context import CancelToken
 from fopru_graph.graph.declare.node import snake_case
@@ -19,10 +20,21 @@ from fopru_graph.graph.errors import PipelineError, Problem, UnknownAttribute, e
 from fopru_graph.graph.events import Event
 from fopru_graph.graph.files import write_atomically
 from fopru_graph.graph.memory import MemoryCache
-from fopru_graph.graph.model import GraphNode, Model, PipelineInput, PipelineOutput, bad_name, plain_input
+from fopru_graph.graph.model import (
+    PATH,
+    GraphNode,
+    Model,
+    PipelineInput,
+    PipelineOutput,
+    bad_name,
+    is_block,
+    plain_input,
+)
 from fopru_graph.graph.run.executor import Executor
 from fopru_graph.graph.run.record import RunRecord, RunResult
-from fopru_graph.graph.values import INPUTS, MISSING, NAME, Link, Ref, Value
+from fopru_graph.graph.shipped import find_pipeline
+from fopru_graph.graph.sockets import InputPath
+from fopru_graph.graph.values import INPUTS, MISSING, NAME, Link, Ref, Value, describe, given_in
 from fopru_graph.graph.yaml.read import read_file, read_text
 from fopru_graph.graph.yaml.write import dump
 
@@ -49,6 +61,10 @@ class Handle(Link):
         if output.startswith("_"):
             raise AttributeError(output)
         return self[output]
+
+    def __dir__(self) -> Iterable[str]:
+        spec = self._graph.registry.find(self._graph.node(self._name).type)
+        return [*super().__dir__(), *(spec.outputs if spec is not None else ())]
 
     def __str__(self) -> str:
         return f"${self._name}"
@@ -77,12 +93,12 @@ class Graph(Model):
 
     @classmethod
     def load(cls, path: str | Path, registry: Registry | None = None) -> Self:
-        """Read a YAML file.
+        """Read a YAML file, or the pipeline that ships under this name.
 
-        Raises `PipelineError` if it is no YAML mapping; `problems` reports everything else that is wrong.
+        Raises `PipelineError` if there is none or it is no YAML mapping; `problems` reports everything else.
         """
         graph = cls(registry=registry)
-        read_file(graph, Path(path))
+        read_file(graph, find_pipeline(path))
         return graph
 
     @classmethod
@@ -100,13 +116,26 @@ class Graph(Model):
         """
         graph = cls.loads(record.pipeline, registry)
         graph.blocks, graph.recorded = dict(record.blocks), record.to_json()
+        graph.folder = Path(record.folder) if record.folder else None
         return graph
 
     def dumps(self) -> str:
-        """The pipeline as YAML, byte-stable. Raises `PipelineError` for a graph that was loaded with problems."""
-        if broken := errors_of(self.document_problems):
+        """The pipeline as YAML, byte-stable.
+
+        Raises `PipelineError` for a graph that was loaded with problems, or that holds an object given in Python.
+        """
+        if broken := [*errors_of(self.document_problems), *self._objects()]:
             raise PipelineError(broken, self.file)
         return dump(self)
+
+    def _objects(self) -> Iterator[Problem]:
+        """A problem for each value that no file can hold."""
+        values = [(INPUTS, key, entry.default) for key, entry in self.inputs.items()]
+        values += [(name, key, value) for name, entry in self.nodes.items() for key, value in entry.inputs.items()]
+        for node, key, value in values:
+            if given_in(value):
+                message = f"{node}.{key} is {describe(value)}, which no file can hold"
+                yield Problem("bad-value", message, node=node, input=key, hint="set it to the path of a file first")
 
     def save(self, path: str | Path) -> None:
         """Write the pipeline as a YAML file; a reader never sees half of it."""
@@ -125,14 +154,16 @@ class Graph(Model):
 
         Raises `PipelineError` for an unknown type or input, or a bad or used name.
         """
-        is_file = type_name.endswith((".yaml", ".yml"))  # a sub-graph, whose inputs validation reads from the file
+        is_file = is_block(type_name)  # its inputs are in the file, which validation reads
         spec = None if is_file else self.registry.get(type_name)
         stem = re.sub(r"^(?![A-Za-z_])|[^A-Za-z0-9_-]", "_", PurePosixPath(type_name).stem)
         chosen = name or id or self._free_name(stem if is_file else snake_case(type_name))
         _check_name(chosen, None, self.nodes)
         if spec is not None and (unknown := spec.unknown_inputs(inputs)):
             raise PipelineError([replace(problem, node=chosen) for problem in unknown])
-        self.put(GraphNode(chosen, type_name, {key: plain_input(value, chosen, key) for key, value in inputs.items()}))
+        sockets = spec.inputs if spec is not None else {}
+        taken = {key: plain_input(value, chosen, key, sockets.get(key)) for key, value in inputs.items()}
+        self.put(GraphNode(chosen, type_name, taken))
         return Handle(self, chosen)
 
     def __getattr__(self, type_name: str) -> Callable[..., Handle]:
@@ -141,6 +172,21 @@ class Graph(Model):
         if self.registry.find(type_name) is None:
             raise UnknownAttribute([self.registry.unknown(type_name)])
         return lambda *args, **inputs: self.add(type_name, *args, **inputs)
+
+    def set(self, target: str, value: Any) -> None:
+        """Set a node's input or a pipeline input's default, see `Model.set`.
+
+        A relative path is relative to the working directory, while those in a file are relative to that file.
+        """
+        if isinstance(value, str | PurePath) and self.folder not in (None, Path.cwd()):
+            declared = self.inputs.get(target)
+            paths = [InputPath()] if declared is not None and declared.type == PATH else []
+            paths += [socket.path for socket in sockets_of(self, target) if socket.path is not None]
+            value = paths[0].place(str(value), None) if paths else value
+        super().set(target, value)
+
+    def __dir__(self) -> Iterable[str]:
+        return [*super().__dir__(), *self.registry.types()]
 
     def output(self, name: str, ref: Link) -> None:
         """Declare a pipeline output; raises `PipelineError` for a bad or used name."""
@@ -188,7 +234,7 @@ class Graph(Model):
         disk: DiskCache | None = None,
         on_event: Callable[[Event], None] | None = None,
         cancel: CancelToken | None = None,
-        out: Path | None = None,
+        out: str | Path | None = None,
     ) -> RunResult:
         """Run the pipeline; see `Executor.run`.
 
@@ -198,7 +244,8 @@ class Graph(Model):
         if cache is None:
             cache = self._cache = MemoryCache() if self._cache is None else self._cache
         executor = Executor(self.registry, cache=cache, disk=disk)
-        return executor.run(self, targets, to=to, sets=sets, on_event=on_event, cancel=cancel, out=out)
+        folder = None if out is None else Path(out)
+        return executor.run(self, targets, to=to, sets=sets, on_event=on_event, cancel=cancel, out=folder)
 
 
 def _check_name(name: str, kind: str | None, taken: Container[str]) -> None:

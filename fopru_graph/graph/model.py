@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Self
 
 import networkx as nx
 
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, Severity, hint_choices
-from fopru_graph.graph.values import INPUTS, MISSING, Value, plain, refs_in, tagged
+from fopru_graph.graph.shipped import shipped_pipelines
+from fopru_graph.graph.sockets import Socket
+from fopru_graph.graph.values import INPUTS, MISSING, Given, Value, plain, refs_in, tagged
 
+PATH = "path"
 # The types that a pipeline input can be declared with, beside the types of sockets.
 INPUT_TYPES: dict[str, Any] = {
-    "str": str, "path": str, "int": int, "float": float, "bool": bool,
+    "str": str, PATH: str, "int": int, "float": float, "bool": bool,
     "list[str]": list[str], "list[int]": list[int], "list[float]": list[float], "json": Any,
 }  # fmt: skip
 
 
 def is_block(type_name: str) -> bool:
-    """Whether a node's type names a sub-graph's file rather than a node type."""
-    return type_name.endswith((".yaml", ".yml")) or "/" in type_name
+    """Whether a node's type names a sub-graph, by its file or as one that ships, rather than a node type."""
+    return type_name.endswith((".yaml", ".yml")) or "/" in type_name or type_name in shipped_pipelines()
 
 
 def inner_input(key: str) -> tuple[str, str] | None:
@@ -153,7 +156,7 @@ class Model:
         if "." not in target:
             self._set_pipeline_input(target, value)
             return
-        node_name, key = self._place(target)
+        node_name, key = self.place_of(target)
         if node_name not in self.nodes:
             message, hint = f"cannot set {target}: no node {node_name!r}", hint_choices(node_name, self.nodes)
             raise PipelineError([Problem("unknown-node", message, hint=hint)], self.file)
@@ -161,16 +164,16 @@ class Model:
         spec = self.registry.find(entry.type)
         if spec is not None and (unknown := spec.unknown_inputs([key])):
             raise PipelineError([replace(unknown[0], node=node_name, line=entry.line)], self.file)
-        entry.inputs[key] = plain_input(value, node_name, key)
+        entry.inputs[key] = plain_input(value, node_name, key, spec.inputs.get(key) if spec else None)
 
     def written(self, target: str) -> Value:
         """The value that `set` gave to a target, or that the pipeline has there; `MISSING` if there is none."""
         if "." not in target:
             return self.inputs[target].default if target in self.inputs else MISSING
-        node_name, key = self._place(target)
+        node_name, key = self.place_of(target)
         return self.nodes[node_name].inputs.get(key, MISSING) if node_name in self.nodes else MISSING
 
-    def _place(self, target: str) -> tuple[str, str]:
+    def place_of(self, target: str) -> tuple[str, str]:
         """The node and its input that hold the value of a target: an outer node sets inputs inside its sub-graph."""
         name, _, key = target.rpartition(".")
         outer, slash, rest = name.partition("/")
@@ -211,11 +214,17 @@ class Model:
         return f"<{type(self).__name__} {self.name!r}: {nodes}>"
 
 
-def plain_input(value: Any, node_name: str, key: str) -> Value:
-    """A copy of the value that a file can hold; raises `PipelineError` naming the node and the input."""
+def plain_input(value: Any, node_name: str, key: str, socket: Socket | None = None) -> Value:
+    """A copy of the value that a file can hold, or the object, as `Given`, if the socket takes it or is not known yet.
+
+    Raises `PipelineError` naming the node and the input.
+    """
     try:
         return plain(value)
     except ValueError as error:
+        is_object = not isinstance(value, (str, float, int, list, tuple, dict, PurePath))
+        if is_object and (socket is None or socket.takes_object(value)):
+            return Given(value)
         raise PipelineError([Problem("bad-value", str(error), node=node_name, input=key)]) from None
 
 

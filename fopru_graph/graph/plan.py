@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -12,7 +11,7 @@ import networkx as nx
 from fopru_graph.graph.branches import Branches, LazyInputs, lazy_inputs, not_asked
 from fopru_graph.graph.cache import DiskCache
 from fopru_graph.graph.check.binding import Checked
-from fopru_graph.graph.check.expand import expand
+from fopru_graph.graph.check.expand import block_path, expand
 from fopru_graph.graph.check.validate import check
 from fopru_graph.graph.declare.node import CachePolicy
 from fopru_graph.graph.declare.registry import Registry
@@ -20,7 +19,7 @@ from fopru_graph.graph.errors import PipelineError, Problem, errors_of, hint_cho
 from fopru_graph.graph.memory import MemoryCache
 from fopru_graph.graph.model import Model, PipelineOutput, is_block
 from fopru_graph.graph.steps import Keys, Step
-from fopru_graph.graph.values import INPUTS, Ref, parse_reference
+from fopru_graph.graph.values import INPUTS, Ref, parse_reference, unwrapped
 from fopru_graph.graph.yaml.read import read_text
 
 
@@ -125,7 +124,7 @@ def _outputs_of_block(graph: Model, target: str) -> dict[str, PipelineOutput]:
         return {}
     if ref.output is not None:
         return {f"{ref.node}.{ref.output}": PipelineOutput(ref)}
-    block, file = Model(registry=graph.registry), posixpath.normpath(graph.nodes[ref.node].type)
+    block, file = Model(registry=graph.registry), block_path(graph.nodes[ref.node].type)
     read_text(block, expand(graph)[0].blocks.get(file, ""), file)
     return {f"{ref.node}.{name}": PipelineOutput(Ref(ref.node, name)) for name in block.outputs}
 
@@ -175,7 +174,8 @@ def _targets(
             wanted[name] = Ref(value.node, value.output or next(iter(checked.specs[value.node].outputs)))
             roots.append(value.node)
         else:  # a pipeline input, or a value that a sub-graph passes through
-            literals[name] = checked.flat.inputs[value.output or ""].default if isinstance(value, Ref) else value
+            literal = checked.flat.inputs[value.output or ""].default if isinstance(value, Ref) else value
+            literals[name] = unwrapped(literal)
     return wanted, literals, list(dict.fromkeys(roots))
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from fopru_graph.graph.annotations import LinkOnly, choices_of, is_link_only, literal_type, type_name
 from fopru_graph.graph.errors import did_you_mean
 from fopru_graph.graph.values import MISSING
+from fopru_graph.paths import absolute_path
 
 _RANGE = ("greater_than", "less_than", "too_short", "too_long", "multiple_of", "pattern_mismatch")
 
@@ -25,12 +28,30 @@ class BadLiteral(ValueError):
         super().__init__(message)
 
 
+@dataclass(frozen=True)
+class InputPath:
+    """``Annotated[str, InputPath()]`` marks the path of a file or folder that a node reads, or a list of such.
+
+    A relative path in a pipeline's file is relative to that file. With ``or_name`` the text may as well be a name, see
+    `fopru_graph.paths.absolute_path`.
+    """
+
+    or_name: bool = False
+
+    def place(self, value: Any, folder: Path | None) -> Any:
+        """The value with absolute paths; what is no text stays as it is."""
+        if isinstance(value, list):
+            return [self.place(item, folder) for item in value]
+        return absolute_path(value, folder, or_name=self.or_name) if isinstance(value, str) else value
+
+
 @dataclass(frozen=True, eq=False)
 class Socket:
     """A named, typed input or output.
 
     ``annotation`` keeps pydantic bounds; ``default`` is `MISSING` for a required input; a ``lazy`` input is evaluated
-    only when the node asks for it; a ``file`` names what the node writes to the output folder.
+    only when the node asks for it; a ``file`` names what the node writes to the output folder; a ``path`` is one that
+    it reads. ``takes`` tells which objects may be given in Python in place of a literal.
     """
 
     name: str
@@ -39,6 +60,8 @@ class Socket:
     lazy: bool = False
     doc: str = ""
     file: bool = False
+    path: InputPath | None = None
+    takes: Callable[[object], bool] | None = None
 
     @property
     def required(self) -> bool:
@@ -73,6 +96,10 @@ class Socket:
         if not self.required and not self.is_link_only:
             schema["default"] = json.loads(self.adapter.dump_json(self.default))
         return schema
+
+    def takes_object(self, value: object) -> bool:
+        """Whether the object may be given in Python."""
+        return self.takes is not None and self.takes(value)
 
     def default_value(self) -> Any:
         """A fresh copy of the default."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 import math
 import re
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
@@ -45,6 +46,29 @@ class Ref(Link):
 
     def __str__(self) -> str:
         return f"${self.node}" if self.output is None else f"${self.node}.{self.output}"
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """An object that was given in Python where a file has a literal, for a socket that `takes` it. No file holds it.
+
+    ``identity`` tells it from every other one, in other processes too. Copies are the same object.
+    """
+
+    value: Any
+    identity: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Given:
+        return self
+
+    def __str__(self) -> str:
+        """What records of runs say in its place."""
+        return f"given:{type(self.value).__name__}:{self.identity[:8]}"
+
+
+def unwrapped(value: Any) -> Any:
+    """The object of a `Given`; any other value itself."""
+    return value.value if isinstance(value, Given) else value
 
 
 class Marker:
@@ -91,6 +115,8 @@ def plain(value: Any, depth: int = 0) -> Value:
         value = value.value
     if isinstance(value, Link):
         return value._as_ref()
+    if isinstance(value, Given) and not depth:
+        return value
     if isinstance(value, (list, tuple)):
         return [plain(item, depth + 1) for item in value]
     if isinstance(value, dict):
@@ -133,6 +159,11 @@ def _leaves(value: Value, path: str = "") -> Iterator[tuple[str, Value]]:
             stack.extend((f"{where}.{key}", child) for key, child in reversed(list(item.items())))
         else:
             yield where, item
+
+
+def given_in(value: Value) -> bool:
+    """Whether the value is or holds an object that was given in Python."""
+    return any(isinstance(leaf, Given) for _, leaf in _leaves(value))
 
 
 def refs_in(value: Value, path: str = "") -> Iterator[tuple[str, Ref]]:
@@ -184,6 +215,8 @@ def tagged(value: Any, reference: Callable[[Ref], Any] = str) -> Any:
     """A JSON form in which values of different types differ (1, 1.0, "1", True); the order of keys does not matter."""
     if isinstance(value, Ref):
         return ["ref", reference(value)]
+    if isinstance(value, Given):
+        return ["given", value.identity]
     if isinstance(value, enum.Enum):
         return ["enum", tagged(value.value)]
     if isinstance(value, (list, tuple)):
@@ -203,6 +236,8 @@ def describe(value: Any, depth: int = 2) -> str:
 
     For example ``Tensor (576, 1024) float16``; a data class by its name and fields, a collection by its length.
     """
+    if isinstance(value, Given):
+        return f"{describe(value.value, depth)}, given in Python"
     name = type(value).__name__
     if value is None or isinstance(value, (bool, int, float)):
         return repr(value)

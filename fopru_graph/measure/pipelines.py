@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from fopru_graph.errors import UserError
-from fopru_graph.graph import CancelToken, Executor, Graph, MemoryCache, Plan
-from fopru_graph.graph.values import with_ancestors
+from fopru_graph.graph import CancelToken, Executor, Graph, MemoryCache, Plan, Ref
+from fopru_graph.graph.values import INPUTS, refs_in, with_ancestors
 from fopru_graph.measure.arithmetic import SCORING
 from fopru_graph.measure.timing import NOT_TIMED
 from fopru_graph.results.bench import STOCK, label_of
 from fopru_graph.values import ModelHandle
+
+RATIO = "ratio"  # the pipeline input that stands for the share of visual tokens left in the last layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +82,7 @@ def check_ratios(ratios: Sequence[float]) -> None:
 
 @dataclass(frozen=True)
 class Setting:
-    """The ``inputs`` of pruning nodes that give a pipeline its ratio; ``ratio`` is None where it runs as written."""
+    """The inputs that give a pipeline its ratio, by target; ``ratio`` is None where it runs as written."""
 
     ratio: float | None
     inputs: Mapping[str, float]
@@ -87,13 +90,13 @@ class Setting:
 
 
 def settings_of(graph: Graph, plan: Plan, ratios: Sequence[float]) -> list[Setting]:
-    """How to run a pipeline at every ratio.
+    """How to run a pipeline at every ratio, the share of the visual tokens that is left in the last layer.
 
-    A pipeline of n pruning stages keeps the n-th root of the ratio in each of them, as the paper does for FoPru and
-    FastV: a quarter is a half of a half. What only lends its rule to another node, as to a Schedule, is no stage, and
-    nodes that share a wired budget are one: that of the node that sets it. A pipeline that drops nothing is run once,
-    at ratio 1. A pipeline without a ratio to set is run once, as written: methods that choose the number of tokens
-    have none.
+    A pipeline that declares the input `RATIO` and shares it out to all of its pruning stages is given that. In any
+    other, each of n stages keeps the n-th root of the ratio, as the paper does for FoPru and FastV: a quarter is a half
+    of a half. What only lends its rule to another node, as to a Schedule, is no stage, and nodes that share a wired
+    budget are one: that of the node that sets it. A pipeline that drops nothing is run once, at ratio 1. A pipeline
+    without a ratio to set is run once, as written: methods that choose the number of tokens have none.
 
     Raises:
         UserError: a ratio lies outside (0, 1], or a stage has a fixed number of tokens or a list of ratios.
@@ -111,19 +114,68 @@ def settings_of(graph: Graph, plan: Plan, ratios: Sequence[float]) -> list[Setti
             )
     if not pruning:
         return [Setting(1.0, {}, False)]
-    if not stages:
+    targets = [RATIO] if _is_shared_out(plan, stages) else [f"{name}.ratio" for name in stages]
+    if not targets:
         return [Setting(None, {}, True)]
     return [
-        Setting(ratio, {f"{name}.ratio": ratio ** (1 / len(stages)) for name in stages}, ratio < 1)
+        Setting(ratio, dict.fromkeys(targets, ratio ** (1 / len(targets))), ratio < 1)
         for ratio in dict.fromkeys(ratios)
     ]
+
+
+def at_ratio(graph: Graph, ratio: float) -> Graph:
+    """A copy of the pipeline at a ratio, by the rule of `settings_of`.
+
+    Raises:
+        UserError: the ratio lies outside (0, 1], or the pipeline has none to set.
+        PipelineError: the pipeline is not valid.
+    """
+    (setting,) = settings_of(graph, Executor(graph.registry).plan(graph), [ratio])
+    if setting.ratio != ratio:
+        why = "it chooses the number of tokens itself" if setting.prunes else "it drops no visual tokens"
+        raise UserError(f"{name_of(graph)} has no ratio to set: {why}", "leave the ratio out")
+    graph = graph.copy()
+    for target, value in setting.inputs.items():
+        graph.set(target, value)
+    return graph
 
 
 def _spending(plan: Plan) -> set[str]:
     """The nodes whose own budgets tell in the answer: not those that only lend their rule, as ``pruner``, to others."""
     steps = plan.steps
-    generating = [name for name, step in steps.items() if step.spec.category == "generate"]
-    return with_ancestors(generating, lambda name: steps[name].read_by(steps[name].inputs.keys() - {"pruner"}))
+    ends = [name for name, step in steps.items() if step.spec.category == "generate"] or list(plan.roots)
+    return with_ancestors(ends, lambda name: steps[name].read_by(steps[name].inputs.keys() - {"pruner"}))
+
+
+def _is_shared_out(plan: Plan, stages: Sequence[str]) -> bool:
+    """Whether the input `RATIO` is what the stages keep together: not where a user has set one of them by itself.
+
+    Without stages it is enough that a node reads it.
+    """
+    if not stages:
+        return any(_reads_ratio(plan, name) for name in plan.steps)
+    exponents = [_exponent(plan, name) for name in stages]
+    total = sum(exponents)
+    return all(exponents) and (math.isnan(total) or math.isclose(total, 1))
+
+
+def _exponent(plan: Plan, stage: str) -> float:
+    """The power of the input `RATIO` that a stage keeps: 0 if it keeps something else, nan if only others know it."""
+    given = plan.flat.nodes[stage].inputs.get("ratio")
+    if given == Ref(INPUTS, RATIO):
+        return 1.0
+    if not isinstance(given, Ref) or given.node not in plan.steps:
+        return 0.0
+    step = plan.steps[given.node]
+    if step.spec.type == "StageRatio" and isinstance(step.inputs["stages"], int):
+        return 1 / step.inputs["stages"] if _reads_ratio(plan, step.name) else 0.0
+    above = with_ancestors([step.name], lambda name: plan.steps[name].parents)
+    return math.nan if any(_reads_ratio(plan, name) for name in above) else 0.0
+
+
+def _reads_ratio(plan: Plan, name: str) -> bool:
+    values = plan.flat.nodes[name].inputs.values()
+    return any(ref == Ref(INPUTS, RATIO) for value in values for _, ref in refs_in(value))
 
 
 def generating_node(graph: Graph, plan: Plan) -> str:

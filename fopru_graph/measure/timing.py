@@ -12,6 +12,7 @@ from fopru_graph.measure.machine import peak_memory_bytes, peaks
 
 _FIGURES = ("visual_tokens", "ttft_ms", "tpot_ms", "new_tokens", "kv_bytes", "device", "dtype")  # of a generation
 NOT_TIMED = "load"  # category of the nodes whose time is no part of the time to first token
+_FLOW = "flow"  # category of those that hand values on, which takes no time worth naming
 _STAGE_OF = {  # category of a node -> its stage; `generate` splits into prefill and decode by its report
     "encode": "encode",
     "score": "score",
@@ -74,7 +75,7 @@ def time_to_first_token(result: RunResult, generate: str, constant: Container[st
         new = {source(name) for name in result.plan.keys.parents(stack.pop())} - before
         before |= new
         stack += new
-    timed = [name for name in before if name in nodes and steps[name].spec.category != NOT_TIMED]
+    timed = [name for name in before if name in nodes and steps[name].spec.category not in (NOT_TIMED, _FLOW)]
     if any(nodes[name]["cached"] for name in [*timed, generate] if name not in constant):
         return None
     timed = [name for name in timed if not nodes[name]["cached"]]

@@ -80,6 +80,21 @@ def draw_kept(
     return _sheet(panels, title, max(12, panel // 28))
 
 
+def draw_mask(
+    seen: Pixels,
+    grid: tuple[int, int],
+    mask: npt.NDArray[np.bool_],
+    size: int,
+    areas: npt.NDArray[np.int64] | None = None,
+) -> Image.Image:
+    """One tile with the patches dimmed that are not in ``mask`` (h·w,), its longer side about ``size`` pixels.
+
+    ``areas`` as for `draw_kept`.
+    """
+    picture = _fit(seen, grid, size)
+    return Image.fromarray(picture) if mask.all() and areas is None else _kept(picture, grid, mask, areas)
+
+
 def caption(label: str, mask: npt.NDArray[np.bool_], smaller: str = "") -> str:
     """``label: K of N (p %)`` for a mask of N patches of which K are set.
 

@@ -18,11 +18,12 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from tqdm import tqdm
 
+from fopru_graph.answer import Answer
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import configurations_of
 from fopru_graph.evaluation.ranks import Ranks
 from fopru_graph.graph import Graph, Registry, parse_value
-from fopru_graph.pipeline_model import Answer, PipelineModel
+from fopru_graph.pipeline_model import PipelineModel
 
 if TYPE_CHECKING:
     import torch

@@ -129,9 +129,13 @@ def cls_attention(attention: TileAttention, heads: Heads = "mean") -> torch.Tens
     return torch.softmax(logits, dim=-1).mean(0)[0, attention.prefix :]
 
 
-def mean_keys(attention: TileAttention) -> torch.Tensor:
-    """The keys of each visual token averaged over the heads, (N, d) float32; means where a model merges patches."""
-    keys = attention.key[:, attention.prefix :].mean(0, dtype=torch.float32)
+def visual_keys(attention: TileAttention, heads: Heads = "mean") -> torch.Tensor:
+    """The keys of each visual token: their mean over the heads, (N, d) float32, or joint, side by side, (N, H · d).
+
+    Where a model merges patches, a token's are the means of those of its patches.
+    """
+    keys = attention.key[:, attention.prefix :]
+    keys = keys.mean(0, dtype=torch.float32) if heads == "mean" else keys.transpose(0, 1).flatten(1)
     return pool_scores(keys, attention.patch_groups, attention.weights)
 
 

@@ -1,10 +1,11 @@
-"""Rules that choose among whole tiles or images, run for all of equal shape at once."""
+"""Rules for whole tiles or images, run for all of equal shape at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import TypeVar
 
 import torch
 
@@ -20,6 +21,7 @@ from fopru_graph.pruning.select import (
 )
 from fopru_graph.values import Budget, Selection, VisionFeatures
 
+T = TypeVar("T")
 Choose = Callable[[torch.Tensor, torch.Tensor | None, torch.Tensor, int], torch.Tensor]
 
 
@@ -75,6 +77,15 @@ def choose_in_batches(
     sums = torch.stack([values.float().sum() for values in (*(tile.features for tile in tiles), *scores)])
     finite = also_finite(sums.isfinite().all(), start)
     return Selection(tuple(kept[tile] for tile in range(len(tiles))), counts, finite)
+
+
+def each_in_batches(parts: Sequence[torch.Tensor], rule: Callable[[torch.Tensor], Iterable[T]]) -> list[T]:
+    """What a rule says of each part (N, C); those of equal shape go through it at once, as (B, N, C)."""
+    found: dict[int, T] = {}
+    for shape in dict.fromkeys(part.shape for part in parts):
+        alike = [number for number, part in enumerate(parts) if part.shape == shape]
+        found |= zip(alike, rule(torch.stack([parts[number] for number in alike])), strict=True)
+    return [found[number] for number in range(len(parts))]
 
 
 def _stacked(parts: Sequence[torch.Tensor], groups: Sequence[_Group]) -> torch.Tensor:

@@ -22,18 +22,15 @@ def density_peaks(features: torch.Tensor, clusters: int, neighbours: int = 5) ->
         ``centres`` (K,) int64, the highest peak first, and ``cluster`` (N,) int64, the number of each token's centre. A
         centre is in its own cluster.
     """
-    count = len(features)
-    features = features.float()
-    gram = features @ features.mT / features.shape[1]
-    gram = gram + gram.mT  # a product need not be symmetric to the last digit, and two tokens alone are equally dense
-    square = gram.diagonal() / 2
-    distance = (square[:, None] + square - gram).clamp(min=0)
-    itself = torch.eye(count, dtype=torch.bool, device=features.device)
-    near = distance.masked_fill(itself, torch.inf).sort(1).values[:, : min(neighbours, count - 1)]
+    features = features.float() / features.shape[1] ** 0.5
+    gram = features @ features.mT
+    square = gram.diagonal()
+    # A product need not be symmetric to the last digit, but two tokens alone are equally dense.
+    distance = (square[:, None] + square - (gram + gram.mT)).clamp(min=0)
+    near = distance.sort(1).values[:, 1 : neighbours + 1]  # itself is at distance 0
     sparsity = near.sum(1) / max(1, near.shape[1])  # −log ρ: ρ itself is 0 where distances are large
     rank = sparsity.argsort(stable=True).argsort()
-    to_denser = distance.masked_fill(rank[:, None] <= rank, torch.inf).amin(1)
-    apart = torch.where(rank == 0, distance.amax(1), to_denser)
+    apart = distance.masked_fill(rank[:, None] <= rank, torch.inf).amin(1).minimum(distance.amax(1))
     centres = (apart.log() - sparsity).argsort(descending=True, stable=True)[:clusters]
     cluster = distance[:, centres].argmin(1).index_copy(0, centres, torch.arange(clusters, device=features.device))
     return centres, cluster

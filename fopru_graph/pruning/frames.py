@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, one_hot
 
 from fopru_graph.errors import UserError
 from fopru_graph.pruning.select import kept_count
@@ -63,23 +61,22 @@ def uniqueness(video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return -(whole + inside), -whole.mean(1)
 
 
-def frame_budgets(unique: Sequence[float], kept: int, available: int, temperature: float) -> list[int]:
+def frame_budgets(unique: torch.Tensor, kept: int, available: int, temperature: float) -> torch.Tensor:
     """Share ``kept`` tokens out to T frames of ``available`` tokens: frame t gets kept / T · (1 + σ_t − 1 / T).
 
-    σ is the softmax of ``unique`` / ``temperature``. Shares are rounded down, held between one token (none if there are
-    fewer tokens than frames) and the whole frame; then the budget is met token by token, where a frame is furthest
-    from its share, of equally far ones in the earlier.
+    σ is the softmax of ``unique`` (T,) / ``temperature``. Tokens go one by one to the frame that is furthest from its
+    share and has room, of equally far ones to the earlier; but each frame gets its first token before any gets a
+    second. Nothing waits for the device.
+
+    Returns:
+        (T,) int64 with the sum ``kept``.
     """
     frames = len(unique)
-    softmax = torch.tensor(unique, dtype=torch.float64).div(temperature).softmax(0).tolist()
-    shares = [kept / frames * (1 + weight - 1 / frames) for weight in softmax]
-    least = 1 if kept >= frames else 0
-    budgets = [max(least, min(available, int(share))) for share in shares]
-    while (missing := kept - sum(budgets)) != 0:
-        step = 1 if missing > 0 else -1
-        open_to = [t for t in range(frames) if least <= budgets[t] + step <= available]
-        budgets[min(open_to, key=lambda t: step * (budgets[t] - shares[t]))] += step
-    return budgets
+    shares = kept / frames * (1 + (unique / temperature).softmax(0) - 1 / frames)
+    missing = shares[:, None] - torch.arange(available, device=unique.device)  # before the frame's next token
+    missing[:, 0] += kept  # no share is larger
+    best = missing.flatten().argsort(descending=True, stable=True)[:kept]
+    return one_hot(best // available, frames).sum(0)
 
 
 def share_out(
@@ -90,12 +87,9 @@ def share_out(
     Raises:
         UserError: these are pictures, or the budget is missing or out of bounds.
     """
-    videos = videos_of(features)
-    unique = torch.cat([uniqueness(video)[1] for video in videos]).tolist()
-    budgets: list[int] = []
-    for video in videos:
+    budgets = []
+    for video in videos_of(features):
         frames, available, _ = video.shape
-        of_video = unique[len(budgets) : len(budgets) + frames]
         kept = kept_count(frames * available, ratio, tokens)
-        budgets += frame_budgets(of_video, kept, available, temperature)
-    return tuple(budgets)
+        budgets.append(frame_budgets(uniqueness(video)[1], kept, available, temperature))
+    return tuple(torch.cat(budgets).tolist())

@@ -110,6 +110,10 @@ def _all_pairs(vectors: torch.Tensor) -> torch.Tensor:
     step = max(64, tokens // 8)
     for start in range(0, tokens, step):
         block = vectors[:, start : start + step] @ vectors[:, start:].mT
+        square = block[
+            ..., :step
+        ]  # on the diagonal, where a product of matrices need not be symmetric to the last digit
+        square.copy_(square.triu() + square.triu(1).mT)
         pairs[:, start : start + step, start:] = block
         pairs[:, start:, start : start + step] = block.mT
     return pairs

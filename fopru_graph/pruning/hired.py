@@ -8,7 +8,7 @@ from itertools import accumulate, chain
 import torch
 
 from fopru_graph.pruning.groups import share_out
-from fopru_graph.pruning.select import SLACK, kept_count, tile_groups
+from fopru_graph.pruning.select import SLACK, kept_count, on_grid, tile_groups
 from fopru_graph.values import Significance
 
 
@@ -62,7 +62,7 @@ def _hits(
     limit = scores.sort(descending=True).values[max(0, top - 1)]
     above, equal = (scores > limit).float(), (scores == limit).float()
     # Whole numbers, so that equal tiles weigh exactly the same.
-    return (down.T @ (above * equal.sum() + equal * (top - above.sum())).view(grids[whole]) @ across).flatten()
+    return (down.T @ on_grid(above * equal.sum() + equal * (top - above.sum()), grids[whole]) @ across).flatten()
 
 
 def _covering(length: int, parts: Sequence[int]) -> torch.Tensor:

@@ -31,3 +31,17 @@ def linear_merge(features: torch.Tensor, weights: torch.Tensor, target_indices: 
     """
     merged = weights.to(features.device) @ features.float()
     return features.index_copy(0, target_indices.to(features.device), merged.to(features.dtype))
+
+
+def mean_of_members(into: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The weights by which all tokens that go on in the same one are averaged there.
+
+    Args:
+        into: (…, N) int64, the token that each goes on in; what is no target, e.g. −1, for one that is lost.
+        targets: (…, K) int64, without repeats.
+
+    Returns:
+        (…, K, N) float32, rows that sum to one; zeros for a target that nothing goes on in.
+    """
+    members = (into[..., None, :] == targets[..., None]).float()
+    return members / members.sum(-1, keepdim=True).clamp(min=1)

@@ -8,10 +8,11 @@ pruned by itself.
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import normalize
+from torch.nn.functional import one_hot
 
-from fopru_graph.pruning.attention import pool_scores, queries_at_a_time
-from fopru_graph.values import TileAttention
+from fopru_graph.pruning.attention import visual_keys
+from fopru_graph.pruning.similarity import most_similar
+from fopru_graph.values import Tile
 
 
 def outlier_select(scores: torch.Tensor, factor: float = 1.5) -> torch.Tensor:
@@ -53,48 +54,29 @@ def add_uniform(kept: torch.Tensor, available: int) -> torch.Tensor:
 
 
 def merge_map(
-    scores: torch.Tensor, keys: torch.Tensor, kept: torch.Tensor, neighbours: int = 32
+    tile: Tile, kept: torch.Tensor, scores: torch.Tensor, neighbours: int = 32
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The weights by which tokens are merged, for `linear_merge.linear_merge`.
 
-    A kept token i becomes x_i + Σ a_j x_j over the tokens j ≠ i, kept or dropped, whose keys have the highest cosine to
-    its key; of equal ones the lower index is taken. If tokens were dropped, Σ a_j x_j over all of them is a further
-    token, which replaces the most significant of them. As in the authors' code, the a are not normalised.
+    A kept token i becomes x_i + Σ a_j x_j over the tokens j ≠ i, kept or dropped, whose keys (of all heads side by
+    side) have the highest cosine to its key; of equal ones the lower index is taken. If tokens were dropped, Σ a_j x_j
+    over all of them is a further token, which replaces the most significant of them. As in the authors' code, the a are
+    not normalised.
 
     Args:
-        scores: (N,) significance, the a.
-        keys: (N, C), see `flat_keys`.
+        tile: N tokens and their keys.
         kept: (K,) int64 indices of the kept tokens, in any order, without repeats.
+        scores: (N,) float32 significance, the a.
         neighbours: number of tokens merged into a kept one; all others where there are fewer.
 
     Returns:
         ``weights`` (K', N) float32, and ``target_indices`` (K',) int64: ``kept`` in its order, then the index of the
         further token, if any.
     """
-    count, scores = len(scores), scores.float()
-    weights = scores.new_zeros(len(kept), count)
-    most = min(neighbours, count - 1)
-    if most:
-        directions = normalize(keys.float(), dim=1)
-        # In blocks, because only the weights themselves must be in memory for all tokens at once.
-        blocks = torch.split(kept, queries_at_a_time(scores.device, count))
-        nearest = torch.cat([_nearest(directions, block, most) for block in blocks])
-        weights.scatter_(1, nearest, scores[nearest])
-    weights.scatter_(1, kept[:, None], 1.0)
-    if len(kept) == count:
-        return weights, kept
-    dropped = torch.ones(count, dtype=torch.bool, device=scores.device).index_fill(0, kept, False)
-    best_dropped = scores.masked_fill(~dropped, -torch.inf).argsort(descending=True, stable=True)[:1]
-    return torch.cat([weights, (scores * dropped)[None]]), torch.cat([kept, best_dropped])
-
-
-def flat_keys(attention: TileAttention) -> torch.Tensor:
-    """The keys of all heads of each visual token side by side, (N, H · d); means where a model merges patches."""
-    keys = attention.key[:, attention.prefix :].transpose(0, 1).flatten(1)
-    return pool_scores(keys, attention.patch_groups, attention.weights)
-
-
-def _nearest(directions: torch.Tensor, kept: torch.Tensor, most: int) -> torch.Tensor:
-    """Indices (K, most) of the tokens with the highest cosine to each of ``kept`` (K,), itself left out."""
-    cosines = (directions[kept] @ directions.T).scatter(1, kept[:, None], -torch.inf)
-    return cosines.argsort(dim=1, descending=True, stable=True)[:, :most]
+    keys, scores = visual_keys(tile.attention, "joint"), scores.to(kept.device)
+    itself = one_hot(kept, len(scores)).bool()  # (K, N)
+    near = most_similar(keys[kept], keys, neighbours, banned=itself)[1]
+    weights = itself.float().scatter(1, near, scores[near]).masked_fill(itself, 1.0)
+    dropped = scores.index_fill(0, kept, 0.0)
+    best = scores.index_fill(0, kept, -torch.inf).argsort(descending=True, stable=True)[: len(scores) - len(kept)][:1]
+    return torch.cat([weights, dropped.expand(len(best), -1)]), torch.cat([kept, best])

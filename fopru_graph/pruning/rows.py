@@ -6,14 +6,12 @@ that a ratio means the same for every strategy; an image of one tile is pruned e
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from itertools import accumulate, chain
+from itertools import accumulate
 
 import torch
 
-from fopru_graph.errors import UserError
-from fopru_graph.pruning.select import SLACK, Over, kept_count, reorder, selection_of, split_parts, tile_groups
+from fopru_graph.pruning.select import SLACK, Over, kept_count, on_grid, reorder, selection_of, split_parts, tile_groups
 from fopru_graph.values import Selection, Significance
 
 
@@ -34,7 +32,7 @@ def row_select(
     Raises:
         UserError: the grid does not hold N tokens, or the budget is missing or out of bounds.
     """
-    return _best_rows([scores], [grid], [[0]], ratio, tokens)[0][0]
+    return row_prune(Significance((scores,), (grid,), ("",)), ratio, tokens).indices[0]
 
 
 def row_prune(significance: Significance, ratio: float | None, tokens: int | None, over: Over = "tile") -> Selection:
@@ -47,54 +45,29 @@ def row_prune(significance: Significance, ratio: float | None, tokens: int | Non
     Raises:
         UserError: a grid does not hold its tile's tokens, or the budget is missing or out of bounds.
     """
-    scores, images = significance.scores, significance.images or range(len(significance.scores))
+    tiles = list(map(on_grid, significance.scores, significance.grids))
+    images = significance.images or range(len(tiles))
     kept: dict[int, torch.Tensor] = {}
-    left_over: dict[int, float] = {}
-    for bands in tile_groups(len(scores), over, significance.images, significance.tile_positions):
+    left_over = dict.fromkeys(images, 0.0)
+    for bands in tile_groups(len(tiles), over, significance.images, significance.tile_positions):
         image = images[bands[0][0]]
-        rows, left = _best_rows(scores, significance.grids, bands, ratio, tokens, left_over.get(image, 0.0))
-        kept |= rows
-        left_over[image] = left if tokens is None else 0.0
+        rows = [torch.cat([tiles[tile] for tile in band], 1).float() for band in bands]  # (h, W) from edge to edge
+        best = torch.cat([band.mean(1) for band in rows]).argsort(descending=True, stable=True)
+        lengths = [band.shape[1] for band in rows for _ in range(len(band))]
+        whole = kept_count(sum(lengths), ratio, tokens)
+        budget = whole if tokens is not None or ratio is None else sum(lengths) * ratio + left_over[image]
+        count, spent = _rows_within(best, lengths, budget)
+        left_over[image] = budget - spent
+        for band, chosen in zip(bands, split_parts(best[:count], list(map(len, rows))), strict=True):
+            kept |= {tile: _tokens_of(chosen, tiles[tile].shape[1]) for tile in band}
     if over == "stitched":
         kept = {tile: reorder(indices) for tile, indices in kept.items()}
-    return selection_of([kept[tile] for tile in range(len(scores))], significance)
+    return selection_of([kept[tile] for tile in range(len(tiles))], significance)
 
 
-def _best_rows(
-    scores: Sequence[torch.Tensor],
-    grids: Sequence[tuple[int, int]],
-    bands: Sequence[Sequence[int]],
-    ratio: float | None,
-    tokens: int | None,
-    left_over: float = 0.0,
-) -> tuple[dict[int, torch.Tensor], float]:
-    """Indices kept of each tile in one group of bands, best row first; a row runs through all tiles of its band.
-
-    ``left_over`` tokens are added to the budget; also returns what this group leaves over.
-    """
-    for tile in chain.from_iterable(bands):
-        (height, width), count = grids[tile], len(scores[tile])
-        if height * width != count:
-            raise UserError(f"a {height} × {width} grid has no room for {count} scores", "pass the tile's own grid")
-    heights = [grids[band[0]][0] for band in bands]
-    widths = [sum(grids[tile][1] for tile in band) for band in bands]  # tokens of a row from edge to edge
-    available = sum(height * width for height, width in zip(heights, widths, strict=True))
-    whole = kept_count(available, ratio, tokens)
-    budget = whole if tokens is not None or ratio is None else available * ratio + left_over
-    sums = [
-        torch.stack([scores[tile].view(grids[tile]).sum(1, dtype=torch.float32) for tile in band]).sum(0) / width
-        for band, width in zip(bands, widths, strict=True)
-    ]
-    best = torch.argsort(torch.cat(sums), descending=True, stable=True)
-    lengths = [width for height, width in zip(heights, widths, strict=True) for _ in range(height)]
-    count, spent = _rows_within(best, lengths, budget)
-    rows = split_parts(best[:count], heights)
-    kept = {}
-    for band, band_rows in zip(bands, rows, strict=True):
-        for tile in band:
-            width = grids[tile][1]
-            kept[tile] = (band_rows[:, None] * width + torch.arange(width, device=best.device)).flatten()
-    return kept, budget - spent
+def _tokens_of(rows: torch.Tensor, width: int) -> torch.Tensor:
+    """(R · w,) int64: all tokens of the rows (R,) of a grid, row by row."""
+    return (rows[:, None] * width + torch.arange(width, device=rows.device)).flatten()
 
 
 def _rows_within(best: torch.Tensor, lengths: Sequence[int], budget: float) -> tuple[int, int]:
@@ -102,9 +75,7 @@ def _rows_within(best: torch.Tensor, lengths: Sequence[int], budget: float) -> t
 
     ``best`` (rows,) are indices into ``lengths``. The host reads them only if rows differ in length.
     """
-    if len(set(lengths)) == 1:
-        count = min(len(lengths), max(1, math.floor(budget / lengths[0] + SLACK)))
-        return count, count * lengths[0]
-    held = list(accumulate(lengths[row] for row in best.tolist()))
+    order = best.tolist() if len(set(lengths)) > 1 else range(len(lengths))
+    held = list(accumulate(lengths[row] for row in order))
     count = max(1, sum(tokens <= budget + SLACK for tokens in held))
     return count, held[count - 1]

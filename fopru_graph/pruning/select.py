@@ -71,6 +71,19 @@ def reorder(indices: torch.Tensor) -> torch.Tensor:
     return indices.sort().values
 
 
+def on_grid(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """A number (N,) of each token of a tile as (h, w).
+
+    Raises:
+        UserError: the grid does not hold N tokens.
+    """
+    if grid[0] * grid[1] != len(tokens):
+        raise UserError(
+            f"a {grid[0]} × {grid[1]} grid has no room for {len(tokens)} scores", "pass the tile's own grid"
+        )
+    return tokens.view(grid)
+
+
 def tile_groups(
     tiles: int, over: Over, images: Sequence[int] = (), positions: Sequence[tuple[int, int] | None] = ()
 ) -> list[list[list[int]]]:

@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import normalize
 
 from fopru_graph.pruning.attention import queries_at_a_time
+from fopru_graph.pruning.linear_merge import mean_of_members
 
 
 def cosine_blocks(rows: torch.Tensor, columns: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
@@ -27,33 +28,42 @@ def cosine_blocks(rows: torch.Tensor, columns: torch.Tensor) -> Iterator[tuple[s
 
 
 def product_blocks(rows: torch.Tensor, columns: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-    """As `cosine_blocks`, of inner products, in the type of the vectors."""
+    """As `cosine_blocks`, of inner products, in the type of the vectors; of no rows there is one empty block."""
     columns = columns.mT
     step = queries_at_a_time(rows.device, columns.shape[-1] * columns.shape[:-2].numel())
-    for start in range(0, rows.shape[-2], step):
+    for start in range(0, max(1, rows.shape[-2]), step):
         block = slice(start, start + step)
         yield block, rows[..., block, :] @ columns
 
 
-def nearest(
-    rows: torch.Tensor, columns: torch.Tensor, banned: torch.Tensor | None = None
+def most_similar(
+    rows: torch.Tensor, columns: torch.Tensor, most: int, banned: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The highest cosine of each row to any column, and that column; of equal ones the lower.
+    """The highest cosines of each row to any column, and those columns; of equal ones the lower come first.
 
     Args:
         rows: (…, K, C).
         columns: (…, N, C).
-        banned: (…, K, N) bool, pairs that do not count; None for none. A row of banned pairs gets −2.
+        most: n, how many; all where there are fewer.
+        banned: (…, K, N) bool, pairs that come last, as if their cosine were −2; None for none.
 
     Returns:
-        ``cosine`` (…, K) float32 and ``column`` (…, K) int64.
+        ``cosine`` (…, K, n) float32 and ``column`` (…, K, n) int64, the highest first.
     """
     best = []
     for block, cosines in cosine_blocks(rows, columns):
         if banned is not None:
             cosines = cosines.masked_fill(banned[..., block, :], -2.0)
-        best.append(cosines.max(-1))
-    return torch.cat([part.values for part in best], -1), torch.cat([part.indices for part in best], -1)
+        ranked = cosines.max(-1, keepdim=True) if most == 1 else cosines.sort(dim=-1, stable=True, descending=True)
+        best.append((ranked.values[..., :most], ranked.indices[..., :most]))
+    cosine, column = (torch.cat(parts, -2) for parts in zip(*best, strict=True))
+    return cosine, column
+
+
+def nearest(rows: torch.Tensor, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The highest cosine (…, K) of each row to any column, and that column (…, K); of equal ones the lower."""
+    cosine, column = most_similar(rows, columns, 1)
+    return cosine[..., 0], column[..., 0]
 
 
 def average_into_nearest(features: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
@@ -63,13 +73,12 @@ def average_into_nearest(features: torch.Tensor, kept: torch.Tensor) -> torch.Te
 
     Args:
         features: (N, C) that similarity is measured on.
-        kept: (K,) int64 without repeats, at least one.
+        kept: (K,) int64 without repeats.
 
     Returns:
         (K, N) float32, rows that sum to one, for `linear_merge.linear_merge`.
     """
-    place = torch.arange(len(kept), device=kept.device)
-    column = nearest(features, features[kept])[1].index_copy(0, kept, place)
-    weights = torch.zeros(len(kept), len(features), device=features.device)
-    weights[column, torch.arange(len(features), device=features.device)] = 1.0
-    return weights / weights.sum(1, keepdim=True)
+    if not len(kept):
+        return torch.zeros(0, len(features), device=features.device)
+    into = kept[nearest(features, features[kept])[1]]
+    return mean_of_members(into.index_copy(0, kept, kept), kept)

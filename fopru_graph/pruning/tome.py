@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import one_hot
 
-from fopru_graph.pruning.attention import mean_keys, queries_at_a_time
+from fopru_graph.pruning.attention import visual_keys
+from fopru_graph.pruning.batches import each_in_batches
+from fopru_graph.pruning.linear_merge import mean_of_members
 from fopru_graph.pruning.select import kept_count
+from fopru_graph.pruning.similarity import nearest
 from fopru_graph.values import TileAttention
 
 
@@ -41,29 +44,19 @@ def bipartite_merge(keys: torch.Tensor, kept: int, rounds: int = 6) -> tuple[tor
         (T, K) int64, ascending: the token that it takes the place of, for `linear_merge.linear_merge`.
     """
     tiles, count, _ = keys.shape
-    keys = keys.float()
     tile = torch.arange(tiles, device=keys.device)[:, None]
-    index = torch.arange(count, device=keys.device).repeat(tiles, 1)  # the tokens that are left, (T, n)
-    place, size = index, torch.ones_like(keys[..., :1])  # (T, N) where in them each token went; (T, n, 1) its number
+    itself = torch.arange(count, device=keys.device).repeat(tiles, 1)
+    left = into = itself  # (T, n) the tokens that are left, and (T, N) the one of them that each went into
+    sums = keys.float()  # (T, n, C) of all that went into a token: their directions are those of the means
     for merges in merges_of_rounds(count, kept, rounds):
-        unit = normalize(keys, dim=-1)
-        first, second = unit[:, ::2], unit[:, 1::2].mT
-        step = queries_at_a_time(keys.device, second.shape[-1] * tiles)
-        highest = torch.cat([(block @ second).amax(-1) for block in torch.split(first, step, 1)], 1)
+        highest, match = nearest(sums[:, ::2], sums[:, 1::2])
         best = highest.argsort(dim=1, descending=True, stable=True)[:, :merges]
-        match = (first[tile, best] @ second).argmax(-1)  # of the best only: indices take longer than maxima
-        source, target = 2 * best, 2 * match + 1
-        into = one_hot(target, index.shape[1]).mT.to(keys.dtype)  # (T, n, r)
-        keys = keys * size + into @ (keys * size)[tile, source]
-        size = size + into @ size[tile, source]
-        gone = torch.zeros_like(index).scatter(1, source, 1)
-        goes = torch.arange(index.shape[1], device=keys.device).repeat(tiles, 1).scatter(1, source, target)
-        place = (torch.cumsum(1 - gone, 1) - 1).gather(1, goes).gather(1, place)
-        left = gone.argsort(dim=1, stable=True)[:, : index.shape[1] - merges]
-        index, size = index[tile, left], size[tile, left]
-        keys = keys[tile, left] / size
-    weights = one_hot(place, kept).mT.float()
-    return weights / weights.sum(-1, keepdim=True), index
+        source, target = 2 * best, 2 * match.gather(1, best) + 1
+        into = itself.scatter(1, left[tile, source], left[tile, target]).gather(1, into)
+        sums = sums + one_hot(target, left.shape[1]).mT.float() @ sums[tile, source]
+        stays = torch.zeros_like(left).scatter(1, source, 1).argsort(dim=1, stable=True)[:, :-merges]
+        left, sums = left[tile, stays], sums[tile, stays]
+    return mean_of_members(into, left), left
 
 
 def tile_maps(
@@ -74,12 +67,8 @@ def tile_maps(
     Raises:
         UserError: the budget is missing or out of bounds.
     """
-    keys = [mean_keys(attention) for attention in attentions]
-    maps: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-    for count in dict.fromkeys(map(len, keys)):
-        alike = [tile for tile, tile_keys in enumerate(keys) if len(tile_keys) == count]
-        batch = torch.stack([keys[tile] for tile in alike])
-        maps |= zip(
-            alike, zip(*bipartite_merge(batch, kept_count(count, ratio, tokens), rounds), strict=True), strict=True
-        )
-    return [maps[tile] for tile in range(len(keys))]
+
+    def merge(keys: torch.Tensor) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        return zip(*bipartite_merge(keys, kept_count(keys.shape[1], ratio, tokens), rounds), strict=True)
+
+    return each_in_batches([visual_keys(attention) for attention in attentions], merge)

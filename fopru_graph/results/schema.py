@@ -78,7 +78,8 @@ class Row(JsonObject):
     that the data names instead of holding the pictures. ``encoded``, ``kept`` (those that enter the language model),
     ``final`` (in its last layer) and ``layer_average`` count visual tokens, and ``positions`` says how the kept ones
     were numbered. ``timing`` holds ``ttft_ms`` (None where a part came from a cache), ``prefill_ms``, ``total_ms`` and
-    the ``rank`` of the process.
+    the ``rank`` of the process. A sample that was answered together with others also has the size of its ``batch``
+    there; its ``total_ms`` is its share of the batch's time, and ``ttft_ms`` and ``prefill_ms`` are None.
     """
 
     index: Count
@@ -141,7 +142,8 @@ class Summary(Heading):
 
     ``limit`` is the number of samples that was asked for, None for all; ``ci`` the accuracy's 95 % interval.
     ``retention`` holds mean shares of the encoded visual tokens: ``kept``, ``final``, ``layer_average``, and the
-    percentiles ``p10`` and ``p90`` of the final share. ``ttft_ms`` is over the samples whose picture was encoded anew.
+    percentiles ``p10`` and ``p90`` of the final share. ``ttft_ms`` is over the samples that were answered alone and
+    whose picture was encoded anew; at most ``batch_size`` samples were answered together.
     ``not_drawn`` says why pictures of the kept tokens are missing. ``identity`` is a digest of what the figures are of;
     summaries of earlier versions lack it, and have ``first_error`` instead of ``common_error``.
     """
@@ -160,6 +162,7 @@ class Summary(Heading):
     kv_bytes: NonNegative | None = None
     ttft_ms: Timing | None = None
     samples_per_s: NonNegative | None = None
+    batch_size: int = 1
     not_drawn: str | None = None
     identity: str | None = None
 

@@ -32,6 +32,7 @@ def figures_of(rows: Iterable[Mapping[str, Any]], metrics: Metrics) -> dict[str,
     counts = {name: array("d") for name in (*_TOKENS, "kv_bytes")}
     with_facts: list[dict[str, Any]] = []
     errors: Counter[str] = Counter()  # by message
+    batch_size = 1
     for row in rows:
         if row["status"] != "ok":
             errors[row["error"]] += 1
@@ -42,6 +43,7 @@ def figures_of(rows: Iterable[Mapping[str, Any]], metrics: Metrics) -> dict[str,
         for name, numbers in counts.items():
             numbers.append(row[name])
         total.append(row["timing"]["total_ms"])
+        batch_size = max(batch_size, row["timing"].get("batch", 1))
         if row["timing"]["ttft_ms"] is not None:
             ttft.append(row["timing"]["ttft_ms"])
         if row["facts"]:
@@ -59,6 +61,7 @@ def figures_of(rows: Iterable[Mapping[str, Any]], metrics: Metrics) -> dict[str,
         "kv_bytes": _mean(counts["kv_bytes"]),
         "ttft_ms": {name: round(value, 3) for name, value in asdict(timing(ttft)).items()} if ttft else None,
         "samples_per_s": _rounded(1e3 * len(scores) / sum(total)) if total else None,
+        "batch_size": batch_size,
     }
 
 

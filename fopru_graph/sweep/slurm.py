@@ -8,35 +8,31 @@ task ends when it sees that its sweep is not the current one any more.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shlex
-import shutil
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fopru_graph.errors import UserError
 from fopru_graph.graph.files import write_atomically
+from fopru_graph.processes import slurm
+from fopru_graph.processes.process import StopSignals, slots_for
+from fopru_graph.processes.slurm import Submit
 from fopru_graph.sweep.cells import Cell, Status, SweepFolder
-from fopru_graph.sweep.process import StopSignals, slots_for
 from fopru_graph.sweep.workers import Worker
 
 FOLDER = "slurm"
-MINUTES = 240  # that a task of the array may take, where the user says nothing
 LEASE = 60.0  # seconds that a task has to notice that its sweep is not the current one, and to end
 _CURRENT = "current"  # the name of the current sweep; empty once it was stopped on request
 _LOOK = 0.5  # seconds between looks at the records
-_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 def run_share(folder: str, name: str) -> None:
-    """What a task of the array does: run the cells of a share. Its arguments are texts: nothing else is pickled."""
+    """What a task of the array does: run the cells of a share."""
     sweep = Path(folder)
     share = json.loads((sweep / f"{name}.json").read_text(encoding="utf-8"))
     os.chdir(share["cwd"])
@@ -55,41 +51,9 @@ def run_share(folder: str, name: str) -> None:
         Worker(cells, slots_for(1, share["device"]), stop, stop_if_not_current, why_stopped).run()
 
 
-Submit = Callable[[Path, Sequence[str]], Sequence[Any]]  # from a sweep's folder and names of shares to `submitit.Job`s
-
-
 def submitter(kind: str, parameters: Mapping[str, Any]) -> Submit:
-    """How to submit an array: ``slurm``, or ``submitit-local`` for processes of this machine.
-
-    ``parameters`` are those of sbatch with underscores, e.g. ``partition``, ``time`` (minutes), ``gpus_per_node``.
-
-    Raises:
-        UserError: submitit or Slurm is not there, or does not know a parameter.
-    """
-    try:
-        import submitit
-    except ImportError as error:
-        raise UserError(f"--executor {kind} needs submitit", "pip install submitit") from error
-    if kind == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
-        raise UserError("there is no Slurm here: sbatch and srun are not found", "run the sweep on a login node")
-
-    def submit(folder: Path, names: Sequence[str]) -> Sequence[Any]:
-        logs = folder / "submitit"
-        python = f"{shlex.quote(sys.executable)} -P"
-        executor_class = submitit.SlurmExecutor if kind == "slurm" else submitit.LocalExecutor
-        executor = executor_class(logs, python=python)
-        try:
-            if kind == "slurm":
-                executor.update_parameters(**{"job_name": "fopru-sweep", "time": MINUTES} | dict(parameters))
-            else:
-                executor.update_parameters(timeout_min=MINUTES)
-            with _safe_path():
-                tasks: Sequence[Any] = executor.map_array(run_share, [str(folder)] * len(names), list(names))
-        except (ValueError, RuntimeError, OSError) as error:
-            raise UserError(f"the job array was not accepted: {error}", "see --slurm NAME=VALUE") from error
-        return tasks
-
-    return submit
+    """How to submit the array of a sweep: see `fopru_graph.processes.slurm.submitter`."""
+    return slurm.submitter(kind, parameters, run_share, "fopru-sweep", "--executor")
 
 
 class Array:
@@ -193,19 +157,6 @@ def _may_run_elsewhere(status: Status) -> bool:
     """Whether a cell was begun on another machine, whose lock may not be seen here, and is not known to have ended."""
     record = status.record
     return record.state == "running" and record.ended is None and record.host != socket.gethostname()
-
-
-@contextlib.contextmanager
-def _safe_path() -> Iterator[None]:
-    """What submitit starts here runs no Python file of the current folder either; it takes no options for that."""
-    before = os.environ.get(_SAFE_PATH)
-    os.environ[_SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[_SAFE_PATH]
-        if before is not None:
-            os.environ[_SAFE_PATH] = before
 
 
 def _current(sweep: Path) -> str:

@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from fopru_graph.errors import UserError
+from fopru_graph.processes.process import GuardedProcess, StopSignals, end_all
 from fopru_graph.sweep.cells import LOGS, Claim, SweepFolder
-from fopru_graph.sweep.process import CellProcess, StopSignals
 
-GRACE = 15.0  # seconds that a cell has to stop when it is asked to
 _POLL, _LOOK = 0.1, 0.5  # seconds between looks at the processes, and between calls of ``on_look``
 
 
@@ -35,7 +34,7 @@ class Worker:
     ) -> None:
         self._folder, self._stop, self._on_look, self._why_stopped = folder, stop, on_look, why_stopped
         self._free = list(slots)
-        self._running: list[tuple[Claim, CellProcess, Mapping[str, str]]] = []
+        self._running: list[tuple[Claim, GuardedProcess, Mapping[str, str]]] = []
 
     def run(self) -> None:
         """Run until no cell is pending or running anywhere, or until asked to stop. No process is left behind.
@@ -61,11 +60,23 @@ class Worker:
         while self._free and (claim := self._folder.claim()) is not None:
             slot = self._free.pop()
             try:
-                process = CellProcess(claim, self._folder.out / LOGS / f"{claim.cell.label}.log", slot)
+                process = self._process(claim, slot)
             except UserError:
                 self._folder.release(claim)
                 raise
             self._running.append((claim, process, slot))
+
+    def _process(self, claim: Claim, slot: Mapping[str, str]) -> GuardedProcess:
+        cell = claim.cell
+        return GuardedProcess(
+            cell.label,
+            cell.argv,
+            self._folder.out / LOGS / f"{cell.label}.log",
+            slot,
+            lock=claim.lock,
+            attempt=claim.record.attempts,
+            hint="finished cells are kept; make room or choose another folder with --out, and run the command again",
+        )
 
     def _collect(self) -> None:
         for running in list(self._running):
@@ -75,19 +86,14 @@ class Worker:
                 self._free.append(slot)
                 self._finish(claim, process, code)
 
-    def _finish(self, claim: Claim, process: CellProcess, code: int) -> None:
+    def _finish(self, claim: Claim, process: GuardedProcess, code: int) -> None:
         """Record an end. Exit code 3 says that samples failed; such a cell is done unless all of them did."""
         self._folder.finish(claim, code, None if code in (0, 3) else process.last_words(code))
 
     def _wind_down(self) -> None:
         """Ask all cells to stop, kill those that do not, and give them back."""
         processes = [process for _, process, _ in self._running]
-        for process in processes:
-            process.interrupt()
-        _wait_for(processes, lambda: self._stop.count > 1)
-        for process in processes:
-            process.kill()
-        _wait_for(processes, lambda: False)
+        end_all(processes, lambda: self._stop.count > 1)
         for claim, process, _ in self._running:
             with contextlib.suppress(UserError):  # without its record the next sweep takes the cell for lost
                 if (code := process.poll()) in (0, 3):
@@ -95,9 +101,3 @@ class Worker:
                 else:
                     self._folder.release(claim, self._why_stopped())
         self._running.clear()
-
-
-def _wait_for(processes: Sequence[CellProcess], hurry: Callable[[], bool]) -> None:
-    until = time.monotonic() + GRACE
-    while any(process.poll() is None for process in processes) and time.monotonic() < until and not hurry():
-        time.sleep(0.02)

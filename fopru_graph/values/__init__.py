@@ -5,7 +5,7 @@ of the language model. A *tile* is one picture as the vision encoder sees it: LL
 other families cut it into several. All pruning before the projector works tile by tile.
 """
 
-from fopru_graph.values.generation import Generation
+from fopru_graph.values.generation import Generation, PromptFigures
 from fopru_graph.values.in_llm import InLLMPruner, LayerView
 from fopru_graph.values.model import ModelHandle, ModelSizes
 from fopru_graph.values.pictures import UNTIMED_FPS, Image, Video
@@ -22,6 +22,7 @@ __all__ = [
     "ModelHandle",
     "ModelSizes",
     "PromptEmbeddings",
+    "PromptFigures",
     "Selection",
     "Significance",
     "Tile",

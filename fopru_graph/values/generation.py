@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+
+@dataclass(frozen=True)
+class PromptFigures:
+    """What one prompt of a batch took, without the padding that its batch gave it: as in `Generation`, but not sums.
+
+    ``kv_lengths`` count its tokens whose keys and values each layer holds, ``kv_bytes`` what these take.
+    """
+
+    encoded: int
+    projected: int
+    visual_per_layer: tuple[int, ...]
+    new_tokens: int
+    kv_lengths: tuple[int, ...]
+    kv_bytes: int
+
+    def report(self) -> dict[str, Any]:
+        """The figures by the names that they have in a run record; plain JSON values."""
+        return {
+            "visual_tokens": visual_counts(self.encoded, self.projected, self.visual_per_layer),
+            "new_tokens": self.new_tokens,
+            "visual_per_layer": list(self.visual_per_layer),
+            "kv_lengths": list(self.kv_lengths),
+            "kv_bytes": self.kv_bytes,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +48,8 @@ class Generation:
     pictures. ``loop`` drove the decoder, ``captured`` says whether as a CUDA graph, and ``once`` are the indices of the
     decoding steps that also did work that is done once. ``positions``
     says how kept tokens were numbered. ``logprobs`` are those of each answer's tokens as the model gave them, if they
-    were asked for.
+    were asked for. ``each`` has the figures of every prompt; of a single one they are those of the run, and it is
+    empty.
     """
 
     prompts: tuple[str, ...]
@@ -45,6 +72,7 @@ class Generation:
     once: frozenset[int] = frozenset({0})
     positions: str = ""
     logprobs: tuple[tuple[float, ...], ...] = ()
+    each: tuple[PromptFigures, ...] = ()
 
     @property
     def tpot_ms(self) -> float | None:
@@ -62,17 +90,11 @@ class Generation:
 
     def report(self) -> dict[str, Any]:
         """The figures of this generation for the run record; plain JSON values."""
-        layers = self.visual_per_layer
         prepared = {"preprocess_ms": self.preprocess_ms} if self.preprocess_ms else {}
         return (
             prepared
             | {
-                "visual_tokens": {
-                    "encoded": self.encoded,
-                    "kept": self.projected,
-                    "final": layers[-1],
-                    "layer_average": round(sum(layers) / len(layers), 2),
-                },
+                "visual_tokens": visual_counts(self.encoded, self.projected, self.visual_per_layer),
                 "prefill_ms": self.prefill_ms,
                 "step_ms": [round(ms, 3) for ms in self.step_ms],
                 "samples": len(self.prompts),
@@ -82,7 +104,7 @@ class Generation:
                 "captured": self.captured,
                 "positions": self.positions,
                 "new_tokens": sum(len(ids) for ids in self.token_ids),
-                "visual_per_layer": list(layers),
+                "visual_per_layer": list(self.visual_per_layer),
                 "reused_tokens": self.reused,
                 "kv_lengths": list(self.kv_lengths),
                 "kv_bytes": self.kv_bytes,
@@ -90,4 +112,15 @@ class Generation:
                 "dtype": self.dtype,
             }
             | ({"logprobs": [list(answer) for answer in self.logprobs]} if self.logprobs else {})
+            | ({"each": [prompt.report() for prompt in self.each]} if self.each else {})
         )
+
+
+def visual_counts(encoded: int, projected: int, per_layer: Sequence[int]) -> dict[str, Any]:
+    """The numbers of visual tokens as results show them; the arguments are fields of `Generation`."""
+    return {
+        "encoded": encoded,
+        "kept": projected,
+        "final": per_layer[-1],
+        "layer_average": round(sum(per_layer) / len(per_layer), 2),
+    }

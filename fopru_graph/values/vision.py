@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +112,31 @@ class VisionFeatures:
     def with_tiles(self, tiles: tuple[Tile, ...]) -> VisionFeatures:
         """The same encoding with other tiles. It reports no figures: the original encoding reports them."""
         return replace(self, tiles=tiles, preprocess_ms=None)
+
+    def repeated(self, images: Sequence[int]) -> VisionFeatures:
+        """The features of ``images``, numbers of images here, some of them several times; `tower_tokens` stay."""
+        pairs = list(zip(self.tiles, self.pixels, strict=True))
+        tiles, pixels = zip(
+            *(
+                (replace(tile, image=new), seen)
+                for new, image in enumerate(images)
+                for tile, seen in pairs
+                if tile.image == image
+            ),
+            strict=True,
+        )
+
+        def of_each(given: Sequence[Any]) -> tuple[Any, ...]:
+            return tuple(given[image] for image in images) if given else ()
+
+        return replace(
+            self,
+            tiles=tiles,
+            pixels=pixels,
+            image_sizes=of_each(self.image_sizes),
+            markup=of_each(self.markup),
+            frame_rates=of_each(self.frame_rates),
+        )
 
     @property
     def counts(self) -> tuple[int, ...]:

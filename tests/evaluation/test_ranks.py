@@ -12,7 +12,8 @@ import time
 import pytest
 
 from fopru_graph.errors import UserError
-from fopru_graph.evaluation.ranks import Ranks, without_launcher
+from fopru_graph.evaluation.ranks import Ranks
+from fopru_graph.processes.process import without_launcher
 from tests.test_cli import PIPELINES, invoke
 
 LAUNCHED = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}

@@ -225,11 +225,12 @@ def test_a_score_may_ask_for_the_picture_as_the_model_saw_it(tmp_path):
         return Score(1.0, {"size": shown.size, "seen": shown.seen()})
 
     class Seeing(ToyModel):
-        def seen_size(self):
+        def seen_size(self, answer):
+            assert answer.text == "0"
             return (2, 1)
 
     run = replace(cell_run(tmp_path, model=Seeing()), task=replace(TASK, score=score))
-    assert run.sample(0).facts == {"size": [4, 4], "seen": [2, 1]}
+    assert run.samples.row(0).facts == {"size": [4, 4], "seen": [2, 1]}
 
 
 def test_a_model_is_asked_by_its_variant_and_the_identity_is_that_of_the_task(tmp_path):
@@ -237,7 +238,48 @@ def test_a_model_is_asked_by_its_variant_and_the_identity_is_that_of_the_task(tm
     task, model = replace(TASK, variants={"toys": variant}), ToyModel()
     model.handle.family = SimpleNamespace(model_type="toys")
     run = replace(cell_run(tmp_path, model=model), task=task)
-    assert (run.sample(2).answer, run.sample(2).score, run.asked.scorer) == ("1", 0.5, "other@1")
+    assert (run.samples.row(2).answer, run.samples.row(2).score, run.asked.scorer) == ("1", 0.5, "other@1")
     assert run.task.facts == TASK.facts
     model.handle.family.model_type = "others"
-    assert replace(run).sample(2).answer == "2"
+    assert replace(run).samples.row(2).answer == "2"
+
+
+def test_rows_do_not_follow_from_the_size_of_the_batches_but_for_their_times(tmp_path):
+    spoilt = {
+        "prompt": lambda record: raises() if record["number"] == 1 else str(record["number"]),
+        "score": lambda answer, record: raises() if record["number"] == 2 else TASK.score(answer, record),
+    }
+    for size in (1, 4, 20):
+        model = ToyModel(fails=[7])
+        cell = cell_run(tmp_path / str(size), ToyRecords(12, broken=[4]), model, batch_size=size)
+        summary = replace(cell, task=replace(TASK, **spoilt)).run()
+        assert (summary["n"], summary["errors"]) == (8, 4)
+        assert summary["samples_per_s"] > 0
+        if size == 1:
+            assert (model.batches, summary["batch_size"]) == ([], 1)
+        if size == 4:
+            assert model.batches == [4, 4, 2, 1, 1, 2, 2] and summary["batch_size"] == 4
+    rows = {size: rows_of(tmp_path / str(size)) for size in (1, 4, 20)}
+    assert rows[1] == rows[4] == rows[20] and rows[1][7]["error"] == "generate: no memory for 7"
+    timings = [row["timing"] for row in rows_of(tmp_path / "4", timing=True) if row["status"] == "ok"]
+    assert [timing.get("batch", 1) for timing in timings] == [4, 4, 4, 1, 2, 2, 2, 2]
+    for timing in timings:
+        assert (timing["ttft_ms"] is timing["prefill_ms"] is None) == ("batch" in timing) and timing["total_ms"] > 0
+
+
+def test_a_cell_goes_on_with_another_size_of_batches(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        cell_run(tmp_path, model=ToyModel(stop=5), batch_size=2).run()
+    model = ToyModel()
+    assert cell_run(tmp_path, model=model, batch_size=4).run()["n"] == 12
+    assert model.asked[:8] == [4, 5, 6, 7, 8, 9, 10, 11] and model.batches == [4, 4]
+
+
+def test_samples_of_several_pictures_are_asked_alone_and_those_of_one_picture_stay_together(tmp_path):
+    class Several(ToyRecords):
+        def images(self, index, record):
+            return super().images(index, record) * (2 if index % 3 == 0 else 1)
+
+    model = ToyModel()
+    cell_run(tmp_path, Several(9), model, batch_size=4).run()
+    assert model.asked == [0, 3, 6, 1, 2, 4, 5, 7, 8] and model.batches == [4, 2]

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import PIL.Image
 
+from fopru_graph.answer import Answer
 from fopru_graph.evaluation.configurations import configurations_of
 from fopru_graph.evaluation.ranks import Ranks
 from fopru_graph.evaluation.runner import CellRun
 from fopru_graph.evaluation.task import RecordError, Score, Task
 from fopru_graph.graph import Graph, NodeError
-from fopru_graph.pipeline_model import Answer
 
 BASELINE, RANK = "pipelines/baseline.yaml", "pipelines/fopru_rank.yaml"
 
@@ -41,12 +41,19 @@ class ToyRecords:
         return [(f"picture {index // 3}", PIL.Image.new("RGB", (4, 4)))]
 
 
+class _Family:
+    """Pictures all become as many visual tokens."""
+
+    def picture_tokens(self, size):
+        return None
+
+
 class ToyModel:
     """Answers with the number that it is asked for, or with ``answers``; fails or stops where it is told to."""
 
     def __init__(self, fails=(), stop=None, answers=None):
-        self.handle = SimpleNamespace(name="toy", device="cpu", dtype="float32")
-        self.fails, self.stop, self.asked, self.answers = set(fails), stop, [], answers
+        self.handle = SimpleNamespace(name="toy", device="cpu", dtype="float32", family=_Family())
+        self.fails, self.stop, self.asked, self.says, self.batches = set(fails), stop, [], answers, []
 
     def answer(self, prompt, images, max_new_tokens=None):
         number = int(prompt)
@@ -63,7 +70,16 @@ class ToyModel:
             "kv_bytes": 100 + number,
             "prefill_ms": 1.0,
         }
-        return Answer(self.answers or prompt, report, 2.0, None)
+        return Answer(self.says or prompt, report, 2.0, None)
+
+    def answers(self, questions, max_new_tokens=None):
+        """As `PipelineModel.answers`; ``batches`` has the sizes of those that were asked."""
+        self.batches.append(len(questions))
+        given = [self.answer(prompt, [picture], max_new_tokens) for prompt, picture in questions]
+        if len(given) == 1:
+            return given
+        times = {"samples": len(given), "prefill_ms": 9.0}
+        return [Answer(each.text, each.report | times, None, None, place) for place, each in enumerate(given)]
 
 
 TASK = Task(

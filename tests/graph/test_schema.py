@@ -116,6 +116,12 @@ def test_shipped_pipelines_are_valid(path: Path, shipped: jsonschema.Draft7Valid
     assert [error.message for error in shipped.iter_errors(read(path.read_text(encoding="utf-8")))] == []
 
 
+def test_a_sub_graph_by_its_name_is_valid(shipped: jsonschema.Draft7Validator) -> None:
+    text = "format: 1\nnodes:\n  ask: {type: fastv, inputs: {ratio: 0.5}}\noutputs: {text: $ask.text}\n"
+    assert accepts(text, shipped, Registry.default()) == (True, True)
+    assert accepts(text.replace("fastv", "fastw"), shipped, Registry.default()) == (False, False)
+
+
 MISTAKES = {
     "unknown top-level key": ("outputs:", "output:"),
     "wrong format": ("format: 1", "format: 2"),
@@ -151,7 +157,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_refused_as_the_engine_refuses_them(mistake: str, shipped: jsonschema.Draft7Validator) -> None:
-    text = (PIPELINES / "fopru_fastv.yaml").read_text(encoding="utf-8")
+    text = (PIPELINES / "fopru_fastv.yaml").read_text(encoding="utf-8").replace("ratio: $stage_ratio", "ratio: 0.5")
     right, wrong = MISTAKES[mistake]
     assert right in text
     assert accepts(text.replace(right, wrong, 1), shipped, Registry.default()) == (False, False)

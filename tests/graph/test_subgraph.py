@@ -245,7 +245,7 @@ def test_only_regular_files_are_blocks(kind, tmp_path, registry):
     make = {"device": lambda path: path.symlink_to("/dev/null"), "pipe": os.mkfifo, "folder": Path.mkdir}[kind]
     make(tmp_path / "block.yaml")
     [problem] = errors(load(tmp_path, registry, outer=OUTER))
-    assert (problem.code, problem.line) == ("syntax", 4)
+    assert (problem.code, problem.line) == ("no-file", 4)
     assert "no regular file" in problem.message
 
 

@@ -92,6 +92,8 @@ def test_a_batch_is_each_alone_within_the_budget_and_at_ratio_one_nothing_is_dro
         if zoo_name not in BY_ROUNDING.get(name, ()):
             assert same(together, i, alone)
             assert together.kept[i][:, 1].tolist() == alone.kept[0][:, 1].tolist()
+            own = together.each[i].report()
+            assert own == {key: figure for key, figure in alone.report().items() if key in own}
         check_counts(name, batch, alone, features)
     stages = stages_of(batch)
     if stages and name not in ANOTHER_ORDER:

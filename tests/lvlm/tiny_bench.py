@@ -76,13 +76,28 @@ def check_counts(name: str, graph: Graph, alone: values.Generation, features: va
     layers = alone.visual_per_layer
     assert alone.encoded == sum(features.counts) >= alone.projected == layers[0]
     assert sorted(layers, reverse=True) == list(layers)
-    stages = stages_of(graph)
     longest = max(max(tile.grid) for tile in features.tiles) if name in IN_LINES else 1
-    if stages and name != "downsample":
-        ratios = [graph.node(target.removesuffix(".ratio")).inputs["ratio"] for target in stages]
+    if stages_of(graph) and name != "downsample":
+        ratios = ratios_of(graph)
         cuts = len(set(layers)) - 1  # each rounds the tokens of a sample
         rounding = len(ratios) * len(features.tiles) * longest + cuts
         assert abs(layers[-1] - prod(ratios) * alone.encoded) <= rounding
+
+
+def ratios_of(graph: Graph) -> list[float]:
+    """What each stage of a shipped pipeline keeps, as it is written or wired."""
+    ratios = []
+    steps = plan(graph, to="generate").steps
+    for step in steps.values():
+        ratio = step.inputs.get("ratio")
+        if step.spec.category != "prune" or ratio is None or step.inputs.get("budget") is not None:
+            continue
+        if isinstance(ratio, Ref):
+            given = steps[ratio.node].inputs
+            ratio = given["otherwise"] if given["ratio"] is None else given["ratio"] ** (1 / given["stages"])
+        if not any(step.name in of.read_by({"pruner"} & of.inputs.keys()) for of in steps.values()):
+            ratios.append(ratio)
+    return ratios
 
 
 def stages_of(graph: Graph, ratio: float = 1.0) -> Mapping[str, float]:

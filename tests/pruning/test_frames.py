@@ -138,9 +138,10 @@ def test_an_unusual_frame_gets_more_and_none_goes_empty():
 
 
 def test_alike_frames_share_alike_and_zeros_do_no_harm():
-    assert frame_budgets([0.5] * 4, 22, 10, 0.01) == [6, 6, 5, 5]
-    assert frame_budgets([0.0, 9.0, 0.0], 2, 10, 0.01) == [1, 1, 0]
-    assert frame_budgets([0.0, 9.0, 0.0], 20, 10, 0.01) == [5, 10, 5]
+    alike, unusual = torch.full((4,), 0.5), torch.tensor([0.0, 9.0, 0.0])
+    assert frame_budgets(alike, 22, 10, 0.01).tolist() == [6, 6, 5, 5]
+    assert frame_budgets(unusual, 2, 10, 0.01).tolist() == [1, 1, 0]
+    assert frame_budgets(unusual, 20, 10, 0.01).tolist() == [5, 10, 5]
     assert [len(frame) for frame in vidcom2(features_of(torch.zeros(2, 4, 6)), 0.5).indices] == [2, 2]
 
 

@@ -14,8 +14,9 @@ from fopru_graph.nodes.add_uniform import AddUniform
 from fopru_graph.nodes.merge_dropped import MergeDropped
 from fopru_graph.nodes.outlier_prune import OutlierPrune
 from fopru_graph.nodes.rank_prune import RankPrune
+from fopru_graph.pruning.attention import visual_keys
 from fopru_graph.pruning.linear_merge import linear_merge
-from fopru_graph.pruning.prumerge import add_uniform, flat_keys, merge_map, outlier_select
+from fopru_graph.pruning.prumerge import add_uniform, merge_map, outlier_select
 from fopru_graph.values import Selection, Significance, Tile, TileAttention, VisionFeatures
 
 # Few distinct values: many ties.
@@ -83,6 +84,11 @@ def test_uniform_positions_come_after_the_outliers_in_every_tile():
     assert [one.tolist() for one in found.indices] == [[7, 3, 0, 4, 8, 12, 16, 20], [0, 8, 16]]
 
 
+def tile_of(keys):
+    """A tile of tokens with the keys (N, C)."""
+    return Tile(keys, (1, len(keys)), 0, TileAttention(keys[None], keys[None], 1.0, 0))
+
+
 def merge_by_hand(features, keys, scores, kept, neighbours):
     """Kept tokens with what they take up, then the sum of the dropped ones: (K', D) in float64."""
     features, keys, scores = features.double(), keys.double(), scores.double()
@@ -106,7 +112,7 @@ def test_merging_equals_adding_by_hand(count, neighbours, data):
     features, keys = torch.randn(2, count, 6, generator=generator)
     scores = torch.randint(0, 4, (count,), generator=generator) / 8  # ties among the dropped
     kept = torch.randperm(count, generator=generator)[: data.draw(st.integers(1, count))]
-    weights, target_indices = merge_map(scores, keys, kept, neighbours)
+    weights, target_indices = merge_map(tile_of(keys), kept, scores, neighbours)
     expected, where = merge_by_hand(features, keys, scores, kept.tolist(), neighbours)
     assert target_indices.tolist() == where and len(set(where)) == len(where)
     result = linear_merge(features, weights, target_indices)
@@ -117,23 +123,22 @@ def test_merging_equals_adding_by_hand(count, neighbours, data):
 
 def test_equal_keys_take_the_lower_index_and_all_scores_count_in_full():
     features = torch.eye(5)
-    weights, target_indices = merge_map(
-        torch.tensor([0.5, 0.25, 0.5, 0.125, 1.0]), torch.ones(5, 3), torch.tensor([4, 1]), 2
-    )
+    scores = torch.tensor([0.5, 0.25, 0.5, 0.125, 1.0])
+    weights, target_indices = merge_map(tile_of(torch.ones(5, 3)), torch.tensor([4, 1]), scores, 2)
     assert weights.tolist() == [[0.5, 0.25, 0, 0, 1], [0.5, 1, 0.5, 0, 0], [0.5, 0, 0.5, 0.125, 0]]
     assert target_indices.tolist() == [4, 1, 0]
     assert linear_merge(features, weights, target_indices)[4].tolist() == [0.5, 0.25, 0, 0, 1]
 
 
 def test_what_is_merged_in_blocks_is_the_same(monkeypatch):
-    from fopru_graph.pruning import prumerge
+    from fopru_graph.pruning import similarity
 
     generator = torch.Generator().manual_seed(5)
     scores, keys = torch.rand(40, generator=generator), torch.randn(40, 8, generator=generator)
     kept = torch.randperm(40, generator=generator)[:17]
-    whole = merge_map(scores, keys, kept, 6)
-    monkeypatch.setattr(prumerge, "queries_at_a_time", lambda _device, _row: 2)
-    blocks = merge_map(scores, keys, kept, 6)
+    whole = merge_map(tile_of(keys), kept, scores, 6)
+    monkeypatch.setattr(similarity, "queries_at_a_time", lambda _device, _row: 2)
+    blocks = merge_map(tile_of(keys), kept, scores, 6)
     assert torch.equal(whole[0], blocks[0]) and torch.equal(whole[1], blocks[1])
 
 
@@ -141,7 +146,7 @@ def test_half_precision_is_summed_in_float32():
     generator = torch.Generator().manual_seed(6)
     features, scores = torch.randn(300, 8, generator=generator).half(), torch.rand(300, generator=generator)
     keys, kept = torch.randn(300, 8, generator=generator).half(), torch.arange(20)
-    weights, target_indices = merge_map(scores, keys, kept)
+    weights, target_indices = merge_map(tile_of(keys), kept, scores)
     expected, _ = merge_by_hand(features, keys, scores, kept.tolist(), 32)
     result = linear_merge(features, weights, target_indices)
     assert result.dtype == torch.float16 and weights.dtype == torch.float32
@@ -149,24 +154,24 @@ def test_half_precision_is_summed_in_float32():
 
 
 def test_without_any_dropped_token_none_is_added():
-    weights, target_indices = merge_map(torch.rand(4), torch.randn(4, 3), torch.tensor([2, 0, 1, 3]), 0)
+    weights, target_indices = merge_map(tile_of(torch.randn(4, 3)), torch.tensor([2, 0, 1, 3]), torch.rand(4), 0)
     assert target_indices.tolist() == [2, 0, 1, 3] and torch.equal(weights, torch.eye(4)[[2, 0, 1, 3]])
-    weights, target_indices = merge_map(torch.tensor([1.0]), torch.randn(1, 3), torch.tensor([0]))
+    weights, target_indices = merge_map(tile_of(torch.randn(1, 3)), torch.tensor([0]), torch.tensor([1.0]))
     assert weights.tolist() == [[1.0]] and target_indices.tolist() == [0]
 
 
 def test_keys_of_all_heads_lie_side_by_side_and_are_pooled_as_the_model_merges():
     key = torch.arange(2 * 5 * 3).float().view(2, 5, 3)
-    flat = flat_keys(TileAttention(key, key, 1.0, 1))
+    flat = visual_keys(TileAttention(key, key, 1.0, 1), "joint")
     assert flat.shape == (4, 6)
     assert flat[2].tolist() == [*key[0, 3].tolist(), *key[1, 3].tolist()]
     patch_groups, shares = torch.tensor([[0, 3], [1, 2]]), torch.tensor([[0.25, 0.75], [1.0, 0.0]])
     assert torch.equal(
-        flat_keys(TileAttention(key, key, 1.0, 1, patch_groups)),
+        visual_keys(TileAttention(key, key, 1.0, 1, patch_groups), "joint"),
         torch.stack([(flat[0] + flat[3]) / 2, (flat[1] + flat[2]) / 2]),
     )
     assert torch.equal(
-        flat_keys(TileAttention(key, key, 1.0, 1, patch_groups, shares)),
+        visual_keys(TileAttention(key, key, 1.0, 1, patch_groups, shares), "joint"),
         torch.stack([flat[0] / 4 + flat[3] * 0.75, flat[1]]),
     )
 

@@ -8,7 +8,7 @@ import torch
 from fopru_graph.errors import UserError
 from fopru_graph.pruning import similarity
 from fopru_graph.pruning.depth import layer_at
-from fopru_graph.pruning.similarity import average_into_nearest, cosine_blocks, nearest
+from fopru_graph.pruning.similarity import average_into_nearest, cosine_blocks, most_similar, nearest
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -28,13 +28,16 @@ def test_blocks_are_the_whole_matrix_whatever_their_size(step, monkeypatch):
     assert torch.equal(values, whole.max(-1).values) and torch.equal(indices, whole.argmax(-1))
 
 
-def test_nearest_leaves_banned_pairs_out_and_takes_the_lower_of_equals():
+def test_the_lower_of_equals_comes_first_and_banned_pairs_last():
     rows = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     columns = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
     assert nearest(rows, columns)[1].tolist() == [0, 2]
     banned = torch.tensor([[True, False, False], [True, True, True]])
-    values, indices = nearest(rows, columns, banned)
-    assert indices[0] == 1 and values.tolist() == [1.0, -2.0]
+    for most in (1, 2, 5):
+        values, indices = most_similar(rows, columns, most, banned)
+        assert indices.tolist() == [[1, 2, 0][:most], [0, 1, 2][:most]]
+        assert values.tolist() == [[1.0, 0.0, -2.0][:most], [-2.0] * min(3, most)]
+    assert most_similar(rows[:0], columns, 2)[1].shape == (0, 2)
 
 
 def test_half_precision_is_compared_in_float32():

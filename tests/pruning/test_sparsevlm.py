@@ -121,7 +121,7 @@ def test_masks_and_blocks_of_rows_change_nothing(monkeypatch):
     for mask in (causal, added, torch.ones(2, 19)):
         assert torch.equal(attention_of(replace(sample, mask=mask), rows), plain)
     monkeypatch.setattr("fopru_graph.pruning.in_llm.queries_at_a_time", lambda *_: 1)
-    monkeypatch.setattr("fopru_graph.pruning.sparsevlm.queries_at_a_time", lambda *_: 2)
+    monkeypatch.setattr("fopru_graph.pruning.similarity.queries_at_a_time", lambda *_: 2)
     assert torch.allclose(attention_of(sample, rows), plain, atol=1e-7)
     assert torch.allclose(plain.sum(-1), torch.ones(2, 3), atol=1e-6)
 

@@ -84,9 +84,11 @@ def test_two_cells_never_share_a_folder():
 def test_a_folders_name_tells_settings_apart_that_no_ratio_set():
     graph = Graph.load("pipelines/fopru_fastv.yaml")
     one, other = (configurations_of(graph, (0.25,), {"fastv.layer": layer})[0] for layer in (2, 3))
-    assert one.settings == {"fastv.layer": 2, "prune.ratio": 0.5, "fastv.ratio": 0.5}
+    assert one.settings == {"fastv.layer": 2, "ratio": 0.25}
     assert one.folder("x") != other.folder("x") and one.folder("x").startswith("fopru_fastv--x--r0.25--")
+    graph.set("prune.ratio", 0.9)
     also = configurations_of(graph, (0.25,), {"fastv.layer": 2, "prune.ratio": 0.9})[0]
+    assert also.settings == {"fastv.layer": 2, "prune.ratio": 0.5, "fastv.ratio": 0.5}
     assert also.folder("x") == one.folder("x")  # the ratio has the last word on what it sets
     plain = [configurations_of(graph, None, {"prune.ratio": ratio})[0].folder("x") for ratio in (0.5, 0.9)]
     assert plain[0] != plain[1] and plain[0].startswith("fopru_fastv--x--as-written--")

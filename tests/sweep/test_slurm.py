@@ -12,8 +12,8 @@ import time
 import pytest
 
 from fopru_graph.errors import UserError
+from fopru_graph.processes.process import StopSignals
 from fopru_graph.sweep.cells import SweepFolder
-from fopru_graph.sweep.process import StopSignals
 from fopru_graph.sweep.slurm import Array, submitter
 from tests.sweep.test_workers import fake, fakes, opened, records, run, states, trace, wait_until
 
@@ -36,7 +36,7 @@ SUBMITTER = """
 import sys
 from pathlib import Path
 from fopru_graph.sweep.cells import SweepFolder
-from fopru_graph.sweep.process import StopSignals
+from fopru_graph.processes.process import StopSignals
 from fopru_graph.sweep.slurm import Array, submitter
 from tests.sweep.test_workers import fakes
 out = Path(sys.argv[1])

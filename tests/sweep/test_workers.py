@@ -19,8 +19,8 @@ import psutil
 import pytest
 
 from fopru_graph.errors import UserError
+from fopru_graph.processes.process import StopSignals, slots_for
 from fopru_graph.sweep.cells import MAX_ATTEMPTS, Cell, SweepFolder
-from fopru_graph.sweep.process import StopSignals, slots_for
 from fopru_graph.sweep.slurm import Array, submitter
 from fopru_graph.sweep.workers import Worker
 from tests.sweep.fake_cell import IDENTITY
@@ -30,7 +30,7 @@ WORKER = """
 import sys
 from pathlib import Path
 from fopru_graph.sweep.cells import SweepFolder
-from fopru_graph.sweep.process import StopSignals
+from fopru_graph.processes.process import StopSignals
 from fopru_graph.sweep.workers import Worker
 from tests.sweep.test_workers import fakes
 out, count, seconds, slots = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])

@@ -13,9 +13,20 @@ from fopru_graph.graph.annotations import compatible, item_type, type_name
 from fopru_graph.graph.declare.node import NodeSpec
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import Problem, did_you_mean, hint_choices
-from fopru_graph.graph.model import INPUT_TYPES, GraphNode, Model
-from fopru_graph.graph.sockets import BadLiteral, Socket, read_literal
-from fopru_graph.graph.values import INPUTS, INVALID, MISSING, Ref, Value, has_invalid, has_refs, refs_in
+from fopru_graph.graph.model import INPUT_TYPES, PATH, GraphNode, Model
+from fopru_graph.graph.sockets import BadLiteral, InputPath, Socket, read_literal
+from fopru_graph.graph.values import (
+    INPUTS,
+    INVALID,
+    MISSING,
+    Given,
+    Ref,
+    Value,
+    describe,
+    has_invalid,
+    has_refs,
+    refs_in,
+)
 
 
 @dataclass
@@ -59,6 +70,8 @@ class InputChecker:
         for key, socket in spec.inputs.items():
             if key in self.entry.inputs:
                 bound[key] = self._value(self.entry.inputs[key], socket)
+                if path := socket.path or self._declared_path(self.entry.inputs[key]):
+                    bound[key] = path.place(bound[key], self.flat.folder)
             elif socket.required:
                 message = f"{self.entry.name} ({spec.type}) needs the input {key!r}, which is {socket.type_name}"
                 self._add("missing-input", key, message, self._producer_hint(socket.annotation))
@@ -101,6 +114,11 @@ class InputChecker:
         annotation = declared_annotation(declared.type, self.registry)
         return ref, Any if annotation is None else annotation
 
+    def _declared_path(self, value: Value) -> InputPath | None:
+        """How a value is read that is a pipeline input of type path, whatever the socket says."""
+        declared = self.flat.inputs.get(value.output or "") if isinstance(value, Ref) and value.node == INPUTS else None
+        return InputPath() if declared is not None and declared.type == PATH else None
+
     def references(self, key: str) -> None:
         """Check only that the references of an input lead somewhere."""
         for _, ref in refs_in(self.entry.inputs[key]):
@@ -111,8 +129,25 @@ class InputChecker:
             self.references(socket.name)
             return INVALID
         if not has_refs(value):
+            if isinstance(value, Given):
+                return self._object(value, socket)
             return self._literal(value, socket.annotation, socket.name, adapter=socket.adapter, doc=socket.doc)
+        if isinstance(value, Ref) and isinstance(given := self._written(value), Given):
+            return self._object(given, socket)
         return self._mixed(value, socket.annotation, socket.name, socket.name)
+
+    def _written(self, ref: Ref) -> Value:
+        """The value of a pipeline input that the reference is to, if any."""
+        declared = self.flat.inputs.get(ref.output or "") if ref.node == INPUTS else None
+        return declared.default if declared else MISSING
+
+    def _object(self, given: Given, socket: Socket) -> Any:
+        """An object that was given in Python, if the socket takes it."""
+        if socket.takes_object(given.value):
+            return given
+        message = f"{self.entry.name}.{socket.name} expects {socket.type_name}, but is {describe(given)}"
+        self._add("bad-value", socket.name, message, self._producer_hint(socket.annotation))
+        return INVALID
 
     def _literal(
         self,
@@ -207,11 +242,14 @@ def unknown_type_problem(name: str) -> Problem:
 
 
 def declared_problem(name: str, value: Any, registry: Registry) -> Problem | None:
-    """Why a literal does not fit its declared type, or None. The value None always fits: the sockets judge it."""
+    """Why a literal does not fit its declared type, or None.
+
+    The value None and objects given in Python always fit: the sockets judge them.
+    """
     annotation = declared_annotation(name, registry)
     if annotation is None:
         return unknown_type_problem(name)
-    if value is None:
+    if value is None or isinstance(value, Given):
         return None
     try:
         read_literal(annotation, value)

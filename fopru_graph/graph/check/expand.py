@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 from fopru_graph.graph.check.binding import declared_problem
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
-from fopru_graph.graph.model import GraphNode, Model, Origin, inner_input, is_block
+from fopru_graph.graph.model import PATH, GraphNode, Model, Origin, inner_input, is_block
+from fopru_graph.graph.shipped import shipped_pipelines
+from fopru_graph.graph.sockets import InputPath
 from fopru_graph.graph.values import (
     INPUTS,
     INVALID,
@@ -42,6 +45,13 @@ def expand(model: AnyModel, registry: Registry | None = None) -> tuple[AnyModel,
     return flat, _Expansion(model, flat).problems
 
 
+def block_path(type_name: str, folder: str = "") -> str:
+    """What ``blocks`` calls a sub-graph: its path relative to the pipeline's folder, or the name of one that ships."""
+    if type_name in shipped_pipelines():
+        return type_name
+    return posixpath.normpath(posixpath.join(folder, type_name))
+
+
 class _Expansion:
     def __init__(self, root: Model, flat: Model) -> None:
         self.root = root
@@ -65,7 +75,7 @@ class _Expansion:
     def _block(self, outer: GraphNode, folder: str, above: tuple[str, ...]) -> None:
         """Add the nodes of the block that ``outer`` names; ``folder`` is the folder of the including file."""
         self._outputs[outer.name] = {}
-        path = posixpath.normpath(posixpath.join(folder, outer.type))
+        path = block_path(outer.type, folder)
         block = None if self._full else self._load(outer, path, above)
         if block is None:
             return
@@ -73,7 +83,8 @@ class _Expansion:
             self._full = True
             self._add(outer, "bad-subgraph", f"with its sub-graphs the pipeline has more than {MAX_NODES} nodes")
             return
-        given, inside = self._given(outer, block), self._inside(outer, block)
+        around, here = Path(self.root.folder or "", folder), self._folder(path)
+        given, inside = self._given(outer, block, around, here), self._inside(outer, block)
         prefix = outer.name + "/"
 
         def inner(ref: Ref) -> Value:
@@ -92,9 +103,9 @@ class _Expansion:
             for ref in dict.fromkeys(unknown):
                 hint = hint_choices(ref.output or "", block.inputs)
                 self._add(expanded, "unknown-pipeline-input", f"{ref} is no input of this block", hint)
-            for key, value in entry.inputs.items():
+            for key, value in self._placed(entry, entry.inputs, here).items():
                 expanded.inputs[key] = self._bounded(replace_refs(value, inner), expanded, key)
-            expanded.inputs |= inside.get(entry.name, {})
+            expanded.inputs |= self._placed(entry, inside.get(entry.name, {}), around)
             if is_block(expanded.type):
                 self._block(expanded, posixpath.dirname(path), (*above, path))
             else:
@@ -121,15 +132,16 @@ class _Expansion:
 
     def _refusal(self, outer: GraphNode, path: str, above: tuple[str, ...]) -> tuple[str | None, str | None]:
         kind = outer.type
+        ships = kind in shipped_pipelines()
         if "://" in kind or kind.startswith(("/", "~")) or "\\" in kind or kind[1:2] == ":":
             return f"the sub-graph {kind} is no relative path", "write ./block.yaml, relative to this file"
-        if not kind.endswith((".yaml", ".yml")):
+        if not ships and not kind.endswith((".yaml", ".yml")):
             return f"the sub-graph {kind} is no .yaml file", "write ./block.yaml, relative to this file"
         if path in above or (self.root.file and path == posixpath.basename(self.root.file) and self.root.folder):
             return "the sub-graphs include each other: " + " -> ".join((*above, path)), None
         if len(above) >= MAX_NESTING:
             return f"sub-graphs are nested deeper than {MAX_NESTING} levels", None
-        if path not in self.root.blocks and self.root.folder is None:
+        if not ships and path not in self.root.blocks and self.root.folder is None:
             return f"cannot find {kind}: this graph was not read from a file", "set graph.folder"
         return None, None
 
@@ -138,13 +150,33 @@ class _Expansion:
         if path in self.root.blocks:
             text = self.root.blocks[path]
         else:
-            assert self.root.folder is not None  # otherwise _refusal has refused the block
-            text = read_bytes(self.root.folder / path, regular=True)
+            folder = self.root.folder or Path()  # without a folder _refusal has let only names of shipped files pass
+            text = read_bytes(shipped_pipelines().get(path, folder / path), regular=True)
         self.flat.blocks[path] = text if isinstance(text, str) else text.decode("utf-8", "replace")
         return text
 
-    def _given(self, outer: GraphNode, block: Model) -> dict[str, Value]:
-        """The value of each of the block's inputs: the outer node's, or the default."""
+    def _folder(self, path: str) -> Path:
+        """The folder of a block: relative paths in its text are relative to that."""
+        ships = shipped_pipelines().get(path)
+        return ships.parent if ships else Path(self.root.folder or "", posixpath.dirname(path))
+
+    def _placed(self, entry: GraphNode, inputs: dict[str, Value], folder: Path) -> dict[str, Value]:
+        """Inputs of a block's node with absolute paths, before texts of several folders meet in one pipeline."""
+        spec = self.flat.registry.find(entry.type)
+        paths = {} if spec is None else {name: socket.path for name, socket in spec.inputs.items() if socket.path}
+        return {name: paths[name].place(value, folder) if name in paths else value for name, value in inputs.items()}
+
+    def _path(self, block: Model, name: str) -> InputPath | None:
+        """How the block's input is read as a path, None if it is none."""
+        for entry in block.nodes.values():
+            spec = self.flat.registry.find(entry.type)
+            for key, value in entry.inputs.items():
+                if value == Ref(INPUTS, name) and spec is not None and key in spec.inputs and spec.inputs[key].path:
+                    return spec.inputs[key].path
+        return InputPath() if block.inputs[name].type == PATH else None
+
+    def _given(self, outer: GraphNode, block: Model, above: Path, here: Path) -> dict[str, Value]:
+        """The value of each of the block's inputs: the outer node's, or the default, with paths of their folders."""
         for name in outer.inputs:
             if name not in block.inputs and inner_input(name) is None:
                 hint = hint_choices(name, block.inputs)
@@ -161,6 +193,8 @@ class _Expansion:
             elif problem := declared_problem(declared.type, value, self.flat.registry):
                 self._add(outer, problem.code, f"{outer.name}.{name} {problem.message}", problem.hint, name)
                 value = INVALID
+            elif path := self._path(block, name):
+                value = path.place(value, above if name in outer.inputs else here)
             values[name] = value
         return values
 

@@ -17,8 +17,8 @@ from pydantic.fields import FieldInfo
 
 from fopru_graph.graph.context import Context
 from fopru_graph.graph.errors import Cancelled, PipelineError, Problem, hint_choices
-from fopru_graph.graph.sockets import BadLiteral, Socket
-from fopru_graph.graph.values import MISSING, plain
+from fopru_graph.graph.sockets import BadLiteral, InputPath, Socket
+from fopru_graph.graph.values import MISSING, plain, unwrapped
 
 CachePolicy = Literal["memory", "disk", "never"]
 CACHE_POLICIES = get_args(CachePolicy)
@@ -35,6 +35,17 @@ class Lazy:
 
 class OutputFile:
     """``Annotated[str, OutputFile()]`` marks the name of a file in the output folder; no two nodes may write one."""
+
+
+@dataclass(frozen=True)
+class Takes:
+    """``Annotated[str, Takes(is_picture)]`` marks an input that in Python also takes the objects that the test accepts.
+
+    ``run`` and the optional methods get the object itself. A pipeline with one cannot be saved as a file, and the
+    node's ``fingerprint`` should tell its content: else the object stands for itself in cache keys.
+    """
+
+    test: Callable[[object], bool]
 
 
 @dataclass_transform(frozen_default=True)
@@ -223,13 +234,15 @@ def _input(owner: str, name: str, annotation: Any, default: Any) -> Socket:
     extras = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
     lazy, file = (any(isinstance(extra, kind) or extra is kind for extra in extras) for kind in (Lazy, OutputFile))
     doc = next((extra.description for extra in extras if isinstance(extra, FieldInfo) and extra.description), "")
+    path = next((extra for extra in extras if isinstance(extra, InputPath)), None)
+    takes = next((extra.test for extra in extras if isinstance(extra, Takes)), None)
     if default is inspect.Parameter.empty:
-        return Socket(name, annotation, MISSING, lazy, doc, file)
+        return Socket(name, annotation, MISSING, lazy, doc, file, path, takes)
     try:
         plain(default)
     except ValueError as error:
         raise TypeError(f"{owner}.run: the default of {name!r} must be a plain value: {error}") from None
-    return Socket(name, annotation, default, lazy, doc, file)
+    return Socket(name, annotation, default, lazy, doc, file, path, takes)
 
 
 def _fields(owner: str, outputs: type[Any]) -> dict[str, Socket]:
@@ -267,10 +280,11 @@ def settle(value: Any) -> Any:
 
 def accepts(hook: Callable[..., Any], inputs: Mapping[str, Any]) -> dict[str, Any] | None:
     """The inputs that the hook has parameters for (all of them with ``**``); None if a required one is missing."""
+    inputs = {name: unwrapped(value) for name, value in inputs.items()}
     chosen: dict[str, Any] = {}
     for name, parameter in inspect.signature(hook).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
-            return {**inputs}
+            return inputs
         if name in inputs:
             chosen[name] = inputs[name]
         elif parameter.default is parameter.empty:

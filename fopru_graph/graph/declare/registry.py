@@ -25,6 +25,7 @@ from fopru_graph.graph.declare.packs import (
     variable_paths,
 )
 from fopru_graph.graph.errors import PipelineError, Problem, did_you_mean, hint_choices
+from fopru_graph.graph.shipped import shipped_pipelines
 from fopru_graph.identity import files_digest
 
 BUILT_IN = "fopru_graph.nodes"
@@ -108,7 +109,8 @@ class Registry:
             message = f"{type_name} cannot be used, {failure.where} failed to load:\n{failure.error.rstrip()}"
             return Problem("pack-failed", message)
         known = [*self.types(), *self._failed]
-        hint = did_you_mean(type_name, known) or (hint_choices(type_name, known) if len(known) <= 12 else None)
+        hint = did_you_mean(type_name, [*known, *shipped_pipelines()])
+        hint = hint or (hint_choices(type_name, known) if len(known) <= 12 else None)
         if failed := ", ".join(failure.where for failure in self._failures if not failure.types):
             hint = "; ".join(filter(None, [hint, f"it may be of a pack that failed to load: {failed}"]))
         hint = hint or (None if self.types() else "no node types are loaded")

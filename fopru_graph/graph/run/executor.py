@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import Cancelled, NodeError
 from fopru_graph.graph.events import Event, RunFinished, RunStarted
 from fopru_graph.graph.memory import MemoryCache
-from fopru_graph.graph.model import Model
+from fopru_graph.graph.model import PATH, Model
 from fopru_graph.graph.plan import Plan, plan
 from fopru_graph.graph.run.record import RECORDED_PACKAGES, RunRecord, RunResult, timestamp, to_json
 from fopru_graph.graph.run.runner import Runner
+from fopru_graph.graph.sockets import InputPath
 from fopru_graph.graph.values import MISSING
 from fopru_graph.graph.yaml.write import dump
 from fopru_graph.identity import versions
@@ -63,11 +65,10 @@ class Executor:
             total = (time.perf_counter() - begin) * 1000
             if runner.listener_error is None:
                 runner.emit(RunFinished(runner.status, total))
-            inputs = chosen.graph.inputs.items()
             return RunRecord(
                 status=runner.status,
                 pipeline=dump(chosen.graph),
-                inputs={name: entry.default for name, entry in inputs if entry.default is not MISSING},
+                inputs=_inputs(chosen.graph),
                 outputs={name: to_json(value) for name, value in outputs.items()},
                 nodes={name: fact.to_json(chosen.steps[name]) for name, fact in runner.facts.items()},
                 versions=dict(versions(RECORDED_PACKAGES) if self.versions is None else self.versions),
@@ -76,6 +77,7 @@ class Executor:
                 error=str(error) if error else None,
                 blocks=dict(chosen.flat.blocks),
                 packs=dict(chosen.flat.registry.packs),
+                folder=os.path.abspath(chosen.graph.folder or ""),
                 warnings=[f"{warning.node}: {warning.message}" for warning in runner.warnings],
             )
 
@@ -109,6 +111,14 @@ class Executor:
     def explain(self, graph: Model, *, to: str | None = None) -> dict[str, dict[str, Any]]:
         """For every node whether it would run, be reused or be skipped, why, and what its key is made of."""
         return self.plan(graph, to=to).explain(self.cache, self.disk)
+
+
+def _inputs(graph: Model) -> dict[str, Any]:
+    """The values of the pipeline's inputs, with absolute paths."""
+    inputs = graph.inputs.items()
+    paths = {name for name, entry in inputs if entry.type == PATH}
+    values = {name: entry.default for name, entry in inputs if entry.default is not MISSING}
+    return {n: to_json(InputPath().place(value, graph.folder) if n in paths else value) for n, value in values.items()}
 
 
 def _outputs(chosen: Plan, runner: Runner) -> dict[str, Any]:

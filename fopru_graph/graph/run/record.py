@@ -57,9 +57,10 @@ class Fact:
 class RunRecord:
     """A run as JSON.
 
-    ``pipeline`` is the YAML text with the set values applied, ``blocks`` the texts of its sub-graph files. ``nodes``
-    holds type, version, key and what it is made of, inputs, ms, cached, described outputs and report of every finished
-    node, ``packs`` the paths and digests of folders of nodes. ``warnings`` says what the run went on without. Of the
+    ``pipeline`` is the YAML text with the set values applied, ``blocks`` the texts of its sub-graph files; relative
+    paths in them are relative to ``folder``, those in ``inputs`` and ``nodes`` are absolute. ``nodes`` holds type,
+    version, key and what it is made of, inputs, ms, cached, described outputs and report of every finished node,
+    ``packs`` the paths and digests of folders of nodes. ``warnings`` says what the run went on without. Of the
     environment, only the versions of Python and a few packages are recorded.
     """
 
@@ -75,6 +76,7 @@ class RunRecord:
     blocks: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     packs: dict[str, str] = field(default_factory=dict)
+    folder: str | None = None
     format: int = FORMAT
 
     def to_json(self) -> dict[str, Any]:
@@ -97,7 +99,7 @@ class RunRecord:
             raise ValueError(f"{path} is no run record of format {FORMAT}: {error}") from error
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RunResult(Mapping[str, Any]):
     """A mapping of the wanted outputs by name.
 
@@ -122,6 +124,9 @@ class RunResult(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.outputs)
+
+    def __repr__(self) -> str:
+        return f"<RunResult {', '.join(f'{name}={describe(value)}' for name, value in self.items())}>"
 
 
 def timestamp() -> str:

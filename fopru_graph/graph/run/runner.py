@@ -24,7 +24,7 @@ from fopru_graph.graph.run.replay import differences
 from fopru_graph.graph.run.schedule import Schedule
 from fopru_graph.graph.sockets import BadLiteral, Socket
 from fopru_graph.graph.steps import Step
-from fopru_graph.graph.values import Ref, describe, has_refs, replace_refs
+from fopru_graph.graph.values import Ref, describe, has_refs, replace_refs, unwrapped
 
 
 @dataclass
@@ -134,7 +134,7 @@ class Runner:
     def _value(self, step: Step, name: str) -> Any:
         value = step.inputs[name]
         if not has_refs(value):
-            return value
+            return unwrapped(value)
         return _within_bounds(step.spec.inputs[name], replace_refs(value, self._output))
 
     def _output(self, ref: Ref) -> Any:

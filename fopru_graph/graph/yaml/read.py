@@ -23,7 +23,7 @@ def read_bytes(path: Path, regular: bool = False) -> bytes:
     With ``regular`` a pipe or a device is refused: opening one may wait for ever.
     """
     if regular and path.exists() and not path.is_file():
-        raise PipelineError([Problem("syntax", f"cannot read {path}: it is no regular file")])
+        raise PipelineError([Problem("no-file", f"cannot read {path}: it is no regular file")])
     try:
         with path.open("rb") as stream:
             return stream.read(MAX_BYTES + 1)

@@ -11,6 +11,7 @@ from fopru_graph.graph.annotations import LinkOnly
 from fopru_graph.graph.declare.node import CACHE_POLICIES, NodeSpec
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.model import INPUT_TYPES
+from fopru_graph.graph.shipped import shipped_pipelines
 from fopru_graph.graph.sockets import Socket, literal_adapter
 from fopru_graph.graph.values import INPUTS, NAME, escape_dollars
 from fopru_graph.graph.yaml.read import FORMAT
@@ -112,8 +113,10 @@ def _default(annotation: Any) -> Schema:
 def _node(types: Mapping[str, NodeSpec]) -> Schema:
     named = [{"const": name, "description": _node_text(spec)} for name, spec in types.items()]
     block = {"type": "string", "pattern": _BLOCK, "description": "a sub-graph: a pipeline file, relative to this one"}
+    ships = {"enum": list(shipped_pipelines()), "description": "a sub-graph: a pipeline that ships"}
+    kinds = [*named, ships, block]
     properties = {
-        "type": {"description": "the node's type, or a sub-graph such as ./block.yaml", "anyOf": [*named, block]},
+        "type": {"description": "the node's type, or a sub-graph such as ./block.yaml or fastv", "anyOf": kinds},
         "inputs": {
             "description": "literals, or references to other nodes' outputs",
             "type": ["object", "null"],

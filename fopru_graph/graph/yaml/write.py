@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fopru_graph.graph.model import GraphNode, Model
-from fopru_graph.graph.values import MISSING, Ref, escape_dollars
+from fopru_graph.graph.values import MISSING, Given, Ref, escape_dollars
 from fopru_graph.graph.yaml.read import FORMAT
 from fopru_graph.graph.yaml.tree import resolve
 
@@ -22,7 +22,7 @@ _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff
 
 
 def dump(model: Model) -> str:
-    """The model as the text of a pipeline file."""
+    """The model as the text of a pipeline file; of an object that was given in Python only what it is called."""
     lines = [f"format: {FORMAT}"]
     for key, text in (("name", model.name), ("description", model.description)):
         if text:
@@ -87,6 +87,8 @@ def _flow(value: Any) -> str:
         return "[" + ", ".join(_flow(item) for item in value) + "]"
     if isinstance(value, Ref):
         return str(value)
+    if isinstance(value, Given):
+        return json.dumps(str(value))
     if isinstance(value, str):
         return _scalar(value, _PLAIN_FLOW)
     return repr(value) if isinstance(value, float) else json.dumps(value)

@@ -24,7 +24,7 @@ from fopru_graph.lvlm.inputs.chat import Question
 from fopru_graph.lvlm.inputs.positions import Numbering
 from fopru_graph.lvlm.inputs.prompt import Prompt, build_prompt
 from fopru_graph.lvlm.loading.generation import check_generation_config
-from fopru_graph.values import Generation, InLLMPruner, VisualTokens
+from fopru_graph.values import Generation, InLLMPruner, PromptFigures, VisualTokens
 
 OnStep = Callable[[torch.Tensor, torch.Tensor], None]
 Loop = Literal["auto", "thin", "segments", "static"]
@@ -164,22 +164,50 @@ def _collect(
         encoded=sum(tokens.encoded),
         projected=int(prompt.visual.sum()),
         visual_per_layer=tuple(int(seen.sum()) for seen in visual),
-        kept=_kept(prompt, tokens, visual[-1].cpu()),
+        kept=kept_origins(prompt, tokens, visual[-1].cpu()),
         reused=runner.reused,
         loop=runner.loop,
         captured=runner.captured,
         once=runner.once,
         positions=prompt.numbering,
         logprobs=tuple(map(tuple, sampler.logprobs)),
+        each=_each(runner, tokens, visual, sampler.lengths) if len(answers) > 1 else (),
         **measured(family, runner.filled(), start, times),
     )
+
+
+def _each(
+    runner: DecoderRunner, tokens: VisualTokens, visual: Sequence[torch.Tensor], new: Sequence[int]
+) -> tuple[PromptFigures, ...]:
+    """The figures of every prompt; ``visual`` (B, L) are the visual tokens that each layer sees, ``new`` are (B,)."""
+    prompt, held = runner.prompt, runner.filled()
+    seen = torch.stack([layer.sum(1) for layer in visual], 1).tolist()
+    real = torch.stack([runner.cuts.at(layer).real.sum(1) for layer in range(len(held))], 1).tolist()
+    # Of what a layer holds, every token of every prompt takes the same number of bytes.
+    token_bytes = [
+        sum(part.element_size() * part.numel() // (part.shape[0] * part.shape[-2]) for part in pair) for pair in held
+    ]
+    encoded = iter(tokens.encoded)
+    figures = []
+    for sample, images in enumerate(prompt.images):
+        lengths = tuple(length + new[sample] - 1 for length in real[sample])  # the last token's are never computed
+        figures.append(
+            PromptFigures(
+                encoded=sum(next(encoded) for _ in images),
+                projected=prompt.visual_counts[sample],
+                visual_per_layer=tuple(seen[sample]),
+                new_tokens=new[sample],
+                kv_lengths=lengths,
+                kv_bytes=sum(length * size for length, size in zip(lengths, token_bytes, strict=True)),
+            )
+        )
+    return tuple(figures)
 
 
 def measured(family: Family, filled: Sequence[KeyValues], start: float, times: Sequence[float]) -> dict[str, Any]:
     """The fields of `Generation` that are read from KV caches and clocks; ``times`` are those of the tokens."""
     return {
-        "kv_lengths": tuple(keys.shape[-2] for keys, _ in filled),
-        "kv_bytes": sum(part.numel() * part.element_size() for pair in filled for part in pair),
+        **held(filled),
         "prefill_ms": (times[0] - start) * 1e3,
         "step_ms": tuple((after - before) * 1e3 for before, after in pairwise(times)),
         "device": str(family.device),
@@ -187,7 +215,15 @@ def measured(family: Family, filled: Sequence[KeyValues], start: float, times: S
     }
 
 
-def _kept(prompt: Prompt, tokens: VisualTokens, last: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def held(filled: Sequence[KeyValues]) -> dict[str, Any]:
+    """The fields of `Generation` that are read from KV caches."""
+    return {
+        "kv_lengths": tuple(keys.shape[-2] for keys, _ in filled),
+        "kv_bytes": sum(part.numel() * part.element_size() for pair in filled for part in pair),
+    }
+
+
+def kept_origins(prompt: Prompt, tokens: VisualTokens, last: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Each image's origins (K, 2) of the visual tokens that the last layer sees, ``last`` (B, L) bool."""
     seen = torch.zeros(sum(map(len, tokens.origin)), dtype=torch.bool)
     seen[prompt.embedding_index[last]] = True

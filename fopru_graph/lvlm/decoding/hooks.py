@@ -94,7 +94,7 @@ class _Hooks:
                 f"{self._batch} × {self._length}",
                 "switch off chunked prefill, beams and num_return_sequences",
             )
-        return args, options | {cache_argument(): _full_cache(options.get(cache_argument()))}
+        return args, options | {cache_argument(): full_cache(options.get(cache_argument()))}
 
     def keep_attention(self, first: int, attention: Attention) -> None:
         """The tap of layer ``first − 1``: keep what the cut at ``first`` reads."""
@@ -150,7 +150,7 @@ class _Hooks:
         return self._masks[entry][1]
 
 
-def _full_cache(cache: Any) -> Any:
+def full_cache(cache: Any) -> Any:
     """``cache`` with layers that keep every token; a new one for None.
 
     A layer for a sliding window would forget by the tokens it gets, and the stock model would size its masks for that.

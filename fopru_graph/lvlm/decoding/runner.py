@@ -99,6 +99,35 @@ def check_places(family: Family, prompt: Prompt) -> None:
         )
 
 
+class DecoderInputs:
+    """What the stock decoder is given for a prompt and then token by token, besides its cache.
+
+    Args:
+        family: the model.
+        prompt: the embedded prompts.
+        reused: tokens of the prompt that are in the cache already.
+    """
+
+    def __init__(self, family: Family, prompt: Prompt, reused: int = 0) -> None:
+        self._family, self._prompt, self._reused = family, prompt, reused
+        self._mask = prompt.attention_mask if prompt.padded else None  # without padding no mask: the fast kernels
+        self._positions = prompt.positions[..., reused:]
+
+    def whole_prompt(self) -> dict[str, Any]:
+        """The inputs of the prefill."""
+        return self._inputs(self._prompt.embeds[:, self._reused :]) | self._family.prefill_inputs(self._prompt)
+
+    def next_tokens(self, embeds: torch.Tensor) -> dict[str, Any]:
+        """The inputs of a step that appends one token a sample, embedded: (B, 1, E)."""
+        self._positions = self._positions[..., -1:] + 1
+        if self._mask is not None:
+            self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
+        return self._inputs(embeds)
+
+    def _inputs(self, embeds: torch.Tensor) -> dict[str, Any]:
+        return {"inputs_embeds": embeds, "attention_mask": self._mask, "position_ids": self._positions}
+
+
 class StockRunner(DecoderRunner):
     """The stock forward of the language model, pruned by hooks; exact, for every family."""
 
@@ -110,33 +139,21 @@ class StockRunner(DecoderRunner):
 
     def prefill(self) -> torch.Tensor:
         """See `DecoderRunner.prefill`."""
-        prompt = self.prompt
         # Made without the config it has full layers only: sliding windows are then kept by the mask, which can be cut.
         self._cache = DynamicCache()
         for index, (keys, values) in enumerate(self.take_prefix()):
             self._cache.update(keys, values, index)
-        self._mask = prompt.attention_mask if prompt.padded else None  # without padding no mask: the fast kernels
-        self._positions = prompt.positions[..., self.reused :]
-        return self._forward(prompt.embeds[:, self.reused :], **self.family.prefill_inputs(prompt))
+        self._inputs = DecoderInputs(self.family, self.prompt, self.reused)
+        return self._forward(self._inputs.whole_prompt())
 
     def step(self, ids: torch.Tensor) -> torch.Tensor:
         """See `DecoderRunner.step`."""
-        self._positions = self._positions[..., -1:] + 1
-        if self._mask is not None:
-            self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], 1)
-        return self._forward(self.family.embed(ids[:, None]))
+        return self._forward(self._inputs.next_tokens(self.family.embed(ids[:, None])))
 
     def filled(self) -> list[KeyValues]:
         """See `DecoderRunner.filled`."""
         return [(layer.keys, layer.values) for layer in self._cache.layers]
 
-    def _forward(self, embeds: torch.Tensor, **inputs: Any) -> torch.Tensor:
-        hidden = self.family.decoder(
-            inputs_embeds=embeds,
-            attention_mask=self._mask,
-            position_ids=self._positions,
-            use_cache=True,
-            **{cache_argument(): self._cache},
-            **inputs,
-        ).last_hidden_state
+    def _forward(self, inputs: dict[str, Any]) -> torch.Tensor:
+        hidden = self.family.decoder(**inputs, use_cache=True, **{cache_argument(): self._cache}).last_hidden_state
         return self.family.logits(hidden[:, -1])

@@ -6,8 +6,9 @@ import contextlib
 import threading
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -135,16 +136,48 @@ class Family(Layerwise):
         """Encode, and also record the attention of further encoder ``layers``.
 
         A layer is a number, from 0, or negative from the end; or a share of the depth in (0, 1), which names the
-        nearest layer that sees whole pictures. ``together``: as `encode_together`.
+        nearest layer that sees whole pictures. ``together``: as `encode_together`. An image that is given several times
+        is encoded once.
 
         Raises:
             UserError: the tower has no such layer, it sees pictures in windows, or as for `encode`.
         """
+        once = list(dict.fromkeys(images))
+        features = self._tapped(partial(self.encode_together if together else self.encode, once), layers)
+        return features if len(once) == len(images) else features.repeated([once.index(image) for image in images])
+
+    def encode_prepared(
+        self, inputs: Mapping[str, Any], ids: Sequence[Sequence[int]], layers: Sequence[int | float] = ()
+    ) -> VisionFeatures:
+        """Encode pictures that a stock processor prepared, else as `encode_layers`.
+
+        Args:
+            inputs: what the processor gave for the stock ``generate``, e.g. ``pixel_values``.
+            ids: the token ids of the prompts in which the pictures stand, without padding, with a placeholder for each
+                visual token.
+            layers: as for `encode_layers`.
+
+        Raises:
+            UserError: as for `encode_layers`, or inputs are missing that the model needs.
+        """
+        try:
+            return self._tapped(partial(self._encode_prepared, inputs, ids), layers)
+        except KeyError as error:
+            raise UserError(
+                f"{error.args[0]} is missing among what the processor gave", "give all of it: **processor(…)"
+            ) from error
+
+    @abstractmethod
+    def _encode_prepared(self, inputs: Mapping[str, Any], ids: Sequence[Sequence[int]]) -> VisionFeatures:
+        """See `encode_prepared`."""
+
+    def _tapped(self, encode: Callable[[], VisionFeatures], layers: Sequence[int | float]) -> VisionFeatures:
+        """What ``encode`` gives, with the attention of further encoder ``layers``."""
         named = {layer: self._tap(layer) for layer in layers}
         with self.lock:
             self.taps = tuple(dict.fromkeys(named.values()))
             try:
-                features = self.encode_together(images) if together else self.encode(images)
+                features = encode()
             finally:
                 self.taps = ()
         tiles = (
@@ -246,6 +279,10 @@ class Family(Layerwise):
         sizes = tuple((size[0], size[1]) for size in image_sizes)
         seen = tuple(tile.attention.query.shape[1] for tile in tiles)
         return VisionFeatures(tuple(tiles), tuple(pixels), mean, std, sizes, preprocess_ms, tower_tokens=seen, **more)
+
+    def picture_tokens(self, size: tuple[int, int]) -> int | None:
+        """Visual tokens of a picture (height, width) without encoding it; None: every picture becomes as many."""
+        return None
 
     def newlines(self, images: Sequence[Image]) -> int:
         """How many of the stock model's placeholders for ``images`` are newlines, which show no patch."""

@@ -6,8 +6,10 @@ around it, which stay whatever is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import PIL.Image
@@ -16,6 +18,7 @@ import torch
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.merging import Grid, MergingFamily, Prepared, TilePosition
 from fopru_graph.lvlm.families.registry import register_family
+from fopru_graph.lvlm.inputs.token_ids import runs_of
 from fopru_graph.values import Video
 
 _FAKE, _GLOBAL = "<fake_token_around_image>", "<global-img>"
@@ -50,6 +53,13 @@ class Idefics3(MergingFamily):
         groups: torch.Tensor = self.projector.pixel_shuffle(numbers, self.merge_side)[0]
         return groups
 
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        """See `Family.picture_tokens`."""
+        processor = self.processor.image_processor
+        side = processor.max_image_size["longest_edge"]
+        high, wide = self.grid_of(torch.empty(0, side, side))
+        return max(1, processor.get_number_of_image_patches(*size, {})[0]) * high * wide
+
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
         """See `MergingFamily.prepare`. Tiles are squares, so none is padded."""
         images = [[picture] for picture in pictures]
@@ -61,6 +71,22 @@ class Idefics3(MergingFamily):
             positions += [*(divmod(tile, columns) for tile in range(rows * columns)), None]
         counts = [rows * columns + 1 for rows, columns in shapes]
         return self._prepared(batch, counts, [_picture_markup(*shape, tokens) for shape in shapes], positions)
+
+    def prepared(self, inputs: Mapping[str, Any], ids: Sequence[Sequence[int]]) -> Prepared:
+        """See `MergingFamily.prepared`. The token before a tile's placeholders says where it lies in its picture.
+
+        A picture ends with the tile that shows all of it, or is that tile alone.
+        """
+        known = self.processor.tokenizer.convert_ids_to_tokens
+        positions: list[TilePosition] = []
+        for run in runs_of(self.image_token_id, ids):
+            named = run.before is not None and re.fullmatch(r"<row_(\d+)_col_(\d+)>", str(known(run.before)))
+            positions.append((int(named[1]) - 1, int(named[2]) - 1) if named else None)
+        ends = [tile + 1 for tile, position in enumerate(positions) if position is None]
+        counts = [end - begin for begin, end in pairwise([0, *ends])]
+        tiles = [tile for tile in inputs["pixel_values"].flatten(0, 1) if tile.any()]  # the model drops empty ones, too
+        batch = {name: inputs[name] for name in ("pixel_values", "pixel_attention_mask")}
+        return Prepared(batch, tiles, counts, (), positions)
 
     def _prepared(
         self, batch: Any, counts: list[int], markup: list[str], positions: Sequence[TilePosition] = ()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import PIL.Image
 import torch
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
@@ -9,6 +12,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optim
 from fopru_graph.lvlm.families.family import read_layer
 from fopru_graph.lvlm.families.merging import Grid, MergingFamily, Prepared, TilePosition
 from fopru_graph.lvlm.families.registry import register_family
+from fopru_graph.lvlm.inputs.token_ids import runs_of
 from fopru_graph.values import Video
 
 
@@ -48,6 +52,13 @@ class InternVL(MergingFamily):
         groups: torch.Tensor = self.model.model.pixel_shuffle(numbers, scale_factor=ratio).view(-1, self.patches)
         return groups
 
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        """See `Family.picture_tokens`."""
+        processor = self.processor.image_processor
+        tiles = processor.get_number_of_image_patches(*size, {"crop_to_patches": True})
+        high, wide = self.grid_of(torch.empty(0, processor.size["height"], processor.size["width"]))
+        return int(tiles) * high * wide
+
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
         """See `MergingFamily.prepare`; like the stock processor it cuts tiles, whatever the checkpoint's default is."""
         batch = self.processor.image_processor(pictures, crop_to_patches=True, return_tensors="pt")
@@ -59,6 +70,16 @@ class InternVL(MergingFamily):
             for position in self._tile_positions(picture, count)
         ]
         return Prepared({"pixel_values": pixels}, pixels, counts, markup, positions)
+
+    def prepared(self, inputs: Mapping[str, Any], ids: Sequence[Sequence[int]]) -> Prepared:
+        """See `MergingFamily.prepared`; how the tiles lie in a picture is nowhere said.
+
+        The placeholders of all tiles of a picture follow one another.
+        """
+        pixels = inputs["pixel_values"]
+        high, wide = self.grid_of(pixels)
+        counts = [run.length // (high * wide) for run in runs_of(self.image_token_id, ids)]
+        return Prepared({"pixel_values": pixels}, pixels, counts, ())
 
     def _tile_positions(self, picture: PIL.Image.Image, count: int) -> list[TilePosition]:
         """The (row, column) of each of a picture's tiles; None for the thumbnail and for a picture of one tile."""

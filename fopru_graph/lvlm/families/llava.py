@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -68,6 +69,11 @@ class Llava(Family):
         pixels = [shrink_pixels(tile_pixels, image.resolution, patch) for tile_pixels, image in pairs]
         return self._encode_tiles(pixels, range(len(images)), [image.shape for image in images], begin)
 
+    @torch.inference_mode()
+    def _encode_prepared(self, inputs: Mapping[str, Any], ids: Sequence[Sequence[int]]) -> VisionFeatures:
+        pixels = inputs["pixel_values"].unbind()
+        return self._encode_tiles(pixels, range(len(pixels)), [tile.shape[-2:] for tile in pixels], time.perf_counter())
+
     def _encode_tiles(
         self,
         pixels: Sequence[torch.Tensor],
@@ -96,7 +102,7 @@ class Llava(Family):
                 pixels, self._tower_outputs(pixels), images, positions, strict=True
             )
         ]
-        return self.vision_features(tiles, pixels, sizes, preprocess_ms)
+        return self.vision_features(tiles, [tile_pixels.cpu() for tile_pixels in pixels], sizes, preprocess_ms)
 
     def _tower_outputs(self, pixels: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, TileAttention]]:
         """Each tile's features (1 + N, D) and attention; tiles (3, H, W) of one size go through the tower together."""

@@ -7,9 +7,11 @@ inserts the newline embedding. Patches that it deletes are no visual tokens, so 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
+from typing import Any
 
 import torch
 from accelerate.utils import align_module_device
@@ -56,17 +58,31 @@ class LlavaNext(Llava):
         """See `Llava._encode_pictures`: the overview comes first and has no position, the others come row by row."""
         images = [shrink(image) for image in images]
         batch = self.processor.image_processor([image.picture for image in images], return_tensors="pt")
+        return self._encode_cut(batch["pixel_values"], [image.shape for image in images], begin)
+
+    @torch.inference_mode()
+    def _encode_prepared(self, inputs: Mapping[str, Any], ids: Sequence[Sequence[int]]) -> VisionFeatures:
+        sizes = [(int(height), int(width)) for height, width in inputs["image_sizes"]]
+        return self._encode_cut(inputs["pixel_values"], sizes, time.perf_counter())
+
+    def _encode_cut(
+        self, batch: Sequence[torch.Tensor], image_sizes: Sequence[tuple[int, int]], begin: float
+    ) -> VisionFeatures:
+        """The features of pictures of these (height, width), from each one's tiles, filled up with empty ones.
+
+        Preprocessing began at ``begin`` and is over now.
+        """
         pixels: list[torch.Tensor] = []
         tile_images: list[int] = []
         positions: list[tuple[int, int] | None] = []
-        for i, (image, tiles) in enumerate(zip(images, batch["pixel_values"], strict=True)):
-            count, wide = self._tiles(image.shape)
+        for i, (size, tiles) in enumerate(zip(image_sizes, batch, strict=True)):
+            count, wide = self._tiles(size)
             pixels += tiles[:count]
             tile_images += [i] * count
             positions += [None, *(divmod(tile, wide) for tile in range(count - 1))]
-        features = self._encode_tiles(pixels, tile_images, [image.shape for image in images], begin, positions)
+        features = self._encode_tiles(pixels, tile_images, image_sizes, begin, positions)
         seen = zip(features.tiles, features.pixels, strict=True)
-        counts = [tile_images.count(image) for image in range(len(images))]
+        counts = [tile_images.count(image) for image in range(len(image_sizes))]
         pairs = zip(features.image_sizes, counts, strict=True)
         packed = [
             tile for size, count in pairs for tile in self._packed_tiles([next(seen) for _ in range(count)], size)
@@ -86,6 +102,10 @@ class LlavaNext(Llava):
         patches = slots[slots != NEWLINE].sort().values
         tile, patch = patches // self._side**2, patches % self._side**2
         return [only_patches(*seen[t], patch[tile == t]) for t in tile.unique().tolist()]
+
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        """See `Family.picture_tokens`."""
+        return int((self._slots(size, self._tiles(size)[0]) != NEWLINE).sum())
 
     def newlines(self, images: Sequence[Image]) -> int:
         """See `Family.newlines`."""

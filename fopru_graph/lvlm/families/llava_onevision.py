@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import PIL.Image
 import torch
@@ -81,6 +82,21 @@ class LlavaOnevision(LlavaNext):
         batch = self.processor.image_processor([[image.picture for image in pictures]], return_tensors="pt")
         sizes = [image.shape for image in pictures]
         return self._encode_tiles(batch["pixel_values"][:, 0].unbind(), range(len(images)), sizes, begin)
+
+    @torch.inference_mode()
+    def _encode_prepared(self, inputs: Mapping[str, Any], ids: Sequence[Sequence[int]]) -> VisionFeatures:
+        """See `LlavaNext._encode_prepared`; pictures that came as one list were not cut."""
+        whole = {int(count) > 1 for count in inputs.get("batch_num_images", [1])}
+        if len(whole) > 1:
+            raise UserError(
+                "some prompts of the batch have one picture and others several, which the model sees cut and whole",
+                "give them in calls of their own",
+            )
+        if True not in whole:
+            return super()._encode_prepared(inputs, ids)
+        sizes = [(int(height), int(width)) for height, width in inputs["image_sizes"]]
+        pixels = inputs["pixel_values"][:, 0].unbind()
+        return self._encode_tiles(pixels, range(len(pixels)), sizes, time.perf_counter())
 
     def _frames(self, frames: list[PIL.Image.Image]) -> torch.Tensor:
         """Frames (T, 3, H, W), each resized to a tile: the overview that the image processor makes of a picture."""

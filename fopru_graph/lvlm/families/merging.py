@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import PIL.Image
@@ -49,6 +50,14 @@ class MergingFamily(Family):
     @abstractmethod
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
         """Preprocess pictures without torchvision."""
+
+    def prepared(self, inputs: Mapping[str, Any], ids: Sequence[Sequence[int]]) -> Prepared:
+        """What a stock processor prepared, see `Family.encode_prepared`; the prompt is there, so there is no markup.
+
+        Override it if a picture is not one tile, or the model takes more than its pixels.
+        """
+        pixels = inputs["pixel_values"]
+        return Prepared({"pixel_values": pixels}, pixels, [1] * len(pixels), ())
 
     def prepare_videos(self, videos: list[Video]) -> Prepared:
         """Preprocess videos; a frame, or what the model merges of several, is a tile.
@@ -126,6 +135,22 @@ class MergingFamily(Family):
             raise UserError("there must be pictures or videos to encode, not both", "give one kind, and at least one")
         prepared = self.prepare(pictures) if pictures else self.prepare_videos(videos)
         preprocess_ms = (time.perf_counter() - begin) * 1e3
+        return self._run_tower(prepared, [image.shape[-2:] for image in images], preprocess_ms, videos)
+
+    @torch.inference_mode()
+    def _encode_prepared(self, inputs: Mapping[str, Any], ids: Sequence[Sequence[int]]) -> VisionFeatures:
+        prepared = self.prepared(inputs, ids)
+        firsts = list(accumulate([0, *prepared.tile_counts]))[:-1]  # of each image; how large it was nobody knows
+        return self._run_tower(prepared, [tuple(prepared.pixels[first].shape[-2:]) for first in firsts], 0.0)
+
+    def _run_tower(
+        self,
+        prepared: Prepared,
+        image_sizes: Sequence[Sequence[int]],
+        preprocess_ms: float,
+        videos: Sequence[Video] = (),
+    ) -> VisionFeatures:
+        """Encode what is prepared, of pictures or else of ``videos``."""
         with self.lock, self.tower_faster(), self.recorded_attention() as calls:
             core = self.model.model
             takes_videos = videos and hasattr(core, "get_video_features")  # else frames are pictures to the model
@@ -144,8 +169,8 @@ class MergingFamily(Family):
         )
         return self.vision_features(
             [Tile(*part) for part in parts],
-            prepared.pixels,
-            [image.shape[-2:] for image in images],
+            [tile.cpu() for tile in prepared.pixels],
+            image_sizes,
             preprocess_ms,
             markup=tuple(prepared.markup),
             video=bool(videos),

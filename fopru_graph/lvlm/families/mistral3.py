@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -57,6 +58,14 @@ class Mistral3(MergingFamily):
         parts = zip(call.query[0].split(counts, 1), call.key[0].split(counts, 1), groups, strict=True)
         return [TileAttention(*qk, call.scale, 0, merged) for *qk, merged in parts]
 
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        """See `Family.picture_tokens`; a picture is shrunk to its longest side, and filled up to whole tokens."""
+        most = _largest(self.processor.image_processor.size)
+        shrunk = max(size[0] / most[0], size[1] / most[1], 1)
+        cell = int(self.model.config.vision_config.patch_size) * self.merge_side
+        high, wide = (math.ceil(max(1, math.floor(side / shrunk)) / cell) for side in size)
+        return high * wide
+
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
         """See `MergingFamily.prepare`. Pictures are padded to one size; the model reads ``image_sizes`` only."""
         processor = self.processor.image_processor
@@ -82,6 +91,18 @@ class Mistral3(MergingFamily):
             [_BREAK.join([self.placeholder * wide] * high) + _END for high, wide in grids],
         )
 
+    def prepared(self, inputs: Mapping[str, Any], ids: Sequence[Sequence[int]]) -> Prepared:
+        """See `MergingFamily.prepared`."""
+        padded, sizes = inputs["pixel_values"], [(int(high), int(wide)) for high, wide in inputs["image_sizes"]]
+        pixels = [tile[:, :high, :wide] for tile, (high, wide) in zip(padded, sizes, strict=True)]
+        return Prepared({"pixel_values": padded, "image_sizes": sizes}, pixels, [1] * len(sizes), ())
+
+
+def _largest(size: Any) -> tuple[int, int]:
+    """The most pixels (height, width) that a picture keeps, from the processor's ``size``."""
+    longest = size.get("longest_edge")
+    return (longest, longest) if longest else (size["height"], size["width"])
+
 
 def _refuse_narrow(picture: PIL.Image.Image, size: Any) -> None:
     """Refuse a picture that the stock processor would shrink to nothing.
@@ -89,8 +110,7 @@ def _refuse_narrow(picture: PIL.Image.Image, size: Any) -> None:
     Raises:
         UserError: its shape is that extreme.
     """
-    longest = size.get("longest_edge")
-    high, wide = (longest, longest) if longest else (size["height"], size["width"])
+    high, wide = _largest(size)
     ratio = max(picture.height / high, picture.width / wide, 1)
     if min(picture.size) / ratio < 1:
         raise UserError(

@@ -6,7 +6,7 @@ pairs, and a pair is a tile. Qwen2.5-VL spaces pairs by the video's frame rate, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
@@ -75,6 +75,10 @@ class Qwen2VL(MergingFamily):
             for call, groups in zip(calls, self.patch_groups_of(grids, calls[0].query.device), strict=True)
         ]
 
+    def picture_tokens(self, size: tuple[int, int]) -> int:
+        """See `Family.picture_tokens`."""
+        return int(self.processor.image_processor.get_number_of_image_patches(*size, {})) // self.patches
+
     def prepare(self, pictures: list[PIL.Image.Image]) -> Prepared:
         for picture in pictures:
             _check_shape(picture)
@@ -82,6 +86,10 @@ class Qwen2VL(MergingFamily):
         inputs = {name: batch[name] for name in ("pixel_values", "image_grid_thw")}
         counts = (batch["image_grid_thw"].prod(1) // self.patches).tolist()
         return self._prepared(inputs, [self.placeholder * count for count in counts])
+
+    def prepared(self, inputs: Mapping[str, Any], ids: Sequence[Sequence[int]]) -> Prepared:
+        """See `MergingFamily.prepared`."""
+        return self._prepared({name: inputs[name] for name in ("pixel_values", "image_grid_thw")}, [])
 
     def prepare_videos(self, videos: list[Video]) -> Prepared:
         pixels, grids, markup = [], [], []

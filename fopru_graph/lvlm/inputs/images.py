@@ -26,6 +26,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.identity import file_digest
 from fopru_graph.lvlm.inputs import formats, pixels
 from fopru_graph.lvlm.inputs.timing import Sample, Shown
+from fopru_graph.paths import local_path
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 ANIMATED = ("GIF", "WEBP", "PNG")
@@ -34,6 +35,7 @@ MAX_ASPECT = 200
 MAX_BYTES = 512 * 2**20
 
 _DEMO = "demo:"
+_GIVEN = "given:"  # what records of runs say in place of an object
 _SAMPLES = Path(__file__).resolve().parents[2] / "demo" / "samples"
 _WANTED = "give a PNG, JPEG, WEBP, BMP, GIF or TIFF file"
 _SMALLER = f"scale or crop it to at most {MAX_PIXELS // 10**6} megapixels first"
@@ -105,6 +107,15 @@ def _seconds(opened: PIL.Image.Image, index: int) -> float:
     return float(opened.info.get("duration") or 100) / 1000
 
 
+def picture_size(path: str) -> tuple[int, int] | None:
+    """(height, width) as the file's header says, before it is turned; None if it says nothing."""
+    try:
+        with _opened(path, _read(path), _WANTED) as opened:
+            return opened.height, opened.width
+    except UserError:
+        return None
+
+
 def fingerprint(path: str) -> str:
     """SHA-256 of the file's content in hex, ``missing`` if it is no readable regular file. A part of cache keys."""
     try:
@@ -131,8 +142,11 @@ def shrink(image: values.Image) -> values.Image:
 
 
 def _locate(path: str) -> Path:
+    if path.startswith(_GIVEN):
+        hint = "set a picture again, e.g. --set image=photo.jpg"
+        raise UserError(f"'{path}' stands for a picture that was given in Python, and is kept nowhere", hint)
     if not path.startswith(_DEMO):
-        return Path(path)
+        return Path(local_path(path))
     name, known = path.removeprefix(_DEMO), samples()
     if name in known:
         return _SAMPLES / f"{name}.png"
@@ -157,7 +171,7 @@ def _read(path: str) -> bytes:
             raise UserError(f"'{path}' is too large: more than {MAX_BYTES >> 20} MiB", _SMALLER)
         data = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"there is no file '{path}'", _near(Path(path))) from error
+        raise UserError(f"there is no file '{path}'", _near(file)) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"'{path}' cannot be read: {reason}", "check the name and its permissions") from error
@@ -168,8 +182,10 @@ def _read(path: str) -> bytes:
 
 def _near(path: Path) -> str:
     """A hint for the name of a file that does not exist: the closest name that does."""
-    if str(path) in samples():
-        return f"the sample picture is called '{_DEMO}{path}'"
+    if path.name in samples():
+        return f"the sample picture is called '{_DEMO}{path.name}'"
+    if path.parts[:1] == ("file:",):
+        return "a file URL of this machine begins with three slashes, as file:///home/me/photo.jpg"
     try:
         close = difflib.get_close_matches(path.name, os.listdir(path.parent), 1)
     except OSError:

@@ -97,6 +97,16 @@ class Reader:
         return low
 
 
+def of_memory(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """A new RGB picture of one that Pillow holds, by the rules of `Reader` as far as the mode tells what a file said.
+
+    Raises:
+        Exception: whatever Pillow raises if it opened a damaged file and only now reads it.
+    """
+    picture.load()
+    return _to_rgb(_upright(picture), _Samples(16 if picture.mode.startswith("I;16") else 8))
+
+
 def _prepare_tiff(path: str, opened: TiffImagePlugin.TiffImageFile) -> _Samples:
     """Put right how Pillow will decode a TIFF, or refuse it; returns what its tags say of its samples."""
     tags: Any = opened.tag_v2

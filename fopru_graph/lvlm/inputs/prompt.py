@@ -11,7 +11,7 @@ import torch
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.inputs.chat import MARKER, Question, as_question, chat_text, distribute_images
 from fopru_graph.lvlm.inputs.positions import Numbering, kept_positions
-from fopru_graph.lvlm.inputs.token_ids import PromptIds, build_ids, check_embedded, span_of
+from fopru_graph.lvlm.inputs.token_ids import PromptIds, build_ids, check_embedded, images_of, pruned_ids, span_of
 from fopru_graph.values import PromptEmbeddings, VisualTokens
 
 if TYPE_CHECKING:
@@ -89,8 +89,40 @@ def build_prompt(
     for question, count in zip(questions, per_prompt, strict=True):
         text = chat_text(family, question, count, part)
         written.append(build_ids(family, text, tokens, range(first, first + count)))
-        check_embedded(family, written[-1].ids)
         first += count
+    return _embedded(family, [question.last for question in questions], written, per_prompt, tokens, numbering)
+
+
+def prompt_of_ids(
+    family: Family, prompts: Sequence[list[int]], tokens: VisualTokens, numbering: Numbering | None = None
+) -> Prompt:
+    """Embed whole prompts that are token ids already, as `build_prompt` embeds texts; their ``texts`` are empty.
+
+    Args:
+        family: the model.
+        prompts: B lists of ids without padding, with a placeholder for each visual token, dropped or not.
+        tokens: the visual tokens of all their images, in order.
+        numbering: as for `build_prompt`.
+
+    Raises:
+        UserError: the placeholders are not those of the images, or a token has no embedding.
+    """
+    images = images_of(family, prompts, tokens)
+    written = [pruned_ids(family, ids, tokens, shown) for ids, shown in zip(prompts, images, strict=True)]
+    return _embedded(family, [""] * len(prompts), written, [*map(len, images)], tokens, numbering)
+
+
+def _embedded(
+    family: Family,
+    texts: Sequence[str],
+    written: Sequence[PromptIds],
+    per_prompt: Sequence[int],
+    tokens: VisualTokens,
+    numbering: Numbering | None,
+) -> Prompt:
+    """The prompt of ids that are written, with so many images each."""
+    for prompt in written:
+        check_embedded(family, prompt.ids)
     input_ids, mask = _padded([prompt.ids for prompt in written], family.pad_id)
     unpruned_ids, unpruned_mask = _padded([prompt.unpruned for prompt in written], family.pad_id)
     positions, spans, resolved = _positions(family, written, tokens, per_prompt, numbering)
@@ -102,7 +134,7 @@ def build_prompt(
     embedding_index = torch.full_like(input_ids, -1).masked_scatter(placeholders, _patch_indices(tokens))
     visual = embedding_index >= 0
     return Prompt(
-        texts=tuple(question.last for question in questions),
+        texts=tuple(texts),
         lengths=tuple(len(prompt.ids) for prompt in written),
         input_ids=input_ids,
         embeds=embeds.flatten(0, 1).index_copy(0, target_indices, embeddings).view_as(embeds),

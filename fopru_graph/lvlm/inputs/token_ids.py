@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -18,6 +18,13 @@ from fopru_graph.values import VisualTokens
 
 if TYPE_CHECKING:
     from fopru_graph.lvlm.families.family import Family
+
+
+class Run(NamedTuple):
+    """A stretch of equal tokens, and the token before it, None at the beginning of a prompt."""
+
+    before: int | None
+    length: int
 
 
 class PromptIds(NamedTuple):
@@ -74,6 +81,15 @@ def build_ids(family: Family, text: str, tokens: VisualTokens, images: range) ->
         ]
         ids = family.tokenize("".join([parts[0], *written]))
         _check_placeholders(ids.count(family.image_token_id), sum(counts))
+    return pruned_ids(family, ids, tokens, images)
+
+
+def pruned_ids(family: Family, ids: list[int], tokens: VisualTokens, images: range) -> PromptIds:
+    """A whole prompt's ``ids``, with a placeholder for each visual token, without what belongs to dropped ones.
+
+    ``tokens`` and ``images`` are as for `build_ids`.
+    """
+    counts = [(tokens.placeholders or tokens.encoded)[image] for image in images]
     every = iter([i for i, token in enumerate(ids) if token == family.image_token_id])
     placeholders = [list(islice(every, count)) for count in counts]
     keep = [True] * len(ids)
@@ -88,6 +104,45 @@ def build_ids(family: Family, text: str, tokens: VisualTokens, images: range) ->
     ends = [span_of(image) for image in placeholders]
     spans = [range(bisect_left(left, image.start), bisect_left(left, image.stop)) for image in ends]
     return PromptIds(kept_ids, ids, sources, placeholders, spans)
+
+
+def images_of(family: Family, prompts: Sequence[Sequence[int]], tokens: VisualTokens) -> list[range]:
+    """The images of each of the prompts, whole ones, by the number of placeholders that each image has.
+
+    Raises:
+        UserError: the placeholders are not those of the images.
+    """
+    counts = tokens.placeholders or tokens.encoded
+    images: list[range] = []
+    for ids in prompts:
+        first = last = images[-1].stop if images else 0
+        left = ids.count(family.image_token_id)
+        while left > 0 and last < len(counts):
+            left -= counts[last]
+            last += 1
+        images.append(range(first, last))
+        if left:
+            break
+    if left or last < len(counts):
+        raise UserError(
+            f"the prompts hold {sum(ids.count(family.image_token_id) for ids in prompts)} placeholders of visual "
+            f"tokens, and their pictures {' + '.join(map(str, counts))}",
+            "give ids and pixels of one call of the model's own processor",
+        )
+    return images
+
+
+def runs_of(token: int, prompts: Sequence[Sequence[int]]) -> list[Run]:
+    """The stretches of a token in prompts, in order."""
+    runs = []
+    for ids in prompts:
+        before = None
+        for value, equal in groupby(ids):
+            length = len(list(equal))
+            if value == token:
+                runs.append(Run(before, length))
+            before = value
+    return runs
 
 
 def span_of(indices: Sequence[int]) -> range:

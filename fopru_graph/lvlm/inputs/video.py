@@ -18,6 +18,7 @@ from fopru_graph import values
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.inputs import film, images
 from fopru_graph.lvlm.inputs.timing import Sample, Shown, sample
+from fopru_graph.paths import local_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -44,6 +45,7 @@ def load_video(
             it holds no pictures or only one still picture, a frame is damaged or too large (see `images.load_image`),
             or frames differ in size.
     """
+    path = local_path(path)
     _check_sampling(path, frames, fps, folder_fps)
 
     def pick(shown: Shown) -> Sample:
@@ -90,6 +92,7 @@ def _check_sampling(path: str, frames: int | None, fps: float | None, folder_fps
 
 def fingerprint(path: str) -> str:
     """SHA-256 in hex of the names and contents of all frames, ``missing`` if there is none. A part of cache keys."""
+    path = local_path(path)
     if not _is_folder(path):
         return images.fingerprint(path)
     digest = hashlib.sha256()

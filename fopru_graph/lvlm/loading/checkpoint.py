@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from fopru_graph.errors import UserError, first_line
 from fopru_graph.identity import files_digest
 from fopru_graph.lvlm.loading.adapters import ADAPTER, refuse_adapter, refuse_adapter_weights
+from fopru_graph.paths import local_path
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "model"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -42,7 +43,7 @@ def open_checkpoint(name: str, revision: str | None) -> Checkpoint:
         UserError: there is no such checkpoint, it is damaged or incomplete, has no safetensors, needs remote code, or
             is an adapter.
     """
-    folder = DEMO if name == "demo" else Path(name).expanduser()
+    folder = DEMO if name == "demo" else Path(local_path(name))
     if name.strip() and folder.is_dir():
         return Checkpoint(str(folder), _folder_config(name, folder))
     if folder.exists() or not _HUB_NAME.fullmatch(name):

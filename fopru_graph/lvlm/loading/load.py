@@ -23,6 +23,7 @@ from fopru_graph.lvlm.loading.generation import check_generation_file
 from fopru_graph.lvlm.loading.packed import pack, worth_packing
 from fopru_graph.lvlm.loading.presets import PREFIX, find_preset, preset_config, preset_processor, random_model
 from fopru_graph.lvlm.loading.processor import open_processor
+from fopru_graph.lvlm.loading.quiet import quiet
 from fopru_graph.values import ModelHandle
 
 Quantization = Literal["4bit", "8bit"]
@@ -31,6 +32,7 @@ READERS = 4  # weights that transformers reads at the same time, in threads
 _LEFTOVER = re.compile(r"\.(position_ids|inv_freq|original_inv_freq|masked_bias|num_batches_tracked)$")  # computed anew
 
 
+@quiet()
 def load_model(
     name: str,
     device: str = "auto",

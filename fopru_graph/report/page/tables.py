@@ -184,6 +184,8 @@ def _record(study: ModelResults, label: str, task: str, ratio: Ratio, point: Poi
         "n": summary.n,
         "errors": summary.errors,
         "ttft_median_ms": summary.ttft_ms.median if summary.ttft_ms else None,
+        "samples_per_s": summary.samples_per_s,
+        "batch_size": summary.batch_size,
         "kv_bytes": summary.kv_bytes,
         **{f"{kind}_tokens": count for kind, count in summary.tokens.model_dump().items()},
         "metrics": " ".join(f"{name}={value}" for name, value in sorted(summary.metrics.items())),

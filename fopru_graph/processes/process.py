@@ -1,46 +1,67 @@
-"""The process of a cell, the signals that end a sweep, and the GPUs and threads that each cell gets."""
+"""A process that ends with this one, signals that ask for an end, and the GPUs and threads that each process gets."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fopru_graph.errors import UserError
-from fopru_graph.evaluation.ranks import without_launcher
-from fopru_graph.sweep import guard
-from fopru_graph.sweep.cells import Claim
+from fopru_graph.processes import guard
 
+GRACE = 15.0  # seconds that a process has to stop when it is asked to
 _TAIL_BYTES, _TAIL_LINES = 4096, 5
+_LAUNCHER = re.compile(
+    r"((LOCAL_|GROUP_|ROLE_|NODE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT))$|(TORCHELASTIC|ACCELERATE)_"
+)  # names of variables that launchers set for their processes
 
 
-class CellProcess:
-    """The process of a running cell, in a process group of its own. It ends when this process does, by kill -9 too.
+def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what a launcher has said of its processes: for a child that works on its own."""
+    return {name: value for name, value in environment.items() if not _LAUNCHER.match(name)}
+
+
+class GuardedProcess:
+    """A process in a process group of its own. It ends when this process does, by kill -9 too.
 
     Args:
-        claim: the cell to run. Its processes share the claim's lock, so that it is held until the last of them ends.
-        log: file that its output is appended to.
+        label: what it is, for messages.
+        argv: its command.
+        log: file that its output is appended to, after a line that says when and how it was started.
         environment: what is added to this process's environment, without what a launcher has said of this process.
+        lock: a file descriptor that it shares, so that its lock is held until the last of its processes ends.
+        attempt: how often it was started.
+        hint: what to do if it cannot be started.
 
     Raises:
         UserError: the log cannot be written, or no process can be started.
     """
 
-    def __init__(self, claim: Claim, log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        label: str,
+        argv: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str],
+        *,
+        lock: int | None = None,
+        attempt: int = 1,
+        hint: str | None = None,
+    ) -> None:
         self.log = log
-        argv = claim.cell.argv
         self._code: int | None = None
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as stream:
-                head = f"--- {time.strftime('%F %T')}, attempt {claim.record.attempts}: {shlex.join(argv)}\n"
+                head = f"--- {time.strftime('%F %T')}, attempt {attempt}: {shlex.join(argv)}\n"
                 stream.write(head.encode(errors="surrogateescape"))
                 stream.flush()
                 self._offset = stream.tell()
@@ -51,13 +72,11 @@ class CellProcess:
                     stderr=subprocess.STDOUT,
                     env=without_launcher(os.environ) | dict(environment),
                     process_group=0,
-                    pass_fds=[claim.lock],
+                    pass_fds=[] if lock is None else [lock],
                 )
         except OSError as error:
-            raise UserError(
-                f"{claim.cell.label} cannot be started with its log {log}: {error.strerror or error}",
-                "finished cells are kept; make room or choose another folder with --out, and run the command again",
-            ) from error
+            reason = error.strerror or error
+            raise UserError(f"{label} cannot be started with its log {log}: {reason}", hint) from error
 
     def poll(self) -> int | None:
         """Its exit code, negative for the signal that ended it; None while it runs."""
@@ -100,7 +119,7 @@ class CellProcess:
 
 
 class StopSignals:
-    """Counts signals that ask for an end: after the first, cells are asked to stop, after the second they are killed.
+    """Counts signals that ask for an end: after the first, processes are asked to stop, after the second killed.
 
     Args:
         numbers: of the signals; SIGINT and SIGTERM if there are none.
@@ -123,6 +142,22 @@ class StopSignals:
         self.count += 1
 
 
+def end_all(processes: Sequence[GuardedProcess], hurry: Callable[[], bool]) -> None:
+    """Ask all processes to stop, and kill those that have not after `GRACE` seconds, or once ``hurry`` says so."""
+    for process in processes:
+        process.interrupt()
+    _wait_for(processes, hurry)
+    for process in processes:
+        process.kill()
+    _wait_for(processes, lambda: False)
+
+
+def _wait_for(processes: Sequence[GuardedProcess], hurry: Callable[[], bool]) -> None:
+    until = time.monotonic() + GRACE
+    while any(process.poll() is None for process in processes) and time.monotonic() < until and not hurry():
+        time.sleep(0.02)
+
+
 def visible_gpus() -> list[str]:
     """The CUDA devices that may be used, as CUDA_VISIBLE_DEVICES names them; asks the driver's own tool, not torch."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -136,12 +171,12 @@ def visible_gpus() -> list[str]:
 
 
 def slots_for(jobs: int | None, device: str | None) -> list[dict[str, str]]:
-    """For each cell of those that run at the same time, what to add to its environment.
+    """For each of the processes that run at the same time, what to add to its environment.
 
-    Every cell gets another GPU, as long as there are enough. A cell gets one CPU thread, unless it alone uses a GPU.
+    Each gets another GPU, as long as there are enough, and one CPU thread, unless it alone uses a GPU.
 
     Args:
-        jobs: how many cells run at the same time. None: one a GPU; without a GPU two, if there are two cores.
+        jobs: how many run at the same time. None: one a GPU; without a GPU two, if there are two cores.
         device: the value of ``--device``.
     """
     gpus = visible_gpus() if device in (None, "auto", "cuda") else []
