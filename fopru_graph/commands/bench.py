@@ -68,7 +68,7 @@ def bench_pipelines(graphs: Sequence[Graph], ratios: Sequence[float], options: B
         show_failure("interrupted before anything was measured")
         return 130
     except NodeError as error:
-        show_failure(str(error), error.hint, error.location, error.node)
+        show_failure(str(error), error.hint, error.location, error.node, error.raised_at)
         return 1
     if options.as_json:
         stdout.json(result.to_json())

@@ -170,8 +170,8 @@ def _answer(each: _Asked, question: Question, picture: PIL.Image.Image, unpruned
         report["new_tokens"],
         report["kv_bytes"],
         None if unpruned is None else answer.text == unpruned,
-        overlay=None if drawn is None else kept_overlay(drawn.features, drawn.generation),
-        mask=None if drawn is None else whole_mask(drawn.features, drawn.generation),
+        overlay=None if drawn is None else kept_overlay(drawn.features, drawn.generation, drawn.areas),
+        mask=None if drawn is None else whole_mask(drawn.features, drawn.generation, drawn.areas),
     )
 
 

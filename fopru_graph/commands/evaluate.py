@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from fopru_graph.commands.arguments import fail, named_tasks, open_graphs, parse_ratios, set_values
 from fopru_graph.commands.options import EvalOptions, ModelOptions, TuneOptions
@@ -176,15 +177,15 @@ def _progress(label: str, ranks: Ranks) -> Iterator[Callable[[CellProgress], Non
         yield None
         return
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
+        BarColumn(bar_width=10),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[accuracy]}"),
     )
     started = last_line = time.monotonic()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True, expand=True, disable=not console.is_terminal) as bar:
         bar_task = bar.add_task(label, total=None, rate="", accuracy="")
         done_before: int | None = None  # samples of earlier runs, which do not count for the speed of this one
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
 
 import typer
 
+from fopru_graph.commands.completion import pipeline_lists, pipeline_names, task_names
 from fopru_graph.commands.shipped import find_pipeline, find_pipelines
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 FileArgument = Annotated[
     Path,
     typer.Argument(
-        help="a pipeline's YAML file, or the name of one that ships", callback=find_pipeline, show_default=False
+        help="a pipeline's YAML file, or the name of one that ships",
+        callback=find_pipeline,
+        autocompletion=pipeline_names,
+        show_default=False,
     ),
 ]
 FilesArgument = Annotated[
@@ -31,6 +35,7 @@ FilesArgument = Annotated[
         metavar="FILE…",
         help="pipelines to compare: files, or names of those that ship",
         callback=find_pipelines,
+        autocompletion=pipeline_names,
         show_default=False,
     ),
 ]
@@ -52,7 +57,12 @@ WithoutOption = Annotated[
 ]
 WriteOption = Annotated[Path | None, typer.Option("--output", "-o", help="file to write; stdout without it")]
 TaskOption = Annotated[
-    str, typer.Option("--task", help="names or YAML files of tasks between commas; `fopru-graph tasks` lists them")
+    str,
+    typer.Option(
+        "--task",
+        help="names or YAML files of tasks between commas; `fopru-graph tasks` lists them",
+        autocompletion=task_names,
+    ),
 ]
 RatioOption = Annotated[
     str | None, typer.Option(help="shares of the visual tokens to keep; without it each file as it is written")
@@ -70,7 +80,13 @@ EvalOutOption = Annotated[Path, typer.Option(help="folder for results; what is t
 BatchOption = Annotated[
     int, typer.Option("--batch-size", min=1, help="questions that are answered together, in batches of equal work")
 ]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps; sets it in every LoadModel")]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, cpu, cuda, cuda:N or mps; sets it in every LoadModel",
+        autocompletion=lambda: ["auto", "cpu", "cuda", "mps"],
+    ),
+]
 
 
 OPTION_OF = {"device": "--device", "dtype": "--dtype", "attention": "--attn"}  # by the input of LoadModel
@@ -81,8 +97,21 @@ class ModelOptions:
     """Where and how the model runs; None leaves what the pipeline says."""
 
     device: DeviceOption = None
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16, likewise")] = None
-    attention: Annotated[str | None, typer.Option("--attn", help="sdpa, eager or flash_attention_2, likewise")] = None
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, float32, bfloat16 or float16, likewise",
+            autocompletion=lambda: ["auto", "float32", "bfloat16", "float16"],
+        ),
+    ] = None
+    attention: Annotated[
+        str | None,
+        typer.Option(
+            "--attn",
+            help="sdpa, eager or flash_attention_2, likewise",
+            autocompletion=lambda: ["sdpa", "eager", "flash_attention_2"],
+        ),
+    ] = None
 
     @property
     def given(self) -> dict[str, str]:
@@ -133,6 +162,7 @@ class RunOptions(Changing):
         typer.Argument(
             help="a pipeline's YAML file, the name of one that ships, or the run.json of an earlier run",
             callback=find_pipeline,
+            autocompletion=pipeline_names,
             show_default=False,
         ),
     ]
@@ -182,6 +212,7 @@ class BenchOptions(Changing):
             metavar="FILE…",
             help="pipelines to compare: files, or names of those that ship",
             callback=find_pipelines,
+            autocompletion=pipeline_names,
             show_default=False,
         ),
     ] = None
@@ -217,7 +248,11 @@ class CompareOptions:
     ]
     prompt: Annotated[str | None, typer.Option(help="the question about each picture that has none of its own")] = None
     pipelines: Annotated[
-        str, typer.Option(help="files, or names of those that ship, between commas; the unpruned model comes first")
+        str,
+        typer.Option(
+            help="files, or names of those that ship, between commas; the unpruned model comes first",
+            autocompletion=pipeline_lists,
+        ),
     ] = "fopru_rank,fopru_fastv"
     ratio: RatioOption = None
     html: Annotated[Path | None, typer.Option(help="also write a page with pictures of what was kept")] = None
@@ -283,7 +318,13 @@ class SweepOptions(Changing):
     jobs: Annotated[
         int | None, typer.Option(min=1, help="cells at a time; as many as GPUs, else up to two, without it")
     ] = None
-    executor: Annotated[str, typer.Option(help="local, slurm; submitit-local: its way on this machine")] = "local"
+    executor: Annotated[
+        str,
+        typer.Option(
+            help="local, slurm; submitit-local: its way on this machine",
+            autocompletion=lambda: ["local", "slurm", "submitit-local"],
+        ),
+    ] = "local"
     slurm: Annotated[
         list[str] | None, typer.Option("--slurm", metavar="NAME=VALUE", help="parameters of sbatch, e.g. partition=gpu")
     ] = None

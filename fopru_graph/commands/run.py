@@ -102,7 +102,7 @@ def run_pipeline(graph: Graph, executor: Executor, options: RunOptions) -> int:
         if options.traceback:
             tracebacks.print_exception(failure.cause)
         _finish_early(failure.record, out)
-        show_failure(str(failure), failure.hint, failure.location, failure.node)
+        show_failure(str(failure), failure.hint, failure.location, failure.node, failure.raised_at)
         return 1
     unsaved = _save(result.record, out)
     summary = summarise(result) | {"warnings": [*result.record.warnings, *unsaved]}
@@ -217,12 +217,13 @@ def quieten() -> None:
 
 @contextlib.contextmanager
 def interrupt_cancels(token: CancelToken) -> Iterator[None]:
-    """The first Ctrl-C cancels the run, the second ends the program."""
+    """The first Ctrl-C cancels the run, the second ends the program; what cannot be asked to stop ends at the first."""
 
     def interrupt(_signal: int, _frame: Any) -> None:
-        if token.is_cancelled():
-            raise KeyboardInterrupt
+        again = token.is_cancelled()
         token.cancel()
+        if again or token.abrupt:
+            raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:

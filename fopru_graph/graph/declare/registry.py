@@ -34,6 +34,11 @@ ENTRY_POINTS = "fopru_graph.nodes"
 _LOADING = threading.RLock()
 
 
+def is_built_in(spec: NodeSpec) -> bool:
+    """Whether a node type ships with the package."""
+    return spec.cls.__module__.startswith(f"{BUILT_IN}.")
+
+
 class Registry:
     """A set of node types by name. Registries are independent of each other; there is no global one."""
 
