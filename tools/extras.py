@@ -27,6 +27,7 @@ EXERCISES: dict[str, tuple[tuple[str, ...], ...]] = {
     "slurm": ((*PYTEST, "tests/sweep"),),
     "video": ((*PYTEST, "tests/lvlm/inputs/test_film.py"),),
     "lmms-eval": ((*PYTEST, "tests/evaluation/test_lmms_eval.py"),),
+    "docs": (("mkdocs", "build", "--strict", "-d", str(FOLDER / "site")),),
     "dev": (
         ("ruff", "check", "."),
         ("mypy",),
