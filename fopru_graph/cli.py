@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, 1 a node failed or a file could not be written (an answer is printed all the same), 2 bad pipeline
 or usage, 3 some samples or cells failed, 130 interrupted. With ``--json`` a command that has no result prints
-``{"error": {message, hint, location, node, problems}}``.
+``{"error": {message, hint, location, node, raised_at, problems}}``.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Annotated
 
 import typer
 
+from fopru_graph import __version__
 from fopru_graph.commands.arguments import (
     check_graph,
-    fail,
     make_registry,
-    open_graph,
     show,
     write_text,
 )
+from fopru_graph.commands.completion import node_types
 from fopru_graph.commands.map_options import MapOptions
 from fopru_graph.commands.options import (
     BenchOptions,
@@ -37,7 +37,9 @@ from fopru_graph.commands.options import (
     SetOption,
     SweepOptions,
     TuneOptions,
+    WithoutOption,
     WriteOption,
+    changes_of,
     expand_options,
 )
 from fopru_graph.commands.program import Command, Program
@@ -46,7 +48,7 @@ from fopru_graph.terminal.stdout import stdout
 app = typer.Typer(
     cls=Program,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="Visual-token pruning for vision-language models as node-graph pipelines: FoPru, FastV, both.",
 )
@@ -58,6 +60,21 @@ command = partial(app.command, cls=Command)
 def main() -> None:
     """Entry point of ``fopru-graph``."""
     app()
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        stdout.line(f"fopru-graph {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What stands before a command's name."""
 
 
 @command()
@@ -153,12 +170,16 @@ def export(options: ExportOptions, model: ModelOptions) -> int:
 
 @command()
 def validate(
-    file: FileArgument, as_json: JsonOption = False, nodes: NodesOption = None, sets: SetOption = None
+    file: FileArgument,
+    as_json: JsonOption = False,
+    nodes: NodesOption = None,
+    sets: SetOption = None,
+    without: WithoutOption = None,
 ) -> None:
     """Report every problem of a pipeline at once, with its line and a hint; runs nothing."""
     from fopru_graph.graph.errors import errors_of
 
-    _, problems = check_graph(file, make_registry(nodes), sets)
+    _, problems = check_graph(file, make_registry(nodes), changes_of(sets, without))
     if as_json:
         stdout.json({"problems": [problem.to_json() for problem in problems]}, indent=2)
     else:
@@ -172,40 +193,44 @@ def validate(
 @command(name="nodes")
 def list_nodes(
     type_name: Annotated[
-        str | None, typer.Argument(metavar="[TYPE]", help="show one node type in full", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[TYPE]", help="show one node type in full", autocompletion=node_types, show_default=False
+        ),
     ] = None,
     as_json: JsonOption = False,
     nodes: NodesOption = None,
 ) -> None:
     """List the node types, or show one with its inputs and outputs."""
-    from fopru_graph.graph import PipelineError
-    from fopru_graph.terminal.catalogue import describe_node, show_catalogue, show_node
+    from fopru_graph.commands.listing import list_nodes
 
-    registry = make_registry(nodes)
-    try:
-        specs = [registry.get(type_name)] if type_name else [registry.get(name) for name in registry.types()]
-    except PipelineError as error:
-        fail(2, error.problems[0].message, error.problems[0].hint)
-    if as_json:
-        described = [describe_node(spec) for spec in specs]
-        stdout.json(described[0] if type_name else described, indent=2)
-    elif type_name:
-        show_node(specs[0])
-    else:
-        show_catalogue(specs)
+    list_nodes(type_name, as_json, nodes)
+
+
+@command()
+def pipelines(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="show one in full: its name, or a pipeline's file", show_default=False),
+    ] = None,
+    copy: Annotated[
+        Path | None, typer.Option("--copy", metavar="DIR", help="copy it, or all without a name, into this folder")
+    ] = None,
+    as_json: JsonOption = False,
+    nodes: NodesOption = None,
+) -> None:
+    """List the pipelines that ship, show the inputs of one, or copy it to be changed."""
+    from fopru_graph.commands.pipelines import pipelines
+
+    pipelines(name, copy, nodes, as_json)
 
 
 @command()
 def models(as_json: JsonOption = False) -> None:
     """List the model families that are served, with checkpoints of each and what it supports."""
-    from fopru_graph.lvlm.families.registry import served_families
-    from fopru_graph.terminal.catalogue import show_models
+    from fopru_graph.commands.listing import list_models
 
-    families = [card.to_json() for card in served_families()]
-    if as_json:
-        stdout.json({"models": families}, indent=2)
-    else:
-        show_models(families)
+    list_models(as_json)
 
 
 @command()
@@ -216,40 +241,25 @@ def tasks(
     as_json: JsonOption = False,
 ) -> None:
     """List the benchmarks that pipelines can be evaluated on, and the scorers that tasks of your own may name."""
-    from fopru_graph.commands.arguments import named_tasks
-    from fopru_graph.errors import UserError
-    from fopru_graph.evaluation.scorers import described_scorers
-    from fopru_graph.evaluation.tasks import TASKS
-    from fopru_graph.terminal.catalogue import show_scorers, show_tasks
+    from fopru_graph.commands.listing import list_tasks
 
-    keys = ("name", "title", "scorer", "max_new_tokens")
-    try:
-        chosen = named_tasks(",".join(map(str, files or TASKS)))
-    except UserError as error:
-        fail(2, error.message, error.hint)
-    described = [{key: getattr(task, key) for key in keys} for task in chosen]
-    if as_json:
-        stdout.json({"tasks": described, "scorers": described_scorers()}, indent=2)
-        return
-    show_tasks(described)
-    if not files:
-        show_scorers(described_scorers())
+    list_tasks(files, as_json)
 
 
-@command()
-def draw(
+@command(name="draw")
+def draw_pipeline(
     file: FileArgument,
-    form: Annotated[str, typer.Option("--format", help="mermaid, dot or svg")] = "mermaid",
+    form: Annotated[
+        str | None, typer.Option("--format", help="mermaid, dot, svg or png; without it as --output is called")
+    ] = None,
     output: WriteOption = None,
     nodes: NodesOption = None,
+    without: WithoutOption = None,
 ) -> None:
-    """Draw a pipeline as Mermaid, DOT or SVG text; needs no network and no other program."""
-    from fopru_graph.drawing import FORMATS
-    from fopru_graph.drawing import draw as draw_graph
+    """Draw a pipeline as Mermaid, DOT, SVG or PNG; needs no network and no other program."""
+    from fopru_graph.commands.draw import draw_pipeline
 
-    if form not in FORMATS:
-        fail(2, f"format {form!r} is unknown", f"choose {', '.join(FORMATS)}")
-    write_text(draw_graph(open_graph(file, make_registry(nodes)), form), output)
+    draw_pipeline(file, form, output, nodes, changes_of(None, without))
 
 
 @command()

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fopru_graph import values
-from fopru_graph.graph import InputPath, Node, node
+from fopru_graph.graph import Context, InputPath, Node, node
 
 
 @node(category="load")
@@ -14,6 +14,7 @@ class LoadModel(Node):
 
     def run(
         self,
+        ctx: Context,
         name: Annotated[
             str, InputPath(or_name=True), Field(description="demo, a folder, or e.g. llava-hf/llava-1.5-7b-hf")
         ] = "demo",
@@ -42,7 +43,8 @@ class LoadModel(Node):
     ) -> values.ModelHandle:
         from fopru_graph.lvlm.loading.load import load_model
 
-        return load_model(name, device, dtype, attention, device_map, revision, quantization, packed)
+        with ctx.abruptly():
+            return load_model(name, device, dtype, attention, device_map, revision, quantization, packed)
 
     def fingerprint(
         self,

@@ -10,6 +10,7 @@ from fopru_graph import values
 from fopru_graph.graph import Context, Node, OutputFile, node
 
 _KEY = "fopru-graph"  # PNG metadata that holds the cache key of the picture's inputs
+_PIPELINE = "pipeline"  # and the name in its title, which no key holds
 
 
 @node(category="show", output=True)
@@ -40,12 +41,13 @@ class ShowKept(Node):
             nothing = torch.empty(0, dtype=torch.int64)
             selection = values.Selection((nothing,) * len(features.tiles), features.counts)
         pairs = zip(generation.prompts, generation.texts, strict=True) if generation is not None else ()
-        title = "   ·   ".join(f"{prompt}  →  {text}" for prompt, text in pairs)
+        answers = "   ·   ".join(f"{prompt}  →  {text}" for prompt, text in pairs)
+        title = ":  ".join(filter(None, (ctx.pipeline, answers)))
         picture = kept_picture(features, selection, generation, significance, title)
         if ctx.out is None:
             return picture
         path = ctx.output_path(file)
-        save_png(picture, path, {_KEY: ctx.key})
+        save_png(picture, path, {_KEY: ctx.key, _PIPELINE: ctx.pipeline})
         return str(path)
 
     def done(self, ctx: Context, output: str | PIL.Image.Image, file: str = "kept.png") -> bool:
@@ -54,4 +56,6 @@ class ShowKept(Node):
 
         if ctx.out is None or not isinstance(output, str):
             return ctx.out is None and not isinstance(output, str)
-        return Path(output) == ctx.output_path(file) and read_metadata(output).get(_KEY) == ctx.key
+        drawn = read_metadata(output)
+        same = (drawn.get(_KEY), drawn.get(_PIPELINE)) == (ctx.key, ctx.pipeline)
+        return Path(output) == ctx.output_path(file) and same

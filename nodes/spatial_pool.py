@@ -16,5 +16,5 @@ class SpatialPool(Node):
     def run(self, features: values.VisionFeatures, ratio: Ratio = 0.25, tokens: Tokens = None) -> Merged:
         from fopru_graph.pruning.spatial_pool import pooled_grid, pooling_map
 
-        grids = [tile.grid for tile in features.tiles]
-        return merge_tiles(features, [pooling_map(grid, pooled_grid(grid, ratio, tokens)) for grid in grids])
+        maps = [pooling_map(tile.grid, pooled_grid(tile.grid, ratio, tokens)) for tile in features.tiles]
+        return merge_tiles(features, maps, pooled=True)

@@ -34,4 +34,5 @@ class ToMe(Node):
     ) -> Merged:
         from fopru_graph.pruning.tome import tile_maps
 
-        return merge_tiles(features, tile_maps([tile.attention for tile in features.tiles], ratio, tokens, rounds))
+        maps = tile_maps([tile.attention for tile in features.tiles], ratio, tokens, rounds)
+        return merge_tiles(features, maps, pooled=True)

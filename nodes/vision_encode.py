@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
 
 from fopru_graph import values
-from fopru_graph.graph import Node, node
+from fopru_graph.graph import Context, Node, node
 
 
 @node(category="encode", version="5", cache="disk")
@@ -17,6 +18,7 @@ class VisionEncode(Node):
 
     def run(
         self,
+        ctx: Context,
         model: values.ModelHandle,
         image: values.Image | values.Video | list[values.Image] | list[values.Video],
         together: Annotated[
@@ -31,5 +33,11 @@ class VisionEncode(Node):
             ),
         ] = None,
     ) -> values.VisionFeatures:
+        from fopru_graph.lvlm.inputs.demo_scenes import unknown_to_demo
+
         images = image if isinstance(image, list) else [image]
-        return model.family.encode_layers(images, layers or (), together)
+        if told := unknown_to_demo(model, images):
+            ctx.warn(told)
+        features = model.family.encode_layers(images, layers or (), together)
+        shares = [picture.resolution for picture in images if isinstance(picture, values.Image)]
+        return replace(features, resolution=min(shares, default=1.0))

@@ -17,8 +17,10 @@ from typer.testing import CliRunner
 import fopru_graph.demo
 from fopru_graph.cli import app
 from fopru_graph.commands.arguments import apply_set
-from fopru_graph.graph import Graph, Ref
+from fopru_graph.commands.run import interrupt_cancels
+from fopru_graph.graph import Cancelled, CancelToken, Context, Executor, Graph, Ref
 from fopru_graph.graph.errors import errors_of
+from fopru_graph.pictures.kept import read_metadata
 
 PIPELINES = Path(__file__).resolve().parent.parent / "pipelines"
 SAMPLES = Path(fopru_graph.demo.__file__).parent / "samples"
@@ -167,6 +169,19 @@ def test_a_picture_stays_in_the_output_folder(file, tmp_path):
     result = invoke("run", COMBINED, "--out", str(tmp_path), "--set", f"picture.file={file}")
     assert result.exit_code == 2
     assert "picture.file" in result.stderr
+
+
+def test_a_picture_is_titled_by_its_pipeline_and_drawn_anew_for_another(tmp_path):
+    """Both runs have the same keys, so that all else comes from the cache."""
+    options = ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    pictures = []
+    for name in ("mine", "yours", "yours"):
+        text = Path(COMBINED).read_text().replace("name: fopru_fastv", f"name: {name}")
+        (tmp_path / f"{name}.yaml").write_text(text)
+        assert invoke("run", str(tmp_path / f"{name}.yaml"), *options).exit_code == 0
+        pictures.append((tmp_path / "out" / "kept.png").read_bytes())
+        assert read_metadata(tmp_path / "out" / "kept.png")["pipeline"] == name
+    assert pictures[0] != pictures[1] == pictures[2]
 
 
 def test_to_runs_only_what_is_needed(tmp_path):
@@ -356,8 +371,29 @@ def test_draw(form, tmp_path):
     assert path.read_text().strip() == result.stdout.strip()
 
 
-def test_draw_in_an_unknown_format_is_exit_2():
-    assert invoke("draw", COMBINED, "--format", "gif").exit_code == 2
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [("a.svg", b"<svg"), ("a.PNG", b"\x89PNG"), ("a.dot", b"digraph"), ("a.gv", b"digraph"), ("a.mmd", b"flowchart")],
+)
+def test_a_drawing_is_of_the_kind_that_its_name_says(name, begins, tmp_path):
+    assert invoke("draw", COMBINED, "-o", str(tmp_path / name)).exit_code == 0
+    assert (tmp_path / name).read_bytes().startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--format", "gif"], "choose mermaid, dot, svg, png"),
+        (["-o", "a.jpg"], "no format goes by .jpg"),
+        (["-o", "a.png", "--format", "svg"], "does not fit the name a.png"),
+        (["--format", "png"], "-o pipeline.png"),
+    ],
+)
+def test_a_drawing_that_nobody_can_mean_is_exit_2(options, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused = invoke("draw", COMBINED, *options)
+    assert refused.exit_code == 2 and says in refused.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_schema_is_json():
@@ -474,3 +510,43 @@ def test_ctrl_c_ends_with_130_and_leaves_a_record(tmp_path):
     assert json.loads(printed)["error"]["message"] == "cancelled"
     assert "cancelled" in errors and "Traceback" not in errors
     assert json.loads((tmp_path / "fopru-out" / "run.json").read_text())["status"] == "cancelled"
+
+
+def test_ctrl_c_ends_at_once_what_cannot_be_asked(tmp_path):
+    """Such as loading a model; the run ends as one that was asked, without a traceback."""
+    (tmp_path / "slow.py").write_text(
+        "import time\nfrom fopru_graph import Node, node, Context\n"
+        "@node(category='load')\nclass Slow(Node):\n    'Sleep.'\n"
+        "    def run(self, ctx: Context) -> str:\n"
+        "        with ctx.abruptly():\n            print('loading', flush=True)\n            time.sleep(600)\n"
+    )
+    (tmp_path / "slow.yaml").write_text("format: 1\nnodes:\n  slow: {type: Slow}\noutputs: {text: $slow}\n")
+    command = [sys.executable, "-m", "fopru_graph.cli", "run", "slow.yaml", "--nodes", "slow.py", "--json"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert any("loading" in line for line in iter(process.stderr.readline, ""))
+    os.kill(process.pid, signal.SIGINT)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(printed)["error"]["message"] == "cancelled" and "Traceback" not in errors
+    assert json.loads((tmp_path / "fopru-out" / "run.json").read_text())["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("what", ["model_identity", "load_model"])
+def test_loading_a_model_ends_at_the_first_ctrl_c(what, monkeypatch):
+    token = CancelToken()
+
+    def load(*_):
+        assert token.abrupt
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(600)
+
+    monkeypatch.setattr(f"fopru_graph.lvlm.loading.load.{what}", load)
+    with pytest.raises(Cancelled) as ended, interrupt_cancels(token):
+        Executor().run(Graph.load(COMBINED), cancel=token)
+    assert ended.value.record.status == "cancelled" and not token.abrupt
+
+
+def test_another_keyboard_interrupt_is_not_taken_for_a_request_to_stop():
+    with pytest.raises(KeyboardInterrupt), Context().abruptly():
+        raise KeyboardInterrupt

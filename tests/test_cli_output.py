@@ -48,7 +48,7 @@ class Fail(Node):
     def run(self, text: str) -> str:
         raise UserError("it is broken :cat: [red]", "mend it")
 '''
-KEYS = ["message", "hint", "location", "node", "problems"]
+KEYS = ["message", "hint", "location", "node", "raised_at", "problems"]
 
 
 @pytest.fixture
@@ -215,6 +215,40 @@ def test_an_error_object_says_where(folder):
     bad = json.loads(invoke("run", "bad.yaml", "--json").stdout)["error"]
     assert (bad["location"], bad["node"]) == ("bad.yaml:3", "a")
     assert [problem["line"] for problem in bad["problems"] if problem["severity"] == "error"][:2] == [3, 4]
+
+
+def test_what_a_node_of_ones_own_raises_is_told_with_its_file_and_line(folder):
+    """The line of the user's code, not that of the library that it called; none where a node explains itself."""
+    (folder / "mine").mkdir()
+    lines = [
+        "import json",
+        "from fopru_graph import Node, node",
+        "def helper(text: str) -> str:",
+        "    return json.loads(text)",
+        "@node(category='score')",
+        "class KeyNorm(Node):",
+        "    'Fail.'",
+        "    def run(self) -> str:",
+        "        return helper('{')",
+    ]
+    (folder / "mine" / "key_norm.py").write_text("\n".join(lines) + "\n")
+    (folder / "own.yaml").write_text("format: 1\nnodes:\n  a: {type: KeyNorm}\noutputs: {text: $a}\n")
+    at = str(Path("mine", "key_norm.py"))
+    result = invoke("run", "own.yaml", "--nodes", "mine", "--json")
+    error = json.loads(result.stdout)["error"]
+    assert (result.exit_code, error["raised_at"], error["location"]) == (1, f"{at}:4", "own.yaml:3")
+    assert f"raised at {at}:4" in error["message"] and f"raised at {at}:4" in result.stderr
+    assert "JSONDecodeError" in error["message"] and "Traceback" not in result.stderr
+    assert f"raised at {at}:4" in json.loads((folder / "fopru-out" / "run.json").read_text())["error"]
+    explained = json.loads(invoke("run", "fail.yaml", "--nodes", "pack.py", "--json").stdout)["error"]
+    assert explained["raised_at"] is None
+
+
+def test_what_a_node_that_ships_raises_has_no_line_of_ours(folder, monkeypatch):
+    monkeypatch.setattr("fopru_graph.lvlm.inputs.images.load_image", lambda path: 1 / 0)
+    (folder / "own.yaml").write_text("format: 1\nnodes:\n  a: {type: LoadImage, inputs: {path: x}}\noutputs: {b: $a}\n")
+    error = json.loads(invoke("run", "own.yaml", "--json").stdout)["error"]
+    assert "ZeroDivisionError" in error["message"] and error["raised_at"] is None
 
 
 def test_a_defect_of_the_program_is_an_error_object_too(folder, monkeypatch):

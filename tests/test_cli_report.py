@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import subprocess
@@ -109,3 +110,28 @@ def test_neither_torch_nor_the_network_is_needed(folder: Path) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_to_run_it_all_again_is_pasted_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a shell in another folder: nothing is done anew but the page."""
+    home, elsewhere = tmp_path / "my work", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(home)
+    baseline = str(ROOT / "pipelines" / "baseline.yaml")
+    argv = ["eval", os.path.relpath(baseline), "--task", "scenes", "--limit", "2", "--out", "my results"]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/__main__.py", *argv])
+    assert invoke(*argv).exit_code == 0 and invoke("report", "my results").exit_code == 0
+    page = home / "my results" / "report.html"
+    pasted = html.unescape(page.read_text().partition("<pre>")[2].partition("</pre>")[0])
+    (results,) = (home / "my results").glob("baseline--*/results.jsonl")
+    rows = results.read_bytes()
+    page.unlink()
+    (elsewhere / "fopru-graph").write_text(f"#!{sys.executable}\nfrom fopru_graph.cli import main\nmain()\n")
+    (elsewhere / "fopru-graph").chmod(0o755)
+    environment = os.environ | {"PATH": f"{elsewhere}:{os.environ['PATH']}"}
+    script = ["bash", "-e", "-c", pasted]
+    done = subprocess.run(script, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert page.is_file() and sorted(path.name for path in elsewhere.iterdir()) == ["fopru-graph"]
+    assert results.read_bytes() == rows

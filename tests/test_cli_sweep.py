@@ -135,6 +135,7 @@ def test_results_of_something_else_are_refused_with_the_sentence_of_eval(tmp_pat
     (cell,) = cells(result).values()
     assert (result.exit_code, cell["state"], cell["accuracy"]) == (3, "failed", None)
     assert "holds results of another configuration: data differ" in cell["error"]
+    assert "the same command with --replace" in result.stderr and "--retry" not in result.stderr
     (cell,) = cells(sweep(tmp_path, *arguments, "--replace")).values()
     assert (cell["state"], cell["n"]) == ("done", 6)
 

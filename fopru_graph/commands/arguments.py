@@ -275,11 +275,16 @@ def write_text(text: str, output: Path | None) -> None:
     """Write to a file, or to stdout if ``output`` is None."""
     if output is None:
         stdout.line(text.removesuffix("\n"))
-        return
+    else:
+        write_bytes(text.encode(), output)
+
+
+def write_bytes(data: bytes, output: Path) -> None:
+    """Write a file; one that cannot be written ends the program with exit code 2."""
     from fopru_graph.graph.files import write_atomically
 
     try:
-        write_atomically(output, text.encode())
+        write_atomically(output, data)
     except OSError as error:
         fail(2, f"{output} cannot be written: {error.strerror or error}")
 
@@ -288,5 +293,5 @@ def fail(code: int, message: str, hint: str | None = None, error: NodeError | No
     """Show an error with its hint and end the program; ``error`` is the node's that failed, if one did."""
     from fopru_graph.terminal.console import show_failure
 
-    show_failure(message, hint, *((error.location, error.node) if error is not None else ()))
+    show_failure(message, hint, *((error.location, error.node, error.raised_at) if error is not None else ()))
     sys.exit(code)

@@ -156,9 +156,9 @@ def _answer(each: _Asked, question: Question, picture: PIL.Image.Image, unpruned
     from fopru_graph.pictures.kept_map import kept_overlay, whole_mask
 
     # A key of its own, so that the answer does not find the picture encoded.
-    each.model.answer(question.prompt, [(f"untimed {question.image}", picture)], 1)
+    each.model.answer(question.prompt, [(f"untimed {question.id}", picture)], 1)
     drawn = picture_values(each.model.last_run())
-    answer = each.model.answer(question.prompt, [(question.image, picture)])
+    answer = each.model.answer(question.prompt, [(question.id, picture)])
     report = answer.report
     return ComparedAnswer(
         each.configuration.pipeline,
@@ -170,8 +170,8 @@ def _answer(each: _Asked, question: Question, picture: PIL.Image.Image, unpruned
         report["new_tokens"],
         report["kv_bytes"],
         None if unpruned is None else answer.text == unpruned,
-        overlay=None if drawn is None else kept_overlay(drawn.features, drawn.generation),
-        mask=None if drawn is None else whole_mask(drawn.features, drawn.generation),
+        overlay=None if drawn is None else kept_overlay(drawn.features, drawn.generation, drawn.areas),
+        mask=None if drawn is None else whole_mask(drawn.features, drawn.generation, drawn.areas),
     )
 
 

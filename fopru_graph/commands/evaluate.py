@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from fopru_graph.commands.arguments import fail, named_tasks, open_graphs, parse_ratios, set_values
 from fopru_graph.commands.options import EvalOptions, ModelOptions, TuneOptions
@@ -56,7 +57,7 @@ def open_inputs(
         fail(2, error.message, error.hint)
     if model.device is None:
         model = replace(model, device=ranks.device())
-    graphs = open_graphs(options.files, options.nodes, options.sets, model)
+    graphs = open_graphs(options.files, options.nodes, options.changes, model)
     try:
         for graph in graphs:
             check(graph)
@@ -100,7 +101,7 @@ def evaluate(options: EvalOptions, model: ModelOptions) -> int:
     configurations: list[Configuration] = []
 
     def add(graph: Graph) -> None:
-        configurations.extend(configurations_of(graph, ratios, set_values(graph, options.sets)))
+        configurations.extend(configurations_of(graph, ratios, set_values(graph, options.changes)))
         check_folders_differ(configurations)
 
     inputs = open_inputs(options, model, add)
@@ -176,15 +177,15 @@ def _progress(label: str, ranks: Ranks) -> Iterator[Callable[[CellProgress], Non
         yield None
         return
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
+        BarColumn(bar_width=10),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[accuracy]}"),
     )
     started = last_line = time.monotonic()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True, expand=True, disable=not console.is_terminal) as bar:
         bar_task = bar.add_task(label, total=None, rate="", accuracy="")
         done_before: int | None = None  # samples of earlier runs, which do not count for the speed of this one
 

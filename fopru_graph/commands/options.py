@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
 
 import typer
 
+from fopru_graph.commands.completion import pipeline_lists, pipeline_names, task_names
 from fopru_graph.commands.shipped import find_pipeline, find_pipelines
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 FileArgument = Annotated[
     Path,
     typer.Argument(
-        help="a pipeline's YAML file, or the name of one that ships", callback=find_pipeline, show_default=False
+        help="a pipeline's YAML file, or the name of one that ships",
+        callback=find_pipeline,
+        autocompletion=pipeline_names,
+        show_default=False,
     ),
 ]
 FilesArgument = Annotated[
@@ -31,6 +35,7 @@ FilesArgument = Annotated[
         metavar="FILE…",
         help="pipelines to compare: files, or names of those that ship",
         callback=find_pipelines,
+        autocompletion=pipeline_names,
         show_default=False,
     ),
 ]
@@ -46,9 +51,18 @@ SetOption = Annotated[
         help="set a pipeline input, or NODE.INPUT=VALUE; texts as typed, the rest is YAML, as all is after NAME:=VALUE",
     ),
 ]
+WithoutOption = Annotated[
+    list[str] | None,
+    typer.Option("--without", metavar="NODE", help="disable a node: its input of its output's type passes on instead"),
+]
 WriteOption = Annotated[Path | None, typer.Option("--output", "-o", help="file to write; stdout without it")]
 TaskOption = Annotated[
-    str, typer.Option("--task", help="names or YAML files of tasks between commas; `fopru-graph tasks` lists them")
+    str,
+    typer.Option(
+        "--task",
+        help="names or YAML files of tasks between commas; `fopru-graph tasks` lists them",
+        autocompletion=task_names,
+    ),
 ]
 RatioOption = Annotated[
     str | None, typer.Option(help="shares of the visual tokens to keep; without it each file as it is written")
@@ -66,7 +80,13 @@ EvalOutOption = Annotated[Path, typer.Option(help="folder for results; what is t
 BatchOption = Annotated[
     int, typer.Option("--batch-size", min=1, help="questions that are answered together, in batches of equal work")
 ]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps; sets it in every LoadModel")]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, cpu, cuda, cuda:N or mps; sets it in every LoadModel",
+        autocompletion=lambda: ["auto", "cpu", "cuda", "mps"],
+    ),
+]
 
 
 OPTION_OF = {"device": "--device", "dtype": "--dtype", "attention": "--attn"}  # by the input of LoadModel
@@ -77,8 +97,21 @@ class ModelOptions:
     """Where and how the model runs; None leaves what the pipeline says."""
 
     device: DeviceOption = None
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16, likewise")] = None
-    attention: Annotated[str | None, typer.Option("--attn", help="sdpa, eager or flash_attention_2, likewise")] = None
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, float32, bfloat16 or float16, likewise",
+            autocompletion=lambda: ["auto", "float32", "bfloat16", "float16"],
+        ),
+    ] = None
+    attention: Annotated[
+        str | None,
+        typer.Option(
+            "--attn",
+            help="sdpa, eager or flash_attention_2, likewise",
+            autocompletion=lambda: ["sdpa", "eager", "flash_attention_2"],
+        ),
+    ] = None
 
     @property
     def given(self) -> dict[str, str]:
@@ -103,8 +136,25 @@ class ModelOptions:
                 graph.set(f"{name}.{key}", value)
 
 
+def changes_of(sets: list[str] | None, without: list[str] | None) -> list[str]:
+    """``--set`` and ``--without`` as what ``--set`` takes."""
+    return [*(sets or ()), *(f"{name}.enabled=false" for name in without or ())]
+
+
+class Changing:
+    """Options of a command that changes pipelines before it uses them."""
+
+    sets: list[str] | None
+    without: list[str] | None
+
+    @property
+    def changes(self) -> list[str]:
+        """See `changes_of`."""
+        return changes_of(self.sets, self.without)
+
+
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(Changing):
     """The options of ``run``."""
 
     file: Annotated[
@@ -112,6 +162,7 @@ class RunOptions:
         typer.Argument(
             help="a pipeline's YAML file, the name of one that ships, or the run.json of an earlier run",
             callback=find_pipeline,
+            autocompletion=pipeline_names,
             show_default=False,
         ),
     ]
@@ -132,8 +183,12 @@ class RunOptions:
     )
     batch_size: BatchOption = 1
     sets: SetOption = None
+    without: WithoutOption = None
     as_json: JsonOption = False
     out: Annotated[Path, typer.Option(help="folder for pictures, texts and the run's record")] = Path("fopru-out")
+    help_inputs: Annotated[
+        bool, typer.Option("--help-inputs", help="show the pipeline's inputs and nodes, and stop")
+    ] = False
     to: Annotated[str | None, typer.Option(help="run only what an output, NODE or NODE.OUTPUT needs")] = None
     explain: Annotated[bool, typer.Option("--explain", help="show what would run and why, and stop")] = False
     watch: Annotated[
@@ -148,7 +203,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class BenchOptions:
+class BenchOptions(Changing):
     """The options of ``bench``."""
 
     files: Annotated[
@@ -157,6 +212,7 @@ class BenchOptions:
             metavar="FILE…",
             help="pipelines to compare: files, or names of those that ship",
             callback=find_pipelines,
+            autocompletion=pipeline_names,
             show_default=False,
         ),
     ] = None
@@ -171,6 +227,7 @@ class BenchOptions:
         bool, typer.Option("--resume", help="with --paper: take over the models that --out has finished")
     ] = False
     sets: SetOption = None
+    without: WithoutOption = None
     as_json: JsonOption = False
     out: Annotated[Path, typer.Option(help="folder for JSON, CSV, LaTeX and the plot")] = Path("fopru-bench")
     nodes: NodesOption = None
@@ -182,11 +239,20 @@ class CompareOptions:
     """The options of ``compare``."""
 
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE…", help="pictures, or demo:NAME for a sample", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="IMAGE…",
+            help="pictures, folders, quoted patterns, demo:NAME, or JSONL files of {image, prompt}",
+            show_default=False,
+        ),
     ]
-    prompt: Annotated[str, typer.Option(help="the question about each picture", show_default=False)]
+    prompt: Annotated[str | None, typer.Option(help="the question about each picture that has none of its own")] = None
     pipelines: Annotated[
-        str, typer.Option(help="files, or names of those that ship, between commas; the unpruned model comes first")
+        str,
+        typer.Option(
+            help="files, or names of those that ship, between commas; the unpruned model comes first",
+            autocompletion=pipeline_lists,
+        ),
     ] = "fopru_rank,fopru_fastv"
     ratio: RatioOption = None
     html: Annotated[Path | None, typer.Option(help="also write a page with pictures of what was kept")] = None
@@ -196,13 +262,14 @@ class CompareOptions:
 
 
 @dataclass(frozen=True)
-class EvalOptions:
+class EvalOptions(Changing):
     """The options of ``eval``."""
 
     files: FilesArgument
     task: TaskOption
     ratio: RatioOption = None
     sets: SetOption = None
+    without: WithoutOption = None
     data: DataOption = None
     limit: LimitOption = None
     batch_size: BatchOption = 1
@@ -214,7 +281,7 @@ class EvalOptions:
 
 
 @dataclass(frozen=True)
-class TuneOptions:
+class TuneOptions(Changing):
     """The options of ``tune``."""
 
     files: FilesArgument
@@ -222,6 +289,7 @@ class TuneOptions:
     max_drop: Annotated[float, typer.Option(min=0, help="points of accuracy that may be lost against no pruning")] = 1.0
     ratio: Annotated[str | None, typer.Option(help="shares to choose from; the paper's nine without it")] = None
     sets: SetOption = None
+    without: WithoutOption = None
     data: DataOption = None
     limit: LimitOption = None
     batch_size: BatchOption = 1
@@ -233,7 +301,7 @@ class TuneOptions:
 
 
 @dataclass(frozen=True)
-class SweepOptions:
+class SweepOptions(Changing):
     """The options of ``sweep``, but for its files and ``--nodes``."""
 
     task: TaskOption
@@ -242,6 +310,7 @@ class SweepOptions:
         list[str] | None,
         typer.Option("--set", metavar="NAME=V1,V2", help="values of an input to combine; quote one that has commas"),
     ] = None
+    without: WithoutOption = None
     zipped: Annotated[bool, typer.Option("--zip", help="walk the lists in step instead of combining them")] = False
     data: DataOption = None
     limit: LimitOption = None
@@ -249,7 +318,13 @@ class SweepOptions:
     jobs: Annotated[
         int | None, typer.Option(min=1, help="cells at a time; as many as GPUs, else up to two, without it")
     ] = None
-    executor: Annotated[str, typer.Option(help="local, slurm; submitit-local: its way on this machine")] = "local"
+    executor: Annotated[
+        str,
+        typer.Option(
+            help="local, slurm; submitit-local: its way on this machine",
+            autocompletion=lambda: ["local", "slurm", "submitit-local"],
+        ),
+    ] = "local"
     slurm: Annotated[
         list[str] | None, typer.Option("--slurm", metavar="NAME=VALUE", help="parameters of sbatch, e.g. partition=gpu")
     ] = None

@@ -50,6 +50,13 @@ def _showing_cautions() -> Iterator[None]:
 class Command(TyperCommand):
     """A command, during which nothing but its results goes to stdout."""
 
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Read the command's arguments; where the shell asks how to go on, nothing on the line is judged yet."""
+        if extra.get("resilient_parsing"):
+            for parameter in self.params:
+                parameter.callback = None
+        return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: Any) -> Any:
         """Run it."""
         with stdout.only_results():

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from fopru_graph.commands.arguments import fail, make_registry, open_graph, refuse
 from fopru_graph.commands.options import ModelOptions, RunOptions
+from fopru_graph.commands.pipelines import show_pipeline
 from fopru_graph.errors import UserError
 from fopru_graph.graph import (
     Cancelled,
@@ -56,6 +57,9 @@ def run(options: RunOptions, model: ModelOptions) -> int:
 
 def _run_file(options: RunOptions, model: ModelOptions, memory: MemoryCache | None) -> int:
     graph = open_pipeline(options, model)
+    if options.help_inputs:
+        show_pipeline(graph, options.as_json)
+        return 0
     disk = open_cache(options.cache, options.cache_gb)
     try:
         if options.explain:
@@ -68,7 +72,7 @@ def _run_file(options: RunOptions, model: ModelOptions, memory: MemoryCache | No
 
 def open_pipeline(options: RunOptions, model: ModelOptions) -> Graph:
     """The pipeline as the options set it. One that cannot run ends the program with exit code 2."""
-    graph = open_graph(options.file, make_registry(options.nodes), options.sets, model)
+    graph = open_graph(options.file, make_registry(options.nodes), options.changes, model)
     try:
         if options.prompt is not None and not options.images:
             graph.set("prompt", options.prompt)
@@ -98,7 +102,7 @@ def run_pipeline(graph: Graph, executor: Executor, options: RunOptions) -> int:
         if options.traceback:
             tracebacks.print_exception(failure.cause)
         _finish_early(failure.record, out)
-        show_failure(str(failure), failure.hint, failure.location, failure.node)
+        show_failure(str(failure), failure.hint, failure.location, failure.node, failure.raised_at)
         return 1
     unsaved = _save(result.record, out)
     summary = summarise(result) | {"warnings": [*result.record.warnings, *unsaved]}
@@ -213,12 +217,13 @@ def quieten() -> None:
 
 @contextlib.contextmanager
 def interrupt_cancels(token: CancelToken) -> Iterator[None]:
-    """The first Ctrl-C cancels the run, the second ends the program."""
+    """The first Ctrl-C cancels the run, the second ends the program; what cannot be asked to stop ends at the first."""
 
     def interrupt(_signal: int, _frame: Any) -> None:
-        if token.is_cancelled():
-            raise KeyboardInterrupt
+        again = token.is_cancelled()
         token.cancel()
+        if again or token.abrupt:
+            raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:

@@ -23,6 +23,7 @@ from fopru_graph.evaluation.configurations import Configuration, configurations_
 from fopru_graph.graph import Graph, PipelineError, Problem
 from fopru_graph.graph.errors import errors_of
 from fopru_graph.processes.process import StopSignals, slots_for
+from fopru_graph.results.cell import REFUSED
 from fopru_graph.results.schema import failures
 from fopru_graph.sweep.cells import LOGS, Cell, SweepFolder
 from fopru_graph.sweep.plan import Combination, CommonOptions, cell_of, combinations, data_paths, distinct
@@ -72,7 +73,7 @@ def plan_cells(files: list[Path], nodes: list[Path] | None, options: SweepOption
         raise UserError(f"--executor {options.executor} is unknown", f"choose {', '.join(EXECUTORS)}")
     tasks = named_tasks(options.task)
     data = data_paths([task.name for task in tasks], options.data or ())
-    combined = combinations(options.sets or (), parse_ratios(options.ratio, distinct=False), options.zipped)
+    combined = combinations(options.changes, parse_ratios(options.ratio, distinct=False), options.zipped)
     extra = (*_options_of(nodes, model), *(["--replace"] if options.replace else []))
     if options.batch_size > 1:
         extra = (*extra, "--batch-size", str(options.batch_size))
@@ -159,7 +160,9 @@ def _finish(rows: list[dict[str, Any]], options: SweepOptions, interrupted: bool
         show_failure("interrupted", "every finished sample is kept; the same command goes on from there")
         return 130
     if not all(row["state"] == "done" for row in rows):
-        show_failure("some cells failed", "the same command with --retry runs them again")
+        refused = any(REFUSED in (row["error"] or "") for row in rows if row["state"] == "failed")
+        anew = "the same command with --replace makes results of another configuration anew"
+        show_failure("some cells failed", anew if refused else "the same command with --retry runs them again")
         return 3
     if any(row["errors"] for row in rows):
         show_failure("some samples failed", "the same command with --retry runs them again")

@@ -1,4 +1,4 @@
-"""Drawing a pipeline as text: Mermaid, Graphviz DOT, or a standalone SVG picture.
+"""Drawing a pipeline: Mermaid, Graphviz DOT, or a standalone picture, SVG or PNG.
 
 ``picture`` says what is in the drawing. For SVG, ``layers`` orders the shapes, ``boxes`` measures them and
 ``coordinates`` gives them their positions; Mermaid and Graphviz do this themselves.
@@ -27,3 +27,10 @@ def draw(graph: Graph, form: str, states: Mapping[str, str] | None = None) -> st
     if form not in _WRITERS:
         raise ValueError(f"cannot draw as {form!r}; the formats are {', '.join(FORMATS)}")
     return _WRITERS[form](picture_of(graph, states))
+
+
+def draw_png(graph: Graph, states: Mapping[str, str] | None = None) -> bytes:
+    """The graph as the content of a PNG file, light, with two pixels for each of the SVG; see `draw`."""
+    from fopru_graph.drawing.png import png
+
+    return png(picture_of(graph, states))

@@ -67,11 +67,16 @@ def _draw_sample(run: CellRun, folder: Path, number: int, index: int, record: Re
     question = run.asked.prompt(record)
     answered = run.model.answer(question, run.records.images(index, record), run.asked.max_new_tokens)
     if (drawn := picture_values(run.model.last_run())) is not None:
-        write_picture(folder, number, drawn, run.records.key(index), question, answered.text)
+        label = run.configuration.label
+        write_picture(folder, number, drawn, run.records.key(index), question, answered.text, label)
 
 
-def write_picture(folder: Path, number: int, drawn: PictureValues, source: str, question: str, answer: str) -> None:
+def write_picture(
+    folder: Path, number: int, drawn: PictureValues, source: str, question: str, answer: str, pipeline: str = ""
+) -> None:
     """Write the tokens kept for one answer as ``pictures/NUMBER.png`` in a cell's folder, and its facts as JSON beside.
+
+    ``pipeline`` is the name in the picture's title.
 
     Raises:
         UserError: the picture cannot be written.
@@ -79,7 +84,7 @@ def write_picture(folder: Path, number: int, drawn: PictureValues, source: str, 
     """
     from fopru_graph.pictures.kept import save_png
 
-    picture = drawn.drawn(f"{question}  →  {answer}")
+    picture = drawn.drawn(":  ".join(filter(None, (pipeline, f"{question}  →  {answer}"))))
     path = folder / "pictures" / f"{number}.png"
     save_png(picture, path, {"source": source})
     generation = drawn.generation

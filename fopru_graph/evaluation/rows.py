@@ -167,7 +167,7 @@ class Samples:
         if isinstance(error, RecordError):
             why = str(error)
         elif isinstance(error, NodeError):
-            why = f"{error.node}: {error.cause}"
+            why = f"{error.node}: {error.cause}" + (f" (raised at {error.raised_at})" if error.raised_at else "")
         else:
             why = f"{type(error).__name__}: {error}"
         return self._made(index, {"status": "error", "error": why})

@@ -146,7 +146,8 @@ class CellRun:
             "dtype": handle.dtype,
             "versions": _versions(machine),
             "machine": machine,
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "command": _command(),
+            "cwd": str(Path.cwd()),
             "started": timestamp(),
         }
 
@@ -174,6 +175,12 @@ def identity_of(graph: Graph, task: Task, records: Records) -> dict[str, Any]:
 def finished_identity(identity: dict[str, Any], records: Records) -> str:
     """The digest in the summary of a finished cell: of its identity, and of the picture files of all its samples."""
     return summary_identity(identity, map(records.picture_files, range(len(records))))
+
+
+def _command() -> list[str]:
+    """This process's command as a person types it; a sweep starts its cells by ``python -m``."""
+    program = Path(sys.argv[0]).name
+    return ["fopru-graph" if program == "__main__.py" else program, *sys.argv[1:]]
 
 
 def _versions(machine: dict[str, Any]) -> dict[str, str]:

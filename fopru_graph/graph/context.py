@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from fopru_graph.errors import UserError
@@ -15,7 +17,28 @@ RECORD = "run.json"  # what `fopru-graph run` leaves in the output folder beside
 
 
 class CancelToken(threading.Event):
-    """Asks every run that holds it to stop. Any thread or signal handler may set it; ``clear`` it for the next run."""
+    """Asks every run that holds it to stop. Any thread or signal handler may set it; ``clear`` it for the next run.
+
+    ``abrupt``: what runs now cannot be asked, see `abruptly`.
+    """
+
+    abrupt = False
+
+    @contextlib.contextmanager
+    def abruptly(self) -> Iterator[None]:
+        """For work that takes long and calls nothing of ours, such as importing and loading: Ctrl-C ends it at once.
+
+        Whoever handles the signal cancels and raises KeyboardInterrupt, which becomes `Cancelled` here.
+        """
+        self.abrupt = True
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.is_cancelled():
+                raise Cancelled from None
+            raise
+        finally:
+            self.abrupt = False
 
     def cancel(self) -> None:
         """Ask the runs to stop."""
@@ -29,8 +52,8 @@ class CancelToken(threading.Event):
 class Context:
     """Given to a node's ``run`` for the parameter annotated with this class; without a run its methods do nothing.
 
-    ``key`` is the node's cache key: equal keys mean equal inputs, across runs and processes. ``writers`` holds the
-    nodes of a run by the files that they write.
+    ``key`` is the node's cache key: equal keys mean equal inputs, across runs and processes. ``pipeline`` is the name
+    of the pipeline that runs. ``writers`` holds the nodes of a run by the files that they write.
     """
 
     def __init__(
@@ -39,15 +62,19 @@ class Context:
         *,
         out: Path | None = None,
         emit: Callable[[Event], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
+        cancel: CancelToken | None = None,
         key: str = "",
         writers: dict[str, str] | None = None,
+        pipeline: str = "",
+        warn: Callable[[str, str], None] | None = None,
     ) -> None:
         self.node = node
         self.key = key
+        self.pipeline = pipeline
         self.out = out
         self._emit = emit
-        self._cancelled = cancelled
+        self._warn = warn
+        self._cancel = cancel or CancelToken()
         self._writers = {} if writers is None else writers
 
     def progress(self, i: int, n: int, text: str = "") -> None:
@@ -60,14 +87,23 @@ class Context:
         if self._emit:
             self._emit(NodeText(self.node, chunk))
 
+    def warn(self, message: str) -> None:
+        """Tell the user a sentence that matters for the result, which holds it too; the run goes on."""
+        if self._warn:
+            self._warn(self.node, message)
+
     def cancelled(self) -> bool:
         """Whether the run was asked to stop."""
-        return self._cancelled is not None and self._cancelled()
+        return self._cancel.is_cancelled()
 
     def check_cancelled(self) -> None:
         """Raise `Cancelled` if the run was asked to stop."""
         if self.cancelled():
             raise Cancelled
+
+    def abruptly(self) -> AbstractContextManager[None]:
+        """A block that Ctrl-C ends at once, see `CancelToken.abruptly`."""
+        return self._cancel.abruptly()
 
     def output_path(self, file: str) -> Path:
         """The path to write ``file`` to: in the run's output folder, made if needed, else in the working directory.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -74,7 +76,8 @@ class NodeError(Exception):
 
     ``cause`` is the exception that the node raised, ``location`` is ``file:line`` of the node in the pipeline file.
     ``inputs`` describes the node's inputs (shapes, never tensors), ``done`` lists the nodes that had finished, and
-    ``record`` is the `RunRecord` of the failed run.
+    ``record`` is the `RunRecord` of the failed run. ``raised_at`` is ``file:line`` of the code of a node of the user's
+    own, the file ``source``, that failed unexpectedly; else None.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class NodeError(Exception):
         cause: BaseException,
         inputs: Mapping[str, str],
         done: Sequence[str],
+        source: str | None = None,
     ) -> None:
         self.node = node
         self.type = type_name
@@ -93,6 +97,7 @@ class NodeError(Exception):
         self.inputs = dict(inputs)
         self.done = list(done)
         self.hint: str | None = (cause.hint or None) if isinstance(cause, UserError) else None
+        self.raised_at = None if source is None or isinstance(cause, UserError) else _last_line_in(source, cause)
         self.record: Any = None
         super().__init__(self._text())
 
@@ -102,11 +107,24 @@ class NodeError(Exception):
         if isinstance(self.cause, UserError):
             return f"{head}: {self.cause}" + (f" ({self.hint})" if self.hint else "")
         lines = [f"{head} failed: {type(self.cause).__name__}: {self.cause}"]
+        if self.raised_at:
+            lines.append(f"  raised at {self.raised_at}")
         if self.inputs:
             lines.append("  inputs: " + ", ".join(f"{name} = {text}" for name, text in self.inputs.items()))
         if self.done:
             lines.append("  finished before: " + ", ".join(self.done))
         return "\n".join(lines)
+
+
+def _last_line_in(source: str, error: BaseException) -> str | None:
+    """``file:line`` of the last call that an exception came through in a file, or in those beside it."""
+    folder = os.path.dirname(source)
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [frame for frame in frames if os.path.dirname(frame.filename) == folder]
+    if not inside:
+        return None
+    path = os.path.relpath(inside[-1].filename)
+    return f"{inside[-1].filename if path.startswith(os.pardir) else path}:{inside[-1].lineno}"
 
 
 class Cancelled(Exception):

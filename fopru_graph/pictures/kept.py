@@ -37,7 +37,11 @@ def kept_picture(
             kept = np.concatenate([pairs.numpy() for pairs in generation.kept])  # (K, 2): tile, index
             final = _mask(count, kept[kept[:, 0] == i, 1])
         scores = significance.scores[i].float().cpu().numpy() if significance else None
-        pictures.append(draw_kept(features.seen(i).numpy(), tile.grid, selected, final, scores, title))
+        areas = selection.areas[i].cpu().numpy() if selection and selection.areas else None
+        seen = features.seen(i).numpy()
+        pictures.append(
+            draw_kept(seen, tile.grid, selected, final, scores, title, areas=areas, resolution=features.resolution)
+        )
     return stack(pictures)
 
 

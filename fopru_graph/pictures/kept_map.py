@@ -19,24 +19,31 @@ _EDGE = 560  # pixels along the longer side of the overlay of a tile, or of the 
 Mask = npt.NDArray[np.bool_]
 
 
-def final_masks(features: VisionFeatures, generation: Generation) -> list[Mask]:
-    """For each tile (h, w) bool: the visual tokens that the last decoder layer saw."""
+def final_masks(
+    features: VisionFeatures, generation: Generation, areas: Sequence[npt.NDArray[np.int64]] = ()
+) -> list[Mask]:
+    """For each tile (h, w) bool: the visual tokens that the last decoder layer saw.
+
+    ``areas`` (h·w,) of each tile say which token each was pooled into, see `Selection`: then whole areas are marked.
+    """
     kept = np.concatenate([np.zeros((0, 2), np.int64), *(origin.numpy() for origin in generation.kept)])
     masks = []
     for index, tile in enumerate(features.tiles):
         mask = np.zeros(len(tile.features), bool)
         mask[kept[kept[:, 0] == index, 1]] = True
-        masks.append(mask.reshape(tile.grid))
+        masks.append((mask[areas[index]] if areas else mask).reshape(tile.grid))
     return masks
 
 
-def whole_mask(features: VisionFeatures, generation: Generation) -> Mask:
+def whole_mask(features: VisionFeatures, generation: Generation, areas: Sequence[npt.NDArray[np.int64]] = ()) -> Mask:
     """Of `final_masks` the first of a tile that shows a whole picture, or else the first."""
     whole = [index for index, tile in enumerate(features.tiles) if tile.tile_position is None]
-    return final_masks(features, generation)[whole[0] if whole else 0]
+    return final_masks(features, generation, areas)[whole[0] if whole else 0]
 
 
-def kept_overlay(features: VisionFeatures, generation: Generation) -> Image.Image:
+def kept_overlay(
+    features: VisionFeatures, generation: Generation, areas: Sequence[npt.NDArray[np.int64]] = ()
+) -> Image.Image:
     """The picture as the encoder saw it, tokens dimmed that are not left in the last layer.
 
     Tiles that were cut from a picture lie as in the picture, below those that show all of it.
@@ -44,9 +51,15 @@ def kept_overlay(features: VisionFeatures, generation: Generation) -> Image.Imag
     positions = [tile.tile_position for tile in features.tiles]
     across = max((position[1] + 1 for position in positions if position is not None), default=1)
     drawn = [
-        draw_mask(features.seen(i).numpy(), tile.grid, mask.ravel(), _EDGE if position is None else _EDGE // across)
+        draw_mask(
+            features.seen(i).numpy(),
+            tile.grid,
+            mask.ravel(),
+            _EDGE if position is None else _EDGE // across,
+            areas[i] if areas else None,
+        )
         for i, (tile, mask, position) in enumerate(
-            zip(features.tiles, final_masks(features, generation), positions, strict=True)
+            zip(features.tiles, final_masks(features, generation, areas), positions, strict=True)
         )
     ]
     pictures: list[Image.Image] = []

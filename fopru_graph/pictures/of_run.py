@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from fopru_graph import values
 from fopru_graph.graph import Ref, RunResult
@@ -29,6 +32,11 @@ class PictureValues:
     generation: values.Generation
     significance: values.Significance | None
 
+    @property
+    def areas(self) -> list[npt.NDArray[np.int64]]:
+        """`Selection.areas` as arrays."""
+        return [area.cpu().numpy() for area in self.selection.areas]
+
     def drawn(self, title: str = "") -> PIL.Image.Image:
         """The picture, see `kept.kept_picture`."""
         from fopru_graph.pictures.kept import kept_picture
@@ -43,11 +51,12 @@ def picture_values(result: RunResult) -> PictureValues | None:
     only inside the language model makes none, and packing may drop more than was selected. None if no node projects
     features or none generates from visual tokens, as in a run of the stock model.
     """
-    features = tokens = generation = significance = None
+    features = tokens = generation = significance = pooled = None
     for name, step in result.plan.steps.items():
         inputs, outputs = list(_linked_values(step.inputs, result.by_node)), result.by_node.get(name, {}).values()
         if _first_of(values.VisualTokens, outputs) is not None:
             features = _first_of(values.VisionFeatures, inputs) or features
+            pooled = _first_of(values.Selection, inputs)
         if (answer := _first_of(values.Generation, outputs)) is not None:
             generation, tokens = answer, _first_of(values.VisualTokens, inputs)
         significance = _first_of(values.Significance, outputs) or significance
@@ -55,7 +64,10 @@ def picture_values(result: RunResult) -> PictureValues | None:
         return None
     if significance is not None and tuple(map(len, significance.scores)) != features.counts:
         significance = None  # the scores are of tokens that were pooled afterwards
-    return PictureValues(features, _entered(features, tokens), generation, significance)
+    entered = _entered(features, tokens)
+    if pooled is not None and pooled.counts == features.counts:
+        entered = replace(entered, areas=pooled.areas)
+    return PictureValues(features, entered, generation, significance)
 
 
 def _linked_values(inputs: Mapping[str, Any], by_node: Mapping[str, Mapping[str, Any]]) -> Iterator[Any]:

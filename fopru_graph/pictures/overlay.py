@@ -15,10 +15,12 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from fopru_graph.pictures.backend import import_matplotlib
+from fopru_graph.terminal.format import percent
 
 Pixels = npt.NDArray[np.uint8]
 
 KEPT = "kept before the language model"
+POOLED = "pooled before the language model"
 LEFT = "left after in-LLM pruning"
 _INK, _MUTED, _EDGE = (25, 28, 34), (90, 95, 105), (255, 176, 0)
 _DIM = 0.45  # brightness of a dropped patch, as a share of its grey
@@ -43,6 +45,8 @@ def draw_kept(
     scores: npt.NDArray[Any] | None,
     title: str,
     panel: int = 448,
+    areas: npt.NDArray[np.int64] | None = None,
+    resolution: float = 1.0,
 ) -> Image.Image:
     """Draw the panels of one tile side by side: input, significance, kept patches, patches left after in-LLM pruning.
 
@@ -54,33 +58,51 @@ def draw_kept(
         scores: (h·w,) significance, larger is more; None draws no panel.
         title: the line on top, wrapped to the width of the picture.
         panel: length of a panel's longer side in pixels, before rounding to whole pixels per patch.
+        areas: (h·w,) the patch that each patch was pooled into; None where patches were dropped.
+        resolution: the share of its pixels that the picture was encoded with, told below 1.
 
     Raises:
         ValueError: an array does not fit the grid.
     """
-    for name, array in (("selected", selected), ("final", final), ("scores", scores)):
+    for name, array in (("selected", selected), ("final", final), ("scores", scores), ("areas", areas)):
         if array is not None and array.shape != (grid[0] * grid[1],):
             raise ValueError(f"{name} has shape {array.shape}, but the grid {grid} needs ({grid[0] * grid[1]},)")
     picture = _fit(seen, grid, panel)
-    panels = [_Panel(Image.fromarray(picture), "input")]
+    smaller = "" if resolution == 1 else f" at {percent(resolution)} of its pixels"
+    panels = [_Panel(Image.fromarray(picture), f"input{smaller}")]
     if scores is not None:
         panels.append(_Panel(_with_lines(heat_map(picture, grid, scores), grid), "significance", bar=True))
-    panels.append(_Panel(_outlined(dim(picture, grid, selected), grid, selected), caption(KEPT, selected)))
+    panels.append(
+        _Panel(_kept(picture, grid, selected, areas), caption(KEPT if areas is None else POOLED, selected, smaller))
+    )
     if final is not None and not np.array_equal(final, selected):
-        panels.append(_Panel(_outlined(dim(picture, grid, final), grid, final), caption(LEFT, final)))
+        panels.append(_Panel(_kept(picture, grid, final, areas), caption(LEFT, final, smaller)))
     return _sheet(panels, title, max(12, panel // 28))
 
 
-def draw_mask(seen: Pixels, grid: tuple[int, int], mask: npt.NDArray[np.bool_], size: int) -> Image.Image:
-    """One tile with the patches dimmed that are not in ``mask`` (h·w,), its longer side about ``size`` pixels."""
+def draw_mask(
+    seen: Pixels,
+    grid: tuple[int, int],
+    mask: npt.NDArray[np.bool_],
+    size: int,
+    areas: npt.NDArray[np.int64] | None = None,
+) -> Image.Image:
+    """One tile with the patches dimmed that are not in ``mask`` (h·w,), its longer side about ``size`` pixels.
+
+    ``areas`` as for `draw_kept`.
+    """
     picture = _fit(seen, grid, size)
-    return Image.fromarray(picture) if mask.all() else _outlined(dim(picture, grid, mask), grid, mask)
+    return Image.fromarray(picture) if mask.all() and areas is None else _kept(picture, grid, mask, areas)
 
 
-def caption(label: str, mask: npt.NDArray[np.bool_]) -> str:
-    """``label: K of N (p %)`` for a mask of N patches of which K are set."""
+def caption(label: str, mask: npt.NDArray[np.bool_], smaller: str = "") -> str:
+    """``label: K of N (p %)`` for a mask of N patches of which K are set.
+
+    Of a picture that was made ``smaller`` (a text that says how much) p is no share of the tokens that it has whole.
+    """
     count, total = int(mask.sum()), mask.size
-    return f"{label}: {count} of {total} ({100 * count / total:.3g} %)"
+    share = f"that it has{smaller}" if smaller else f"({100 * count / total:.3g} %)"
+    return f"{label}: {count} of {total} {share}"
 
 
 def dim(picture: Pixels, grid: tuple[int, int], mask: npt.NDArray[np.bool_]) -> Pixels:
@@ -150,16 +172,26 @@ def _with_lines(picture: Pixels, grid: tuple[int, int]) -> Image.Image:
     return Image.fromarray(picture)
 
 
-def _outlined(picture: Pixels, grid: tuple[int, int], mask: npt.NDArray[np.bool_]) -> Image.Image:
-    """Draw grid lines, and a coloured line wherever a kept patch borders a dropped one."""
+def _kept(
+    picture: Pixels, grid: tuple[int, int], mask: npt.NDArray[np.bool_], areas: npt.NDArray[np.int64] | None
+) -> Image.Image:
+    """Kept patches clear and outlined, the others dim; where patches were pooled, each one's area in its place."""
+    if areas is None:
+        return _outlined(dim(picture, grid, mask), grid, mask)
+    shown = mask[areas]
+    return _outlined(dim(picture, grid, shown), grid, np.where(shown, areas, -1))
+
+
+def _outlined(picture: Pixels, grid: tuple[int, int], parts: npt.NDArray[Any]) -> Image.Image:
+    """Draw grid lines, and a coloured line wherever a patch borders one of another part."""
     result = _with_lines(picture, grid)
     height, width = picture.shape[0] // grid[0], picture.shape[1] // grid[1]
     if min(height, width) < _SMALLEST_PATCH:
         return result
-    draw, kept = ImageDraw.Draw(result), mask.reshape(grid)
-    for row, column in np.argwhere(kept[1:] != kept[:-1]):
+    draw, part = ImageDraw.Draw(result), parts.reshape(grid)
+    for row, column in np.argwhere(part[1:] != part[:-1]):
         draw.line([(column * width, (row + 1) * height), ((column + 1) * width, (row + 1) * height)], _EDGE)
-    for row, column in np.argwhere(kept[:, 1:] != kept[:, :-1]):
+    for row, column in np.argwhere(part[:, 1:] != part[:, :-1]):
         draw.line([((column + 1) * width, row * height), ((column + 1) * width, (row + 1) * height)], _EDGE)
     return result
 

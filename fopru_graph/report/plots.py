@@ -20,6 +20,7 @@ INK, PALE, PAPER = "#1f2328", "#d9dce1", "#ffffff"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d")
 # Fixed here, so that a user's settings of matplotlib change nothing and the same figure always has the same bytes.
 _SETTINGS = {"svg.hashsalt": "fopru-graph", "text.parse_math": False, "font.size": 9, "axes.axisbelow": True}
+_LINE = 0.14  # inches that a line of text needs
 _LOG_BELOW = 0.1  # with a smaller share, ratios would lie too close together on a linear axis
 
 
@@ -60,8 +61,8 @@ def share_axis(
 ) -> None:
     """Make x an axis of shares that ends at 100 %, logarithmic where some shares are small.
 
-    Ticks stand at ``ratios``, or at the shares themselves; those that are closer than ``spacing`` inches to the next
-    have no room for their labels and are left out.
+    Ticks stand at ``ratios``, or at the shares themselves. Labels that would be closer than ``spacing`` inches are
+    written upwards; those that have no room even so are left out.
     """
     all_shares = sorted({*shares, 1.0})
     if 0 < all_shares[0] < _LOG_BELOW:
@@ -69,13 +70,22 @@ def share_axis(
         axes.set_xlim(all_shares[0] / 1.35, 1.3)
     else:
         axes.set_xlim(0, 1.06)
-    ticks: list[float] = []
-    for share in sorted({*(ratios or all_shares), 1.0}, reverse=True):
-        if not ticks or _inches_between(axes, share, ticks[-1]) > spacing:
-            ticks.append(share)
-    axes.set_xticks(ticks, [percent(share) for share in ticks])
+    every = sorted({*(ratios or all_shares), 1.0}, reverse=True)
+    ticks, upright = _apart(axes, every, spacing), False
+    if len(ticks) < len(every):
+        ticks, upright = _apart(axes, every, _LINE), True
+    axes.set_xticks(ticks, [percent(share) for share in ticks], rotation=90 if upright else 0)
     axes.set_xticks([], minor=True)
     axes.set_xlabel(label)
+
+
+def _apart(axes: Axes, shares: Sequence[float], inches: float) -> list[float]:
+    """The shares, largest first, without those that are too close to the one before."""
+    kept: list[float] = []
+    for share in shares:
+        if not kept or _inches_between(axes, share, kept[-1]) > inches:
+            kept.append(share)
+    return kept
 
 
 def _inches_between(axes: Axes, a: float, b: float) -> float:

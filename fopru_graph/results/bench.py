@@ -8,6 +8,7 @@ from typing import Any
 
 from fopru_graph.results.schema import JsonObject, NonNegative, Timing
 
+NOISY = 0.05  # a reference that may differ from itself by more was measured in too few rounds, or beside other work
 STOCK = "stock"  # the pipeline name of transformers' own `generate`
 STAGES = ("encode", "score", "select", "project", "prefill", "decode")
 
@@ -164,6 +165,18 @@ class BenchResult:
     interrupted: bool = False
     skipped: tuple[str, ...] = ()
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why the figures are worth less than they look: the reference differs from itself by more than `NOISY`."""
+        noise = self.self_gain
+        apart = max(abs(end - 1) for end in (noise.measured, noise.low, noise.high)) if noise else 0.0
+        if apart <= NOISY:
+            return ()
+        return (
+            f"{self.reference} differs from itself by up to {100 * apart:.0f} %, so gains of that size are noise; "
+            "measure again on a quiet machine, in more rounds (--repeat)",
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The content of ``bench.json``."""
         return {
@@ -171,6 +184,7 @@ class BenchResult:
             "reference": self.reference,
             "variants": [variant.to_json() for variant in self.variants],
             "baseline_against_itself": asdict(self.self_gain) if self.self_gain else None,
+            "warnings": list(self.warnings),
             "rounds": self.rounds,
             "flops_convention": self.convention,
             "interrupted": self.interrupted,

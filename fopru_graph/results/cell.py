@@ -24,6 +24,7 @@ from fopru_graph.graph.files import replacing, write_atomically
 from fopru_graph.results.identity import difference
 from fopru_graph.results.schema import IDENTITY, RESULTS, SHARDS, SUMMARY
 
+REFUSED = "holds results of another configuration"  # in the error of a folder that `--replace` makes anew
 _ELSEWHERE = "choose another folder with --out; nothing in this one was changed"
 _REPLACE = "`eval` and `sweep` make them anew with --replace; else " + _ELSEWHERE
 
@@ -85,7 +86,7 @@ class Cell:
             raise UserError(f"{path} cannot be read: {error}", _ELSEWHERE) from error
         different = difference(before, self._identity["identity"])
         if different and not replace:
-            raise UserError(f"{self.folder} holds results of another configuration: {different}", _REPLACE)
+            raise UserError(f"{self.folder} {REFUSED}: {different}", _REPLACE)
         if different:
             self._remove()
             self.claim()

@@ -47,8 +47,8 @@ class Point:
     what prunes inside the language model. None where rows lack it.
 
     Shares are of the tokens which the unpruned model encodes of the same samples, so that a picture made smaller
-    before it is encoded counts as pruned. ``low`` and ``high`` are the share's 10th and 90th percentiles over samples;
-    all four are None where nothing was scored.
+    before it is encoded counts as pruned; without its cell, of the most that any method encodes of them. ``low`` and
+    ``high`` are the share's 10th and 90th percentiles over samples; all four are None where nothing was scored.
     """
 
     cell: FinishedCell
@@ -151,7 +151,8 @@ def _results_of(model: str, cells: list[FinishedCell]) -> ModelResults:
     labels = _method_labels(cells)
     pruning = {cell.identity.pipeline for cell in cells if cell.identity.prunes}
     references = _references(cells, tasks, pruning)
-    point = functools.partial(_point, references=references, tasks=tasks)
+    whole = _whole_counts(cells, tasks, references)
+    point = functools.partial(_point, whole=whole, tasks=tasks)
     by_method: dict[str, dict[str, dict[Ratio, Point]]] = {}
     pipelines = {}
     for cell in cells:
@@ -183,14 +184,28 @@ def _references(cells: list[FinishedCell], tasks: Mapping[int, str], pruning: se
     return {tasks[id(cell)]: cell for cell in reversed(unpruned)}
 
 
-def _point(cell: FinishedCell, references: Mapping[str, FinishedCell], tasks: Mapping[int, str]) -> Point:
+def _whole_counts(
+    cells: list[FinishedCell], tasks: Mapping[int, str], references: Mapping[str, FinishedCell]
+) -> dict[str, dict[str, int]]:
+    """For each task the visual tokens of its samples, by id, where nothing makes them fewer."""
+    counts: dict[str, dict[str, int]] = {}
+    for cell in cells:
+        known = counts.setdefault(tasks[id(cell)], {})
+        for key, sample in cell.samples.items():
+            known[key] = max(known.get(key, 0), sample.encoded)
+    for task, cell in references.items():
+        if cell.samples:
+            counts[task] = {key: sample.encoded for key, sample in cell.samples.items()}
+    return counts
+
+
+def _point(cell: FinishedCell, whole: Mapping[str, Mapping[str, int]], tasks: Mapping[int, str]) -> Point:
     if cell.failed:
         return Point(cell, None, None, None, None)
-    reference = references.get(tasks[id(cell)])
-    unpruned = reference.samples if reference else {}
-    pairs = [(unpruned[key], sample) for key, sample in cell.samples.items() if key in unpruned]
-    pairs = pairs or [(sample, sample) for sample in cell.samples.values()]
-    counts = [(whole.encoded, sample.final, sample.layer_average) for whole, sample in pairs]
+    of_task = whole[tasks[id(cell)]]
+    pairs = [(of_task[key], sample) for key, sample in cell.samples.items() if key in of_task]
+    pairs = pairs or [(sample.encoded, sample) for sample in cell.samples.values()]
+    counts = [(encoded, sample.final, sample.layer_average) for encoded, sample in pairs]
     encoded, final, average = np.array(counts, dtype=float).T  # None becomes nan
     shares, averages = (
         np.divide(left, encoded, out=np.zeros(len(left)), where=encoded > 0) for left in (final, average)

@@ -54,7 +54,7 @@ class Identity(Heading):
     """What a cell's rows are of, and how they were made.
 
     ``identity`` is what they follow from (`fopru_graph.results.identity`); it must not change between two runs into
-    one folder. Folders of earlier versions lack it.
+    one folder. Folders of earlier versions lack it. ``command`` was given in the folder ``cwd``.
     """
 
     format: int
@@ -67,6 +67,7 @@ class Identity(Heading):
     versions: dict[str, Any] = {}
     machine: dict[str, Any] = {}
     command: list[str] = []
+    cwd: str = ""
     started: str = ""
 
 

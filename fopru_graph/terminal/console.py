@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.segment import Segment, Segments
 from rich.table import Table
 
@@ -44,6 +45,19 @@ def simple_table(*columns: str, title: str | None = None) -> Table:
     return table
 
 
+def folding(table: Table, *names: str) -> Table:
+    """The table where only the columns ``names`` may break, so that numbers stay whole on a narrow terminal."""
+    for column in table.columns:
+        column.no_wrap = column.header not in names
+        column.overflow = "fold"
+    return table
+
+
+def fits(table: Table, out: Console) -> bool:
+    """Whether no column of the table has to break."""
+    return Measurement.get(out, out.options.update(max_width=10 * out.width), table).maximum <= out.width
+
+
 def show_problems(problems: Iterable[Problem], file: str) -> None:
     """Print each problem of a pipeline file on stderr: file, line, code and node, then the message and the hint."""
     for problem in problems:
@@ -56,12 +70,19 @@ def show_problems(problems: Iterable[Problem], file: str) -> None:
             say("    ", ("hint:", "cyan"), f" {problem.hint}")
 
 
-def show_failure(message: str, hint: str | None = None, location: str | None = None, node: str | None = None) -> None:
+def show_failure(
+    message: str,
+    hint: str | None = None,
+    location: str | None = None,
+    node: str | None = None,
+    raised_at: str | None = None,
+) -> None:
     """Print on stderr why the command fails, and its hint unless the message contains it.
 
-    With ``--json`` it is also what a command without a result prints, with the failing ``node`` and its ``location``.
+    With ``--json`` it is also what a command without a result prints, with the failing ``node``, its ``location`` and,
+    for a node of the user's own, the line of its code.
     """
-    stdout.note_error(message, hint, location=location, node=node)
+    stdout.note_error(message, hint, location=location, node=node, raised_at=raised_at)
     say(("error:", "red"), f" {message}")
     if hint and hint not in message:
         say(("hint:", "cyan"), f" {hint}")

@@ -107,6 +107,7 @@ class Stdout(Stream):
         *,
         location: str | None = None,
         node: str | None = None,
+        raised_at: str | None = None,
         problems: Sequence[Problem] = (),
     ) -> None:
         """Remember why the command fails. With ``--json`` it is what stdout has in place of a result."""
@@ -115,6 +116,7 @@ class Stdout(Stream):
             "hint": hint,
             "location": location,
             "node": node,
+            "raised_at": raised_at,
             "problems": [problem.to_json() for problem in problems],
         }
 

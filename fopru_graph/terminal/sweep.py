@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from fopru_graph.terminal.console import console, say, simple_table, stdout_console
-from fopru_graph.terminal.format import percent
+from fopru_graph.terminal.console import console, fits, folding, say, simple_table, stdout_console
+from fopru_graph.terminal.format import ratio_text
 
 _COLOURS = {"done": "green", "running": "cyan", "pending": "dim", "failed": "red", "lost": "yellow"}
 _ENDED = ("done", "failed", "lost")
@@ -48,7 +48,7 @@ class SweepProgress:
     def show(self, cells: Sequence[Cell]) -> None:
         """Show the present states of all cells."""
         if self._live is not None:
-            self._live.update(Group(Text.from_markup(self._heading(cells)), _table(_most_recent(cells))))
+            self._live.update(Group(Text.from_markup(self._heading(cells)), _table(_most_recent(cells), console)))
             return
         before, self._shown = self._shown, {cell["label"]: cell["state"] for cell in cells}
         if before is None:
@@ -82,7 +82,8 @@ class SweepProgress:
 
 def show_sweep(cells: Sequence[Cell]) -> None:
     """A table of all cells on stdout, and on stderr why cells or their samples failed."""
-    stdout_console().print(_table(cells))
+    out = stdout_console()
+    out.print(_table(cells, out))
     for cell in cells:
         if cell["error"] and cell["state"] in _ENDED:
             colour = "yellow" if cell["state"] == "done" else "red"
@@ -95,23 +96,31 @@ def _most_recent(cells: Sequence[Cell]) -> list[Cell]:
     return [*running, *ended][:_SHOWN]
 
 
-def _table(cells: Sequence[Cell]) -> Table:
-    settings = any(cell["settings"] for cell in cells)
-    table = simple_table("pipeline", "task", ">ratio", *(["settings"] if settings else []), "state", ">accuracy", ">n",
+def _table(cells: Sequence[Cell], out: Console) -> Table:
+    """The cells as a table; on a terminal too narrow for it their settings stand below the pipelines' names."""
+    whole = _with_settings(cells, beside=True)
+    return whole if fits(whole, out) else _with_settings(cells, beside=False)
+
+
+def _with_settings(cells: Sequence[Cell], beside: bool) -> Table:
+    beside = beside and any(cell["settings"] for cell in cells)
+    table = simple_table("pipeline", *(["settings"] if beside else []), "task", ">ratio", "state", ">accuracy", ">n",
                          ">errors", ">time")  # fmt: skip
     for cell in cells:
+        settings = escape(" ".join(f"{key}={value}" for key, value in cell["settings"].items()))
+        below = f"\n  [dim]{settings}[/]" if settings and not beside else ""
         table.add_row(
-            escape(cell["pipeline"]),
+            escape(cell["pipeline"]) + below,
+            *([settings] if beside else []),
             escape(cell["task"]),
-            "as written" if cell["ratio"] is None else percent(cell["ratio"]),
-            *([escape(" ".join(f"{key}={value}" for key, value in cell["settings"].items()))] if settings else []),
+            ratio_text(cell["ratio"]),
             f"[{_COLOURS[cell['state']]}]{cell['state']}[/]",
             "–" if cell["accuracy"] is None else f"{100 * cell['accuracy']:.1f}",
             "–" if cell["n"] is None else str(cell["n"]),
             f"[red]{cell['errors']}[/]" if cell["errors"] else "–" if cell["errors"] is None else "0",
             _time_spent(cell),
         )
-    return table
+    return folding(table, "pipeline", "settings", "task")
 
 
 def _time_spent(cell: Cell) -> str:

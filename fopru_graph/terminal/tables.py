@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
+from rich.table import Table
 
 from fopru_graph.results.schema import failures
-from fopru_graph.terminal.console import console, say, simple_table, stdout_console
+from fopru_graph.terminal.console import console, fits, folding, say, simple_table, stdout_console
 from fopru_graph.terminal.format import milliseconds, percent, size
 
 
@@ -46,31 +47,65 @@ def show_summary(summary: dict[str, Any], by_products: Iterable[str]) -> None:
 
 
 def show_evaluation(summaries: Sequence[Mapping[str, Any]]) -> None:
-    """Print one row per cell on stdout, and why samples failed on stderr."""
-    table = simple_table(
-        *("pipeline", "task", ">ratio", ">accuracy", ">95 % interval", ">n", ">errors"),
-        *(">visual tokens", ">TTFT ms", ">samples/s"),
-        title="[dim]visual tokens: encoded → into the LLM → in its last layer, means[/]",
-    )
-    for summary in summaries:
-        low, high = summary["ci"]
-        ttft, failed = summary["ttft_ms"], summary["accuracy"] is None
-        tokens = [summary["tokens"][name] for name in ("encoded", "kept", "final")]
-        table.add_row(
-            escape(summary["pipeline"]),
-            escape(summary["task"]),
-            percent(summary["ratio"]),
-            "[red]Failed[/]" if failed else f"{100 * summary['accuracy']:.1f}",
-            "–" if failed else f"{100 * low:.1f}–{100 * high:.1f}",
-            str(summary["n"]),
-            f"[red]{summary['errors']}[/]" if summary["errors"] else "0",
-            "–" if failed else " → ".join(f"{count:.4g}" for count in tokens),
-            milliseconds(ttft["median"] if ttft else None),
-            "–" if summary["samples_per_s"] is None else f"{summary['samples_per_s']:.1f}",
-        )
-    stdout_console().print(table)
+    """Print one row per cell on stdout, and why samples failed on stderr.
+
+    Where the terminal is too narrow for the whole row it is told in two tables: accuracy, then tokens and speed.
+    """
+    out = stdout_console()
+    legend = "[dim]visual tokens: encoded → into the LLM → in its last layer, means[/]"
+    whole = _evaluation_table(summaries, legend, {**_ACCURACY, **_SPEED})
+    if fits(whole, out):
+        out.print(whole)
+    else:
+        out.print(_evaluation_table(summaries, None, _ACCURACY))
+        out.print()
+        out.print(_evaluation_table(summaries, legend, _SPEED))
     for summary in summaries:
         if why := failures(summary):
             say((f"{summary['pipeline']} on {summary['task']}:", "yellow"), f" {why}")
         if summary["not_drawn"]:
             say((f"no pictures of {summary['pipeline']}:", "yellow"), f" {summary['not_drawn']}")
+
+
+_Summary = Mapping[str, Any]
+
+
+def _evaluation_table(
+    summaries: Sequence[_Summary], title: str | None, columns: Mapping[str, Callable[[_Summary], str]]
+) -> Table:
+    table = simple_table("pipeline", "task", ">ratio", *columns, title=title)
+    for summary in summaries:
+        heads = escape(summary["pipeline"]), escape(summary["task"]), percent(summary["ratio"])
+        table.add_row(*heads, *(entry(summary) for entry in columns.values()))
+    return folding(table, "pipeline", "task")
+
+
+def _accuracy(summary: _Summary) -> str:
+    return "[red]Failed[/]" if summary["accuracy"] is None else f"{100 * summary['accuracy']:.1f}"
+
+
+def _interval(summary: _Summary) -> str:
+    low, high = summary["ci"]
+    return "–" if summary["accuracy"] is None else f"{100 * low:.1f}–{100 * high:.1f}"
+
+
+def _errors(summary: _Summary) -> str:
+    return f"[red]{summary['errors']}[/]" if summary["errors"] else "0"
+
+
+def _tokens(summary: _Summary) -> str:
+    counts = [summary["tokens"][name] for name in ("encoded", "kept", "final")]
+    return "–" if summary["accuracy"] is None else " → ".join(f"{count:.4g}" for count in counts)
+
+
+_ACCURACY: Mapping[str, Callable[[_Summary], str]] = {
+    ">accuracy": _accuracy,
+    ">95 % interval": _interval,
+    ">n": lambda summary: str(summary["n"]),
+    ">errors": _errors,
+}
+_SPEED: Mapping[str, Callable[[_Summary], str]] = {
+    ">visual tokens": _tokens,
+    ">TTFT ms": lambda summary: milliseconds((summary["ttft_ms"] or {}).get("median")),
+    ">samples/s": lambda summary: "–" if summary["samples_per_s"] is None else f"{summary['samples_per_s']:.1f}",
+}

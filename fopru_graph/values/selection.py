@@ -70,11 +70,14 @@ class Selection:
 
     ``scores_finite`` is a () bool tensor on the scores' device: whether the scores that it was made by are finite; None
     if there were none. Reading it waits for the device, so that generating reads it together with the first token.
+    ``areas`` holds for each tile an (N,) int64 tensor where all its tokens were pooled into the kept ones: the index of
+    the one that each went into (of several the one it weighs most in); no entries where tokens were dropped.
     """
 
     indices: tuple[torch.Tensor, ...]
     counts: tuple[int, ...]
     scores_finite: torch.Tensor | None = None
+    areas: tuple[torch.Tensor, ...] = ()
 
 
 @dataclass(frozen=True)

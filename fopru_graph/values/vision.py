@@ -93,6 +93,7 @@ class VisionFeatures:
     one placeholder per visual token; empty if it is these placeholders alone. ``video``: the images are videos.
     ``cut``: each image is an overview and the tiles that it was cut into. ``frame_rates`` are the videos' frames a
     second, see `Video.frame_rate`; empty for pictures, and for families that do not use them.
+    ``resolution`` is the share of their pixels that the pictures were encoded with, see `Image`; the smallest of all.
     """
 
     tiles: tuple[Tile, ...]
@@ -106,6 +107,7 @@ class VisionFeatures:
     tower_tokens: tuple[int, ...] = ()
     cut: bool = False
     frame_rates: tuple[float, ...] = ()
+    resolution: float = 1.0
 
     def with_tiles(self, tiles: tuple[Tile, ...]) -> VisionFeatures:
         """The same encoding with other tiles. It reports no figures: the original encoding reports them."""

@@ -86,6 +86,21 @@ def test_every_shipped_pipeline_shows_as_many_tokens_as_it_counts(file, loaded, 
     }
 
 
+@pytest.mark.parametrize(("file", "sizes"), [("spatial_pool", {4}), ("tome", None)])
+def test_pooled_tokens_know_their_areas(file, sizes, loaded):
+    model, answered = asked(file, loaded)
+    shown = picture_values(model.last_run())
+    (areas,), (indices,) = shown.selection.areas, shown.selection.indices
+    assert set(areas.tolist()) == set(indices.tolist()) and len(areas) == 256
+    assert (areas[indices] == indices).all(), "a merged token has the place of one of its own"
+    assert sizes is None or set(areas.unique(return_counts=True)[1].tolist()) == sizes
+
+
+def test_what_drops_tokens_has_no_areas(loaded):
+    model, _ = asked("prumerge", loaded)
+    assert picture_values(model.last_run()).selection.areas == ()
+
+
 def test_every_picture_of_a_question_is_shown(loaded, tmp_path):
     model, answered = asked("fopru_fastv", loaded, count=2)
     shown = picture_values(model.last_run())

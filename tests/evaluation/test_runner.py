@@ -12,7 +12,7 @@ import pytest
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.pictures import draw_gallery
 from fopru_graph.evaluation.task import Score
-from fopru_graph.graph import Cancelled
+from fopru_graph.graph import Cancelled, NodeError
 from tests.evaluation.toys import BASELINE, TASK, ToyModel, ToyRecords, cell_run
 
 
@@ -58,6 +58,20 @@ def test_what_fails_is_a_row_with_its_reason_and_no_answer(tmp_path):
     for row in (rows[4], rows[7]):
         assert row["status"] == "error" and row["answer"] is None and row["score"] is None
     assert [sorted(row) for row in rows] == [sorted(rows[0])] * 12
+
+
+def test_a_row_names_the_line_of_a_node_of_ones_own(tmp_path, monkeypatch):
+    def fail(*_):
+        try:
+            raise ZeroDivisionError("by zero")
+        except ZeroDivisionError as error:
+            raise NodeError("score", "Mine", None, error, {}, [], __file__) from error
+
+    model = ToyModel()
+    monkeypatch.setattr(model, "answer", fail)
+    cell_run(tmp_path / "a", ToyRecords(1), model).run()
+    (row,) = rows_of(tmp_path / "a")
+    assert row["error"].startswith("score: by zero (raised at ") and "test_runner.py:" in row["error"]
 
 
 def raises(*_):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fopru_graph.pictures.overlay import LEFT, caption, dim, draw_kept, heat_map
+from fopru_graph.pictures.overlay import KEPT, LEFT, caption, dim, draw_kept, heat_map
 
 GRID = (4, 6)
 CELL = 10
@@ -62,6 +62,32 @@ def test_every_kept_patch_stands_in_every_panel_that_keeps_it(picture: np.ndarra
         places = located(sheet, patch(picture, index))
         assert len(places) == 1 + mask[index] + final[index], index
         assert len({row for row, _ in places}) == 1
+
+
+def test_pooled_patches_are_clear_and_each_area_is_outlined(picture: np.ndarray) -> None:
+    """Of 2 × 2 areas all is clear; a line runs between areas and none through one."""
+    areas = np.array([12 * (row // 2) + 2 * (column // 2) for row in range(4) for column in range(6)])
+    mask = np.isin(np.arange(24), areas)
+    sheet = np.asarray(draw_kept(picture, GRID, mask, None, None, "title", 60, areas=areas))
+    for index in range(24):
+        assert len(located(sheet, patch(picture, index))) == 2, "in the input and among what was pooled"
+    (row, left) = located(sheet, patch(picture, 0))[-1]
+    panel = sheet[row - 2 : row - 2 + 4 * CELL, left - 2 : left - 2 + 6 * CELL]
+    yellow = (panel.astype(int) == [255, 176, 0]).all(-1)
+    assert yellow[:, 2 * CELL].all() and yellow[:, 4 * CELL].all() and yellow[2 * CELL].all()
+    assert yellow.sum() == 2 * 4 * CELL + 6 * CELL - 2
+    final = mask & (np.arange(24) > 6)
+    pruned = np.asarray(draw_kept(picture, GRID, mask, final, None, "title", 60, areas=areas))
+    found = [len(located(pruned, patch(picture, index))) for index in range(24)]
+    assert found == [2 + int(areas[index] > 6) for index in range(24)], "the area of a token that is left is clear"
+
+
+def test_tokens_of_a_smaller_picture_are_no_share_of_the_whole(picture: np.ndarray, mask: np.ndarray) -> None:
+    assert caption(KEPT, mask, " at 25 % of its pixels").endswith("5 of 24 that it has at 25 % of its pixels")
+    plain, smaller = (
+        np.asarray(draw_kept(picture, GRID, mask, None, None, "t", 400, resolution=share)) for share in (1.0, 0.25)
+    )
+    assert plain.shape != smaller.shape or (plain != smaller).any()
 
 
 def test_heat_map_is_monotone_in_the_score() -> None:

@@ -42,6 +42,15 @@ def test_shares_are_measured_against_what_the_unpruned_model_encodes(study: Mode
     assert next(iter(point.cell.samples.values())).encoded == 64 and point.share == 0.25
 
 
+def test_without_the_unpruned_model_another_method_knows_how_many_tokens_a_picture_has(tmp_path: Path) -> None:
+    write_cell(tmp_path, "downsample", "scenes", 0.25, 0.5, 64, samples=8)
+    write_cell(tmp_path, "fopru_rank", "scenes", 0.5, 0.8, 128, samples=6)
+    (study,) = studied(tmp_path)
+    downsample = study.of(Role.DOWNSAMPLE)
+    assert downsample is not None and not study.unpruned
+    assert downsample.points["scenes"][0.25].share == pytest.approx((6 * 64 / 256 + 2 * 1) / 8)
+
+
 def test_adaptive_methods_have_percentiles(study: ModelResults) -> None:
     prumerge = next(method for method in study.methods if method.label == "prumerge")
     point = prumerge.points["scenes"][None]

@@ -14,6 +14,7 @@ from fopru_graph.graph.branches import not_asked
 from fopru_graph.graph.cache import CorruptEntry, DiskCache
 from fopru_graph.graph.context import CancelToken, Context
 from fopru_graph.graph.declare.node import accepts, settle
+from fopru_graph.graph.declare.registry import is_built_in
 from fopru_graph.graph.errors import Cancelled, NodeError
 from fopru_graph.graph.events import Event, NodeFailed, NodeFinished, NodeSkipped, NodeStarted, RunWarning
 from fopru_graph.graph.memory import MemoryCache, Values
@@ -74,7 +75,8 @@ class Runner:
         try:
             for name, node in self.plan.left_out.items():
                 self._leave_out(name, node)
-            self._schedule = Schedule(self.plan, self._look_up, self._reuse, self._leave_out)
+            with self.cancel.abruptly():  # the keys of a model and its pictures import torch
+                self._schedule = Schedule(self.plan, self._look_up, self._reuse, self._leave_out)
             self._check_cancelled()
             while step := self._schedule.take():
                 inputs = self._inputs(step)
@@ -170,7 +172,8 @@ class Runner:
     def _failure(self, step: Step, error: Exception, inputs: Mapping[str, Any]) -> NodeError:
         self.emit(NodeFailed(step.name, error))
         described = {name: str(value) if isinstance(value, Ref) else describe(value) for name, value in inputs.items()}
-        return NodeError(step.name, step.spec.type, step.location, error, described, list(self.facts))
+        source = None if is_built_in(step.spec) else step.spec.source
+        return NodeError(step.name, step.spec.type, step.location, error, described, list(self.facts), source)
 
     def _record(self, step: Step, fact: Fact) -> None:
         self.facts[step.name] = fact
@@ -213,8 +216,16 @@ class Runner:
             return False
 
     def _context(self, step: Step) -> Context:
-        cancelled, writers = self.cancel.is_cancelled, self._writers
-        return Context(step.name, out=self.out, emit=self.emit, cancelled=cancelled, key=step.key, writers=writers)
+        return Context(
+            step.name,
+            out=self.out,
+            emit=self.emit,
+            cancel=self.cancel,
+            key=step.key,
+            writers=self._writers,
+            pipeline=self.plan.graph.name,
+            warn=self.warn,
+        )
 
     def _keep(self, step: Step, values: Values) -> None:
         if step.cache == "never":

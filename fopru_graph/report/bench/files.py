@@ -136,6 +136,7 @@ def _comments(result: BenchResult) -> list[str]:
         rf"    \caption{{{latex_escaped(caption)}}}",
         r"  \end{table}",
         *(["Interrupted: the figures are those of the rounds that were finished."] if result.interrupted else []),
+        *(f"Warning: {line}" for line in result.warnings),
         *(f"Not measured: {line}" for line in result.skipped),
     ]
 

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 # Paul Tol's "light" scheme, whose colours colour-blind readers can tell apart.
 _FILLS = dict(zip(STAGES[:-1], ("#77aadd", "#ee8866", "#eedd88", "#ffaabb", "#44bb99"), strict=True))
 _REST = "#dddddd"
+_WARNING = "#b00020"
 _MARKERS = "os^Dv<>"
 _UNPRUNED_MARKERS = "*PXph"  # of pipelines that drop nothing, which are black
 _UNPRUNED = 0.999  # a pipeline whose smallest share is larger drops nothing
-_DODGE = 3.5  # points between the markers of two pipelines at the same ratio, so that neither hides the other
+_DODGE = 3.5  # points between the intervals of two pipelines at the same ratio, so that neither hides the other
 
 
 def bench_picture(result: BenchResult, kind: Literal["png", "svg"]) -> bytes:
@@ -36,12 +37,15 @@ def draw_bench(result: BenchResult) -> Figure:
     title = f"{result.model} on {machine_name(result.machine)}"
     title += " (interrupted)" if result.interrupted else ""
     figure.suptitle(textwrap.fill(title, 110), fontsize=12, fontweight="bold")
+    if result.warnings:
+        figure.supxlabel(textwrap.fill("\n".join(result.warnings), 150), fontsize=9, color=_WARNING)
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
     _draw_stages(left, result)
     _draw_gains(right, result)
     for axes, columns in ((left, 6), (right, 4)):
         axes.spines[["top", "right"]].set_visible(False)
-        below = shifted(axes.transAxes, axes, up=-34)  # under the axis and its label
+        upright = any(label.get_rotation() for label in axes.get_xticklabels())
+        below = shifted(axes.transAxes, axes, up=-66 if upright else -34)  # under the axis and its label
         if axes.get_legend_handles_labels()[0]:  # matplotlib warns about an empty legend
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=columns, frameon=False)
     return figure
@@ -97,7 +101,7 @@ def _draw_pipeline(
 ) -> None:
     """Draw the measured gains of a pipeline, and its ideal gains unless it drops nothing: then they are all 1.
 
-    Lines run through the true ratios and only markers are shifted: shifted lines would cross where the gains do not.
+    Markers and lines stand at the true ratios; only the intervals are shifted, since they would hide each other.
     """
     shares, gains = [share for share, _ in points], [variant.ttft_gain for _, variant in points]
     measured = [gain.measured for gain in gains]
@@ -105,11 +109,11 @@ def _draw_pipeline(
     below = [max(0.0, gain.measured - gain.low) for gain in gains]
     above = [max(0.0, gain.high - gain.measured) for gain in gains]
     bars: dict[str, Any] = {"linestyle": "none", "capsize": 3, "elinewidth": 1, "zorder": 3}
-    axes.errorbar(shares, measured, (below, above), label=name, color=colour, marker=marker, transform=dodged, **bars)
-    axes.plot(shares, measured, color=colour, linewidth=1.2)
+    axes.errorbar(shares, measured, (below, above), color=colour, transform=dodged, **bars)
+    axes.plot(shares, measured, color=colour, linewidth=1.2, marker=marker, label=name, zorder=4, clip_on=False)
     if shares[0] <= _UNPRUNED:
         ideal = [gain.ideal for gain in gains]
-        axes.plot(shares, ideal, "_", color=colour, markersize=8, transform=dodged)
+        axes.plot(shares, ideal, "_", color=colour, markersize=8)
         axes.plot(shares, ideal, "--", color=colour, linewidth=0.9)
 
 

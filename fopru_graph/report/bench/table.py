@@ -118,6 +118,8 @@ def _remarks(result: BenchResult) -> Iterator[str]:
     """Lines of markup: what was not measured, what gains are relative to, and how certain they are."""
     if result.interrupted:
         yield "[bold yellow]interrupted:[/] the figures are those of the rounds that were finished"
+    for line in result.warnings:
+        yield f"[bold yellow]warning:[/] {escape(line)}"
     for line in result.skipped:
         yield f"[yellow]not measured:[/] {escape(line)}"
     yield (

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BARS: dict[str, Any] = {"linestyle": "none", "elinewidth": 0.9, "capsize": 2, "zorder": 3}
-_DODGE = 1.4  # points (1/72 inch) between the error bars of two methods at the same share
+_DODGE = 1.4  # points (1/72 inch) between the error bars of two methods at the same share; markers are not moved
 
 
 def layers_differ(study: ModelResults) -> bool:
@@ -47,8 +47,8 @@ def accuracy_figure(study: ModelResults, name: str, *, by_average: bool = False)
     )
     caption = (
         f"{study.model}; {sample_counts([n for n in counts if n])} a cell. Points stand at the measured share of the "
-        f"visual tokens that {sees}, shifted a little where their 95 % intervals "
-        "would hide each other. What ran as written is one point, with a bar from the 10th to the 90th percentile of "
+        f"visual tokens that {sees}; their 95 % intervals are shifted a little where they would hide each other. "
+        "What ran as written is one point, with a bar from the 10th to the 90th percentile of "
         "its share. The blind line is the same model without any visual token, the random line drops tokens by lot: a "
         "method is worth something only above both."
     )
@@ -126,7 +126,7 @@ def _draw_method(axes: Axes, label: str, marks: list[_Mark], style: Style, shift
     for mark in marks:
         if mark.as_written:
             axes.plot([mark.left, mark.right], [mark.y] * 2, color=style.colour, linewidth=2.5, alpha=0.45)
-    axes.plot(xs, ys, **style.markers, transform=dodged, zorder=4)
+    axes.plot(xs, ys, **style.markers, zorder=4)
     axes.plot([], [], label=label, **style.line if line else style.markers)
     # matplotlib ignores what is drawn with a transform other than transData when it sets the limits.
     axes.update_datalim([(mark.x, end) for mark in marks for end in (mark.low, mark.high)])

@@ -26,13 +26,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+_PALE = 0.35  # opacity of times that were not measured like the others
+
+
 class Timed(NamedTuple):
-    """A method at a ratio, with its time to first token and its accuracy."""
+    """A method at a ratio, with its time to first token and its accuracy.
+
+    ``comparable``: its time was measured like those of the others, not taken from a cell where they have a bench.
+    """
 
     label: str
     ratio: float | None
     ms: float
     accuracy: float
+    comparable: bool = True
 
 
 def ttft_figure(study: ModelResults, bench: Bench | None, name: str) -> Drawing | None:
@@ -47,9 +54,13 @@ def ttft_figure(study: ModelResults, bench: Bench | None, name: str) -> Drawing 
         _draw_task(axes, task, timed_points, study, styles)
     if bench is not None:
         source = (
-            f"Times are medians of {bench.rounds} interleaved rounds of bench.json ({machine_name(bench.machine)}); "
-            "cells that it lacks are not drawn."
+            f"Times are medians of {bench.rounds} interleaved rounds of bench.json ({machine_name(bench.machine)})."
         )
+        if not all(point.comparable for points in by_task.values() for point in points):
+            source += (
+                " Pale: what bench.json lacks, at the median of its own cell, which may have run beside others; "
+                "no part of the front."
+            )
     else:
         source = (
             "Times are the medians of the cells themselves, which may have run beside each other, so they show an "
@@ -62,7 +73,7 @@ def ttft_figure(study: ModelResults, bench: Bench | None, name: str) -> Drawing 
 
 
 def timed(study: ModelResults, task: str, bench: Bench | None) -> list[Timed]:
-    """The points of a task whose time is known: from the bench alone if there is one, else from the cells."""
+    """The points of a task whose time is known: from the bench if there is one, from the cells what it lacks."""
     known = {(variant.pipeline, variant.ratio): variant.ttft_ms.median for variant in bench.variants} if bench else None
     every = [
         (method.label, method.pipeline, point)
@@ -74,19 +85,22 @@ def timed(study: ModelResults, task: str, bench: Bench | None) -> list[Timed]:
     timed_points = []
     for label, pipeline, point in every:
         ratio, ttft = point.cell.identity.ratio, point.cell.summary.ttft_ms
-        if known is None:
-            ms = ttft.median if ttft else None
-        else:  # a bench knows pipelines, but no method that has further settings
-            ms = known.get((pipeline, ratio)) if label in (pipeline, "unpruned") else None
+        # A bench knows pipelines, but no method that has further settings.
+        benched = known.get((pipeline, ratio)) if known and label in (pipeline, "unpruned") else None
+        ms = benched if benched is not None else ttft.median if ttft else None
         if ms is not None and point.accuracy is not None:
-            timed_points.append(Timed(label, ratio, ms, point.accuracy))
+            timed_points.append(Timed(label, ratio, ms, point.accuracy, known is None or benched is not None))
     return timed_points
 
 
 def pareto(timed_points: Sequence[Timed]) -> list[Timed]:
-    """The Pareto front, fastest first: no other point is faster and as accurate, or as fast and more accurate."""
+    """The Pareto front, fastest first: no other point is faster and as accurate, or as fast and more accurate.
+
+    Times that were not measured like the others prove nothing and are left out.
+    """
     front: list[Timed] = []
-    for point in sorted(timed_points, key=lambda point: (point.ms, -point.accuracy)):
+    comparable = [point for point in timed_points if point.comparable]
+    for point in sorted(comparable, key=lambda point: (point.ms, -point.accuracy)):
         if not front or point.accuracy > front[-1].accuracy:
             front.append(point)
     return front
@@ -102,9 +116,13 @@ def _draw_task(
     plot(front, color=INK, alpha=0.3, linewidth=5, label="Pareto front")
     for method in study.compared:
         if points := [point for point in timed_points if point.label == method.label]:
-            plot(points, **styles[method.label].markers, label=label_of(method))
+            style = styles[method.label].markers
+            plot([], **style, label=label_of(method))
+            plot([point for point in points if point.comparable], **style)
+            plot([point for point in points if not point.comparable], **style, alpha=_PALE)
     if unpruned := [point for point in timed_points if point.label == "unpruned"]:
-        plot(unpruned, "*", color=INK, markersize=10, label="unpruned")
+        alpha = 1 if unpruned[0].comparable else _PALE
+        plot(unpruned, "*", color=INK, markersize=10, label="unpruned", alpha=alpha)
     for point in _spread(front):
         if point.ratio is not None:
             at, above_left = (point.ms, 100 * point.accuracy), (-6, 3)  # nothing else lies above and left of the front

@@ -22,7 +22,7 @@ from fopru_graph.report.page.table import Table
 from fopru_graph.report.plots import COLOURS, INK, PALE, PAPER
 from fopru_graph.results.methods import ModelResults, one_line
 from fopru_graph.results.reading import LeftOut
-from fopru_graph.results.schema import Data
+from fopru_graph.results.schema import Data, Identity
 from fopru_graph.terminal.format import accuracy_text, counted, ratio_text
 
 SECTIONS = {
@@ -71,15 +71,15 @@ class Chapter:
         return f"{methods} {unpruned} on {', '.join(counts)}, {len(study.cells)} cells{when}"
 
 
-def page(chapters: Sequence[Chapter], left_out: Sequence[LeftOut]) -> str:
-    """The whole page; the same content always gives the same text."""
+def page(chapters: Sequence[Chapter], left_out: Sequence[LeftOut], command: Sequence[str]) -> str:
+    """The whole page, which ``command`` makes; the same content always gives the same text."""
     return render(
         "page",
         title=f"Visual-token pruning on {', '.join(chapter.study.model for chapter in chapters)}",
         chapters=chapters,
         left_out=left_out,
         sections={key: name for key, name in SECTIONS.items() if any(chapter.sections[key] for chapter in chapters)},
-        provenance=_provenance([chapter.study for chapter in chapters]),
+        provenance=_provenance([chapter.study for chapter in chapters], command),
     )
 
 
@@ -149,22 +149,33 @@ def css_variable(colour: str) -> str:
 
 @dataclass(frozen=True)
 class _Provenance:
-    """Where the figures come from: lines of facts by heading, and the commands that were run."""
+    """Where the figures come from: lines of facts by heading, and lines for a shell that make all of it again."""
 
     facts: Mapping[str, Sequence[str]]
     commands: Sequence[str]
 
 
-def _provenance(studies: Sequence[ModelResults]) -> _Provenance:
+def _provenance(studies: Sequence[ModelResults], report: Sequence[str]) -> _Provenance:
     cells = [cell for study in studies for cell in study.cells]
-    commands = dict.fromkeys(shlex.join(cell.identity.command) for cell in cells if cell.identity.command)
     facts = {
         "Versions": _distinct(_listed(cell.identity.versions) for cell in cells),
         "Machines": _distinct(machine_line(cell.identity.machine) for cell in cells),
         "Tasks and scorers": _distinct(f"{cell.identity.task}: {cell.identity.scorer}" for cell in cells),
         "Data": _distinct(f"{cell.identity.task}: {_source(cell.identity.data)}" for cell in cells),
     }
-    return _Provenance(facts, [*(" ".join(command.splitlines()) for command in commands), "fopru-graph report DIR"])
+    return _Provenance(facts, [*_commands(cell.identity for cell in cells), shlex.join(report)])
+
+
+def _commands(identities: Iterable[Identity]) -> list[str]:
+    """Every command once, after a ``cd`` into the folder that its paths are relative to."""
+    lines: list[str] = []
+    cwd = ""
+    for given, folder in dict.fromkeys((tuple(each.command), each.cwd) for each in identities if each.command):
+        if folder and folder != cwd:
+            lines.append(shlex.join(("cd", folder)))
+            cwd = folder
+        lines.append(shlex.join(given))
+    return lines
 
 
 def _distinct(lines: Iterable[str]) -> list[str]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fopru_graph.pictures.attention import draw_concentration
 from fopru_graph.report.page.style import Drawing, to_drawing
-from fopru_graph.results.methods import Method, ModelResults, Role, one_line
+from fopru_graph.results.methods import Method, ModelResults, Point, Role, one_line
 from fopru_graph.results.reading import LeftOut, read_file
 from fopru_graph.results.schema import Share
 from fopru_graph.terminal.format import counted, ratio_text
@@ -72,13 +72,17 @@ class _Attention(BaseModel):
 
 @dataclass(frozen=True)
 class Kept:
-    """A picture of the tokens that a method kept, as a file of the type ``media`` (``image/png`` or ``image/jpeg``)."""
+    """A picture of the tokens that a method kept, as a file of the type ``media`` (``image/png`` or ``image/jpeg``).
+
+    ``mark`` says in a word how wrong the answer is; empty where it is right, or its score is not known.
+    """
 
     template: ClassVar[str] = "kept"
     data: bytes
     media: str
     caption: str
     alt: str
+    mark: str = ""
 
     @property
     def base64(self) -> str:
@@ -95,14 +99,16 @@ def kept_pictures(study: ModelResults, most: int) -> tuple[list[Kept], list[Left
     chosen = list(_chosen(study))
     for width in _WIDTHS:
         pictures, left_out = [], []
-        for method, ratio, path in chosen:
+        for method, ratio, point, path in chosen:
             facts = read_file(path.with_suffix(".json"), _Facts)
             try:
                 scaled = _scaled(path, width)
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 left_out.append(LeftOut(f"{path.parent.parent.name}/pictures/{path.name}", f"cannot be read: {error}"))
                 continue
-            pictures.append(Kept(*scaled, *_caption_and_alt(method, ratio, facts)))
+            unpruned = study.unpruned.get(point.cell.identity.task)
+            about = _caption_and_alt(method, ratio, facts, unpruned)
+            pictures.append(Kept(*scaled, *about, _mark(point, facts)))
         if sum(len(picture.data) for picture in pictures) <= most:
             break
     while sum(len(picture.data) for picture in pictures) > most:
@@ -110,7 +116,15 @@ def kept_pictures(study: ModelResults, most: int) -> tuple[list[Kept], list[Left
     return pictures, left_out
 
 
-def _chosen(study: ModelResults) -> Iterator[tuple[Method, float | None, Path]]:
+def _mark(point: Point, facts: _Facts | None) -> str:
+    """``wrong`` for the score 0, ``score 0.30`` for a part of the whole."""
+    sample = point.cell.samples.get(facts.source) if facts else None
+    if sample is None or sample.score == 1:
+        return ""
+    return "wrong" if sample.score == 0 else f"score {sample.score:.2f}"
+
+
+def _chosen(study: ModelResults) -> Iterator[tuple[Method, float | None, Point, Path]]:
     """The pictures to show: of the first task that has any, sample by sample."""
     methods = [method for method in study.methods if method.pipeline in _STRATEGIES]
     methods = methods or [method for method in study.methods if method.role is Role.METHOD]
@@ -120,7 +134,8 @@ def _chosen(study: ModelResults) -> Iterator[tuple[Method, float | None, Path]]:
             names = {path.name for _, _, paths in pictured for path in paths}
             for name in sorted(names, key=lambda name: int(Path(name).stem))[:_MOST]:
                 for method, ratio, paths in pictured:
-                    yield from ((method, ratio, path) for path in paths if path.name == name)
+                    point = method.points[task][ratio]
+                    yield from ((method, ratio, point, path) for path in paths if path.name == name)
             return
 
 
@@ -149,11 +164,16 @@ def _scaled(path: Path, width: int) -> tuple[bytes, str]:
     return min(files, key=lambda file: len(file[0]))
 
 
-def _caption_and_alt(method: Method, ratio: float | None, facts: _Facts | None) -> tuple[str, str]:
+def _caption_and_alt(
+    method: Method, ratio: float | None, facts: _Facts | None, unpruned: Point | None
+) -> tuple[str, str]:
+    """Tokens are counted against those of the unpruned model, as everywhere on the page, where it has the sample."""
     at = f"{method.label} {'' if ratio is None else 'at '}{ratio_text(ratio)}"
     if facts is None:
         return at, f"Tokens kept by {at}"
-    counts = f"{facts.final} of {facts.encoded} visual tokens left in the last layer"
+    whole = unpruned.cell.samples.get(facts.source) if unpruned else None
+    encoded = whole.encoded if whole else facts.encoded
+    counts = f"{facts.final} of {encoded} visual tokens left in the last layer"
     question = f"“{one_line(facts.question, 160)}” – “{one_line(facts.answer, 80)}”"
     return f"{at}, {one_line(facts.source)}: {question}; {counts}.", f"Tokens kept by {at}: {counts}"
 

@@ -57,8 +57,10 @@ def write_report(
             chapter, unread = _chapter(study, comparisons, results, suffix, _PICTURE_BYTES // len(studies))
             chapters.append(chapter)
             left_out += unread
+    command = ["fopru-graph", "report", str(results.folder.resolve())]
+    command += ["--output", str(output.resolve())] if output is not None else []
     output = output or results.folder / "report.html"
-    contents = {output: page(chapters, left_out).encode(errors="replace")}
+    contents = {output: page(chapters, left_out, command).encode(errors="replace")}
     for chapter, suffix in zip(chapters, suffixes, strict=True):
         for table in chapter.tables:
             named = replace(table, name=_slug(table.name) + suffix)  # a LaTeX file contains its name

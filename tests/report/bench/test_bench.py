@@ -266,7 +266,35 @@ def test_many_ratios_keep_their_labels_apart(result: BenchResult) -> None:
     figure.canvas.draw()
     assert labels_that_meet(figure.axes[1]) == []
     shown = [label.get_text() for label in figure.axes[1].get_xticklabels()]
-    assert {"0.174 %", "25 %", "100 %"} <= set(shown)
+    assert len(shown) == len(shares) and {"0.174 %", "25 %", "75 %", "100 %"} <= set(shown)
+    legend = figure.axes[1].get_legend().get_window_extent()
+    assert legend.y1 < figure.axes[1].xaxis.label.get_window_extent().y0, "the legend is below the labels"
+
+
+def test_markers_stand_at_their_values(result: BenchResult) -> None:
+    figure = draw_bench(result)
+    figure.canvas.draw()
+    axes = figure.axes[1]
+    marked = {line.get_label(): line for line in axes.get_lines() if line.get_marker() in "os^Dv<>*P"}
+    for line in (marked["fopru_rank"], marked["fopru_fastv"]):
+        assert line.get_transform() == axes.transData
+    assert list(zip(*marked["fopru_rank"].get_data(), strict=True)) == [(0.25, 2.0), (0.5, 1.6)]
+
+
+@pytest.mark.parametrize(
+    ("noise", "warned"),
+    [(NOISE, None), (Gain(1.0, 0.93, 1.02, 1.0), "7 %"), (Gain(1.08, 1.0, 1.12, 1.0), "12 %"), (None, None)],
+)
+def test_a_reference_that_differs_from_itself_is_told(result: BenchResult, noise: Gain, warned: str | None) -> None:
+    result = replace(result, self_gain=noise)
+    sentence = f"baseline differs from itself by up to {warned}, so gains of that size are noise"
+    told = [
+        printed(show_bench, 200, result),
+        *result.to_json()["warnings"],
+        *(line for line in bench_tex(result).splitlines() if "Warning" in line),
+        draw_bench(result).get_supxlabel(),
+    ]
+    assert [sentence in text for text in told] == ([True] * 4 if warned else [False, False])
 
 
 def test_loops_and_what_was_done_once_are_told(result: BenchResult) -> None:

@@ -111,6 +111,7 @@ def write_cell(
             "versions": {"fopru_graph": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "python": "3.11.9"},
             "machine": {"device": "cpu", "device_name": "Test CPU", "dtype": "float32", "threads": 1},
             "command": ["fopru-graph", "eval", f"pipelines/{pipeline}.yaml", "--task", task, "--out", "my results"],
+            "cwd": "",
             "started": "2026-11-24T12:00:00+00:00",
         },
     )

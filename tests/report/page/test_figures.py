@@ -149,12 +149,36 @@ def test_times_of_cells_and_what_they_are_worth(study: ModelResults) -> None:
     assert drawing is not None and "may have run beside each other" in drawing.caption
 
 
-def test_times_of_a_bench_are_not_mixed_with_others(study: ModelResults) -> None:
+def test_a_partial_bench_hides_no_method_and_its_times_are_told_apart(study: ModelResults, figure: list[Any]) -> None:
     given = bench(("baseline", 1.0, 50.0), ("fastv", 0.25, 20.0))
-    found = {(point.label, point.ratio): point.ms for point in timed(study, "scenes", given)}
-    assert found == {("unpruned", 1.0): 50.0, ("fastv", 0.25): 20.0}
+    found = timed(study, "scenes", given)
+    assert {(point.label, point.ratio): point.ms for point in found if point.comparable} == {
+        ("unpruned", 1.0): 50.0,
+        ("fastv", 0.25): 20.0,
+    }
+    without = timed(study, "scenes", None)
+    assert [(point.label, point.ratio) for point in found] == [(point.label, point.ratio) for point in without]
+    assert {point.label for point in pareto(found)} <= {"unpruned", "fastv"}
     drawing = ttft_figure(study, given, "ttft")
     assert drawing is not None and "4 interleaved rounds of bench.json (Test GPU)" in drawing.caption
+    assert "what bench.json lacks" in drawing.caption
+    pale = [line for line in figure[0].axes[0].lines if line.get_alpha() and line.get_marker() == "o"]
+    rank = [point for point in found if point.label == "fopru_rank"]
+    assert sum(len(line.get_xdata()) for line in pale) == len(rank) > 0
+    assert "fopru_rank" in labels(figure[0])
+
+
+def test_a_bench_of_everything_is_drawn_as_before(study: ModelResults) -> None:
+    every = [(cell.identity.pipeline, cell.identity.ratio, 30.0) for cell in study.cells]
+    drawing = ttft_figure(study, bench(*every), "ttft")
+    assert drawing is not None and "lacks" not in drawing.caption
+
+
+def test_markers_stand_at_their_values(study: ModelResults, figure: list[Any]) -> None:
+    accuracy_figure(study, "accuracy")
+    axes = figure[0].axes[0]
+    marked = [line for line in axes.lines if line.get_marker() not in ("None", "", "_") and len(line.get_xdata())]
+    assert len(marked) > 5 and all(line.get_transform() == axes.transData for line in marked)
 
 
 def test_a_bench_of_another_model_is_not_used(study: ModelResults) -> None:

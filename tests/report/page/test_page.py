@@ -121,7 +121,7 @@ def test_the_page_says_what_was_measured_and_what_is_missing(page: str) -> None:
 
 def test_provenance_can_be_run_again(page: str, results: Results) -> None:
     assert "fopru-graph eval pipelines/baseline.yaml --task scenes --out &#39;my results&#39;" in page
-    assert "fopru-graph report DIR</pre>" in page
+    assert f"\nfopru-graph report {results.folder.resolve()}</pre>" in page
     assert "torch 2.13.0" in page and "device name Test CPU" in page and "f" * 64 in page
     assert all(cell.digest[:12] in page and cell.folder.name in page for cell in results.cells)
 

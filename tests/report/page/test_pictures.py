@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fopru_graph.report.page.page import render
 from fopru_graph.report.page.pictures import concentration_figure, kept_pictures
 from fopru_graph.report.page.style import page_settings
 from fopru_graph.results.methods import ModelResults, results_by_model
@@ -49,6 +50,31 @@ def test_rank_and_row_are_shown_side_by_side_near_a_quarter(pictured: Path) -> N
         "“what colour is the circle ?” – “red”; 64 of 256 visual tokens left in the last layer."
     )
     assert left_out == []
+
+
+def test_wrong_answers_are_marked_by_the_scores_of_the_rows(pictured: Path) -> None:
+    cell = pictured / "fopru_rank--scenes--r0.2"
+    rows = [json.loads(line) for line in (cell / "results.jsonl").read_text().splitlines()]
+    expected = {}
+    for row in rows[:3]:
+        path = cell / "pictures" / f"{row['index']}.json"
+        write_json(path, json.loads(path.read_text()) | {"source": row["id"]})
+        expected[row["id"]] = "" if row["score"] else "wrong"
+    assert set(expected.values()) == {"", "wrong"}
+    found = [picture for picture in shown(pictured)[0] if picture.caption.startswith("fopru_rank")]
+    assert [picture.mark for picture in found] == list(expected.values())
+    html = "".join(render(picture.template, block=picture) for picture in found)
+    assert html.count('<figure class="wrong">') == html.count("<strong>wrong</strong>")
+    assert html.count('<figure class="wrong">') == list(expected.values()).count("wrong")
+
+
+def test_tokens_are_counted_against_those_of_the_unpruned_model(pictured: Path) -> None:
+    """Of a picture that was made smaller the file knows those of the smaller picture alone."""
+    path = pictured / "fopru_rank--scenes--r0.2" / "pictures" / "0.json"
+    write_json(path, json.loads(path.read_text()) | {"source": "scenes/0/0", "encoded": 64})
+    assert "; 64 of 256 visual tokens left" in shown(pictured)[0][0].caption
+    write_json(path, json.loads(path.read_text()) | {"source": "unknown", "encoded": 64})
+    assert "; 64 of 64 visual tokens left" in shown(pictured)[0][0].caption
 
 
 def photograph(path: Path) -> None:
