@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 QUESTION = "what does the text say ?"
-SETS = {"prompt": QUESTION, "generate.max_new_tokens": 1}
+SETS = {"prompt": QUESTION, "max_new_tokens": 1}
 VICTIMS = ("driver", "worker", "both")
 
 
@@ -111,7 +111,7 @@ class Bench:
         from fopru_graph import Graph, PipelineModel
 
         graph = Graph.load(ROOT / "pipelines" / "fopru_rank.yaml")
-        graph.set("generate.max_new_tokens", 1)
+        graph.set("max_new_tokens", 1)
         model = PipelineModel(graph)
         pictures = sorted(self.pictures.iterdir())[: max(50, self.given.rows // 5)]
         model.answer(QUESTION, [str(pictures[0])])

@@ -43,13 +43,19 @@ class Answer:
         return self.text
 
     @property
+    def visual_tokens(self) -> dict[str, Any]:
+        """How many were ``encoded``, ``kept`` before the language model, ``final`` in its last layer; on average."""
+        tokens: dict[str, Any] = self.report["visual_tokens"]
+        return tokens
+
+    @property
     def figures(self) -> dict[str, Any]:
         """The figures that people look at first.
 
         ``visual_tokens`` (encoded, kept, final, layer_average), ``ttft_ms``, ``tpot_ms`` (None for one token),
         ``new_tokens``, ``kv_bytes``, ``device``, ``dtype``.
         """
-        first = {"visual_tokens": self.report["visual_tokens"], "ttft_ms": self.ttft_ms}
+        first = {"visual_tokens": self.visual_tokens, "ttft_ms": self.ttft_ms}
         return first | {name: self.report.get(name) for name in _FIGURES}
 
     @cached_property

@@ -37,7 +37,9 @@ from fopru_graph.commands.options import (
     SetOption,
     SweepOptions,
     TuneOptions,
+    WithoutOption,
     WriteOption,
+    changes_of,
     expand_options,
 )
 from fopru_graph.commands.program import Command, Program
@@ -168,12 +170,16 @@ def export(options: ExportOptions, model: ModelOptions) -> int:
 
 @command()
 def validate(
-    file: FileArgument, as_json: JsonOption = False, nodes: NodesOption = None, sets: SetOption = None
+    file: FileArgument,
+    as_json: JsonOption = False,
+    nodes: NodesOption = None,
+    sets: SetOption = None,
+    without: WithoutOption = None,
 ) -> None:
     """Report every problem of a pipeline at once, with its line and a hint; runs nothing."""
     from fopru_graph.graph.errors import errors_of
 
-    _, problems = check_graph(file, make_registry(nodes), sets)
+    _, problems = check_graph(file, make_registry(nodes), changes_of(sets, without))
     if as_json:
         stdout.json({"problems": [problem.to_json() for problem in problems]}, indent=2)
     else:
@@ -199,6 +205,24 @@ def list_nodes(
     from fopru_graph.commands.listing import list_nodes
 
     list_nodes(type_name, as_json, nodes)
+
+
+@command()
+def pipelines(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="show one in full: its name, or a pipeline's file", show_default=False),
+    ] = None,
+    copy: Annotated[
+        Path | None, typer.Option("--copy", metavar="DIR", help="copy it, or all without a name, into this folder")
+    ] = None,
+    as_json: JsonOption = False,
+    nodes: NodesOption = None,
+) -> None:
+    """List the pipelines that ship, show the inputs of one, or copy it to be changed."""
+    from fopru_graph.commands.pipelines import pipelines
+
+    pipelines(name, copy, nodes, as_json)
 
 
 @command()
@@ -230,11 +254,12 @@ def draw_pipeline(
     ] = None,
     output: WriteOption = None,
     nodes: NodesOption = None,
+    without: WithoutOption = None,
 ) -> None:
     """Draw a pipeline as Mermaid, DOT, SVG or PNG; needs no network and no other program."""
     from fopru_graph.commands.draw import draw_pipeline
 
-    draw_pipeline(file, form, output, nodes)
+    draw_pipeline(file, form, output, nodes, changes_of(None, without))
 
 
 @command()

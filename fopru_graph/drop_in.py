@@ -23,7 +23,7 @@ from fopru_graph.lvlm.decoding.stand_in import StandIn
 from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.registry import served_family
 from fopru_graph.lvlm.families.towers import check_tower
-from fopru_graph.lvlm.inputs.prompt import Prompt, prompt_of_ids
+from fopru_graph.lvlm.inputs.prompt import prompt_of_ids, repeated
 from fopru_graph.lvlm.loading.processor import open_processor
 from fopru_graph.values import ModelHandle
 from fopru_graph.values.generation import visual_counts
@@ -47,18 +47,23 @@ _REFUSED = {
     "vision_feature_select_strategy": "write it into the model's config",
     "negative_prompt_ids": "leave it out: it runs the model on a second prompt",
 }
-_MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
+_MODES = (
+    GenerationMode.GREEDY_SEARCH,
+    GenerationMode.SAMPLE,
+    GenerationMode.BEAM_SEARCH,
+    GenerationMode.BEAM_SAMPLE,
+)
 
 
 @dataclass
 class Seen:
     """The figures of the last ``generate`` inside a `pruned` block, read from tensors.
 
-    ``visual_tokens`` are sums over the batch: ``encoded`` by the vision tower, ``kept`` that enter the language model,
-    ``final`` that its last layer sees, and their ``layer_average``; None before the first call and after one without
-    pictures. ``visual_per_layer`` pass through each layer. ``kv_lengths`` is each layer's cache length at the end,
-    ``kv_bytes`` what the caches take. ``kept`` holds, for each picture, the origin (K, 2) of the tokens that the last
-    layer saw: its tile among those of all pictures, and its index in it.
+    ``visual_tokens`` are sums over the batch, whatever the number of beams: ``encoded`` by the vision tower, ``kept``
+    that enter the language model, ``final`` that its last layer sees, and their ``layer_average``; None before the
+    first call and after one without pictures. ``visual_per_layer`` pass through each layer. ``kv_lengths`` is each
+    layer's cache length at the end, ``kv_bytes`` what the caches take. ``kept`` holds, for each picture, the origin
+    (K, 2) of the tokens that the last layer saw: its tile among those of all pictures, and its index in it.
     """
 
     visual_tokens: dict[str, Any] | None = None
@@ -167,34 +172,34 @@ class _Pruning:
                 raise UserError(f"{name} cannot be given to a pruned generate", hint)
         if arguments.get("pixel_values") is None:
             return stock(**arguments)
-        check_decoding(self._family.model, arguments)
+        copies = answers_of(self._family.model, arguments)
         inputs = {name: value for name in _OF_PICTURES if (value := arguments.pop(name, None)) is not None}
         given = arguments["input_ids"] = _ids(arguments)
         ids = _unpadded(given, arguments.get("attention_mask"))
         with torch.no_grad():
             chosen = self._pipeline.run(inputs, ids)
             prompt = prompt_of_ids(self._family, ids, chosen.tokens, chosen.positions)
-            stand_in = StandIn(self._family, prompt, chosen.pruners, given.shape[1])
+            stand_in = StandIn(self._family, repeated(prompt, copies), chosen.pruners, given.shape[1])
         with stand_in.installed():
             output = stock(**arguments)
         if chosen.tokens.scores_finite is not None and not chosen.tokens.scores_finite:
             raise NotFinite("the scores that visual tokens were to be chosen by")
-        self._show(_figures(self._family, prompt, chosen, stand_in))
+        self._show(_figures(self._family, chosen, stand_in, copies))
         return output
 
     def _show(self, figures: Seen) -> None:
         vars(self.seen).update(vars(figures))
 
 
-def check_decoding(model: Any, arguments: Mapping[str, Any]) -> None:
-    """Refuse ways of generating that run more or other prompts than one at a time.
+def answers_of(model: Any, arguments: Mapping[str, Any]) -> int:
+    """How many answers the stock ``generate`` makes of each prompt at the same time: beams, or those that it returns.
 
     Args:
         model: the stock model.
         arguments: those of ``generate``, which the checkpoint's generation_config completes.
 
     Raises:
-        UserError: the way is one of these.
+        UserError: it would generate otherwise than by one prefill and then token by token.
     """
     modes = ("generation_config", "assistant_model", "custom_generate")
     config, _ = model._prepare_generation_config(
@@ -204,7 +209,6 @@ def check_decoding(model: Any, arguments: Mapping[str, Any]) -> None:
     refused = {
         f"generation mode {mode.value}": mode not in _MODES,
         "custom_generate": arguments.get("custom_generate") is not None,
-        f"num_return_sequences={config.num_return_sequences}": (config.num_return_sequences or 1) > 1,
         f"guidance_scale={config.guidance_scale}": config.guidance_scale not in (None, 1),
         "use_cache=False": config.use_cache is False,
         "prefill_chunk_size": config.prefill_chunk_size is not None,
@@ -213,8 +217,9 @@ def check_decoding(model: Any, arguments: Mapping[str, Any]) -> None:
         if is_so:
             raise UserError(
                 f"{what} cannot be pruned: tokens are chosen in one prefill of each prompt, which the answer follows",
-                "use greedy search or sampling, one answer a prompt, with the cache",
+                "use greedy search, sampling or beams, with the cache",
             )
+    return max(config.num_beams or 1, config.num_return_sequences or 1)
 
 
 def _ids(arguments: dict[str, Any]) -> torch.Tensor:
@@ -240,12 +245,13 @@ def _unpadded(ids: torch.Tensor, mask: torch.Tensor | None) -> list[list[int]]:
     return [prompt[real].tolist() for prompt, real in zip(ids.cpu(), mask.cpu().bool(), strict=True)]
 
 
-def _figures(family: Family, prompt: Prompt, chosen: Given, stand_in: StandIn) -> Seen:
-    """Read from the tensors of a finished call."""
+def _figures(family: Family, chosen: Given, stand_in: StandIn, copies: int) -> Seen:
+    """Read from the tensors of a finished call, in which every prompt stands ``copies`` times."""
+    prompt = stand_in.prompt
     visual = [stand_in.cuts.visual_in_layer(layer) for layer in range(len(family.layers))]
-    per_layer = tuple(int(seen.sum()) for seen in visual)
+    per_layer = tuple(int(seen.sum()) // copies for seen in visual)
     return Seen(
-        visual_counts(sum(chosen.tokens.encoded), int(prompt.visual.sum()), per_layer),
+        visual_counts(sum(chosen.tokens.encoded), int(prompt.visual.sum()) // copies, per_layer),
         per_layer,
         kept=kept_origins(prompt, chosen.tokens, visual[-1].cpu()),
         **held(stand_in.filled()),

@@ -9,6 +9,8 @@ class UserError(Exception):
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.message, self.hint = message, hint
+        if hint:
+            self.add_note(hint)  # a traceback ends with it
 
 
 class Caution(UserWarning):

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-_NO_PATH = re.compile(r"demo:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)  # a bundled picture, an address
+# A bundled picture, an object that was given in Python, an address.
+_NO_PATH = re.compile(r"(demo|given):|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _SURELY = re.compile(r"\.{0,2}[/\\]|~")  # what cannot be a name: ./folder, ../folder, /folder, ~/folder
 
 

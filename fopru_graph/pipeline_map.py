@@ -13,10 +13,14 @@ from fopru_graph.graph.errors import errors_of, hint_choices
 from fopru_graph.paths import absolute_path
 
 if TYPE_CHECKING:
+    from fopru_graph import values
     from fopru_graph.answer import Answer
     from fopru_graph.graph import Plan
     from fopru_graph.pipeline_model import PipelineModel
 
+    _Row = tuple[str, list[values.Image]]
+
+_PATH = (str, os.PathLike)
 ERROR = "error"  # the column that says why a row has no answer; None where it has one
 READ = ("image", "prompt")
 WRITE = {
@@ -35,20 +39,17 @@ TOKENS = {"encoded": "int", "kept": "int", "final": "int", "layer_average": "flo
 class PipelineMap:
     """A pipeline as a function from a batch of columns to a batch of columns. Its model is loaded with the first batch.
 
-    >>> from fopru_graph import PipelineMap
-    >>> ask = PipelineMap("fopru_rank", {"image": "path", "prompt": "question"}, ["text"])
-    >>> ask({"path": ["demo:street-sign", "nowhere.png"], "question": ["what does the text say ?"] * 2})["text"]
-    ['stop', None]
-
     A row that fails has None in the columns of ``write`` and the reason in the column ``error``. Nothing is carried
     over from batch to batch. An object can be pickled, without its model: every process loads its own.
 
     Args:
         file: a pipeline's YAML file, or the name of one that ships.
         read: the columns that the rows' values are in: ``image``, and ``prompt`` unless all rows are asked the
-            pipeline's question. A picture is a path, ``demo:NAME``, the bytes of a file, a mapping with ``bytes`` or
-            ``path`` (as Hugging Face datasets have it), a PIL picture, or a list of pictures.
-        write: the columns to make, of `WRITE`. ``visual_tokens`` are the counts of `TOKENS` as a mapping.
+            pipeline's question. A picture is anything that `to_picture` takes (a path, ``demo:NAME``, the bytes of a
+            file, an array …), or a mapping with ``bytes`` or ``path``, as Hugging Face datasets have it. A list of
+            pictures is one question about all of them.
+        write: the columns to make, of `WRITE`. ``visual_tokens`` are the counts of `TOKENS` as a mapping. Times that a
+            row shared with others of its batch are None.
         sets: values of pipeline inputs and of ``node.input``, for all rows.
         nodes: folders or files with node types of your own.
         folder: what relative paths of pictures begin at; the current folder without it.
@@ -56,6 +57,13 @@ class PipelineMap:
 
     Raises:
         UserError: the pipeline has problems, or something is asked of it that it does not have.
+
+    Examples:
+        >>> from fopru_graph import PipelineMap
+        >>> ask = PipelineMap("fopru_rank", {"image": "path", "prompt": "question"}, ["text"])
+        >>> made = ask({"path": ["demo:street-sign", "nowhere.png"], "question": ["what does the text say ?"] * 2})
+        >>> made["text"]
+        ['stop', None]
     """
 
     def __init__(
@@ -142,7 +150,7 @@ class PipelineMap:
         return self._model
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Answer the rows of a batch.
+        """Answer the rows of a batch, together if the pipeline takes batches.
 
         Args:
             batch: columns of equal length by name: lists, arrays, or series with ``to_pylist``.
@@ -185,7 +193,7 @@ class PipelineMap:
             raise UserError("what is to be written is named twice or not at all", f"choose of {_listing(WRITE)}")
         self.graph()
 
-    def _row(self, prompt: Any, image: Any) -> tuple[str, list[Any]] | Exception:
+    def _row(self, prompt: Any, image: Any) -> _Row | Exception:
         """The question and the pictures of a row, or what is wrong with them."""
         try:
             if not isinstance(prompt, str):
@@ -198,64 +206,45 @@ class PipelineMap:
         except Exception as error:  # a decoder raises whatever a damaged file leads it to
             return error
 
-    def _picture(self, value: Any) -> Any:
-        """A picture as `PipelineModel` takes it."""
+    def _picture(self, value: Any) -> values.Image:
+        from fopru_graph.lvlm.inputs.pictures import to_picture
+
         if isinstance(value, Mapping):
             value = value.get("path") if value.get("bytes") is None else value["bytes"]
         if value is None or (isinstance(value, str) and not value):
             raise UserError(f"column '{self.read['image']}' holds no picture")
-        if isinstance(value, bytes):
-            from fopru_graph.lvlm.inputs.images import decode_image
-
-            return decode_image(value, self.read["image"]).picture
-        return absolute_path(os.fspath(value), Path(self.folder)) if isinstance(value, str | os.PathLike) else value
+        return to_picture(absolute_path(os.fspath(value), Path(self.folder)) if isinstance(value, _PATH) else value)
 
 
 def _as_sentence(error: PipelineError) -> UserError:
     return UserError(str(error).splitlines()[0], error.problems[0].hint if error.problems else None)
 
 
-def _answered(model: PipelineModel, rows: Sequence[tuple[str, list[Any]] | Exception]) -> list[Answer | Exception]:
-    """For each row its answer, or why there is none. Rows of one picture are asked in batches of equal work."""
+def _answered(model: PipelineModel, rows: Sequence[_Row | Exception]) -> list[Answer | Exception]:
+    """For each row its answer, or why there is none; rows with a picture of about equal work are answered together."""
     from fopru_graph.batches import answered, equal_batches, work_of
 
-    outcomes: dict[int, Answer | Exception] = {}
-    asked: list[tuple[int, str, Any]] = []
-    for number, row in enumerate(rows):
-        if isinstance(row, Exception):
-            outcomes[number] = row
-        elif len(row[1]) == 1 and len(rows) > 1:
-            asked.append((number, row[0], row[1][0]))
-        else:
-            outcomes[number] = _alone(model, *row)
-    work = [work_of(model.handle.family, prompt, _size(picture)) for _, prompt, picture in asked]
-    for batch in equal_batches(work, len(asked)):
-        questions = [asked[place][1:] for place in batch]
-        for place, outcome in zip(batch, answered(model, questions), strict=True):
-            if isinstance(outcome, Exception) and _device_is_lost(outcome):
-                raise outcome
-            outcomes[asked[place][0]] = outcome
-    return [outcomes[number] for number in range(len(rows))]
+    outcomes: dict[int, Answer | Exception] = {
+        at: row if isinstance(row, Exception) else _answer(model, *row)
+        for at, row in enumerate(rows)
+        if isinstance(row, Exception) or len(row[1]) > 1
+    }
+    single = [(at, row[0], row[1][0]) for at, row in enumerate(rows) if at not in outcomes and isinstance(row, tuple)]
+    work = [work_of(model.handle.family, prompt, picture.shape) for _, prompt, picture in single]
+    for batch in equal_batches(work, len(single)):
+        questions = [single[number][1:] for number in batch]
+        outcomes |= zip((single[number][0] for number in batch), answered(model, questions), strict=True)
+    for outcome in outcomes.values():
+        if isinstance(outcome, Exception) and _device_is_lost(outcome):
+            raise outcome
+    return [outcomes[at] for at in range(len(rows))]
 
 
-def _alone(model: PipelineModel, prompt: str, pictures: list[Any]) -> Answer | Exception:
+def _answer(model: PipelineModel, prompt: str, pictures: list[values.Image]) -> Answer | Exception:
     try:
         return model.answer(prompt, pictures)
     except Exception as error:  # whatever it is, it costs this row only
-        if _device_is_lost(error):
-            raise
         return error
-
-
-def _size(picture: Any) -> tuple[int, int] | None:
-    """(height, width) of a picture, if it is known without decoding it."""
-    import PIL.Image
-
-    from fopru_graph.lvlm.inputs.images import picture_size
-
-    if isinstance(picture, str):
-        return picture_size(picture)
-    return (picture.height, picture.width) if isinstance(picture, PIL.Image.Image) else None
 
 
 def _device_is_lost(error: Exception) -> bool:
@@ -269,6 +258,8 @@ def _device_is_lost(error: Exception) -> bool:
 def _figures(answer: Answer) -> dict[str, Any]:
     tokens = answer.report["visual_tokens"]
     figures = answer.report | {"text": _encodable(answer.text), "ttft_ms": answer.ttft_ms}
+    if figures.get("samples", 1) > 1:
+        figures["prefill_ms"] = None  # that of all rows which were answered together
     return figures | {"visual_tokens": {name: tokens.get(name) for name in TOKENS}}
 
 

@@ -269,7 +269,7 @@ def _identified(picture: Asked) -> tuple[str, values.Image]:
 
 
 def _picture_node(graph: Graph) -> str:
-    names = [name for name, entry in graph.nodes.items() if entry.type == "LoadImage"]
+    names = [name for name, entry in graph.nodes.items() if entry.type == "LoadImage" and entry.enabled]
     if len(names) != 1:
         raise UserError(
             f"{name_of(graph)}: an evaluation puts its pictures in place of the one LoadImage node, there "

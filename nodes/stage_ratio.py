@@ -19,7 +19,7 @@ class StageRatio(Node):
         self,
         ratio: Annotated[
             Ratio | None,
-            Field(description="share of the visual tokens that is left behind the last stage; empty: see otherwise"),
+            Field(description="share of the visual tokens left behind the last stage; empty: each has otherwise"),
         ],
         stages: Annotated[int, Field(ge=1, description="number of stages that share it")],
         otherwise: Annotated[Ratio, Field(description="what the stage keeps where there is no ratio")] = 1.0,

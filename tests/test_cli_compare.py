@@ -20,8 +20,10 @@ TEXT = "what does the text say ?"
 def compared(tmp_path_factory):
     """One comparison: what JSON says of it, and its page."""
     page = tmp_path_factory.mktemp("compare") / "page.html"
+    broken = page.with_name("broken.png")
+    broken.write_bytes(b"no picture")
     result = invoke(
-        *("compare", "demo:street-sign", "no-such.png", "--prompt", f"{TEXT} <b>&", "--pipelines", "fopru_fastv,blind"),
+        *("compare", "demo:street-sign", str(broken), "--prompt", f"{TEXT} <b>&", "--pipelines", "fopru_fastv,blind"),
         *("--ratio", "0.25", "--json", "--html", str(page)),
     )
     assert result.exit_code == 3, result.output
@@ -32,7 +34,7 @@ def test_json_has_every_answer_the_unpruned_first_and_says_what_was_not_asked(co
     data, _ = compared
     assert (data["model"], data["device"], data["dtype"]) == ("demo", "cpu", "float32")
     asked, missing = data["questions"]
-    assert missing["answers"] == [] and "there is no file 'no-such.png'" in missing["error"]
+    assert missing["answers"] == [] and "broken.png' is not a picture" in missing["error"]
     assert [answer["pipeline"] for answer in asked["answers"]] == ["baseline", "fopru_fastv", "blind"]
     plain, pruned, blind = asked["answers"]
     assert plain["visual_tokens"]["final"] == 256 and plain["same"] is None
@@ -70,7 +72,7 @@ def test_the_page_is_one_file_without_script_or_network(compared):
     assert len(pictures) == 3 and all(each["src"].startswith("data:image/jpeg;base64,") for each in pictures)
     assert pictures[1]["alt"].endswith("256 → 128 → 64")
     assert "&lt;b&gt;&amp;" in text and "<b>" not in text
-    assert "Not asked: there is no file" in text
+    assert "Not asked: " in text and "broken.png" in text
 
 
 def test_the_terminal_shows_answers_tokens_and_maps():
@@ -131,6 +133,7 @@ def in_bfloat16(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["no-such.png"], "there is no file"),
         (["--pipelines", ""], "there is no pipeline"),
         (["--pipelines", "fopru_rnk"], "fopru_rank"),
         (["--ratio", "2"], "is not in (0, 1]"),
@@ -157,6 +160,16 @@ def test_the_unpruned_model_is_that_of_the_first_pipeline(tmp_path):
     result = invoke("compare", "demo:street-sign", "--prompt", TEXT, "--pipelines", str(mine), "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["dtype"] == "bfloat16"
+
+
+def test_two_questions_about_one_picture_are_both_timed(tmp_path):
+    lines = [{"image": "demo:street-sign", "prompt": prompt} for prompt in (TEXT, "how many shapes are there ?")]
+    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    result = invoke("compare", str(tmp_path / "asked.jsonl"), "--pipelines", "fopru_rank", "--json")
+    assert result.exit_code == 0, result.output
+    questions = json.loads(result.stdout)["questions"]
+    assert [question["prompt"] for question in questions] == [line["prompt"] for line in lines]
+    assert all(answer["ttft_ms"] > 0 for question in questions for answer in question["answers"])
 
 
 def test_a_pipeline_that_fails_leaves_the_other_answers():

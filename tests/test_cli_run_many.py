@@ -66,7 +66,7 @@ def test_people_read_a_line_a_picture(questions):
     result = invoke("run", "fopru_rank", "demo:street-sign", "demo:taxi-rank", "torn.png")
     assert result.exit_code == 3 and result.stdout == "demo:street-sign: stop\ndemo:taxi-rank: taxi\n"
     assert "error: torn.png: 'torn.png' starts like a PNG" in result.stderr
-    assert "2 answers, 1 error in" in result.stderr and "256 → 64 → 64" in result.stderr
+    assert "2 answers, 1 error in" in result.stderr and "256 encoded → 64 into the LLM → 64 in" in result.stderr
 
 
 def test_a_single_picture_is_a_run_like_any_other(questions, tmp_path):

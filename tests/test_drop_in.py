@@ -12,6 +12,7 @@ from fopru_graph import Graph, PipelineModel, pruned
 from fopru_graph.errors import UserError
 from fopru_graph.graph import PipelineError
 from fopru_graph.lvlm.inputs.images import load_image
+from fopru_graph.lvlm.inputs.prompt import build_prompt
 from fopru_graph.lvlm.loading.checkpoint import DEMO
 
 SIGN, TAXI = (load_image(f"demo:{name}").picture for name in ("street-sign", "taxi-rank"))
@@ -34,13 +35,20 @@ def asked(processor, *questions, pictures=(SIGN,)):
 
 
 @pytest.fixture(scope="module")
+def ask():
+    """A pipeline as a function; all share one loaded model."""
+    loaded = {}
+    return lambda graph: PipelineModel(graph, loaded)
+
+
+@pytest.fixture(scope="module")
 def inputs(processor):
     return asked(processor, TEXT)
 
 
 @pytest.mark.parametrize("name", ["fopru_rank", "fopru_fastv", "sparsevlm", "prumerge", "visionzip"])
-def test_it_answers_as_the_pipeline_does(model, processor, inputs, name):
-    own = PipelineModel(Graph.load(f"pipelines/{name}.yaml")).answer(TEXT, "demo:street-sign")
+def test_it_answers_as_the_pipeline_does(model, processor, inputs, ask, name):
+    own = ask(Graph.load(f"pipelines/{name}.yaml")).answer(TEXT, "demo:street-sign")
     with pruned(model, processor, name) as seen:
         ids = model.generate(**inputs, max_new_tokens=8)
     assert processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip() == own.text
@@ -59,14 +67,14 @@ def test_a_file_a_graph_and_settings_choose_what_is_kept(model, inputs):
     assert seen.visual_tokens["kept"] == 256 and seen.visual_tokens["final"] == 128
 
 
-def test_kept_tokens_have_the_positions_that_are_asked_for(model, processor):
+def test_kept_tokens_have_the_positions_that_are_asked_for(model, processor, ask):
     inputs = asked(processor, COLOUR, pictures=(TAXI,))
     options = {"max_new_tokens": 1, "output_logits": True, "return_dict_in_generate": True}
     for positions in ("original", None):
         graph = Graph.load("fopru_rank")
         graph.set("positions", positions)
         graph.set("generate.logprobs", True)
-        own = PipelineModel(graph).answer(COLOUR, "demo:taxi-rank").result["generation"]
+        own = ask(graph).answer(COLOUR, "demo:taxi-rank").result["generation"]
         with pruned(model, processor, positions=positions):
             logits = model.generate(**inputs, **options).logits[0]
         assert logits.log_softmax(-1)[0, own.token_ids[0][0]].item() == pytest.approx(own.logprobs[0][0], abs=1e-5)
@@ -94,6 +102,31 @@ def test_a_prompt_of_a_batch_may_have_no_picture(model, processor):
     assert ids[0, : len(alone)].tolist() == alone.tolist()
     assert processor.decode(ids[1], skip_special_tokens=True).strip() == "stop"
     assert seen.visual_tokens["final"] == 64
+
+
+def test_beams_are_those_of_the_stock_search_through_the_pruned_prompt(model, processor, inputs, ask):
+    """Here the stock search gets the pruned prompt's embeddings, which for LLaVA is the same."""
+    handle = ask(Graph.load("fopru_rank"))
+    handle.answer(TEXT, "demo:street-sign")
+    tokens = handle.last_run().by_node["project"]["output"]
+    prompt = build_prompt(handle.handle.family, [TEXT], tokens)
+    options = {"max_new_tokens": 4, "num_beams": 3, "num_return_sequences": 2}
+    expected = model.generate(inputs_embeds=prompt.embeds.clone(), attention_mask=prompt.attention_mask, **options)
+    with pruned(model, processor) as seen:
+        ids = model.generate(**inputs, **options)
+    assert ids[:, inputs["input_ids"].shape[1] :].tolist() == expected.tolist()
+    assert seen.visual_tokens["kept"] == 64 and len(seen.kept[0]) == 64
+
+
+def test_a_batch_with_beams_is_each_alone_when_tokens_go_inside_the_model_too(model, processor):
+    batch = asked(processor, TEXT, f"<image> {COLOUR} <image>", pictures=(SIGN, TAXI, SIGN))
+    options = {"max_new_tokens": 3, "min_new_tokens": 3, "num_beams": 2}
+    with pruned(model, processor, "fopru_fastv") as seen:
+        ids = model.generate(**batch, **options)[:, batch["input_ids"].shape[1] :]
+        assert seen.visual_tokens["final"] == 3 * 64
+        alone = asked(processor, f"<image> {COLOUR} <image>", pictures=(TAXI, SIGN))
+        expected = model.generate(**alone, **options)[:, alone["input_ids"].shape[1] :]
+    assert ids[1].tolist() == expected[0].tolist()
 
 
 class Heard(transformers.generation.streamers.BaseStreamer):
@@ -149,8 +182,6 @@ def hooks(model):
 
 
 REFUSED = {
-    "num_beams": ({"num_beams": 2}, "generation mode beam_search"),
-    "answers": ({"num_return_sequences": 2, "do_sample": True}, "num_return_sequences=2"),
     "lookup": ({"prompt_lookup_num_tokens": 3}, "generation mode assisted_generation"),
     "cache": ({"use_cache": False}, "use_cache=False"),
     "static": ({"cache_implementation": "static"}, "cannot shorten a StaticCache"),

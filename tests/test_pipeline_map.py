@@ -38,7 +38,24 @@ def test_rows_have_the_answers_and_figures_of_a_pipeline_model(mapped):
     assert made["text"] == [answer.text for answer in answers] and made["error"] == [None, None]
     assert made["visual_tokens"] == [answer.report["visual_tokens"] for answer in answers]
     assert made["new_tokens"] == [answer.report["new_tokens"] for answer in answers]
-    assert made["n"] == [0, 1] and all(ms > 0 for ms in made["ttft_ms"])
+    assert made["n"] == [0, 1] and made["ttft_ms"] == made["prefill_ms"] == [None, None]  # both had one run
+    alone = mapped({"path": pictures[:1], "question": [QUESTION]})
+    assert alone["text"] == made["text"][:1] and alone["ttft_ms"][0] > 0 and alone["prefill_ms"][0] > 0
+
+
+def test_rows_of_a_batch_are_asked_in_one_run(mapped, monkeypatch):
+    asked = []
+    answers = PipelineModel.answers
+
+    def counted(self, questions, max_new_tokens=None):
+        asked.append(len(questions))
+        return answers(self, questions, max_new_tokens)
+
+    monkeypatch.setattr(PipelineModel, "answers", counted)
+    pictures = ["demo:street-sign", "nowhere.png", "demo:taxi-rank", ["demo:street-sign"] * 2, "demo:street-sign"]
+    made = mapped({"path": pictures, "question": [QUESTION] * 3 + ["<image> and <image> ?", QUESTION]})
+    assert asked == [3] and [error is None for error in made["error"]] == [True, False, True, True, True]
+    assert [made["text"][at] for at in (0, 2, 4)] == ["stop", "taxi", "stop"]
 
 
 def test_a_picture_is_a_path_bytes_a_mapping_a_pil_picture_or_a_list(mapped):
@@ -50,6 +67,7 @@ def test_a_picture_is_a_path_bytes_a_mapping_a_pil_picture_or_a_list(mapped):
         {"bytes": file.read_bytes(), "path": None},
         {"bytes": None, "path": "street-sign.png"},
         PIL.Image.open(file),
+        np.asarray(PIL.Image.open(file).convert("RGB")),
         ["demo:street-sign"],
     ]
     made = mapped({"path": forms, "question": [QUESTION] * len(forms)})
@@ -66,8 +84,8 @@ def test_a_row_that_fails_has_an_error_and_costs_no_other_row(mapped):
         [
             "column 'path' holds no picture",
             "there is no file '",
-            "'path' is ",
-            "a picture is ",
+            "'the picture' is ",
+            "a picture cannot be made of int",
             "column 'path' holds no picture",
             "column 'path' holds no picture",
             None,
@@ -123,10 +141,11 @@ def test_a_batch_without_its_columns_is_refused(mapped):
 
 def test_a_lost_device_is_no_row_to_blame_and_lost_memory_is(mapped, monkeypatch):
     def fails(cause):
-        def answer(prompt, pictures):
+        def answers(questions, max_new_tokens):
             raise NodeError("generate", "LLMGenerate", None, cause, {}, [])
 
-        monkeypatch.setattr(mapped, "_model", SimpleNamespace(answer=answer))
+        handle = SimpleNamespace(family=None)
+        monkeypatch.setattr(mapped, "_model", SimpleNamespace(answers=answers, handle=handle))
 
     batch = {"path": ["demo:street-sign"], "question": [QUESTION]}
     fails(torch.OutOfMemoryError("CUDA out of memory"))

@@ -120,19 +120,32 @@ def test_a_shipped_pipeline_answers_and_counts(name, tmp_path):
         assert picture.width > picture.height > 400
 
 
+@pytest.fixture(scope="module")
+def shared():
+    """What pipelines have in common runs once: the model, the encoded picture."""
+    return MemoryCache(10_000)
+
+
 @pytest.mark.parametrize("name", LEFT)
-def test_the_ratio_is_what_the_last_layer_sees(name, tmp_path):
-    """Set as an input, by the rule of a bench, and for a whole block of another pipeline."""
-    by_input, block = load(name), Graph()
-    by_input.set("ratio", 0.5)
-    by_rule = at_ratio(load(name), 0.5)
-    assert by_input.inputs["ratio"].default == 0.5 and by_rule == by_input
-    block.add(name, "inner", ratio=0.5, max_new_tokens=1)
-    block.output("text", Ref("inner", "text"))
-    graphs = {"generate": by_input, "inner/generate": block}
-    answers = [graph.run(to=to, out=tmp_path)["generation"] for to, graph in graphs.items()]
-    assert answers[0].visual_per_layer[-1] == pytest.approx(128, abs=IN_PIECES.get(name, 1))
-    assert answers[0].visual_per_layer == answers[1].visual_per_layer and len(answers[1].token_ids[0]) == 1
+def test_the_ratio_is_what_the_last_layer_sees(name, shared):
+    """Set as an input, and so by the rule of a bench."""
+    graph = load(name)
+    graph.set("ratio", 0.5)
+    assert at_ratio(load(name), 0.5) == graph and graph.inputs["ratio"].default == 0.5
+    graph.set("max_new_tokens", 1)
+    answer = graph.run(to="generate", cache=shared)["generation"]
+    assert answer.visual_per_layer[-1] == pytest.approx(128, abs=IN_PIECES.get(name, 1))
+    assert len(answer.token_ids[0]) == 1
+
+
+@pytest.mark.parametrize("name", ["fopru_fastv", "hiprune", "pyramiddrop"])
+def test_a_pipeline_sets_the_ratio_of_another_in_it(name, shared):
+    alone, outer = load(name), Graph()
+    alone.set("ratio", 0.5)
+    outer.output("text", outer.add(name, "inner", ratio=outer.input("share", "float", 0.5)).text)
+    answers = [graph.run(to=to, cache=shared) for graph, to in ((alone, "generate"), (outer, "inner/generate"))]
+    layers = [answer["generation"].visual_per_layer for answer in answers]
+    assert layers[0] == layers[1] and layers[0][-1] == pytest.approx(128, abs=1)
 
 
 def test_what_a_user_sets_by_itself_does_not_follow_the_input():
@@ -160,11 +173,11 @@ def test_the_ratio_of_a_pipeline_without_stages_is_the_input_that_it_declares():
 
 
 @pytest.mark.parametrize("name", ["baseline", "fopru_fastv"])
-def test_the_length_and_the_positions_are_inputs(name, tmp_path):
+def test_the_length_and_the_positions_are_inputs(name, shared):
     graph = load(name)
     graph.set("positions", "original")
     graph.set("max_new_tokens", 1)
-    assert len(graph.run(to="generate", out=tmp_path)["generation"].token_ids[0]) == 1
+    assert len(graph.run(to="generate", cache=shared)["generation"].token_ids[0]) == 1
     graph.set("positions", "orignal")
     with pytest.raises(PipelineError, match="must be one of 'renumbered', 'original', 'rebased'.*did you mean"):
         graph.run()

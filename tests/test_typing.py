@@ -21,6 +21,7 @@ BLOCK = re.compile(r"^( *)```python\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 NOT_HERE = re.compile(r"^\s*(?:from|import) (?:vllm|sglang|ray|daft|pyspark)\b", re.MULTILINE)
 # Slow to follow, or without types.
 UNTYPED = ("torch", "transformers", "networkx", "matplotlib", "accelerate", "psutil", "av")
+THEIRS = "GenerativePreTrainedModel"  # what pyright wants of the `generate` of transformers, and none of its models has
 # Mistakes that both must find, each in a line of its own: they do see the package's types.
 MISTAKES = """\
 from fopru_graph import aks
@@ -89,6 +90,7 @@ def test_the_examples_are_clean_and_mistakes_are_found(folder):
     found["pyright"] = [
         (Path(each["file"]).name, each["range"]["start"]["line"] + 1, each["message"])
         for each in json.loads(printed["pyright"][0])["generalDiagnostics"]
+        if THEIRS not in each["message"]
     ]
     for checker, problems in found.items():
         assert [problem for problem in problems if problem[0] != "mistakes.py"] == [], checker

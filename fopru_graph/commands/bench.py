@@ -47,7 +47,7 @@ def bench(options: BenchOptions, model: ModelOptions) -> int:
         fail(2, "--resume goes with --paper", "leave it out")
     if options.paper:
         return bench_paper(options, model)
-    graphs = open_graphs(options.files or [], options.nodes, options.sets, model)
+    graphs = open_graphs(options.files or [], options.nodes, options.changes, model)
     return bench_pipelines(graphs, ratios, options)
 
 
@@ -84,7 +84,7 @@ def bench_pipelines(graphs: Sequence[Graph], ratios: Sequence[float], options: B
 
 def bench_paper(options: BenchOptions, model: ModelOptions) -> int:
     """Measure the paper's models (or the one that ``--set model=`` names), show its tables; returns the exit code."""
-    sets = options.sets or []
+    sets = options.changes
     chosen = [option.partition("=")[2] for option in sets if target_of(option) == "model"]
     others = [option for option in sets if target_of(option) != "model"]
     names = chosen or [accepted[0] for accepted in PAPER_MODELS.values()]

@@ -158,11 +158,11 @@ def _answer(
     from fopru_graph.pictures.kept_map import kept_overlay, whole_mask
 
     # A key of its own, so that the answer does not find the picture encoded.
-    untimed = each.model.answer(question.prompt, [(f"untimed {question.image}", picture)], 1)
+    untimed = each.model.answer(question.prompt, [(f"untimed {question.id}", picture)], 1)
     for warning in untimed.result.warnings:
         show_warning(f"{warning.node}: {warning.message}")
     drawn = picture_values(each.model.last_run())
-    answer = each.model.answer(question.prompt, [(question.image, picture)])
+    answer = each.model.answer(question.prompt, [(question.id, picture)])
     report = answer.report
     return ComparedAnswer(
         each.configuration.pipeline,

@@ -11,10 +11,12 @@ _PNG = "png"
 _OF_SUFFIX = {".svg": "svg", ".png": _PNG, ".dot": "dot", ".gv": "dot", ".mmd": "mermaid", ".mermaid": "mermaid"}
 
 
-def draw_pipeline(file: Path, form: str | None, output: Path | None, nodes: list[Path] | None) -> None:
-    """Draw a pipeline into ``output``, or on stdout, where PNG has no place."""
+def draw_pipeline(
+    file: Path, form: str | None, output: Path | None, nodes: list[Path] | None, changes: list[str]
+) -> None:
+    """Draw a pipeline into ``output``, or on stdout, where PNG has no place; ``changes`` as for `open_graph`."""
     form = _format(form, output)
-    graph = open_graph(file, make_registry(nodes))
+    graph = open_graph(file, make_registry(nodes), changes)
     if form != _PNG:
         write_text(draw(graph, form), output)
     elif output is None:

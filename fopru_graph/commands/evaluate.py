@@ -57,7 +57,7 @@ def open_inputs(
         fail(2, error.message, error.hint)
     if model.device is None:
         model = replace(model, device=ranks.device())
-    graphs = open_graphs(options.files, options.nodes, options.sets, model)
+    graphs = open_graphs(options.files, options.nodes, options.changes, model)
     try:
         for graph in graphs:
             check(graph)
@@ -101,7 +101,7 @@ def evaluate(options: EvalOptions, model: ModelOptions) -> int:
     configurations: list[Configuration] = []
 
     def add(graph: Graph) -> None:
-        configurations.extend(configurations_of(graph, ratios, set_values(graph, options.sets)))
+        configurations.extend(configurations_of(graph, ratios, set_values(graph, options.changes)))
         check_folders_differ(configurations)
 
     inputs = open_inputs(options, model, add)

@@ -43,7 +43,7 @@ def new_node(name: str, folder: Path, as_json: bool) -> None:
         return text.replace("MyScorer", type_name).replace("my_scorer", stem)
 
     node, test, pipeline = folder / f"{stem}.py", folder / f"test_{stem}.py", folder / f"{stem}.yaml"
-    _write({node: of("my_scorer.py"), test: of("test_my_scorer.py"), pipeline: _pipeline(stem, type_name)})
+    write_new_files({node: of("my_scorer.py"), test: of("test_my_scorer.py"), pipeline: _pipeline(stem, type_name)})
     described = {
         node: "the node; its rule is the function to change",
         test: "its test, for pytest",
@@ -56,7 +56,7 @@ def new_pipeline(name: str, folder: Path, as_json: bool) -> None:
     """Write a pipeline into ``folder``, and print it and what to do next; it ends the program like `new_node`."""
     stem = _stem(name, "pipeline")
     pipeline = folder / f"{stem}.yaml"
-    _write({pipeline: _pipeline(stem, "Significance")})
+    write_new_files({pipeline: _pipeline(stem, "Significance")})
     _show({pipeline: f"a pipeline, as yet like {_PIPELINE}"}, pipeline, "", as_json)
 
 
@@ -90,14 +90,16 @@ def _pipeline(name: str, scorer: str) -> str:
     return text.replace("type: Significance", f"type: {scorer}")
 
 
-def _write(texts: dict[Path, str]) -> None:
-    """Write all files, or none.
+def write_new_files(texts: dict[Path, str], option: str = "--to") -> None:
+    """Write all files, or none; ends the program with exit code 2 if one is there already. ``option`` names the folder.
 
     Raises:
         UserError: one cannot be written.
     """
     if taken := [str(path) for path in texts if path.exists()]:
-        _refuse(f"{taken[0]} is there already", "choose another name, or another folder with --to; nothing was written")
+        _refuse(
+            f"{taken[0]} is there already", f"choose another name, or another folder with {option}; nothing was written"
+        )
     written: list[Path] = []
     try:
         for path, text in texts.items():
@@ -109,7 +111,7 @@ def _write(texts: dict[Path, str]) -> None:
         for path in written:
             path.unlink(missing_ok=True)
         reason = f"{error.filename} cannot be written: {error.strerror or error}"
-        raise UserError(reason, "choose another folder with --to") from error
+        raise UserError(reason, f"choose another folder with {option}") from error
 
 
 def _show(described: dict[Path, str], pipeline: Path, nodes: str, as_json: bool) -> None:

@@ -51,6 +51,10 @@ SetOption = Annotated[
         help="set a pipeline input, or NODE.INPUT=VALUE; texts as typed, the rest is YAML, as all is after NAME:=VALUE",
     ),
 ]
+WithoutOption = Annotated[
+    list[str] | None,
+    typer.Option("--without", metavar="NODE", help="disable a node: its input of its output's type passes on instead"),
+]
 WriteOption = Annotated[Path | None, typer.Option("--output", "-o", help="file to write; stdout without it")]
 TaskOption = Annotated[
     str,
@@ -132,8 +136,25 @@ class ModelOptions:
                 graph.set(f"{name}.{key}", value)
 
 
+def changes_of(sets: list[str] | None, without: list[str] | None) -> list[str]:
+    """``--set`` and ``--without`` as what ``--set`` takes."""
+    return [*(sets or ()), *(f"{name}.enabled=false" for name in without or ())]
+
+
+class Changing:
+    """Options of a command that changes pipelines before it uses them."""
+
+    sets: list[str] | None
+    without: list[str] | None
+
+    @property
+    def changes(self) -> list[str]:
+        """See `changes_of`."""
+        return changes_of(self.sets, self.without)
+
+
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(Changing):
     """The options of ``run``."""
 
     file: Annotated[
@@ -162,8 +183,12 @@ class RunOptions:
     )
     batch_size: BatchOption = 1
     sets: SetOption = None
+    without: WithoutOption = None
     as_json: JsonOption = False
     out: Annotated[Path, typer.Option(help="folder for pictures, texts and the run's record")] = Path("fopru-out")
+    help_inputs: Annotated[
+        bool, typer.Option("--help-inputs", help="show the pipeline's inputs and nodes, and stop")
+    ] = False
     to: Annotated[str | None, typer.Option(help="run only what an output, NODE or NODE.OUTPUT needs")] = None
     explain: Annotated[bool, typer.Option("--explain", help="show what would run and why, and stop")] = False
     watch: Annotated[
@@ -178,7 +203,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class BenchOptions:
+class BenchOptions(Changing):
     """The options of ``bench``."""
 
     files: Annotated[
@@ -202,6 +227,7 @@ class BenchOptions:
         bool, typer.Option("--resume", help="with --paper: take over the models that --out has finished")
     ] = False
     sets: SetOption = None
+    without: WithoutOption = None
     as_json: JsonOption = False
     out: Annotated[Path, typer.Option(help="folder for JSON, CSV, LaTeX and the plot")] = Path("fopru-bench")
     nodes: NodesOption = None
@@ -213,9 +239,14 @@ class CompareOptions:
     """The options of ``compare``."""
 
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE…", help="pictures, or demo:NAME for a sample", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="IMAGE…",
+            help="pictures, folders, quoted patterns, demo:NAME, or JSONL files of {image, prompt}",
+            show_default=False,
+        ),
     ]
-    prompt: Annotated[str, typer.Option(help="the question about each picture", show_default=False)]
+    prompt: Annotated[str | None, typer.Option(help="the question about each picture that has none of its own")] = None
     pipelines: Annotated[
         str,
         typer.Option(
@@ -231,13 +262,14 @@ class CompareOptions:
 
 
 @dataclass(frozen=True)
-class EvalOptions:
+class EvalOptions(Changing):
     """The options of ``eval``."""
 
     files: FilesArgument
     task: TaskOption
     ratio: RatioOption = None
     sets: SetOption = None
+    without: WithoutOption = None
     data: DataOption = None
     limit: LimitOption = None
     batch_size: BatchOption = 1
@@ -249,7 +281,7 @@ class EvalOptions:
 
 
 @dataclass(frozen=True)
-class TuneOptions:
+class TuneOptions(Changing):
     """The options of ``tune``."""
 
     files: FilesArgument
@@ -257,6 +289,7 @@ class TuneOptions:
     max_drop: Annotated[float, typer.Option(min=0, help="points of accuracy that may be lost against no pruning")] = 1.0
     ratio: Annotated[str | None, typer.Option(help="shares to choose from; the paper's nine without it")] = None
     sets: SetOption = None
+    without: WithoutOption = None
     data: DataOption = None
     limit: LimitOption = None
     batch_size: BatchOption = 1
@@ -268,7 +301,7 @@ class TuneOptions:
 
 
 @dataclass(frozen=True)
-class SweepOptions:
+class SweepOptions(Changing):
     """The options of ``sweep``, but for its files and ``--nodes``."""
 
     task: TaskOption
@@ -277,6 +310,7 @@ class SweepOptions:
         list[str] | None,
         typer.Option("--set", metavar="NAME=V1,V2", help="values of an input to combine; quote one that has commas"),
     ] = None
+    without: WithoutOption = None
     zipped: Annotated[bool, typer.Option("--zip", help="walk the lists in step instead of combining them")] = False
     data: DataOption = None
     limit: LimitOption = None

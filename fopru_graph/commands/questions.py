@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from fopru_graph.errors import UserError
+from fopru_graph.paths import local_path
 
 DEMO = "demo:"
 SUFFIXES = frozenset((".png", ".apng", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
@@ -76,10 +76,9 @@ def _questions_of(argument: str, prompt: str | None) -> Iterable[Question]:
 
 
 def path_of(text: str, folder: str = "") -> str:
-    """The path that a text names: ``file://`` addresses and ``~`` are read, and it is relative to ``folder``."""
-    if text.startswith("file://"):
-        text = unquote(urlsplit(text).path)
-    return os.path.join(folder, os.path.expanduser(text))
+    """The path that a text of a file in ``folder`` names; an address stays one, and is refused when it is read."""
+    path = local_path(text)
+    return path if "://" in path else os.path.join(folder, path)
 
 
 def _check_sample(argument: str) -> None:

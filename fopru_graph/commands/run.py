@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from fopru_graph.commands.arguments import fail, make_registry, open_graph, refuse
 from fopru_graph.commands.options import ModelOptions, RunOptions
+from fopru_graph.commands.pipelines import show_pipeline
 from fopru_graph.errors import UserError
 from fopru_graph.graph import (
     Cancelled,
@@ -56,6 +57,9 @@ def run(options: RunOptions, model: ModelOptions) -> int:
 
 def _run_file(options: RunOptions, model: ModelOptions, memory: MemoryCache | None) -> int:
     graph = open_pipeline(options, model)
+    if options.help_inputs:
+        show_pipeline(graph, options.as_json)
+        return 0
     disk = open_cache(options.cache, options.cache_gb)
     try:
         if options.explain:
@@ -68,7 +72,7 @@ def _run_file(options: RunOptions, model: ModelOptions, memory: MemoryCache | No
 
 def open_pipeline(options: RunOptions, model: ModelOptions) -> Graph:
     """The pipeline as the options set it. One that cannot run ends the program with exit code 2."""
-    graph = open_graph(options.file, make_registry(options.nodes), options.sets, model)
+    graph = open_graph(options.file, make_registry(options.nodes), options.changes, model)
     try:
         if options.prompt is not None and not options.images:
             graph.set("prompt", options.prompt)

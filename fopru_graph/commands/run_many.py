@@ -23,7 +23,7 @@ from fopru_graph.terminal.console import say, show_failure
 from fopru_graph.terminal.counting import Counting
 from fopru_graph.terminal.stdout import stdout
 
-_TOKENS = ("encoded", "kept", "final")
+_TOKENS = {"encoded": "encoded", "kept": "into the LLM", "final": "in its last layer"}
 
 
 def run_images(options: RunOptions, model: ModelOptions) -> int:
@@ -75,15 +75,14 @@ class _Tally:
         for name in _TOKENS:
             self.tokens[name] += row["visual_tokens"][name]
 
-    def text(self, seconds: float) -> str:
-        """All of it in a line."""
+    def lines(self, seconds: float) -> Iterator[str]:
+        """All of it for people: how many and how fast, and mean visual tokens where there are answers."""
         failed = f", {_count(self.errors, 'error')}" if self.errors else ""
         rate = (self.answers + self.errors) / seconds
-        means = " → ".join(f"{self.tokens[name] / self.answers:.4g}" for name in _TOKENS) if self.answers else "none"
-        return (
-            f"{_count(self.answers, 'answer')}{failed} in {seconds:.1f} s, {rate:.2f} pictures/s; "
-            f"visual tokens encoded → into the LLM → in its last layer: {means}"
-        )
+        yield f"{_count(self.answers, 'answer')}{failed} in {seconds:.1f} s, {rate:.2f} pictures/s"
+        if self.answers:
+            means = (f"{count / self.answers:.4g} {_TOKENS[name]}" for name, count in self.tokens.items())
+            yield f"visual tokens, means: {' → '.join(means)}"
 
 
 def _count(number: int, what: str) -> str:
@@ -115,7 +114,8 @@ def _run_many(graph: Graph, questions: Sequence[Question], options: RunOptions) 
         refuse(error.problems, options.file)
     except UserError as error:
         fail(2, error.message, error.hint)
-    say(tally.text(time.perf_counter() - begin))
+    for line in tally.lines(time.perf_counter() - begin):
+        say(line)
     return 3 if tally.errors else 0
 
 

@@ -73,7 +73,7 @@ def plan_cells(files: list[Path], nodes: list[Path] | None, options: SweepOption
         raise UserError(f"--executor {options.executor} is unknown", f"choose {', '.join(EXECUTORS)}")
     tasks = named_tasks(options.task)
     data = data_paths([task.name for task in tasks], options.data or ())
-    combined = combinations(options.sets or (), parse_ratios(options.ratio, distinct=False), options.zipped)
+    combined = combinations(options.changes, parse_ratios(options.ratio, distinct=False), options.zipped)
     extra = (*_options_of(nodes, model), *(["--replace"] if options.replace else []))
     if options.batch_size > 1:
         extra = (*extra, "--batch-size", str(options.batch_size))

@@ -57,7 +57,7 @@ def _tune_all(
 
     def run(graph: Graph, ratio: float, opened: tuple[Task, Records]) -> Path:
         """Run a pipeline at one ratio on a task; returns the folder of its results."""
-        (configuration,) = configurations_of(graph, (ratio,), set_values(graph, options.sets))
+        (configuration,) = configurations_of(graph, (ratio,), set_values(graph, options.changes))
         label = f"{configuration.label} on {opened[0].name}"
         model = PipelineModel(configuration.graph, loaded, token)
         run_cell(configuration, model, opened, options, inputs.ranks, label)

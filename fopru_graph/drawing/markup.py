@@ -24,7 +24,7 @@ def mermaid(picture: Picture) -> str:
     for colour in sorted({shape.colour for shape in shapes}):
         style = f"fill:{fill(colour)},stroke:{accent(colour)},color:{LIGHT.text}"
         lines += _mermaid_class(f"c{colour}", style, [shape.id for shape in shapes if shape.colour == colour])
-    lines += _mermaid_class("missing", "stroke-dasharray:5 4", [shape.id for shape in shapes if shape.missing])
+    lines += _mermaid_class("missing", "stroke-dasharray:5 4", [shape.id for shape in shapes if shape.dashed])
     failed = [shape.id for shape in shapes if shape.state == "failed"]
     lines += _mermaid_class("failed", f"stroke:{LIGHT.failed},stroke-width:3px", failed)
     return "\n".join(lines) + "\n"
@@ -61,7 +61,7 @@ def _dot_attributes(shape: Shape) -> dict[str, str]:
     attributes = {"label": f'"{label}"', "tooltip": _dot_text(shape.doc or shape.name)}
     attributes["fillcolor"], attributes["color"] = _dot_text(fill(shape.colour)), _dot_text(accent(shape.colour))
     attributes["fontcolor"] = _dot_text(LIGHT.text)
-    styles = ["filled", *(["rounded"] if shape.kind != "node" else []), *(["dashed"] if shape.missing else [])]
+    styles = ["filled", *(["rounded"] if shape.kind != "node" else []), *(["dashed"] if shape.dashed else [])]
     attributes["style"] = f'"{",".join(styles)}"'
     if shape.state == "failed":
         attributes["color"], attributes["penwidth"] = _dot_text(LIGHT.failed), "3"

@@ -11,6 +11,7 @@ from fopru_graph.graph.model import GraphNode, Model, is_block
 from fopru_graph.graph.values import INPUTS, MISSING, Ref, Value, refs_in
 
 Kind = Literal["node", "input", "output"]
+DISABLED = "disabled"  # the state of a node that is led around
 _WORST_FIRST = ("failed", "done", "cached")
 
 
@@ -31,6 +32,11 @@ class Shape:
     colour: int = NEUTRAL
     missing: bool = False
     state: str = ""
+
+    @property
+    def dashed(self) -> bool:
+        """Whether it takes no part in a run."""
+        return self.missing or self.state == DISABLED
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,8 @@ class _Painter:
 
     def _state(self, name: str) -> str:
         """The state of a node; for a sub-graph the worst state of its nodes."""
+        if not self.nodes[name].enabled:
+            return DISABLED
         if name in self.states:
             return clean(self.states[name])
         inside = {state for inner, state in self.states.items() if inner.startswith(f"{name}/")}

@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape, quoteattr
 from fopru_graph.drawing.boxes import PADDING, SOCKET, STATE, Box, make_boxes
 from fopru_graph.drawing.coordinates import GAP, MARGIN, coordinates_of
 from fopru_graph.drawing.layers import Vertex, arrange
-from fopru_graph.drawing.picture import Arrow, Picture
+from fopru_graph.drawing.picture import DISABLED, Arrow, Picture
 from fopru_graph.drawing.style import DARK, LIGHT, NEUTRAL, Ground, accent, fill
 
 _TIP = 7.0  # length of an arrow head
@@ -54,7 +54,7 @@ class _Drawing:
 
     def _box(self, box: Box) -> Iterator[str]:
         shape, middle, top = box.shape, self.at.x[box.shape.id], self._top(box)
-        flags = ["missing"] * shape.missing + [state for state in ("done", "failed") if state == shape.state]
+        flags = ["missing"] * shape.missing + [state for state in ("done", "failed", DISABLED) if state == shape.state]
         css = " ".join([shape.kind, f"c{shape.colour}", *flags])
         radius = 7.0 if shape.kind == "node" else box.height / 2
         frame = f'x="{_n(middle - box.width / 2)}" y="{_n(top)}" width="{_n(box.width)}" height="{_n(box.height)}"'
@@ -177,7 +177,7 @@ def _style_sheet() -> str:
         f"text{{font-family:{_SANS};text-anchor:middle}}.name{{font-size:13px;font-weight:600}}.type{{font-size:11px}}"
         f".detail,.socket{{font-family:{_MONO}}}.detail{{font-size:10.5px}}.socket{{font-size:9.5px}}"
         ".state{font-size:9.5px;font-weight:600}.line{fill:none;stroke-width:1.6}.box{stroke-width:1.4}"
-        ".missing .box{stroke-dasharray:5 4}.failed .box{stroke-width:2.6}"
+        ".missing .box,.disabled .box{stroke-dasharray:5 4}.failed .box{stroke-width:2.6}"
     )
     return f"{fonts}{_colours(LIGHT)}@media (prefers-color-scheme:dark){{{_colours(DARK)}}}"
 

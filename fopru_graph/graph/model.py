@@ -9,13 +9,14 @@ from typing import Any, Self
 
 import networkx as nx
 
+from fopru_graph.graph.declare.node import NodeSpec
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, Severity, hint_choices
 from fopru_graph.graph.shipped import shipped_pipelines
 from fopru_graph.graph.sockets import Socket
 from fopru_graph.graph.values import INPUTS, MISSING, Given, Value, plain, refs_in, tagged
 
-PATH = "path"
+PATH, ENABLED = "path", "enabled"
 # The types that a pipeline input can be declared with, beside the types of sockets.
 INPUT_TYPES: dict[str, Any] = {
     "str": str, PATH: str, "int": int, "float": float, "bool": bool,
@@ -47,13 +48,14 @@ class Origin:
 
 @dataclass
 class GraphNode:
-    """One node of a pipeline. Lines are those of the YAML file, if there is one."""
+    """One node of a pipeline; one that is not ``enabled`` is led around. Lines are those of the YAML file, if any."""
 
     name: str
     type: str
     inputs: dict[str, Value] = field(default_factory=dict)
     cache: str | None = None
     comment: str | None = None
+    enabled: bool = True
     line: int | None = None
     input_lines: dict[str, int] = field(default_factory=dict)
     origin: Origin | None = None
@@ -150,7 +152,8 @@ class Model:
     def set(self, target: str, value: Any) -> None:
         """Set a node's input or replace a pipeline input's default (``"image"``).
 
-        ``"prune.ratio"`` is an input of a node, ``"block/prune.ratio"`` of a node in the sub-graph of ``block``. Raises
+        ``"prune.ratio"`` is an input of a node, ``"block/prune.ratio"`` of a node in the sub-graph of ``block``;
+        ``"prune.enabled"`` says whether the node takes part, unless it has an input of that name. Raises
         `PipelineError` when there is no such input; validation judges the value, and what is in sub-graphs.
         """
         if "." not in target:
@@ -162,6 +165,9 @@ class Model:
             raise PipelineError([Problem("unknown-node", message, hint=hint)], self.file)
         entry = self.nodes[node_name]
         spec = self.registry.find(entry.type)
+        if is_switch(key, spec):
+            entry.enabled = read_switch(value, entry)
+            return
         if spec is not None and (unknown := spec.unknown_inputs([key])):
             raise PipelineError([replace(unknown[0], node=node_name, line=entry.line)], self.file)
         entry.inputs[key] = plain_input(value, node_name, key, spec.inputs.get(key) if spec else None)
@@ -171,7 +177,9 @@ class Model:
         if "." not in target:
             return self.inputs[target].default if target in self.inputs else MISSING
         node_name, key = self.place_of(target)
-        return self.nodes[node_name].inputs.get(key, MISSING) if node_name in self.nodes else MISSING
+        if (entry := self.nodes.get(node_name)) is None:
+            return MISSING
+        return entry.enabled if is_switch(key, self.registry.find(entry.type)) else entry.inputs.get(key, MISSING)
 
     def place_of(self, target: str) -> tuple[str, str]:
         """The node and its input that hold the value of a target: an outer node sets inputs inside its sub-graph."""
@@ -197,12 +205,15 @@ class Model:
                 for name, entry in self.inputs.items()
             },
             "nodes": {
-                node.name: [node.type, {k: tagged(v) for k, v in node.inputs.items()}, node.cache, node.comment]
+                node.name: [
+                    node.type, {k: tagged(v) for k, v in node.inputs.items()}, node.cache, node.comment,
+                    *(() if node.enabled else ("disabled",)),
+                ]
                 for node in self.nodes.values()
             },
             "outputs": {name: tagged(entry.ref) for name, entry in self.outputs.items()},
             "ui": tagged(self.ui),
-        }
+        }  # fmt: skip
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Model) and self.canonical() == other.canonical()
@@ -212,6 +223,19 @@ class Model:
     def __repr__(self) -> str:
         nodes = ", ".join(f"{node.name} ({node.type})" for node in self.nodes.values())
         return f"<{type(self).__name__} {self.name!r}: {nodes}>"
+
+
+def is_switch(key: str, spec: NodeSpec | None) -> bool:
+    """Whether a key says if a node takes part: no input of its type has that name."""
+    return key == ENABLED and (spec is None or key not in spec.inputs)
+
+
+def read_switch(value: Any, entry: GraphNode) -> bool:
+    """What ``enabled`` of a node is set to; raises `PipelineError` for anything but true and false."""
+    if isinstance(value, bool):
+        return value
+    message = f"{entry.name}.{ENABLED} must be true or false, but is {value!r}"
+    raise PipelineError([entry.problem("bad-value", message, ENABLED)])
 
 
 def plain_input(value: Any, node_name: str, key: str, socket: Socket | None = None) -> Value:

@@ -58,6 +58,8 @@ class Plan:
         return report
 
     def _why_not(self, name: str) -> str:
+        if not self.flat.nodes[name].enabled:
+            return "it is disabled"
         if name in self.left_out:
             return left_out(self.left_out[name])
         return "its branch is not taken" if name in self.not_taken else "no wanted output needs it"
@@ -181,6 +183,8 @@ def _targets(
 
 def _target_node(checked: Checked, target: str) -> tuple[str, list[str]]:
     ref = _reference(target)
+    if ref is not None and ref.node in checked.flat.nodes and not checked.flat.nodes[ref.node].enabled:
+        raise PipelineError([Problem("disabled", f"{ref.node} is disabled, so it has no output")], checked.flat.file)
     if ref is None or ref.node not in checked.specs:
         message, known = f"there is no output or node {target!r}", [*checked.flat.outputs, *checked.specs]
         raise PipelineError([Problem("unknown-node", message, hint=hint_choices(target, known))], checked.flat.file)

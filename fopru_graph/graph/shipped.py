@@ -18,7 +18,7 @@ PACKAGE = "fopru_graph.pipelines"
 def shipped_pipelines() -> MappingProxyType[str, Path]:
     """The files of the shipped pipelines by their names, sorted."""
     folder = Path(importlib.import_module(PACKAGE).__path__[0])
-    return MappingProxyType({path.stem: path for path in sorted(folder.rglob("*.yaml"))})
+    return MappingProxyType({path.stem: path for path in sorted(folder.rglob("*.yaml"), key=lambda path: path.stem)})
 
 
 def find_pipeline(path: str | Path) -> Path:

@@ -77,6 +77,8 @@ class RayWorkers:
         Raises:
             UserError: Ray or its CPUs are missing, no row arrives for long, or a worker tells why it fails.
         """
+        if not self._run.plan.parts:
+            return
         ray = import_ray()
         _join(ray, self._workers)
         try:

@@ -20,8 +20,9 @@ class Handover:
     """A question about pictures with what is left of them; all tensors are on the CPU.
 
     ``model`` is named as it was loaded, ``family`` is transformers' ``model_type``. ``text_ids`` are the token ids of
-    the prompt with one placeholder for each picture, in a chat template if it is ``templated``; ``input_ids`` (L,)
-    int64 have one for each visual token that is left. ``positions`` (P, L) int64 are what the language model is to be
+    the prompt with one placeholder for each picture, in a chat template if it is ``templated``, ``marked`` if the
+    tokenizer has added tokens, such as the first, that the text does not have; ``input_ids`` (L,) int64 have one for
+    each visual token that is left. ``positions`` (P, L) int64 are what the language model is to be
     told, ``numbering`` how they came about. ``grids`` are the (frames, h, w) of pictures that an engine can be told, in
     visual tokens: the picture's own if all its tokens are left, else one row of them. ``derived`` (P, L) are the
     positions that an engine derives by itself, from the ids and these grids; None for videos. ``side`` patches along a
@@ -33,6 +34,7 @@ class Handover:
     question: Question
     templated: bool
     text_ids: tuple[int, ...]
+    marked: bool
     tokens: VisualTokens
     input_ids: torch.Tensor
     positions: torch.Tensor
@@ -67,7 +69,7 @@ def hand_over(
             "use positions: renumbered, or leave them out",
         )
     text = chat_text(family, question, len(tokens.embeddings), "video" if tokens.video else "image")
-    ids = prompt.input_ids[0]
+    text_ids, ids = tuple(family.tokenize(text)), prompt.input_ids[0]
     whole = [_is_whole(tokens, image) for image in range(len(tokens.embeddings))]
     grids = tuple(
         tokens.grids[image] if tokens.grids and whole[image] else (1, 1, len(embeddings))
@@ -81,7 +83,8 @@ def hand_over(
         question=question,
         templated=question.template == "chat"
         and bool(family.processor.chat_template or family.processor.tokenizer.chat_template),
-        text_ids=tuple(family.tokenize(text)),
+        text_ids=text_ids,
+        marked=text_ids != tuple(family.processor.tokenizer(text, add_special_tokens=False).input_ids),
         tokens=_on_cpu(tokens),
         input_ids=ids,
         positions=derived if positions == "row" and derived is not None else told,

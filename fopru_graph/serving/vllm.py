@@ -26,6 +26,8 @@ _WRITES_PLACEHOLDERS = frozenset({"paligemma"})  # vLLM does, whatever the promp
 def chat_request(handover: Handover) -> bytes:
     """The JSON body of a chat request: ``model`` and ``messages`` with an ``image_embeds`` part for each picture.
 
+    ``add_special_tokens`` is there where the tokenizer begins texts with a token that the chat template does not write.
+
     A tensor is written as vLLM reads it: base64 of `torch.save`, of one picture's (k, H) in the model's type; for
     Qwen-VL beside its ``image_grid_thw`` (3,) int64, in patches.
 
@@ -48,7 +50,10 @@ def chat_request(handover: Handover) -> bytes:
         {"role": role, "content": [next(parts) if piece is None else _text(piece) for piece in pieces]}
         for role, pieces in turns
     ]
-    return (json.dumps({"model": handover.model, "messages": messages}, ensure_ascii=False) + "\n").encode()
+    body: dict[str, Any] = {"model": handover.model, "messages": messages}
+    if handover.marked:  # which vLLM's chat does not by itself
+        body["add_special_tokens"] = True
+    return (json.dumps(body, ensure_ascii=False) + "\n").encode()
 
 
 def offline(handover: Handover) -> bytes:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -247,3 +248,24 @@ def test_pipes_and_broken_links_in_a_folder_are_failures_and_only_its_packs_are_
     failures = Registry().load_folder(tmp_path)
     assert [Path(failure.source).name for failure in failures] == ["gone.py", "pipe.py"]
     assert failures[1].summary == f"{tmp_path}/pipe.py is no regular file"
+
+
+def test_a_second_thread_waits_until_all_types_are_there():
+    registry, begun, go_on, found = Registry(), threading.Event(), threading.Event(), []
+
+    def load() -> None:
+        begun.set()
+        assert go_on.wait(60)
+        registry.add(toys.Load)
+
+    registry._pending = [load]
+    threads = [threading.Thread(target=lambda: found.append(registry.find("Load"))) for _ in range(2)]
+    threads[0].start()
+    assert begun.wait(60)
+    threads[1].start()
+    threads[1].join(0.2)
+    assert found == []
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert found == [toys.Load.spec] * 2

@@ -26,6 +26,11 @@ def call(row, family, batch):
     return inputs | row.stock(family, images) | row.extra(family, prompt), prompts, images
 
 
+def stock_beams(model, inputs, options):
+    """What the stock beam search gives, also inside a block."""
+    return type(model).generate(model, **inputs, **options)
+
+
 @pytest.mark.parametrize("batch", ["two images", "batch of two sizes"])
 def test_at_ratio_one_it_is_stocks_answer_and_below_it_is_ours(row, family, batch):
     inputs, prompts, images = call(row, family, batch)
@@ -35,6 +40,10 @@ def test_at_ratio_one_it_is_stocks_answer_and_below_it_is_ours(row, family, batc
     with pruned(family.model, family.processor, "fopru_fastv", 1.0, **{"fastv.layer": row.first}) as seen:
         assert torch.equal(family.model.generate(**inputs, **options), stock)
         whole = seen.visual_tokens
+        if batch != "two images":
+            beams = options | {"num_beams": 2, "num_return_sequences": 2}
+            assert torch.equal(family.model.generate(**inputs, **beams), stock_beams(family.model, inputs, beams))
+            assert seen.visual_tokens == whole
     with pruned(family.model, family.processor, "fopru_fastv", 0.25, **{"fastv.layer": row.first}) as seen:
         ids = family.model.generate(**inputs, **options)
     pruners = [InLLMPruner(last_token_attention, row.first, 0.5)]

@@ -73,9 +73,9 @@ def test_positions_of_the_pipeline_are_those_of_the_file():
     assert load_tokens("tokens.safetensors").position_ids.max() > 63
 
 
-def test_stages_before_the_language_model_share_the_ratio_and_stages_inside_it_are_refused():
+def test_pruning_inside_the_language_model_is_refused_unless_it_is_left_out():
     assert "also prunes inside the language model (fastv), which vLLM" in refused("fopru_fastv", "--to", "vllm")
-    told = exported("fopru_fastv", "--to", "vllm", "--ratio", "0.25", "--set", "generate.pruners=null")
+    told = exported("fopru_fastv", "--to", "vllm", "--set", "prune.ratio=0.25", "--set", "generate.pruners=null")
     assert told["visual_tokens"]["kept"] == 64
 
 

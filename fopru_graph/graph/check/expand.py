@@ -8,11 +8,21 @@ from pathlib import Path
 from typing import TypeVar
 
 from fopru_graph.graph.check.binding import declared_problem
+from fopru_graph.graph.check.bypass import bypass
+from fopru_graph.graph.check.places import path_of_input, placed_inputs
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
-from fopru_graph.graph.model import PATH, GraphNode, Model, Origin, inner_input, is_block
+from fopru_graph.graph.model import (
+    ENABLED,
+    GraphNode,
+    Model,
+    Origin,
+    inner_input,
+    is_block,
+    is_switch,
+    read_switch,
+)
 from fopru_graph.graph.shipped import shipped_pipelines
-from fopru_graph.graph.sockets import InputPath
 from fopru_graph.graph.values import (
     INPUTS,
     INVALID,
@@ -36,13 +46,16 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 def expand(model: AnyModel, registry: Registry | None = None) -> tuple[AnyModel, list[Problem]]:
     """A flat copy of the pipeline and the problems of its sub-graphs (``blocks``), or the pipeline if it has none.
 
+    Nothing in the copy refers to a disabled node, see `bypass`.
+
     The copy's ``blocks`` holds the texts of the files. A problem in a sub-graph carries the outer node and its line,
     and its message names ``block.yaml:LINE``. Sub-graphs may be nested `MAX_NESTING` levels deep.
     """
-    if not any(is_block(entry.type) for entry in model.nodes.values()):
+    if not any(is_block(entry.type) or not entry.enabled for entry in model.nodes.values()):
         return model, []
     flat = type(model)(model.name, model.description, registry or model.registry)
-    return flat, _Expansion(model, flat).problems
+    problems = _Expansion(model, flat).problems
+    return flat, [*problems, *bypass(flat, flat.registry)]
 
 
 def block_path(type_name: str, folder: str = "") -> str:
@@ -103,13 +116,25 @@ class _Expansion:
             for ref in dict.fromkeys(unknown):
                 hint = hint_choices(ref.output or "", block.inputs)
                 self._add(expanded, "unknown-pipeline-input", f"{ref} is no input of this block", hint)
-            for key, value in self._placed(entry, entry.inputs, here).items():
+            for key, value in placed_inputs(self.flat.registry, entry.type, entry.inputs, here).items():
                 expanded.inputs[key] = self._bounded(replace_refs(value, inner), expanded, key)
-            expanded.inputs |= self._placed(entry, inside.get(entry.name, {}), around)
+            expanded.enabled = entry.enabled and outer.enabled
+            outside = inside.get(entry.name, {})
+            self._set_inside(expanded, placed_inputs(self.flat.registry, entry.type, outside, around))
             if is_block(expanded.type):
                 self._block(expanded, posixpath.dirname(path), (*above, path))
             else:
                 self.flat.put(expanded)
+
+    def _set_inside(self, entry: GraphNode, inputs: dict[str, Value]) -> None:
+        """Set what the outer node sets in a node of its block: inputs, or whether it is enabled."""
+        spec = self.flat.registry.find(entry.type)
+        if ENABLED in inputs and is_switch(ENABLED, spec):
+            try:
+                entry.enabled &= read_switch(inputs.pop(ENABLED), entry)
+            except PipelineError as error:
+                self.problems += error.problems
+        entry.inputs |= inputs
 
     def _load(self, outer: GraphNode, path: str, above: tuple[str, ...]) -> Model | None:
         reason, hint = self._refusal(outer, path, above)
@@ -160,21 +185,6 @@ class _Expansion:
         ships = shipped_pipelines().get(path)
         return ships.parent if ships else Path(self.root.folder or "", posixpath.dirname(path))
 
-    def _placed(self, entry: GraphNode, inputs: dict[str, Value], folder: Path) -> dict[str, Value]:
-        """Inputs of a block's node with absolute paths, before texts of several folders meet in one pipeline."""
-        spec = self.flat.registry.find(entry.type)
-        paths = {} if spec is None else {name: socket.path for name, socket in spec.inputs.items() if socket.path}
-        return {name: paths[name].place(value, folder) if name in paths else value for name, value in inputs.items()}
-
-    def _path(self, block: Model, name: str) -> InputPath | None:
-        """How the block's input is read as a path, None if it is none."""
-        for entry in block.nodes.values():
-            spec = self.flat.registry.find(entry.type)
-            for key, value in entry.inputs.items():
-                if value == Ref(INPUTS, name) and spec is not None and key in spec.inputs and spec.inputs[key].path:
-                    return spec.inputs[key].path
-        return InputPath() if block.inputs[name].type == PATH else None
-
     def _given(self, outer: GraphNode, block: Model, above: Path, here: Path) -> dict[str, Value]:
         """The value of each of the block's inputs: the outer node's, or the default, with paths of their folders."""
         for name in outer.inputs:
@@ -193,7 +203,7 @@ class _Expansion:
             elif problem := declared_problem(declared.type, value, self.flat.registry):
                 self._add(outer, problem.code, f"{outer.name}.{name} {problem.message}", problem.hint, name)
                 value = INVALID
-            elif path := self._path(block, name):
+            elif path := path_of_input(self.flat.registry, block, name):
                 value = path.place(value, above if name in outer.inputs else here)
             values[name] = value
         return values

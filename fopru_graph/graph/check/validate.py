@@ -120,9 +120,9 @@ class _Validator:
         reported: set[str] = set()
         for name, entry in self.nodes.items():
             spec = self.registry.find(entry.type) if entry.type else None
-            if spec is not None:
+            if spec is not None and entry.enabled:
                 self.specs[name] = spec
-            elif entry.type:
+            elif spec is None and entry.type:
                 self._unknown_type(entry, reported)
             if entry.cache is not None and entry.cache not in CACHE_POLICIES:
                 message = f"cache must be one of {', '.join(CACHE_POLICIES)}, but is {entry.cache!r}"
@@ -181,6 +181,7 @@ class _Validator:
         if not self._has_results():
             return
         roots = [ref.node for output in self.flat.outputs.values() for _, ref in refs_in(output.ref)]
+        # What only a disabled node reads is not in vain: it is needed again as soon as that one is enabled.
         roots += [name for name in self.nodes if name not in self.specs or self.specs[name].output]
         used = upstream(self.checked.links, roots)
         used_roots = {name.split("/")[0] for name in used}  # a sub-graph is used if a node of it is

@@ -8,6 +8,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import pkgutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,7 @@ from fopru_graph.identity import files_digest
 
 BUILT_IN = "fopru_graph.nodes"
 ENTRY_POINTS = "fopru_graph.nodes"
+_LOADING = threading.RLock()
 
 
 def is_built_in(spec: NodeSpec) -> bool:
@@ -136,8 +138,9 @@ class Registry:
         return None
 
     def _load_pending(self) -> None:
-        while self._pending:
-            self._pending.pop(0)()
+        with _LOADING:  # a second thread waits until all is there
+            while self._pending:
+                self._pending.pop(0)()
 
     def _load_built_in(self) -> None:
         try:

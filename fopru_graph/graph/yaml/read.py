@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from fopru_graph.graph.errors import PipelineError, Problem, hint_choices
-from fopru_graph.graph.model import GraphNode, Model, PipelineInput, PipelineOutput, bad_name
+from fopru_graph.graph.model import ENABLED, GraphNode, Model, PipelineInput, PipelineOutput, bad_name
 from fopru_graph.graph.values import INPUTS, INVALID, MISSING, NAME, Ref, Value, parse_reference
 from fopru_graph.graph.yaml.tree import MAX_BYTES, Located, Mapping, Scalar, Sequence, compose, to_value
 
 FORMAT = 1
 TOP_KEYS = ("format", "name", "description", "inputs", "nodes", "outputs", "ui")
-NODE_KEYS = ("type", "inputs", "cache", "comment")
+NODE_KEYS = ("type", ENABLED, "inputs", "cache", "comment")
 INPUT_KEYS = ("type", "default")
 
 
@@ -171,6 +171,7 @@ class _Reader:
             if "type" not in entry.items:
                 hint = "write type: and the name of a node type"
                 self._add("bad-structure", f"node {name!r} has no type", key.line, name, hint=hint)
+            node.enabled = self._switch(entry, name)
             node.cache = self._text(entry, "cache", name)
             node.comment = self._text(entry, "comment", name)
             for input_name, input_key, value in self._entries(entry, "inputs"):
@@ -180,6 +181,15 @@ class _Reader:
             message = f"node {name!r} must be a mapping such as {{type: …, inputs: {{…}}}}"
             self._add("bad-structure", message, entry.line, name)
         self.model.put(node)
+
+    def _switch(self, mapping: Mapping, node: str) -> bool:
+        if ENABLED not in mapping.items:
+            return True
+        value = mapping.items[ENABLED][1]
+        if isinstance(value, Scalar) and isinstance(value.value, bool):
+            return value.value
+        self._add("bad-structure", f"{ENABLED} must be true or false", value.line, node)
+        return True
 
     def _output(self, name: str, key: Scalar, entry: Located) -> None:
         value = value_of(entry, self.problems, "outputs", name)

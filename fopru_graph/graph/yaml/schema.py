@@ -10,7 +10,7 @@ from urllib.parse import quote
 from fopru_graph.graph.annotations import LinkOnly
 from fopru_graph.graph.declare.node import CACHE_POLICIES, NodeSpec
 from fopru_graph.graph.declare.registry import Registry
-from fopru_graph.graph.model import INPUT_TYPES
+from fopru_graph.graph.model import ENABLED, INPUT_TYPES
 from fopru_graph.graph.shipped import shipped_pipelines
 from fopru_graph.graph.sockets import Socket, literal_adapter
 from fopru_graph.graph.values import INPUTS, NAME, escape_dollars
@@ -121,6 +121,11 @@ def _node(types: Mapping[str, NodeSpec]) -> Schema:
             "description": "literals, or references to other nodes' outputs",
             "type": ["object", "null"],
             "additionalProperties": {"$ref": "#/definitions/value"},
+        },
+        ENABLED: {
+            "type": "boolean",
+            "default": True,
+            "description": "false: the node is led around, its one wired input of its output's type passes on",
         },
         "cache": {"enum": list(CACHE_POLICIES), "description": "where the node's outputs are kept for later runs"},
         "comment": {"type": "string", "description": "a note for readers"},

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from fopru_graph.graph.model import GraphNode, Model
+from fopru_graph.graph.model import ENABLED, GraphNode, Model
 from fopru_graph.graph.values import MISSING, Given, Ref, escape_dollars
 from fopru_graph.graph.yaml.read import FORMAT
 from fopru_graph.graph.yaml.tree import resolve
@@ -43,6 +43,8 @@ def dump(model: Model) -> str:
 
 def _node(entry: GraphNode) -> dict[str, Any]:
     fields: dict[str, Any] = {"type": entry.type}
+    if not entry.enabled:
+        fields[ENABLED] = False
     if entry.inputs:
         fields["inputs"] = escape_dollars(entry.inputs)
     for key, text in (("cache", entry.cache), ("comment", entry.comment)):

@@ -36,6 +36,7 @@ class StandIn:
     def __init__(self, family: Family, prompt: Prompt, pruners: Sequence[InLLMPruner], length: int) -> None:
         check_places(family, prompt)
         self.cuts = Cuts(family, pruners, prompt)
+        self.prompt = prompt
         self._family, self._shape = family, (len(prompt.lengths), length)
         self._inputs = DecoderInputs(family, prompt)
         self._cache: Any = None

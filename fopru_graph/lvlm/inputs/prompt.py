@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -64,6 +64,34 @@ class Prompt:
     def text_counts(self) -> tuple[int, ...]:
         """Text tokens of each prompt, and newlines between visual tokens."""
         return tuple(length - visual for length, visual in zip(self.lengths, self.visual_counts, strict=True))
+
+
+def repeated(prompt: Prompt, times: int) -> Prompt:
+    """Every prompt of the batch so many times in a row, as the stock ``generate`` asks for several answers at once."""
+
+    def rows(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.repeat_interleave(times, 0)
+
+    def each(values: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(value for value in values for _ in range(times))
+
+    counts = list(prompt.visual_counts)
+    return replace(
+        prompt,
+        texts=each(prompt.texts),
+        lengths=each(prompt.lengths),
+        input_ids=rows(prompt.input_ids),
+        embeds=rows(prompt.embeds),
+        attention_mask=rows(prompt.attention_mask),
+        positions=prompt.positions.repeat_interleave(times, -2),
+        visual=rows(prompt.visual),
+        embedding_index=rows(prompt.embedding_index),
+        unpruned_ids=rows(prompt.unpruned_ids),
+        unpruned_mask=rows(prompt.unpruned_mask),
+        spans=each(prompt.spans),
+        images=each(prompt.images),
+        deepstack=tuple(torch.cat(each(layer.split(counts))) for layer in prompt.deepstack),
+    )
 
 
 def build_prompt(
