@@ -68,7 +68,7 @@ def node(spec: NodeSpec) -> str:
             f"`{name}`",
             f"`{socket.type_name}`",
             "required" if socket.required else f"`{socket.default_value()!r}`",
-            text(text(socket.doc)),
+            text(socket.doc),
         )
         for name, socket in spec.inputs.items()
     ]
