@@ -25,10 +25,11 @@ Events = Callable[[Event], None]
 class Ask:
     """Answers questions about pictures; ``fopru_graph.ask`` is one of these, for the whole process.
 
-    >>> from fopru_graph import ask
-    >>> answer = ask("demo:street-sign", "what does the text say ?", ratio=0.25)
-    >>> answer.text, answer.figures["visual_tokens"]["kept"]
-    ('stop', 64)
+    Examples:
+        >>> from fopru_graph import ask
+        >>> answer = ask("demo:street-sign", "what does the text say ?", ratio=0.25)
+        >>> answer.text, answer.figures["visual_tokens"]["kept"]
+        ('stop', 64)
 
     The last model stays loaded, with the pipelines that were asked last; `clear` gives the memory back. Threads may
     ask at the same time: a model answers one question after the other.

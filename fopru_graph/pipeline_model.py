@@ -47,11 +47,12 @@ _ALONE: WeakKeyDictionary[values.ModelHandle, threading.RLock] = WeakKeyDictiona
 class PipelineModel:
     """A pipeline that answers questions about pictures; its model is loaded once.
 
-    >>> from fopru_graph import Graph, PipelineModel
-    >>> model = PipelineModel(Graph.load("pipelines/fopru_rank.yaml"))
-    >>> answer = model.answer("what does the text say ?", ["demo:street-sign"])
-    >>> answer.text, answer.report["visual_tokens"]["kept"]
-    ('stop', 64)
+    Examples:
+        >>> from fopru_graph import Graph, PipelineModel
+        >>> model = PipelineModel(Graph.load("pipelines/fopru_rank.yaml"))
+        >>> answer = model.answer("what does the text say ?", ["demo:street-sign"])
+        >>> answer.text, answer.report["visual_tokens"]["kept"]
+        ('stop', 64)
 
     The pictures take the place of the pipeline's LoadImage node, the question that of its prompt. Consecutive questions
     about the same pictures encode them once. Nothing else is carried over, so that an answer does not depend on the

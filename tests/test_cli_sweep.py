@@ -146,7 +146,7 @@ def planned(tmp_path, files, ratio=None, sets=(), zipped=False):
 
 
 def plan(tmp_path, files, ratio=None, sets=(), zipped=False):
-    options = SweepOptions("scenes", ratio, sets, zipped, (), None, tmp_path, None, "local", (), False, False)
+    options = SweepOptions("scenes", ratio, sets, zipped=zipped, out=tmp_path)
     return plan_cells([PIPELINES / f"{name}.yaml" for name in files], None, options, ModelOptions(dtype="float32"))
 
 
@@ -182,7 +182,7 @@ def test_a_value_with_a_comma_is_quoted(tmp_path):
 
 
 def test_cells_take_over_what_is_said_of_the_model(tmp_path):
-    options = SweepOptions("scenes", None, (), False, (), 5, tmp_path, None, "local", (), True, False, False, 8)
+    options = SweepOptions("scenes", limit=5, out=tmp_path, retry=True, batch_size=8)
     (cell,) = plan_cells([PIPELINES / "baseline.yaml"], None, options, ModelOptions("cpu", "float32", "eager"))
     assert cell.argv[1:5] == ("-P", "-m", "fopru_graph", "eval")
     text = " ".join(cell.argv[4:])
@@ -221,7 +221,7 @@ from pathlib import Path
 from fopru_graph.commands.arguments import ModelOptions
 from fopru_graph.commands.sweep import SweepOptions, plan_cells
 out = Path({str(tmp_path)!r})
-options = SweepOptions("scenes", "1,0.5", (), False, (), None, out, None, "local", (), False, False)
+options = SweepOptions("scenes", "1,0.5", out=out)
 cells = plan_cells([Path({BASELINE!r}), Path({RANK!r})], None, options, ModelOptions())
 print(len(cells), "torch" in sys.modules)
 """

@@ -100,8 +100,9 @@ def test_a_broken_line_is_named_by_file_and_line(folder, row, says):
 
 def test_all_broken_lines_are_counted(folder):
     lines("x.jsonl", *["nothing"] * 5)
-    with pytest.raises(UserError, match=r"x.jsonl:1: .*; x.jsonl:2: .*; x.jsonl:3: .*; and 2 more lines$"):
+    with pytest.raises(UserError, match=r"x.jsonl:1: .*; x.jsonl:2: .*; x.jsonl:3: .*; and 2 more lines") as refused:
         read_questions(["x.jsonl"])
+    assert refused.value.message.count(";") == 3
     Path("x.jsonl").write_bytes(b'{"image": "a"}\n\xff')
     with pytest.raises(UserError, match="x.jsonl:2: this is no UTF-8"):
         read_questions(["x.jsonl"], ASK)

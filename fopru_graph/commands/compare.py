@@ -20,7 +20,7 @@ from fopru_graph.graph.values import INPUTS, replace_refs
 from fopru_graph.pipeline_model import PipelineModel
 from fopru_graph.report.compare import ComparedAnswer, ComparedQuestion, Comparison, comparison_page
 from fopru_graph.terminal.compare import show_comparison, show_question
-from fopru_graph.terminal.console import console, say
+from fopru_graph.terminal.console import console, say, show_warning
 from fopru_graph.terminal.stdout import stdout
 
 if TYPE_CHECKING:
@@ -144,19 +144,23 @@ def _answered(asked: Sequence[_Asked], question: Question) -> ComparedQuestion:
     answers: list[ComparedAnswer] = []
     for each in asked:
         try:
-            answers.append(_answer(each, question, picture, answers[0].text if answers else None))
+            answers.append(_answer(each, question, picture, answers[0] if answers else None))
         except (NodeError, UserError) as error:
             pipeline, ratio = each.configuration.pipeline, each.configuration.ratio
             answers.append(ComparedAnswer(pipeline, ratio, error=str(error)))
     return ComparedQuestion(question.image, question.prompt, answers)
 
 
-def _answer(each: _Asked, question: Question, picture: PIL.Image.Image, unpruned: str | None) -> ComparedAnswer:
+def _answer(
+    each: _Asked, question: Question, picture: PIL.Image.Image, unpruned: ComparedAnswer | None
+) -> ComparedAnswer:
     """One pipeline's answer; before it a first token that is not timed warms up and shows what is kept."""
     from fopru_graph.pictures.kept_map import kept_overlay, whole_mask
 
     # A key of its own, so that the answer does not find the picture encoded.
-    each.model.answer(question.prompt, [(f"untimed {question.id}", picture)], 1)
+    untimed = each.model.answer(question.prompt, [(f"untimed {question.id}", picture)], 1)
+    for warning in untimed.result.warnings:
+        show_warning(f"{warning.node}: {warning.message}")
     drawn = picture_values(each.model.last_run())
     answer = each.model.answer(question.prompt, [(question.id, picture)])
     report = answer.report
@@ -169,9 +173,10 @@ def _answer(each: _Asked, question: Question, picture: PIL.Image.Image, unpruned
         None if answer.ttft_ms is None else answer.ttft_ms + sum(report["step_ms"]),
         report["new_tokens"],
         report["kv_bytes"],
-        None if unpruned is None else answer.text == unpruned,
+        None if unpruned is None or unpruned.text is None else answer.text == unpruned.text,
         overlay=None if drawn is None else kept_overlay(drawn.features, drawn.generation, drawn.areas),
         mask=None if drawn is None else whole_mask(drawn.features, drawn.generation, drawn.areas),
+        whole=unpruned.visual_tokens["encoded"] if unpruned and unpruned.visual_tokens else None,
     )
 
 

@@ -183,7 +183,6 @@ class RunOptions(Changing):
     )
     batch_size: BatchOption = 1
     sets: SetOption = None
-    without: WithoutOption = None
     as_json: JsonOption = False
     out: Annotated[Path, typer.Option(help="folder for pictures, texts and the run's record")] = Path("fopru-out")
     help_inputs: Annotated[
@@ -200,6 +199,7 @@ class RunOptions(Changing):
     traceback: Annotated[bool, typer.Option("--traceback", help="show Python's traceback of an unexpected failure")] = (
         False
     )
+    without: WithoutOption = None
 
 
 @dataclass(frozen=True)
@@ -227,11 +227,11 @@ class BenchOptions(Changing):
         bool, typer.Option("--resume", help="with --paper: take over the models that --out has finished")
     ] = False
     sets: SetOption = None
-    without: WithoutOption = None
     as_json: JsonOption = False
     out: Annotated[Path, typer.Option(help="folder for JSON, CSV, LaTeX and the plot")] = Path("fopru-bench")
     nodes: NodesOption = None
     threads: Annotated[int, typer.Option(min=1, help="threads of the CPU")] = 1
+    without: WithoutOption = None
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,6 @@ class EvalOptions(Changing):
     task: TaskOption
     ratio: RatioOption = None
     sets: SetOption = None
-    without: WithoutOption = None
     data: DataOption = None
     limit: LimitOption = None
     batch_size: BatchOption = 1
@@ -278,6 +277,7 @@ class EvalOptions(Changing):
     replace: ReplaceOption = False
     as_json: JsonOption = False
     nodes: NodesOption = None
+    without: WithoutOption = None
 
 
 @dataclass(frozen=True)
@@ -289,13 +289,13 @@ class TuneOptions(Changing):
     max_drop: Annotated[float, typer.Option(min=0, help="points of accuracy that may be lost against no pruning")] = 1.0
     ratio: Annotated[str | None, typer.Option(help="shares to choose from; the paper's nine without it")] = None
     sets: SetOption = None
-    without: WithoutOption = None
     data: DataOption = None
     limit: LimitOption = None
     batch_size: BatchOption = 1
     out: EvalOutOption = Path("fopru-eval")
     as_json: JsonOption = False
     nodes: NodesOption = None
+    without: WithoutOption = None
     retry: ClassVar[bool] = False  # no option: samples that failed before are left out
     replace: ClassVar[bool] = False
 
@@ -310,7 +310,6 @@ class SweepOptions(Changing):
         list[str] | None,
         typer.Option("--set", metavar="NAME=V1,V2", help="values of an input to combine; quote one that has commas"),
     ] = None
-    without: WithoutOption = None
     zipped: Annotated[bool, typer.Option("--zip", help="walk the lists in step instead of combining them")] = False
     data: DataOption = None
     limit: LimitOption = None
@@ -332,6 +331,7 @@ class SweepOptions(Changing):
     replace: ReplaceOption = False
     as_json: JsonOption = False
     batch_size: BatchOption = 1
+    without: WithoutOption = None
 
 
 @dataclass(frozen=True)

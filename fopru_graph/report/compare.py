@@ -27,6 +27,7 @@ class ComparedAnswer:
     the last, from the pixels in memory. ``same``: the text is that of the unpruned model, None for that one itself and
     where it has no answer. ``overlay`` shows what is left in the last layer, ``mask`` (h, w) bool says it of a tile
     that shows the whole picture; None where nothing can be drawn.
+    ``whole`` counts the visual tokens that the unpruned model encodes of the picture; None where it has no answer.
     ``error`` says why there is no answer; then all figures are None.
     """
 
@@ -42,6 +43,7 @@ class ComparedAnswer:
     error: str | None = None
     overlay: Image.Image | None = None
     mask: npt.NDArray[np.bool_] | None = None
+    whole: int | None = None
 
     @property
     def label(self) -> str:
@@ -57,13 +59,14 @@ class ComparedAnswer:
 
     @property
     def share(self) -> float | None:
-        """The share of the encoded tokens that the last layer sees."""
+        """The share of the unpruned model's tokens that the last layer sees: a picture made smaller has fewer."""
         tokens = self.visual_tokens
-        return tokens["final"] / tokens["encoded"] if tokens and tokens["encoded"] else None
+        whole = self.whole or (tokens["encoded"] if tokens else None)
+        return tokens["final"] / whole if tokens and whole else None
 
     def to_json(self) -> dict[str, Any]:
         """The answer without its pictures."""
-        return {name: value for name, value in vars(self).items() if name not in ("overlay", "mask")}
+        return {name: value for name, value in vars(self).items() if name not in ("overlay", "mask", "whole")}
 
 
 @dataclass(frozen=True, eq=False)

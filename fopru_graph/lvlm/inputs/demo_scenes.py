@@ -22,13 +22,12 @@ def unknown_to_demo(model: values.ModelHandle, pictures: Iterable[object]) -> st
     """
     if model.name != _MODEL or model.family in _told:
         return None
-    stranger = next((picture for picture in pictures if not _is_scene(picture)), None)
-    if stranger is None:
+    if all(map(_is_scene, pictures)):
         return None
     _told.add(model.family)
     return (
-        f"the demo model only knows drawn scenes, and '{getattr(stranger, 'source', 'this picture')}' is none: its "
-        "answer shows that the pipeline runs, not what is in the picture; --set model=… takes a real model"
+        "the demo model only knows drawn scenes: what it says of other pictures shows that the pipeline runs, and no "
+        "more; give it a real model (--set model=…)"
     )
 
 

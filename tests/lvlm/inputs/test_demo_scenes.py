@@ -23,7 +23,7 @@ PHOTOGRAPH = values.Image(PIL.Image.new("RGB", (448, 448), "grey"), "me.jpg")
 def test_it_is_told_once_for_each_loaded_model():
     model = values.ModelHandle("demo", Family())
     told = unknown_to_demo(model, [load_image("demo:zoo-gate"), PHOTOGRAPH])
-    assert told is not None and "only knows drawn scenes" in told and "'me.jpg'" in told
+    assert told is not None and "only knows drawn scenes" in told
     assert unknown_to_demo(model, [PHOTOGRAPH]) is None
     assert unknown_to_demo(values.ModelHandle("demo", Family()), [PHOTOGRAPH]) is not None
 
