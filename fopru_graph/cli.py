@@ -22,21 +22,23 @@ from fopru_graph.commands.arguments import (
     write_text,
 )
 from fopru_graph.commands.completion import node_types
-from fopru_graph.commands.map_options import MapOptions
-from fopru_graph.commands.options import (
+from fopru_graph.commands.model_options import ModelOptions
+from fopru_graph.commands.option_groups import (
     BenchOptions,
     CompareOptions,
     EvalOptions,
     ExportOptions,
+    MapOptions,
+    RunOptions,
+    SweepOptions,
+    TuneOptions,
+)
+from fopru_graph.commands.options import (
     FileArgument,
     FilesArgument,
     JsonOption,
-    ModelOptions,
     NodesOption,
-    RunOptions,
     SetOption,
-    SweepOptions,
-    TuneOptions,
     WithoutOption,
     WriteOption,
     changes_of,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fopru_graph.commands.arguments import fail, open_graphs, parse_ratios, set_values, split_names, write_text
-from fopru_graph.commands.options import CompareOptions, ModelOptions
+from fopru_graph.commands.model_options import ModelOptions
+from fopru_graph.commands.option_groups import CompareOptions
 from fopru_graph.commands.questions import Question, read_questions
 from fopru_graph.commands.run import interrupt_cancels, make_folder, quieten
 from fopru_graph.commands.shipped import find_pipeline

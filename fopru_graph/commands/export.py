@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fopru_graph.commands.arguments import fail, make_registry, open_graph, parse_ratios
-from fopru_graph.commands.options import ExportOptions, ModelOptions
+from fopru_graph.commands.model_options import ModelOptions
+from fopru_graph.commands.option_groups import ExportOptions
 from fopru_graph.commands.run import interrupt_cancels, quieten
 from fopru_graph.errors import UserError
 from fopru_graph.graph import (

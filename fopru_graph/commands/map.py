@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fopru_graph.commands.arguments import fail, make_registry, open_graph, set_values, slurm_parameters
-from fopru_graph.commands.map_options import MapOptions
-from fopru_graph.commands.options import ModelOptions
+from fopru_graph.commands.model_options import ModelOptions
+from fopru_graph.commands.option_groups import MapOptions
 from fopru_graph.commands.run import quieten
 from fopru_graph.errors import UserError
 from fopru_graph.paths import absolute_path
