@@ -45,7 +45,7 @@ def export(options: ExportOptions, model: ModelOptions) -> int:
     if options.positions not in (None, *POSITIONS):
         fail(2, f"--positions {options.positions} is unknown", f"choose {', '.join(POSITIONS)}")
     quieten()
-    graph = open_graph(options.file, make_registry(options.nodes), options.sets, model).flat()
+    graph = open_graph(options.file, make_registry(options.nodes), options.changes, model).flat()
     output = options.output or Path(TARGETS[options.to])
     try:
         _check_writable(output)

@@ -86,8 +86,8 @@ def _asked(options: MapOptions, model: ModelOptions) -> tuple[Job, MakeEngine]:
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise needs_pyarrow() from error
-    graph = open_graph(options.file, make_registry(options.nodes), options.sets, model)
-    sets = set_values(graph, options.sets)
+    graph = open_graph(options.file, make_registry(options.nodes), options.changes, model)
+    sets = set_values(graph, options.changes)
     sets |= {f"{name}.{key}": value for name in graph.of_type("LoadModel") for key, value in model.given.items()}
     over = absolute_path(str(options.over))
     mapped = PipelineMap(

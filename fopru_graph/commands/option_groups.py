@@ -110,7 +110,7 @@ class BenchOptions(Changing):
 
 
 @dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(Changing):
     """The options of ``compare``."""
 
     images: Annotated[
@@ -134,6 +134,7 @@ class CompareOptions:
     sets: SetOption = None
     as_json: JsonOption = False
     nodes: NodesOption = None
+    without: WithoutOption = None
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class EvalOptions(Changing):
 
 
 @dataclass(frozen=True)
-class MapOptions:
+class MapOptions(Changing):
     """The options of ``map``."""
 
     file: FileArgument
@@ -202,6 +203,7 @@ class MapOptions:
     retry: Annotated[bool, typer.Option("--retry", help="answer rows again that failed before")] = False
     as_json: JsonOption = False
     nodes: NodesOption = None
+    without: WithoutOption = None
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ class SweepOptions(Changing):
 
 
 @dataclass(frozen=True)
-class ExportOptions:
+class ExportOptions(Changing):
     """The options of ``export``."""
 
     file: FileArgument
@@ -277,3 +279,4 @@ class ExportOptions:
     sets: SetOption = None
     as_json: JsonOption = False
     nodes: NodesOption = None
+    without: WithoutOption = None
