@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def node(spec: NodeSpec) -> str:
             f"`{name}`",
             f"`{socket.type_name}`",
             "required" if socket.required else f"`{socket.default_value()!r}`",
-            socket.doc,
+            text(socket.doc),
         )
         for name, socket in spec.inputs.items()
     ]
@@ -78,5 +79,10 @@ def node(spec: NodeSpec) -> str:
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A Markdown table; nothing without rows."""
-    lines = [head, ("---",) * len(head), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
+    lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else ""
+
+
+def text(doc: str) -> str:
+    """A documentation as it is, where Markdown and tables would read more into it, e.g. ``<image>``."""
+    return html.escape(doc, quote=False).replace("|", "\\|")
