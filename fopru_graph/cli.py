@@ -7,7 +7,6 @@ or usage, 3 some samples or cells failed, 130 interrupted. With ``--json`` a com
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -15,34 +14,31 @@ from typing import Annotated
 import typer
 
 from fopru_graph import __version__
-from fopru_graph.commands.arguments import (
-    check_graph,
-    make_registry,
-    show,
-    write_text,
-)
 from fopru_graph.commands.completion import node_types
-from fopru_graph.commands.map_options import MapOptions
-from fopru_graph.commands.options import (
+from fopru_graph.commands.model_options import ModelOptions
+from fopru_graph.commands.option_groups import (
     BenchOptions,
     CompareOptions,
     EvalOptions,
     ExportOptions,
+    MapOptions,
+    RunOptions,
+    SweepOptions,
+    TuneOptions,
+)
+from fopru_graph.commands.options import (
     FileArgument,
     FilesArgument,
     JsonOption,
-    ModelOptions,
     NodesOption,
-    RunOptions,
     SetOption,
-    SweepOptions,
-    TuneOptions,
     WithoutOption,
     WriteOption,
     changes_of,
     expand_options,
 )
 from fopru_graph.commands.program import Command, Program
+from fopru_graph.commands.subcommands import cache_app, new_app
 from fopru_graph.terminal.stdout import stdout
 
 app = typer.Typer(
@@ -169,25 +165,19 @@ def export(options: ExportOptions, model: ModelOptions) -> int:
 
 
 @command()
+@expand_options
 def validate(
+    *,
     file: FileArgument,
     as_json: JsonOption = False,
     nodes: NodesOption = None,
     sets: SetOption = None,
     without: WithoutOption = None,
-) -> None:
+) -> int:
     """Report every problem of a pipeline at once, with its line and a hint; runs nothing."""
-    from fopru_graph.graph.errors import errors_of
+    from fopru_graph.commands.validate import validate
 
-    _, problems = check_graph(file, make_registry(nodes), changes_of(sets, without))
-    if as_json:
-        stdout.json({"problems": [problem.to_json() for problem in problems]}, indent=2)
-    else:
-        show(problems, file)
-        if not problems:
-            stdout.line(f"{file}: valid")
-    if errors_of(problems):
-        raise typer.Exit(2)
+    return validate(file, as_json, nodes, changes_of(sets, without))
 
 
 @command(name="nodes")
@@ -268,77 +258,22 @@ def schema(
     nodes: NodesOption = None,
 ) -> None:
     """Print the JSON Schema of pipeline files, for completion and checks in editors."""
-    from fopru_graph.graph.yaml.schema import pipeline_schema
+    from fopru_graph.commands.schema import write_schema
 
-    described = pipeline_schema(make_registry(nodes))
-    if output is None:
-        stdout.json(described, indent=2)
-    else:
-        write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", output)
-
-
-new_app = typer.Typer(no_args_is_help=True, help="Write files to begin with: a node of your own, or a pipeline.")
-app.add_typer(new_app, name="new")
-ToOption = Annotated[Path, typer.Option("--to", metavar="DIR", help="the folder to write into")]
-
-
-@new_app.command(name="node", cls=Command)
-def new_node(
-    name: Annotated[str, typer.Argument(help="e.g. key_norm", show_default=False)],
-    to: ToOption = Path(),
-    as_json: JsonOption = False,
-) -> None:
-    """Write a scorer with one rule to change, its test, and a pipeline with it."""
-    from fopru_graph.commands.new import new_node
-
-    new_node(name, to, as_json)
-
-
-@new_app.command(name="pipeline", cls=Command)
-def new_pipeline(
-    name: Annotated[str, typer.Argument(help="e.g. mine", show_default=False)],
-    to: ToOption = Path(),
-    as_json: JsonOption = False,
-) -> None:
-    """Write a pipeline to change."""
-    from fopru_graph.commands.new import new_pipeline
-
-    new_pipeline(name, to, as_json)
-
-
-cache_app = typer.Typer(no_args_is_help=True, help="Show or remove what `run --cache DIR` has kept.")
-app.add_typer(cache_app, name="cache")
-CacheOption = Annotated[Path, typer.Option("--cache", metavar="DIR", help="the folder of `run`", show_default=False)]
-
-
-@cache_app.command(name="list", cls=Command)
-def cache_list(cache: CacheOption, as_json: JsonOption = False) -> None:
-    """List the entries of a cache, the one that was used last first."""
-    from fopru_graph.commands.cache import list_cache
-
-    list_cache(cache, as_json)
-
-
-@cache_app.command(name="clear", cls=Command)
-def cache_clear(cache: CacheOption, as_json: JsonOption = False) -> None:
-    """Remove the entries of a cache; other files of the folder stay."""
-    from fopru_graph.commands.cache import clear_cache
-
-    clear_cache(cache, as_json)
+    write_schema(output, nodes)
 
 
 @command()
-def doctor(as_json: JsonOption = False) -> None:
+@expand_options
+def doctor(*, as_json: JsonOption = False) -> int:
     """Check this installation: versions, devices, the bundled model, one real answer."""
-    from fopru_graph.commands.doctor import examine, show_findings
+    from fopru_graph.commands.doctor import doctor
 
-    findings = examine()
-    if as_json:
-        stdout.json([finding._asdict() for finding in findings], indent=2)
-    else:
-        show_findings(findings)
-    if not all(finding.ok for finding in findings):
-        raise typer.Exit(1)
+    return doctor(as_json)
+
+
+app.add_typer(new_app, name="new")
+app.add_typer(cache_app, name="cache")
 
 
 if __name__ == "__main__":

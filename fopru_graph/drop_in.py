@@ -15,7 +15,7 @@ import transformers
 from transformers.generation.configuration_utils import GenerationMode
 
 from fopru_graph.errors import UserError, first_line
-from fopru_graph.given import Given, GivenPipeline
+from fopru_graph.given import GenerationInputs, GivenPipeline
 from fopru_graph.graph import Graph
 from fopru_graph.lvlm.decoding.finite import NotFinite
 from fopru_graph.lvlm.decoding.generate import held, kept_origins
@@ -245,7 +245,7 @@ def _unpadded(ids: torch.Tensor, mask: torch.Tensor | None) -> list[list[int]]:
     return [prompt[real].tolist() for prompt, real in zip(ids.cpu(), mask.cpu().bool(), strict=True)]
 
 
-def _figures(family: Family, chosen: Given, stand_in: StandIn, copies: int) -> Seen:
+def _figures(family: Family, chosen: GenerationInputs, stand_in: StandIn, copies: int) -> Seen:
     """Read from the tensors of a finished call, in which every prompt stands ``copies`` times."""
     prompt = stand_in.prompt
     visual = [stand_in.cuts.visual_in_layer(layer) for layer in range(len(family.layers))]

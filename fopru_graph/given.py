@@ -17,7 +17,7 @@ _OF_THE_CALL = ("model", "image", "prompt", "max_new_tokens")
 _READ = ("tokens", "pruners", "positions")  # inputs of LLMGenerate that say what is pruned, and how it is placed
 
 
-class Given(NamedTuple):
+class GenerationInputs(NamedTuple):
     """What a pipeline hands to its generating node: visual tokens, pruners inside the language model, positions."""
 
     tokens: values.VisualTokens
@@ -54,7 +54,7 @@ class GivenPipeline:
         self._graph = part if ratio is None else at_ratio(part, ratio)
         self._executor = Executor(part.registry)
 
-    def run(self, inputs: Mapping[str, Any], ids: Sequence[Sequence[int]]) -> Given:
+    def run(self, inputs: Mapping[str, Any], ids: Sequence[Sequence[int]]) -> GenerationInputs:
         """What is left of pictures that a stock processor prepared; for the arguments see `Family.encode_prepared`.
 
         Raises:
@@ -62,10 +62,10 @@ class GivenPipeline:
         """
         self._inputs, self._ids = inputs, ids
         try:
-            given: Given = self._executor.run(self._graph, to=self._target)["output"]
+            handed: GenerationInputs = self._executor.run(self._graph, to=self._target)["output"]
         finally:
             self._inputs, self._ids = {}, ()
-        return given
+        return handed
 
     def _pruning_part(self, graph: Graph, model: values.ModelHandle) -> tuple[Graph, str]:
         """The nodes that say what is kept, and the name of the one that hands it over."""
@@ -93,7 +93,7 @@ class GivenPipeline:
 
             def run(self, tokens: values.VisualTokens, pruners: Any = None, positions: Any = None) -> Any:
                 cuts = [cut for given in pruners or () for cut in (given if isinstance(given, list) else [given])]
-                return Given(tokens, cuts, positions)
+                return GenerationInputs(tokens, cuts, positions)
 
         pipeline = self
         graph = graph.flat()

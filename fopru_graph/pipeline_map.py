@@ -122,7 +122,7 @@ class PipelineMap:
         Raises:
             UserError: the pipeline has problems, or its question is no text and is not read from a column.
         """
-        from fopru_graph.pipeline_model import answering_plan
+        from fopru_graph.answering import answering_plan
 
         try:
             plan, target = answering_plan(self.graph())

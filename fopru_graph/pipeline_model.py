@@ -13,6 +13,7 @@ import networkx as nx
 
 from fopru_graph import values
 from fopru_graph.answer import Answer
+from fopru_graph.answering import picture_node, with_given_pictures
 from fopru_graph.batches import MARKER, prompt_sockets, takes_batches
 from fopru_graph.errors import UserError
 from fopru_graph.graph import (
@@ -20,18 +21,13 @@ from fopru_graph.graph import (
     Event,
     Executor,
     Graph,
-    GraphNode,
     MemoryCache,
-    Node,
-    Plan,
     Ref,
-    Registry,
     RunResult,
-    node,
 )
 from fopru_graph.graph.values import INPUTS
 from fopru_graph.measure.pipelines import generating_node, load_models, name_of
-from fopru_graph.measure.timing import NOT_TIMED, time_to_first_token
+from fopru_graph.measure.timing import time_to_first_token
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -78,8 +74,8 @@ class PipelineModel:
         self._cancel = cancel
         self._pictures: dict[str, values.Image] = {}
         graph = graph.flat()
-        self._source = _picture_node(graph)
-        self._graph = _with_given_pictures(graph, self._source, self._pictures)
+        self._source = picture_node(graph)
+        self._graph = with_given_pictures(graph, self._source, self._pictures)
         registry = self._graph.registry
         plan = Executor(registry).plan(self._graph)
         self._target = generating_node(graph, plan)
@@ -267,49 +263,3 @@ def _identified(picture: Asked) -> tuple[str, values.Image]:
         return key, values.Image(pixels, key)
     image = to_picture(picture)
     return digest(image), image
-
-
-def _picture_node(graph: Graph) -> str:
-    names = [name for name, entry in graph.nodes.items() if entry.type == "LoadImage" and entry.enabled]
-    if len(names) != 1:
-        raise UserError(
-            f"{name_of(graph)}: an evaluation puts its pictures in place of the one LoadImage node, there "
-            f"{'are ' + str(len(names)) if names else 'is none'}",
-            "wire all pictures of a question through one LoadImage",
-        )
-    return names[0]
-
-
-def answering_plan(graph: Graph) -> tuple[Plan, str]:
-    """The plan by which a `PipelineModel` of ``graph`` answers, and its generating node; no model is loaded.
-
-    A model on ``cuda:3`` answers as one on ``cuda``, so the number of the device is left out.
-
-    Raises:
-        UserError: see `PipelineModel`.
-    """
-    graph = graph.flat()
-    answering = _with_given_pictures(graph, _picture_node(graph), {})
-    for entry in answering.nodes.values():
-        if entry.type == "LoadModel" and isinstance(device := entry.inputs.get("device"), str):
-            answering.set(f"{entry.name}.device", device.partition(":")[0])
-    plan = Executor(answering.registry).plan(answering)
-    return plan, generating_node(graph, plan)
-
-
-def _with_given_pictures(graph: Graph, source: str, pictures: dict[str, values.Image]) -> Graph:
-    """A copy of the graph in which the node ``source`` gives pictures out of ``pictures``, by their keys."""
-
-    @node(category=NOT_TIMED, cache="never")
-    class GivenPictures(Node):
-        """The pictures of a question: a picture, or a list of several."""
-
-        def run(self, keys: list[str]) -> Any:
-            images = [pictures[key] for key in keys]
-            return images[0] if len(images) == 1 else images
-
-    registry = Registry()
-    registry.add(*(spec.cls for spec in graph.registry.types().values()), GivenPictures)
-    copy = graph.copy(registry)
-    copy.put(GraphNode(source, GivenPictures.__name__, {"keys": []}, line=graph.node(source).line))
-    return copy

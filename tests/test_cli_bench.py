@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from fopru_graph.commands.bench import bench as command
-from fopru_graph.commands.options import BenchOptions, ModelOptions
+from fopru_graph.commands.model_options import ModelOptions
+from fopru_graph.commands.option_groups import BenchOptions
 from fopru_graph.report.bench.paper import PAPER_MODELS
 from tests.test_cli import PIPELINES, invoke
 

@@ -47,6 +47,12 @@ def test_json_has_every_answer_the_unpruned_first_and_says_what_was_not_asked(co
     assert data["summary"][0]["same"] is None and data["summary"][1]["ttft_share"] > 0
 
 
+def test_a_pipeline_is_compared_without_a_node():
+    arguments = ("demo:street-sign", "--prompt", TEXT, "--pipelines", "fopru_fastv", "--without", "fastv", "--json")
+    (asked,) = json.loads(invoke("compare", *arguments).stdout)["questions"]
+    assert [answer["visual_tokens"]["final"] for answer in asked["answers"]] == [256, 128]
+
+
 class _Page(HTMLParser):
     def __init__(self):
         super().__init__()

@@ -56,6 +56,8 @@ def test_rows_of_another_pipeline_are_refused_with_what_differs(done):
     said = json.loads(result.stdout)["error"]["message"]
     assert "holds rows of something else: pipeline differ; " in said and said.endswith("now it is 0.3")
     assert invoke(*arguments, "--write", "new_tokens").exit_code == 2
+    without = json.loads(invoke(*arguments, "--without", "fastv", "--json").stdout)["error"]["message"]
+    assert "pipeline differ; " in without and "fastv" in without
 
 
 @pytest.mark.parametrize(

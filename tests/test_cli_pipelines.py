@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from fopru_graph.commands.options import ModelOptions, SweepOptions
+from fopru_graph.commands.model_options import ModelOptions
+from fopru_graph.commands.option_groups import SweepOptions
 from fopru_graph.commands.sweep import plan_cells
 from fopru_graph.graph.shipped import shipped_pipelines
 from tests.test_cli import invoke

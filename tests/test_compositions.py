@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fopru_graph.commands.arguments import ModelOptions
-from fopru_graph.commands.options import SweepOptions
+from fopru_graph.commands.option_groups import SweepOptions
 from fopru_graph.commands.sweep import plan_cells
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Graph

@@ -65,7 +65,8 @@ def test_a_new_node_is_short_runs_and_its_test_passes_until_the_rule_is_changed(
 
 
 def test_the_next_sweep_is_one_that_can_be_planned(folder):
-    from fopru_graph.commands.options import ModelOptions, SweepOptions
+    from fopru_graph.commands.model_options import ModelOptions
+    from fopru_graph.commands.option_groups import SweepOptions
     from fopru_graph.commands.sweep import plan_cells
 
     command = shlex.split(json.loads(new("node", "key_norm", "--json"))["next"][1])

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fopru_graph.commands.options import ModelOptions
+from fopru_graph.commands.model_options import ModelOptions
 from fopru_graph.terminal.stdout import stdout
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fopru_graph.commands.arguments import fail, open_graphs, parse_ratios, target_of
-from fopru_graph.commands.options import BenchOptions, ModelOptions
+from fopru_graph.commands.model_options import ModelOptions
+from fopru_graph.commands.option_groups import BenchOptions
 from fopru_graph.commands.run import interrupt_cancels, make_folder, quieten
 from fopru_graph.errors import UserError, first_line
 from fopru_graph.graph import Cancelled, CancelToken, Graph, NodeError, PipelineError

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fopru_graph.commands.arguments import fail, open_graphs, parse_ratios, set_values, split_names, write_text
-from fopru_graph.commands.options import CompareOptions, ModelOptions
+from fopru_graph.commands.model_options import ModelOptions
+from fopru_graph.commands.option_groups import CompareOptions
 from fopru_graph.commands.questions import Question, read_questions
 from fopru_graph.commands.run import interrupt_cancels, make_folder, quieten
 from fopru_graph.commands.shipped import find_pipeline
@@ -83,9 +84,11 @@ def _configurations(
     if not names:
         fail(2, "there is no pipeline", "write e.g. --pipelines fopru_rank,fopru_fastv")
     files = [find_pipeline(Path(name)) for name in names]
-    graphs = open_graphs(files, options.nodes, options.sets, model)
+    graphs = open_graphs(files, options.nodes, options.changes, model)
     try:
-        found = [each for graph in graphs for each in configurations_of(graph, ratios, set_values(graph, options.sets))]
+        found: list[Configuration] = []
+        for graph in graphs:
+            found.extend(configurations_of(graph, ratios, set_values(graph, options.changes)))
         plain = next((each for each in found if not each.prunes), None)
         if plain is None:
             (plain,) = configurations_of(_unpruned(graphs[0]), None)

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from fopru_graph.graph.shipped import shipped_pipelines
 from fopru_graph.terminal.console import simple_table, stdout_console
+from fopru_graph.terminal.stdout import stdout
 
 PACKAGES = (
     *("torch", "transformers", "accelerate", "tokenizers", "safetensors"),
@@ -26,6 +27,16 @@ class Finding(NamedTuple):
     what: str
     ok: bool
     found: str
+
+
+def doctor(as_json: bool) -> int:
+    """Check everything and print the findings; returns the exit code."""
+    findings = examine()
+    if as_json:
+        stdout.json([finding._asdict() for finding in findings], indent=2)
+    else:
+        _show(findings)
+    return 0 if all(finding.ok for finding in findings) else 1
 
 
 def examine() -> list[Finding]:
@@ -94,8 +105,7 @@ def _answer() -> str:
     return f"{result['text']!r}, as it should be"
 
 
-def show_findings(findings: list[Finding]) -> None:
-    """Print the findings as a table on stdout."""
+def _show(findings: list[Finding]) -> None:
     table = simple_table("", "", "found")
     for finding in findings:
         table.add_row("[green]ok[/]" if finding.ok else "[red]bad[/]", finding.what, escape(finding.found))

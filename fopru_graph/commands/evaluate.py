@@ -12,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from fopru_graph.commands.arguments import fail, named_tasks, open_graphs, parse_ratios, set_values
-from fopru_graph.commands.options import EvalOptions, ModelOptions, TuneOptions
+from fopru_graph.commands.model_options import ModelOptions
+from fopru_graph.commands.option_groups import EvalOptions, TuneOptions
 from fopru_graph.commands.run import interrupt_cancels, make_folder, quieten
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import Configuration, configurations_of

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fopru_graph.commands.arguments import fail, make_registry, open_graph, parse_ratios
-from fopru_graph.commands.options import ExportOptions, ModelOptions
+from fopru_graph.commands.model_options import ModelOptions
+from fopru_graph.commands.option_groups import ExportOptions
 from fopru_graph.commands.run import interrupt_cancels, quieten
 from fopru_graph.errors import UserError
 from fopru_graph.graph import (
@@ -44,7 +45,7 @@ def export(options: ExportOptions, model: ModelOptions) -> int:
     if options.positions not in (None, *POSITIONS):
         fail(2, f"--positions {options.positions} is unknown", f"choose {', '.join(POSITIONS)}")
     quieten()
-    graph = open_graph(options.file, make_registry(options.nodes), options.sets, model).flat()
+    graph = open_graph(options.file, make_registry(options.nodes), options.changes, model).flat()
     output = options.output or Path(TARGETS[options.to])
     try:
         _check_writable(output)

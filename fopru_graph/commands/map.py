@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fopru_graph.commands.arguments import fail, make_registry, open_graph, set_values, slurm_parameters
-from fopru_graph.commands.map_options import MapOptions
-from fopru_graph.commands.options import ModelOptions
+from fopru_graph.commands.model_options import ModelOptions
+from fopru_graph.commands.option_groups import MapOptions
 from fopru_graph.commands.run import quieten
 from fopru_graph.errors import UserError
 from fopru_graph.paths import absolute_path
@@ -86,8 +86,8 @@ def _asked(options: MapOptions, model: ModelOptions) -> tuple[Job, MakeEngine]:
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise needs_pyarrow() from error
-    graph = open_graph(options.file, make_registry(options.nodes), options.sets, model)
-    sets = set_values(graph, options.sets)
+    graph = open_graph(options.file, make_registry(options.nodes), options.changes, model)
+    sets = set_values(graph, options.changes)
     sets |= {f"{name}.{key}": value for name in graph.of_type("LoadModel") for key, value in model.given.items()}
     over = absolute_path(str(options.over))
     mapped = PipelineMap(

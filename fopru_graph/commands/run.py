@@ -14,7 +14,8 @@ from typing import Any
 from rich.markup import escape
 
 from fopru_graph.commands.arguments import fail, make_registry, open_graph, refuse
-from fopru_graph.commands.options import ModelOptions, RunOptions
+from fopru_graph.commands.model_options import ModelOptions
+from fopru_graph.commands.option_groups import RunOptions
 from fopru_graph.commands.pipelines import show_pipeline
 from fopru_graph.errors import UserError
 from fopru_graph.graph import (

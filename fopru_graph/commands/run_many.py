@@ -12,7 +12,8 @@ from typing import Any
 from fopru_graph.answer import Answer
 from fopru_graph.batches import AHEAD, answered, equal_batches, work_of
 from fopru_graph.commands.arguments import fail, refuse
-from fopru_graph.commands.options import ModelOptions, RunOptions
+from fopru_graph.commands.model_options import ModelOptions
+from fopru_graph.commands.option_groups import RunOptions
 from fopru_graph.commands.questions import Question, read_questions
 from fopru_graph.commands.run import interrupt_cancels, open_pipeline, quieten, run_pipeline
 from fopru_graph.errors import UserError, first_line

@@ -17,7 +17,8 @@ from fopru_graph.commands.arguments import (
     target_of,
     try_set,
 )
-from fopru_graph.commands.options import OPTION_OF, ModelOptions, SweepOptions
+from fopru_graph.commands.model_options import OPTION_OF, ModelOptions
+from fopru_graph.commands.option_groups import SweepOptions
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import Configuration, configurations_of
 from fopru_graph.graph import Graph, PipelineError, Problem

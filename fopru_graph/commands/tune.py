@@ -12,7 +12,8 @@ from rich.markup import escape
 
 from fopru_graph.commands.arguments import parse_ratios, set_values
 from fopru_graph.commands.evaluate import EvaluationInputs, failures_end_program, open_inputs, run_cell
-from fopru_graph.commands.options import ModelOptions, TuneOptions
+from fopru_graph.commands.model_options import ModelOptions
+from fopru_graph.commands.option_groups import TuneOptions
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import configurations_of
 from fopru_graph.evaluation.task import Records, Task

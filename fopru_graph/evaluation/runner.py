@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fopru_graph.answering import answering_plan
 from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import Configuration
 from fopru_graph.evaluation.pictures import draw_gallery
@@ -18,7 +19,7 @@ from fopru_graph.evaluation.rows import Samples, encodable
 from fopru_graph.evaluation.task import Records, Task
 from fopru_graph.graph import Graph
 from fopru_graph.graph.run.record import timestamp
-from fopru_graph.pipeline_model import PipelineModel, answering_plan
+from fopru_graph.pipeline_model import PipelineModel
 from fopru_graph.results.cell import Cell
 from fopru_graph.results.identity import cell_identity, summary_identity
 from fopru_graph.results.schema import FORMAT, Row, Summary

@@ -79,6 +79,11 @@ def test_pruning_inside_the_language_model_is_refused_unless_it_is_left_out():
     assert told["visual_tokens"]["kept"] == 64
 
 
+def test_a_pruner_inside_the_language_model_can_be_left_out():
+    told = exported("fopru_fastv", "--to", "vllm", "--ratio", "0.25", "--without", "fastv")
+    assert told["visual_tokens"]["kept"] == 64
+
+
 def test_a_file_for_own_programs_says_that_pruning_inside_is_not_in_it():
     result = invoke("export", "fopru_fastv")
     assert result.exit_code == 0

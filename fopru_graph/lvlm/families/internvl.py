@@ -9,9 +9,9 @@ import PIL.Image
 import torch
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-from fopru_graph.lvlm.families.family import read_layer
 from fopru_graph.lvlm.families.merging import Grid, MergingFamily, Prepared, TilePosition
 from fopru_graph.lvlm.families.registry import register_family
+from fopru_graph.lvlm.families.towers import read_layer
 from fopru_graph.lvlm.inputs.token_ids import runs_of
 from fopru_graph.values import Video
 

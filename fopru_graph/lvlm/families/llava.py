@@ -13,9 +13,10 @@ import torch
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.capture_qk import Attention
-from fopru_graph.lvlm.families.family import Family, read_layer
+from fopru_graph.lvlm.families.family import Family
 from fopru_graph.lvlm.families.modules import copy_to, entering, execution_device
 from fopru_graph.lvlm.families.registry import register_family
+from fopru_graph.lvlm.families.towers import read_layer
 from fopru_graph.values import Image, Selection, Tile, TileAttention, Video, VisionFeatures, VisualTokens
 
 _ROUNDING = 1e-6  # 24 · √(1/9) patches are 8, although the square root is a hair off

@@ -11,9 +11,9 @@ import PIL.Image
 
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.capture_qk import Attention
-from fopru_graph.lvlm.families.family import read_layer
 from fopru_graph.lvlm.families.merging import Grid, MergingFamily, Prepared
 from fopru_graph.lvlm.families.registry import register_family
+from fopru_graph.lvlm.families.towers import read_layer
 from fopru_graph.values import TileAttention
 
 _BREAK, _END = "[IMG_BREAK]", "[IMG_END]"

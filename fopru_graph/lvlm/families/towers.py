@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fopru_graph.errors import UserError
-from fopru_graph.lvlm.families.family import Family, read_layer
+from fopru_graph.lvlm.families.family import Family
 
 
 def check_tower(family: type[Family], config: Any, name: str) -> None:
@@ -48,3 +48,18 @@ def _check_strategy(strategy: str, kind: str, prefix: int, name: str) -> None:
         f"{name}: vision_feature_select_strategy {strategy!r} with a {kind!r} tower {does}, which is not supported",
         f"if the model was trained on the patches alone, write {right} in its config.json",
     )
+
+
+def read_layer(named: Any, depth: int) -> int:
+    """The encoder layer whose output ``vision_feature_layer`` names: ``hidden_states[i]`` is that of layer ``i − 1``.
+
+    Raises:
+        UserError: it names none of the ``depth`` layers, or several although the model reads one.
+    """
+    index = depth if not isinstance(named, int) else named - 1 if named >= 0 else depth + named
+    if not 0 <= index < depth:
+        raise UserError(
+            f"vision_feature_layer {named} does not name the output of one of {depth} encoder layers",
+            "use −depth … −1 or 1 … depth in the checkpoint's config.json",
+        )
+    return index
