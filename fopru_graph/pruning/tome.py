@@ -45,8 +45,8 @@ def bipartite_merge(keys: torch.Tensor, kept: int, rounds: int = 6) -> tuple[tor
     """
     tiles, count, _ = keys.shape
     tile = torch.arange(tiles, device=keys.device)[:, None]
-    itself = torch.arange(count, device=keys.device).repeat(tiles, 1)
-    left = into = itself  # (T, n) the tokens that are left, and (T, N) the one of them that each went into
+    # (T, n) the tokens that are left, and (T, N) the one of them that each went into: at first itself
+    left = into = itself = torch.arange(count, device=keys.device).repeat(tiles, 1)
     sums = keys.float()  # (T, n, C) of all that went into a token: their directions are those of the means
     for merges in merges_of_rounds(count, kept, rounds):
         highest, match = nearest(sums[:, ::2], sums[:, 1::2])
