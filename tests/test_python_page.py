@@ -8,8 +8,8 @@ import threading
 import urllib.error
 import urllib.request
 from contextlib import redirect_stderr, redirect_stdout
-from http.server import ThreadingHTTPServer
 from pathlib import Path
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 
@@ -39,12 +39,16 @@ def test_a_block_does_what_the_page_says(folder, monkeypatch, number):
     assert {path.name for path in folder.iterdir()} - WRITES == {"photo.jpg"}
 
 
+class Silent(WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 def test_the_service_answers_and_refuses(folder):
     space: dict = {"__name__": "service"}
-    (code,) = (code for code, _ in BLOCKS if "ThreadingHTTPServer" in code)
+    (code,) = (code for code, _ in BLOCKS if "make_server" in code)
     exec(compile(code, "service.py", "exec"), space)
-    space["Service"].log_message = lambda *_: None
-    server = ThreadingHTTPServer(("127.0.0.1", 0), space["Service"])
+    server = make_server("127.0.0.1", 0, space["service"], handler_class=Silent)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
 
