@@ -187,7 +187,7 @@ def test_a_picture_is_titled_by_its_pipeline_and_drawn_anew_for_another(tmp_path
 def test_to_runs_only_what_is_needed(tmp_path):
     result = invoke("run", COMBINED, "--json", "--out", str(tmp_path), "--to", "reorder")
     data = json.loads(result.stdout)
-    assert set(data["nodes"]) == {"model", "image", "encode", "significance", "prune", "reorder"}
+    assert set(data["nodes"]) == {"model", "image", "encode", "significance", "stage_ratio", "prune", "reorder"}
     assert data["visual_tokens"] is None and data["ttft_ms"] is None
 
 

@@ -359,7 +359,7 @@ def test_blind_is_shown_as_what_it_is(tmp_path, monkeypatch):
 
     drawn = []
     draw = kept.draw_kept
-    monkeypatch.setattr(kept, "draw_kept", lambda *given: drawn.append(given) or draw(*given))
+    monkeypatch.setattr(kept, "draw_kept", lambda *given, **more: drawn.append(given) or draw(*given, **more))
     load("blind").run(out=tmp_path)
     _, _, selected, final, _, _ = drawn[0]
     assert not selected.any() and not final.any()

