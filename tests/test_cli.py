@@ -397,7 +397,9 @@ def test_a_drawing_that_nobody_can_mean_is_exit_2(options, says, tmp_path, monke
 
 
 def test_schema_is_json():
-    assert "RankPrune" in json.dumps(json.loads(invoke("schema").stdout))
+    result = invoke("schema")
+    assert result.exit_code == 0, result.output
+    assert "RankPrune" in json.dumps(json.loads(result.stdout))
 
 
 def test_doctor_finds_this_installation_well():
