@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,13 +23,18 @@ from tests.test_cli import COMBINED, PIPELINES, invoke
 
 @contextlib.contextmanager
 def full_disk(size: int = 100) -> Iterator[None]:
-    """No file can grow beyond ``size`` bytes: a longer write fails half way, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    """No file can grow beyond ``size`` bytes: a longer write fails half way, as on a full disk.
+
+    Modules that are imported meanwhile are not compiled to files: Python leaves half of one, and trips over it later.
+    """
+    before, compiles = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    sys.dont_write_bytecode = True
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        sys.dont_write_bytecode = compiles
 
 
 def files(folder: Path) -> list[Path]:

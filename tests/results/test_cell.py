@@ -182,7 +182,7 @@ try:
 except UserError as error:
     print(error.message, "|", error.hint)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, check=True)
     assert "cannot be written" in done.stdout and "is kept" in done.stdout, done.stderr
     assert str(cell.folder) in done.stdout
     again = Cell(cell.folder, IDENTITY, 600)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from fopru_graph.sweep.cells import MAX_ATTEMPTS, Cell, SweepFolder
 from fopru_graph.sweep.slurm import Array, submitter
 from fopru_graph.sweep.workers import Worker
 from tests.sweep.fake_cell import IDENTITY
+from tests.test_full_disk import full_disk
 
 FAKE = str(Path(__file__).with_name("fake_cell.py"))
 WORKER = """
@@ -317,13 +317,8 @@ def test_a_folder_or_a_log_that_cannot_be_written_is_named(tmp_path):
 
 def test_a_full_disk_keeps_what_was_there(tmp_path):
     folder = opened(tmp_path, fakes(tmp_path, 1))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
-    try:
-        with pytest.raises(UserError, match="cell000.json cannot be used"):
-            folder.claim()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with full_disk(10), pytest.raises(UserError, match="cell000.json cannot be used"):
+        folder.claim()
     assert states(folder) == ["pending"] and records(folder)[0].attempts == 0
 
 
