@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from fopru_graph.lvlm.families.family import Family
     from fopru_graph.pipeline_model import PipelineModel
 
-MARKER = "<image>"  # marks where pictures stand in a prompt
 AHEAD = 4  # batches' worth of questions to choose batches of equal work from
 _PADDING = 0.2  # most of a batch that may be padding
 _ALIKE = 8  # steps of work in which e times as much is: work that differs less is equal, and stays in its order

@@ -11,6 +11,7 @@ from fopru_graph.errors import UserError, first_line
 from fopru_graph.graph import MISSING, Graph, NodeError, PipelineError, Registry
 from fopru_graph.graph.errors import errors_of, hint_choices
 from fopru_graph.paths import absolute_path
+from fopru_graph.results.schema import encodable
 
 if TYPE_CHECKING:
     from fopru_graph import values
@@ -257,7 +258,7 @@ def _device_is_lost(error: Exception) -> bool:
 
 def _figures(answer: Answer) -> dict[str, Any]:
     tokens = answer.report["visual_tokens"]
-    figures = answer.report | {"text": _encodable(answer.text), "ttft_ms": answer.ttft_ms}
+    figures = answer.report | {"text": encodable(answer.text), "ttft_ms": answer.ttft_ms}
     if figures.get("samples", 1) > 1:
         figures["prefill_ms"] = None  # that of all rows which were answered together
     return figures | {"visual_tokens": {name: tokens.get(name) for name in TOKENS}}
@@ -265,14 +266,9 @@ def _figures(answer: Answer) -> dict[str, Any]:
 
 def _failed(error: Exception) -> dict[str, Any]:
     if isinstance(error, NodeError):
-        return {ERROR: _encodable(f"{error.node}: {first_line(error.cause)}")}
+        return {ERROR: encodable(f"{error.node}: {first_line(error.cause)}")}
     plain = isinstance(error, UserError)
-    return {ERROR: _encodable(first_line(error) if plain else f"{type(error).__name__}: {first_line(error)}")}
-
-
-def _encodable(text: str) -> str:
-    """The text with escapes for what UTF-8 cannot hold: half of a surrogate pair."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    return {ERROR: encodable(first_line(error) if plain else f"{type(error).__name__}: {first_line(error)}")}
 
 
 def _values(column: Any) -> list[Any]:

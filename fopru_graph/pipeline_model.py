@@ -14,7 +14,7 @@ import networkx as nx
 from fopru_graph import values
 from fopru_graph.answer import Answer
 from fopru_graph.answering import picture_node, with_given_pictures
-from fopru_graph.batches import MARKER, prompt_sockets, takes_batches
+from fopru_graph.batches import prompt_sockets, takes_batches
 from fopru_graph.errors import UserError
 from fopru_graph.graph import (
     CancelToken,
@@ -26,6 +26,7 @@ from fopru_graph.graph import (
     RunResult,
 )
 from fopru_graph.graph.values import INPUTS
+from fopru_graph.lvlm.inputs.chat import MARKER
 from fopru_graph.measure.pipelines import generating_node, load_models, name_of
 from fopru_graph.measure.timing import time_to_first_token
 

@@ -21,6 +21,7 @@ from fopru_graph.graph import (
     Node,
     NodeError,
     PipelineError,
+    Plan,
     Ref,
     Registry,
     node,
@@ -113,6 +114,29 @@ def _at_ratio(graph: Graph, text: str | None) -> Graph:
     return at_ratio(graph, ratios[0])
 
 
+def _check_exportable(graph: Graph, plan: Plan, target: str, to: str) -> None:
+    """Refuse what no file can say; what is only left out of the file is a warning.
+
+    Raises:
+        UserError: see `_with_export_node`.
+    """
+    given, known = graph.node(target).inputs, plan.steps[target].spec.inputs
+    if not isinstance(given.get("tokens"), Ref):
+        why = "takes none" if "tokens" in known else f"({plan.steps[target].spec.type}) takes pictures, not tokens"
+        raise UserError(f"{name_of(graph)}: there are no visual tokens to export: {target} {why}", None)
+    if isinstance(plan.steps[target].inputs.get("prompt"), list):
+        raise UserError(f"{name_of(graph)}: {target} asks a batch of prompts", "export one question at a time")
+    if pruners := plan.steps[target].inputs.get("pruners"):
+        names = ", ".join(ref.node for ref in pruners if isinstance(ref, Ref)) or "a pruner"
+        if to in ENGINES:
+            raise UserError(
+                f"{name_of(graph)} also prunes inside the language model ({names}), which {ENGINES[to].name} "
+                "cannot be told",
+                f"choose a pipeline that prunes before it, or add --set {target}.pruners=null",
+            )
+        show_warning(f"the file holds what enters the language model; {names} would prune there")
+
+
 def _with_export_node(graph: Graph, options: ExportOptions) -> tuple[Graph, str]:
     """A copy of the graph with a node that takes what the generating node takes, and hands it over; and its name.
 
@@ -122,21 +146,7 @@ def _with_export_node(graph: Graph, options: ExportOptions) -> tuple[Graph, str]
     graph = _at_ratio(graph, options.ratio)
     plan = Executor(graph.registry).plan(graph)
     target = generating_node(graph, plan)
-    given, known = graph.node(target).inputs, plan.steps[target].spec.inputs
-    if not isinstance(given.get("tokens"), Ref):
-        why = "takes none" if "tokens" in known else f"({plan.steps[target].spec.type}) takes pictures, not tokens"
-        raise UserError(f"{name_of(graph)}: there are no visual tokens to export: {target} {why}", None)
-    if isinstance(plan.steps[target].inputs.get("prompt"), list):
-        raise UserError(f"{name_of(graph)}: {target} asks a batch of prompts", "export one question at a time")
-    if pruners := plan.steps[target].inputs.get("pruners"):
-        names = ", ".join(ref.node for ref in pruners if isinstance(ref, Ref)) or "a pruner"
-        if options.to in ENGINES:
-            raise UserError(
-                f"{name_of(graph)} also prunes inside the language model ({names}), which {ENGINES[options.to].name} "
-                "cannot be told",
-                f"choose a pipeline that prunes before it, or add --set {target}.pruners=null",
-            )
-        show_warning(f"the file holds what enters the language model; {names} would prune there")
+    _check_exportable(graph, plan, target, options.to)
 
     @node(category="show", cache="never")
     class Export(Node):
@@ -152,6 +162,7 @@ def _with_export_node(graph: Graph, options: ExportOptions) -> tuple[Graph, str]
     registry = Registry()
     registry.add(*(spec.cls for spec in graph.registry.types().values()), Export)
     copy = graph.copy(registry)
+    given = graph.node(target).inputs
     inputs = {name: given[name] for name in _TAKEN if name in given}
     if options.positions is not None:
         inputs["positions"] = options.positions

@@ -19,13 +19,14 @@ from fopru_graph.commands.options import (
     JsonOption,
     LimitOption,
     NodesOption,
+    OptionalFilesArgument,
     RatioOption,
     ReplaceOption,
     SetOption,
     TaskOption,
     WithoutOption,
 )
-from fopru_graph.commands.shipped import find_pipeline, find_pipelines
+from fopru_graph.commands.shipped import find_pipeline
 
 
 @dataclass(frozen=True)
@@ -81,16 +82,7 @@ class RunOptions(Changing):
 class BenchOptions(Changing):
     """The options of ``bench``."""
 
-    files: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="FILE…",
-            help="pipelines to compare: files, or names of those that ship",
-            callback=find_pipelines,
-            autocompletion=pipeline_names,
-            show_default=False,
-        ),
-    ] = None
+    files: OptionalFilesArgument = None
     ratio: Annotated[str, typer.Option(help="shares of the visual tokens to keep")] = "1,0.75,0.5,0.25"
     new_tokens: Annotated[int, typer.Option(min=1, help="length of every answer")] = 64
     repeat: Annotated[int, typer.Option(min=1, help="rounds; each measures everything once")] = 4

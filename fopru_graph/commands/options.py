@@ -26,16 +26,15 @@ FileArgument = Annotated[
         show_default=False,
     ),
 ]
-FilesArgument = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="FILE…",
-        help="pipelines to compare: files, or names of those that ship",
-        callback=find_pipelines,
-        autocompletion=pipeline_names,
-        show_default=False,
-    ),
-]
+_FILES = typer.Argument(
+    metavar="FILE…",
+    help="pipelines to compare: files, or names of those that ship",
+    callback=find_pipelines,
+    autocompletion=pipeline_names,
+    show_default=False,
+)
+FilesArgument = Annotated[list[Path], _FILES]
+OptionalFilesArgument = Annotated[list[Path] | None, _FILES]
 NodesOption = Annotated[
     list[Path] | None, typer.Option("--nodes", help="folder or file with nodes of your own (is run)")
 ]

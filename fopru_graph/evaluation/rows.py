@@ -16,7 +16,7 @@ from fopru_graph.batches import AHEAD, answered, equal_batches, work_of
 from fopru_graph.evaluation.task import Record, RecordError, Records, Shown, Task
 from fopru_graph.graph import Cancelled, NodeError
 from fopru_graph.pipeline_model import PipelineModel
-from fopru_graph.results.schema import Row
+from fopru_graph.results.schema import Row, encodable
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -171,15 +171,6 @@ class Samples:
         else:
             why = f"{type(error).__name__}: {error}"
         return self._made(index, {"status": "error", "error": why})
-
-
-def encodable(value: Any) -> Any:
-    """A JSON value whose texts UTF-8 can hold: half of a surrogate pair, which JSON can, becomes its ``\\u`` escape."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, Mapping):
-        return {encodable(key): encodable(item) for key, item in value.items()}
-    return [encodable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _ms_since(begin: float) -> float:

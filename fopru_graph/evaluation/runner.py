@@ -15,14 +15,14 @@ from fopru_graph.errors import UserError
 from fopru_graph.evaluation.configurations import Configuration
 from fopru_graph.evaluation.pictures import draw_gallery
 from fopru_graph.evaluation.ranks import Ranks
-from fopru_graph.evaluation.rows import Samples, encodable
+from fopru_graph.evaluation.rows import Samples
 from fopru_graph.evaluation.task import Records, Task
 from fopru_graph.graph import Graph
 from fopru_graph.graph.run.record import timestamp
 from fopru_graph.pipeline_model import PipelineModel
 from fopru_graph.results.cell import Cell
 from fopru_graph.results.identity import cell_identity, summary_identity
-from fopru_graph.results.schema import FORMAT, Row, Summary
+from fopru_graph.results.schema import FORMAT, Row, Summary, encodable
 from fopru_graph.results.summary import figures_of
 
 

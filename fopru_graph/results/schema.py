@@ -26,6 +26,15 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 
 
+def encodable(value: Any) -> Any:
+    """A JSON value whose texts UTF-8 can hold: half of a surrogate pair, which JSON can, becomes its ``\\u`` escape."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {encodable(key): encodable(item) for key, item in value.items()}
+    return [encodable(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 class JsonObject(BaseModel):
     """An object in a file: unknown keys are ignored, NaN and infinite numbers refused."""
 
