@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fopru_graph import values
+from fopru_graph.graph import Advanced
 
 Ratio = Annotated[float, Field(gt=0, le=1, description="share of the visual tokens to keep, in (0, 1]")]
 Tokens = Annotated[int | None, Field(ge=1, description="number of visual tokens to keep; wins over ratio")]
@@ -19,10 +20,12 @@ Layer = Annotated[
 ]
 EncoderLayer = Annotated[
     int | Annotated[float, Field(gt=0, lt=1)] | None,
+    Advanced(),
     Field(description="encoder layer, as VisionEncode was asked for it in layers; empty: the one the projector reads"),
 ]
 Over = Annotated[
     Literal["tile", "image"],
+    Advanced(),
     Field(description="spend the budget in each tile, or over all tiles (or frames) of an image at once"),
 ]
 BudgetInput = Annotated[

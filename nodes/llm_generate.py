@@ -7,13 +7,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fopru_graph import values
-from fopru_graph.graph import Context, Node, Outputs, node
+from fopru_graph.graph import Advanced, Context, Node, Outputs, node
 
 MaxNewTokens = Annotated[int, Field(ge=1, description="most tokens of the answer; it ends with the model's positions")]
-MinNewTokens = Annotated[int, Field(ge=0, description="tokens before stop tokens are taken; 0: the checkpoint decides")]
-System = Annotated[str, Field(description="what the model is told first")]
+MinNewTokens = Annotated[
+    int, Advanced(), Field(ge=0, description="tokens before stop tokens are taken; 0: the checkpoint decides")
+]
+System = Annotated[str, Advanced(), Field(description="what the model is told first")]
 Messages = Annotated[
     list[dict[str, Any]] | None,
+    Advanced(),
     Field(
         description="the chat before the prompt, each turn with role and content: a text, or parts {type: image} and "
         "{type: text, text: …}; it may end with the question if the prompt is empty"
@@ -21,11 +24,14 @@ Messages = Annotated[
 ]
 Template = Annotated[
     Literal["chat", "none"],
+    Advanced(),
     Field(description="write the prompt in the checkpoint's chat template, or take it as it is"),
 ]
-Stop = Annotated[list[str] | None, Field(description="texts that end the answer and are no part of it")]
+Stop = Annotated[list[str] | None, Advanced(), Field(description="texts that end the answer and are no part of it")]
 RepetitionPenalty = Annotated[
-    float | None, Field(gt=0, description="above 1: what was there before becomes less likely; empty: the checkpoint's")
+    float | None,
+    Advanced(),
+    Field(gt=0, description="above 1: what was there before becomes less likely; empty: the checkpoint's"),
 ]
 
 
@@ -62,6 +68,7 @@ class LLMGenerate(Node):
         min_new_tokens: MinNewTokens = 0,
         loop: Annotated[
             Literal["auto", "thin", "segments", "static"],
+            Advanced(),
             Field(description="how the decoder is driven: auto takes the fastest that fits, thin the stock forward"),
         ] = "auto",
         system: System = "",
@@ -69,9 +76,11 @@ class LLMGenerate(Node):
         template: Template = "chat",
         stop: Stop = None,
         top_p: Annotated[
-            float | None, Field(gt=0, le=1, description="draw from the likeliest tokens of this probability together")
+            float | None,
+            Advanced(),
+            Field(gt=0, le=1, description="draw from the likeliest tokens of this probability together"),
         ] = None,
-        top_k: Annotated[int | None, Field(ge=1, description="draw from so many likeliest tokens")] = None,
+        top_k: Annotated[int | None, Advanced(), Field(ge=1, description="draw from so many likeliest tokens")] = None,
         repetition_penalty: RepetitionPenalty = None,
         positions: Annotated[
             Literal["renumbered", "original", "rebased"] | None,
@@ -80,7 +89,9 @@ class LLMGenerate(Node):
                 "empty: the method's own"
             ),
         ] = None,
-        logprobs: Annotated[bool, Field(description="also record the log-probability of each token")] = False,
+        logprobs: Annotated[
+            bool, Advanced(), Field(description="also record the log-probability of each token")
+        ] = False,
     ) -> Answer:
         from fopru_graph.lvlm.decoding.generate import generate
         from fopru_graph.lvlm.decoding.sampling import TextStream

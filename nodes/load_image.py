@@ -21,7 +21,10 @@ class LoadImage(Node):
     def run(
         self,
         path: Annotated[
-            str, InputPath(), Takes(_is_picture), Field(description="a file, or demo:NAME for a bundled picture")
+            str,
+            InputPath(kind="image"),
+            Takes(_is_picture),
+            Field(description="a file, or demo:NAME for a bundled picture"),
         ],
     ) -> values.Image:
         from fopru_graph.lvlm.inputs.pictures import to_picture

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fopru_graph import values
-from fopru_graph.graph import Context, InputPath, Node, node
+from fopru_graph.graph import Advanced, Context, InputPath, Node, node
 
 
 @node(category="load")
@@ -16,7 +16,9 @@ class LoadModel(Node):
         self,
         ctx: Context,
         name: Annotated[
-            str, InputPath(or_name=True), Field(description="demo, a folder, or e.g. llava-hf/llava-1.5-7b-hf")
+            str,
+            InputPath(or_name=True, kind="model"),
+            Field(description="demo, a folder, or e.g. llava-hf/llava-1.5-7b-hf"),
         ] = "demo",
         device: Annotated[str, Field(description="auto, cpu, cuda, cuda:N, mps")] = "auto",
         dtype: Annotated[
@@ -27,17 +29,22 @@ class LoadModel(Node):
             ),
         ] = "auto",
         attention: Annotated[
-            Literal["sdpa", "eager", "flash_attention_2"], Field(description="attention kernel of every layer")
+            Literal["sdpa", "eager", "flash_attention_2"],
+            Advanced(),
+            Field(description="attention kernel of every layer"),
         ] = "sdpa",
         device_map: Annotated[
-            Literal["auto", "balanced", "sequential"] | None, Field(description="spread the layers over all devices")
+            Literal["auto", "balanced", "sequential"] | None,
+            Advanced(),
+            Field(description="spread the layers over all devices"),
         ] = None,
-        revision: Annotated[str | None, Field(description="branch, tag or commit on the hub")] = None,
+        revision: Annotated[str | None, Advanced(), Field(description="branch, tag or commit on the hub")] = None,
         quantization: Annotated[
-            Literal["4bit", "8bit"] | None, Field(description="weights in fewer bits, through bitsandbytes")
+            Literal["4bit", "8bit"] | None, Advanced(), Field(description="weights in fewer bits, through bitsandbytes")
         ] = None,
         packed: Annotated[
             Literal["auto", "never"],
+            Advanced(),
             Field(description="on a CPU, keep weights in oneDNN's layout; auto: of wide models, where it is faster"),
         ] = "auto",
     ) -> values.ModelHandle:

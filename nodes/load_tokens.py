@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fopru_graph import values
-from fopru_graph.graph import Node, node
+from fopru_graph.graph import InputPath, Node, node
 
 
 @node(category="load")
@@ -13,7 +13,9 @@ class LoadTokens(Node):
     """Read the tokens that SaveTokens wrote (to: safetensors), for LLMGenerate in place of Project's."""
 
     def run(
-        self, model: values.ModelHandle, file: Annotated[str, Field(description="a safetensors file of SaveTokens")]
+        self,
+        model: values.ModelHandle,
+        file: Annotated[str, InputPath(kind="tokens"), Field(description="a safetensors file of SaveTokens")],
     ) -> values.VisualTokens:
         from fopru_graph.serving.tensors import load_tokens
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fopru_graph import values
-from fopru_graph.graph import InputPath, Node, node
+from fopru_graph.graph import Advanced, InputPath, Node, node
 
 
 @node(category="load")
@@ -15,7 +15,9 @@ class LoadVideo(Node):
     def run(
         self,
         path: Annotated[
-            str, InputPath(), Field(description="a folder of pictures, an animated GIF, WebP or PNG, or MP4, WebM …")
+            str,
+            InputPath(kind="video"),
+            Field(description="a folder of pictures, an animated GIF, WebP or PNG, or MP4, WebM …"),
         ],
         frames: Annotated[
             int | None, Field(ge=1, description="number of frames, all where there are fewer; this or fps")
@@ -24,7 +26,9 @@ class LoadVideo(Node):
             float | None, Field(gt=0, description="frames to take a second, all where there are fewer; this or frames")
         ] = None,
         folder_fps: Annotated[
-            float | None, Field(gt=0, description="pictures of a folder a second, as filmed; without it no times")
+            float | None,
+            Advanced(),
+            Field(gt=0, description="pictures of a folder a second, as filmed; without it no times"),
         ] = None,
     ) -> values.Video:
         from fopru_graph.lvlm.inputs.video import load_video

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fopru_graph import values
-from fopru_graph.graph import Context, Node, node
+from fopru_graph.graph import Advanced, Context, Node, node
 
 
 @node(category="encode", version="5", cache="disk")
@@ -23,10 +23,12 @@ class VisionEncode(Node):
         image: values.Image | values.Video | list[values.Image] | list[values.Video],
         together: Annotated[
             bool,
+            Advanced(),
             Field(description="the pictures belong to one prompt: LLaVA-OneVision then encodes each as one tile"),
         ] = False,
         layers: Annotated[
             list[int | Annotated[float, Field(gt=0, lt=1)]] | None,
+            Advanced(),
             Field(
                 description="further encoder layers whose attention scorers read, from 0 or −1, or as shares of the "
                 "depth; costs one more tap"

@@ -9,7 +9,7 @@ from fopru_graph.graph.cache import Codec, CorruptEntry, DiskCache, DiskEntry, J
 from fopru_graph.graph.check.expand import expand
 from fopru_graph.graph.check.validate import validate, validate_file
 from fopru_graph.graph.context import CancelToken, Context
-from fopru_graph.graph.declare.node import Lazy, Node, NodeSpec, OutputFile, Outputs, Takes, node
+from fopru_graph.graph.declare.node import Advanced, Lazy, Node, NodeSpec, OutputFile, Outputs, Takes, node
 from fopru_graph.graph.declare.packs import PackFailure
 from fopru_graph.graph.declare.registry import Registry
 from fopru_graph.graph.errors import Cancelled, NodeError, PipelineError, Problem
@@ -38,7 +38,7 @@ from fopru_graph.graph.yaml.read import parse_value
 
 # fmt: off
 __all__ = [
-    "Context", "InputPath", "Lazy", "Node", "NodeSpec", "OutputFile", "Outputs", "Socket", "Takes", "node",
+    "Advanced", "Context", "InputPath", "Lazy", "Node", "NodeSpec", "OutputFile", "Outputs", "Socket", "Takes", "node",
     "PackFailure", "Registry",
     "INPUT_TYPES", "MISSING", "Graph", "GraphNode", "Handle", "PipelineInput", "PipelineOutput", "Ref", "parse_value",
     "Cancelled", "NodeError", "PipelineError", "Problem", "UserError",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,6 +17,7 @@ from fopru_graph.graph.errors import did_you_mean
 from fopru_graph.graph.values import MISSING
 from fopru_graph.paths import absolute_path
 
+FileKind = Literal["file", "image", "video", "model", "tokens"]
 _RANGE = ("greater_than", "less_than", "too_short", "too_long", "multiple_of", "pattern_mismatch")
 
 
@@ -33,10 +34,11 @@ class InputPath:
     """``Annotated[str, InputPath()]`` marks the path of a file or folder that a node reads, or a list of such.
 
     A relative path in a pipeline's file is relative to that file. With ``or_name`` the text may as well be a name, see
-    `fopru_graph.paths.absolute_path`.
+    `fopru_graph.paths.absolute_path`. ``kind`` says what is read, for those who offer the files there are.
     """
 
     or_name: bool = False
+    kind: FileKind = "file"
 
     def place(self, value: Any, folder: Path | None) -> Any:
         """The value with absolute paths; what is no text stays as it is."""
@@ -51,7 +53,7 @@ class Socket:
 
     ``annotation`` keeps pydantic bounds; ``default`` is `MISSING` for a required input; a ``lazy`` input is evaluated
     only when the node asks for it; a ``file`` names what the node writes to the output folder; a ``path`` is one that
-    it reads. ``takes`` tells which objects may be given in Python in place of a literal.
+    it reads. ``takes`` tells which objects may be given in Python in place of a literal. ``advanced``: rarely changed.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Socket:
     file: bool = False
     path: InputPath | None = None
     takes: Callable[[object], bool] | None = None
+    advanced: bool = False
 
     @property
     def required(self) -> bool:

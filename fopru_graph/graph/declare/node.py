@@ -33,6 +33,10 @@ class Lazy:
     """
 
 
+class Advanced:
+    """``Annotated[T, Advanced()]`` marks an input that is rarely changed: a canvas shows it on demand."""
+
+
 class OutputFile:
     """``Annotated[str, OutputFile()]`` marks the name of a file in the output folder; no two nodes may write one."""
 
@@ -232,17 +236,19 @@ def _hints(owner: str, function: Any) -> dict[str, Any]:
 
 def _input(owner: str, name: str, annotation: Any, default: Any) -> Socket:
     extras = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
-    lazy, file = (any(isinstance(extra, kind) or extra is kind for extra in extras) for kind in (Lazy, OutputFile))
+    lazy, file, advanced = (
+        any(isinstance(extra, kind) or extra is kind for extra in extras) for kind in (Lazy, OutputFile, Advanced)
+    )
     doc = next((extra.description for extra in extras if isinstance(extra, FieldInfo) and extra.description), "")
     path = next((extra for extra in extras if isinstance(extra, InputPath)), None)
     takes = next((extra.test for extra in extras if isinstance(extra, Takes)), None)
-    if default is inspect.Parameter.empty:
-        return Socket(name, annotation, MISSING, lazy, doc, file, path, takes)
+    required = default is inspect.Parameter.empty
     try:
-        plain(default)
+        plain(None if required else default)
     except ValueError as error:
         raise TypeError(f"{owner}.run: the default of {name!r} must be a plain value: {error}") from None
-    return Socket(name, annotation, default, lazy, doc, file, path, takes)
+    default = MISSING if required else default
+    return Socket(name, annotation, default, lazy, doc, file, path, takes, advanced)
 
 
 def _fields(owner: str, outputs: type[Any]) -> dict[str, Socket]:
