@@ -13,6 +13,7 @@ from aiohttp import web
 from fopru_graph import __version__
 from fopru_graph.errors import UserError
 from fopru_graph.server import guard
+from fopru_graph.server.chat import routes as chat
 from fopru_graph.server.settings import Settings
 from fopru_graph.server.work import Work
 
@@ -24,9 +25,11 @@ _GRACE = 5.0  # seconds that requests have to end in when the server does
 def make_app(settings: Settings) -> web.Application:
     """The application with all its routes; it loads no model before one is asked."""
     app = web.Application(client_max_size=settings.limits.body_bytes)
-    app[SETTINGS], app[WORK] = settings, Work(settings)
+    work = Work(settings)
+    app[SETTINGS], app[WORK] = settings, work
     guard.install(app, settings)
     app.router.add_get("/health", _health)
+    chat.add_routes(app, settings, work)
     app.on_shutdown.append(_close)
     return app
 

@@ -86,6 +86,8 @@ class _Guard:
                 raise
             kept = {key: value for key, value in error.headers.items() if key != hdrs.CONTENT_TYPE}
             return refused(error.status, f"{request.method} {request.path}: {error.reason}", "http", kept)
+        except ConnectionError:  # the client is gone
+            raise
         except Exception:
             traceback.print_exc(file=sys.stderr)  # for who runs the server; it holds paths, so nobody else sees it
             return refused(500, "the server failed; it has written why on its terminal", "internal")

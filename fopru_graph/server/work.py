@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fopru_graph.errors import UserError
-from fopru_graph.graph import CancelToken
+from fopru_graph.graph import Cancelled, CancelToken
 from fopru_graph.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,7 +19,11 @@ _Result = TypeVar("_Result")
 
 
 class Busy(UserError):
-    """As many as may wait are waiting."""
+    """As many requests as may wait are waiting."""
+
+
+class NotLoaded(UserError):
+    """A served pipeline cannot be used, which no request is to blame for; the cause says why."""
 
 
 class Work:
@@ -34,18 +39,25 @@ class Work:
         self.pipelines = settings.pipelines
         self.loaded: dict[str, dict[str, Any]] = {}
         self._models: dict[str, PipelineModel] = {}
-        self._most, self._waiting = settings.limits.waiting, 0
+        self._most, self._inside = settings.limits.waiting, 0
+        self._ended = CancelToken()
         self._tokens: set[CancelToken] = set()
         self._thread = ThreadPoolExecutor(1, "fopru-graph pipelines")
 
-    def check_room(self) -> None:
-        """Refuse a request where too many wait already.
+    @contextlib.contextmanager
+    def room(self) -> Iterator[None]:
+        """A block for one request, from before its pictures are decoded until it is answered.
 
         Raises:
-            Busy: so it is.
+            Busy: there are as many as may be.
         """
-        if self._waiting >= self._most:
-            raise Busy(f"{self._waiting} requests are waiting", "ask again later")
+        if self._inside >= self._most:
+            raise Busy(f"{self._inside} requests are waiting", "ask again later")
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
 
     async def run(self, work: Callable[[CancelToken], _Result]) -> _Result:
         """What ``work`` returns, called in the thread when its turn comes.
@@ -54,12 +66,12 @@ class Work:
         begun then never begins.
 
         Raises:
-            Busy: too many wait already.
+            Cancelled: the server ends.
             Exception: what ``work`` raises.
         """
-        self.check_room()
+        if self._ended.is_cancelled():
+            raise Cancelled
         token = CancelToken()
-        self._waiting += 1
         self._tokens.add(token)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, token)
@@ -68,19 +80,23 @@ class Work:
             raise
         finally:
             self._tokens.discard(token)
-            self._waiting -= 1
 
     def model(self, name: str) -> PipelineModel:
         """A served pipeline, its model loaded. Only for use in the thread.
 
         Raises:
-            UserError: it is none that answers a question about pictures.
-            NodeError: the model cannot be loaded.
+            NotLoaded: its model cannot be loaded.
+            Cancelled: the server ends.
         """
-        from fopru_graph.pipeline_model import PipelineModel
-
         if name not in self._models:
-            self._models[name] = PipelineModel(self.pipelines[name], self.loaded)
+            from fopru_graph.pipeline_model import PipelineModel
+
+            try:
+                self._models[name] = PipelineModel(self.pipelines[name], self.loaded, self._ended)
+            except Cancelled:
+                raise
+            except Exception as error:
+                raise NotLoaded(f"{name} cannot be loaded; the server has written why") from error
         return self._models[name]
 
     def free(self) -> None:
@@ -90,6 +106,6 @@ class Work:
 
     async def close(self) -> None:
         """End what runs, and wait for that."""
-        for token in self._tokens:
+        for token in (self._ended, *self._tokens):
             token.cancel()
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
