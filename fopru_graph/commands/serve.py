@@ -100,5 +100,5 @@ def _frontend() -> str:
     try:
         version = importlib.metadata.version(_FRONTEND)
     except importlib.metadata.PackageNotFoundError:
-        return f"none: pip install {_FRONTEND} adds ComfyUI's (GPL-3.0-only)"
+        return "none: pip install 'fopru-graph[serve]' adds ComfyUI's frontend, which is GPL-3.0-only"
     return f"ComfyUI's frontend {version} from your own installation; it is GPL-3.0-only and no part of fopru-graph"

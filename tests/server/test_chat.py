@@ -167,6 +167,21 @@ def test_what_fails_before_the_first_piece_is_told_as_without_a_stream(ask):
         ask(SIGN_ASKED, stream=True, extra_body={"ratio": 2})
 
 
+def test_inputs_that_name_files_or_models_are_not_the_requests_to_set(serve):
+    graph = Graph.load("fopru_rank")
+    open_, closed = {"ratio", "max_new_tokens", "positions"}, {"model", "image", "prompt", "file", "device"}
+    graph.set("picture.file", graph.input("file", "str", "kept.png"))
+    graph.set("model.device", graph.input("device", "str", "cpu"))
+    assert set(graph.inputs) == open_ | closed
+    client = serve(pipelines={"fopru_rank": graph})
+    described = json.loads(client.ask("GET", "/v1/models/fopru_rank").body)
+    assert set(described["fopru"]["inputs"]) == open_
+    for name in closed - {"model"}:  # which is the name of the pipeline
+        body = json.dumps({"model": "fopru_rank", "messages": [SIGN_ASKED], name: "x"}).encode()
+        answer = client.ask("POST", "/v1/chat/completions", body, content_type="application/json")
+        assert (answer.status, json.loads(answer.body)["error"]["param"]) == (400, name)
+
+
 # Models
 
 
