@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from fopru_graph.comfy.decode import decode
-from fopru_graph.comfy.prompt import encode
 from fopru_graph.comfy.names import Names
+from fopru_graph.comfy.prompt import encode
 from fopru_graph.errors import UserError
 from fopru_graph.graph import MISSING, Graph, GraphNode, PipelineError, Ref
 from fopru_graph.graph.check.binding import declared_problem
 from fopru_graph.graph.check.expand import block_path, expand
+from fopru_graph.graph.errors import errors_of
 from fopru_graph.graph.model import PipelineOutput, is_block
 from fopru_graph.graph.values import INPUTS, Value, has_refs, refs_in, replace_refs
 
@@ -117,11 +118,18 @@ class _Attempt:
             else:
                 self.work.nodes[name].enabled = False
         around = nodes_on_canvas(self.work)
+        wrong = {problem.node for problem in errors_of(expand(self.work)[1])}
         for name in outer & set(self.work.nodes):
-            readers = [reader for reader in around if self._reads(now[reader], name)]
-            explained = [reader for reader in readers if _alike(around[reader], self.wanted.get(reader))]
-            if not explained:
+            readers = [key for key in around if self._reads(now[key], name) and self._host(key) not in wrong]
+            if not any(_alike(around[reader], self.wanted.get(reader)) for reader in readers):
                 del self.work.nodes[name]
+        while lost := [e.name for e in self.work.nodes.values() if not e.enabled and self._dangles(e.inputs)]:
+            for name in lost:
+                del self.work.nodes[name]
+
+    def _dangles(self, value: Value) -> bool:
+        """Whether it refers to a node that is gone."""
+        return any(ref.node not in self.work.nodes and ref.node != INPUTS for _, ref in refs_in(value))
 
     def _reads(self, entry: GraphNode, name: str) -> bool:
         return any(self._host(ref.node) == name for _, ref in refs_in(entry.inputs))
@@ -152,9 +160,14 @@ class _Attempt:
                 value = entry.inputs.get(key, MISSING)
                 if not _same(old.inputs.get(key, MISSING), value):
                     changed[name, key] = value
-        for place in self._defaults(changed):
-            del changed[place]
+            if name in self.work.nodes:
+                written = self.work.nodes[name].inputs
+                changed |= {
+                    (name, key): entry.inputs.get(key, MISSING) for key in written if self._dangles(written[key])
+                }
         exported = {inner: outer for outer, inner in _exports(self.work)}
+        for place in [*self._defaults(changed), *self._relinked(changed, exported)]:
+            changed.pop(place, None)
         for (name, key), value in changed.items():
             self._set(self._names.known.get(name, name), key, value, exported)
 
@@ -181,6 +194,24 @@ class _Attempt:
             if agree and declared_problem(declared.type, values[0], self.work.registry) is None:
                 declared.default = values[0]
                 yield from [(node, key) for node, key, _ in uses]
+
+    def _relinked(
+        self, changed: Mapping[tuple[str, str], Value], exported: Mapping[Ref, Ref]
+    ) -> Iterator[tuple[str, str]]:
+        """Link the inputs of sub-graphs whose source is gone to the new one; the places that this settles."""
+        probe = Ref(INPUTS, "")
+        for host in self._hosts & set(self.work.nodes):
+            inputs = self.work.nodes[host].inputs
+            for name in [name for name, value in inputs.items() if self._dangles(value)]:
+                inputs[name] = probe
+                flat = expand(self.work)[0]
+                uses = [(e.name, key) for e in flat.nodes.values() for key, value in e.inputs.items() if value == probe]
+                values = [changed.get(use, MISSING) for use in uses]
+                if not values or MISSING in values or not all(_same(value, values[0]) for value in values):
+                    self.stuck.add(host)
+                    continue
+                self._set(host, name, values[0], exported)
+                yield from uses
 
     def _literal(self, name: str, key: str, value: Value) -> Value:
         """A value; of one that is left out the default."""
