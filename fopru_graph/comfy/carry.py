@@ -190,8 +190,8 @@ class _Attempt:
             ]
             values = [self._literal(node, key, changed.get((node, key), MISSING)) for node, key, _ in uses]
             settled = all(alone and (node, key) in changed for node, key, alone in uses)
-            agree = settled and values and not any(has_refs(value) or not _same(value, values[0]) for value in values)
-            if agree and declared_problem(declared.type, values[0], self.work.registry) is None:
+            settled = settled and _agree(values) and not any(map(has_refs, values))
+            if settled and not declared_problem(declared.type, values[0], self.work.registry):
                 declared.default = values[0]
                 yield from [(node, key) for node, key, _ in uses]
 
@@ -207,7 +207,7 @@ class _Attempt:
                 flat = expand(self.work)[0]
                 uses = [(e.name, key) for e in flat.nodes.values() for key, value in e.inputs.items() if value == probe]
                 values = [changed.get(use, MISSING) for use in uses]
-                if not values or MISSING in values or not all(_same(value, values[0]) for value in values):
+                if not _agree(values):
                     self.stuck.add(host)
                     continue
                 self._set(host, name, values[0], exported)
@@ -252,6 +252,11 @@ class _Attempt:
 
 def _same(left: Any, right: Any) -> bool:
     return left is right or (type(left) is type(right) and bool(left == right))
+
+
+def _agree(values: list[Value]) -> bool:
+    """Whether there are values, and they are the same."""
+    return bool(values) and values[0] is not MISSING and all(_same(value, values[0]) for value in values)
 
 
 def _alike(left: GraphNode | None, right: GraphNode | None) -> bool:
