@@ -59,6 +59,12 @@ class Slot:
         return self.socket.name
 
     @property
+    def tooltip(self) -> str:
+        """What the input is, and which value of a widget that is never empty stands for None."""
+        empty = "" if self.none in ("", MISSING) else f"{self.none:g}" if self.step else str(self.none)
+        return "; ".join(part for part in (self.socket.doc, f"{empty} stands for empty" if empty else "") if part)
+
+    @property
     def advanced(self) -> bool:
         """Whether the widget is shown on demand."""
         return self.socket.advanced or self.socket.file
