@@ -112,9 +112,9 @@ class Slot:
         if self.kind != "json":
             return self.socket.read(value)
         try:
-            literal = json.loads(value)
-        except (ValueError, TypeError, RecursionError):
-            why = f"is no JSON: {str(value)[:60]}" if str(value).strip() else "is empty"
+            literal = json.loads(value) if isinstance(value, str) else value
+        except (ValueError, RecursionError):
+            why = f"is no JSON: {value[:60]}" if value.strip() else "is empty"
             raise BadLiteral("bad-value", why, self._json_hint) from None
         return self.socket.read(literal)
 

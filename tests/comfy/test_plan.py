@@ -316,8 +316,9 @@ def test_a_wrong_value_is_told_in_one_sentence(name, value, told):
     assert "\n" not in said
 
 
-def test_blank_json_is_none():
+def test_blank_json_is_none_and_what_is_no_text_is_taken_as_it_is():
     assert DESK.slot("stop").from_widget(" \n") is None
+    assert DESK.slot("layer").from_widget(3) == 3  # of a prompt that was written by hand
 
 
 def test_a_list_for_a_text_cannot_be_on_a_canvas():
