@@ -38,9 +38,9 @@ def read_json(data: bytes, file: str | None = None, registry: Registry | None = 
     root = _parsed(data, file)
     if not isinstance(root, dict):
         _refuse("bad-structure", f"this JSON is no pipeline: it can be {_KINDS}", file)
-    if "pipeline" in root and "format" in root:
+    if isinstance(root.get("pipeline"), str):
         return _of_record(root, file, registry)
-    if "format" in root and set(root) <= set(TOP_KEYS):  # JSON is YAML
+    if set(root) <= set(TOP_KEYS) and not isinstance(root.get("format", {}), dict):  # JSON is YAML
         return Graph.loads(data, registry, file)
     if len(data) > MAX_BYTES:
         _refuse("too-large", f"the file has more than {MAX_BYTES} bytes", file)
