@@ -216,6 +216,17 @@ def test_no_step_that_was_captured_before_a_move_is_replayed_after_it(shared, gp
     assert after.captured is not before.captured and before.captured.replays == replays
 
 
+def test_making_a_loaded_model_ready_moves_nothing(shared, gpu):
+    handle, other = shared.load_shared("a", Loader(GPU)), diffusion(0.2, gpu)
+    gpu.load_models_gpu([other])
+    answer(handle)
+    weights, steps = list(handle.family.model.parameters()), dict(handle.family.steps)
+    shared.ready([handle])
+    same = [before is after for before, after in zip(weights, handle.family.model.parameters(), strict=True)]
+    assert all(same) and handle.family.steps == steps and steps
+    assert other.loaded_size() == other.model_size()  # there was room for both, and nothing more was asked for
+
+
 def test_a_model_that_stays_in_comfyuis_list_is_still_held(shared, gpu):
     load = Loader(GPU)
     shared.load_shared("a", load)
@@ -348,6 +359,16 @@ def test_a_model_that_was_moved_away_comes_back_without_the_management(shared, g
     _absent(monkeypatch)
     shared.ready([handle])
     assert where(handle) == {GPU}
+
+
+def test_nothing_is_held_once_the_management_fails(shared, manager, monkeypatch):
+    load = Loader()
+    handle = shared.load_shared("a", load)
+    _absent(monkeypatch)
+    shared.ready([handle])
+    with without_collector():
+        del handle
+        assert load.alive == 0
 
 
 def test_want_of_memory_is_no_change_of_the_management(shared, gpu, monkeypatch):
