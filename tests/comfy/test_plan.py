@@ -32,7 +32,6 @@ from fopru_graph.graph.shipped import shipped_pipelines
 from fopru_graph.graph.sockets import BadLiteral
 
 PLANS = plans(Registry.default())
-WIDGETS = [pytest.param(slot, id=f"{plan.type}.{slot.name}") for plan in PLANS.values() for slot in plan.widgets]
 LIMITS = (LARGEST, -LARGEST, 1e9, -1e9)  # of numbers that the node itself does not bound
 
 
@@ -75,6 +74,9 @@ class Desk(Node):
         text: str = "",
         prompt: str | list[str] = "why ?",
         name: str | None = None,
+        label: str | None = "",
+        questions: str | list[str] = ["a", "b"],  # noqa: B006
+        tiny: Annotated[float, Field(gt=0)] = 1e-6,
         short: Annotated[str, Field(min_length=1)] = "a",
         stop: Annotated[list[str] | None, Advanced()] = None,
         messages: list[dict[str, Any]] | None = None,
@@ -88,6 +90,9 @@ class Desk(Node):
 
 
 DESK = plan_of(Desk.spec)
+WIDGETS = [
+    pytest.param(slot, id=f"{plan.type}.{slot.name}") for plan in (*PLANS.values(), DESK) for slot in plan.widgets
+]
 
 
 def looks(slot: Slot) -> tuple[Any, ...]:
@@ -117,6 +122,9 @@ def looks(slot: Slot) -> tuple[Any, ...]:
         ("text", ("text", MISSING, None, None, False)),
         ("prompt", ("text", MISSING, None, None, False)),
         ("name", ("text", "", None, None, False)),
+        ("label", ("json", "", None, None, True)),
+        ("questions", ("json", MISSING, None, None, True)),
+        ("tiny", ("json", MISSING, None, None, True)),
         ("short", ("text", MISSING, None, None, True)),
         ("stop", ("json", "", None, None, True)),
         ("messages", ("json", "", None, None, True)),
@@ -145,11 +153,13 @@ def test_links_have_types_and_say_whether_they_grow_and_may_be_left_open():
 def test_options_texts_and_marks():
     assert DESK.slot("maybe_order").options == ("none", "best", "first")
     assert (DESK.slot("mood").options, DESK.slot("mood").default) == (("good", "bad"), "good")
-    assert [slot.name for slot in DESK.widgets if slot.multiline] == ["prompt", "stop", "messages"]
+    assert [slot.name for slot in DESK.widgets if slot.multiline] == ["prompt", "questions", "stop", "messages"]
     assert [slot.name for slot in DESK.slots if slot.advanced] == ["stop", "file"]
     assert DESK.slot("limit").tooltip == "0 stands for empty"
     ratio = PLANS["FopruRankPrune"].slot("ratio")
     assert ratio.tooltip == ratio.socket.doc
+    answering = {name for name, plan in PLANS.items() if plan.answers}
+    assert answering == {"FopruLLMGenerate", "FopruStockGenerate"}
     assert (DESK.type, DESK.title, DESK.category, DESK.answers) == ("FopruDesk", "Desk (FoPru)", "fopru/toy", False)
 
 
@@ -226,7 +236,7 @@ def test_a_node_type_of_its_name_is_refused():
         plans(registry)
 
 
-# -- every input of every built-in node -------------------------------------------------------------------------------
+# -- every input of every built-in node, and those above --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("slot", WIDGETS)
