@@ -13,7 +13,9 @@ from fopru_graph.comfy.carry import carried, flat_names, renamed_nodes
 from fopru_graph.comfy.decode import decode
 from fopru_graph.comfy.header import Header, header_in, header_of_workflow
 from fopru_graph.comfy.names import Names
-from fopru_graph.comfy.plan import IMAGE, NodePlan, Out, plan_of
+from fopru_graph.comfy.plan import IMAGE, NodePlan, Out, plan_of, plans
+from fopru_graph.comfy.unflow import prompt_of_workflow
+from fopru_graph.comfy.workflow import keep_places
 from fopru_graph.errors import Caution
 from fopru_graph.graph import Graph, GraphNode, PipelineError, Problem, Ref, Registry, RunRecord
 from fopru_graph.graph.model import PipelineOutput
@@ -114,7 +116,13 @@ def _ref(name: str, plan: NodePlan, out: Out) -> Ref:
 
 
 def _of_workflow(workflow: dict[str, Any], file: str | None, registry: Registry) -> Graph:
-    _refuse("bad-structure", "workflows of the canvas are not read yet", file)
+    try:
+        prompt, positions = prompt_of_workflow(workflow, plans(registry))
+    except PipelineError as error:
+        raise PipelineError(error.problems, file) from None
+    graph = graph_of(prompt, registry, file, header_of_workflow(workflow))
+    keep_places(graph, positions)
+    return graph
 
 
 def _of_record(root: dict[str, Any], file: str | None, registry: Registry) -> Graph:
