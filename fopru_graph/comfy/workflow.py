@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fopru_graph.comfy.canvas_nodes import PRIMITIVES, is_position, output, planned, primitive, socket
+from fopru_graph.comfy.canvas_nodes import PRIMITIVES, host_node, is_position, output, planned, primitive, socket
 from fopru_graph.comfy.header import KEY, Header
 from fopru_graph.comfy.layout import Size, placed
 from fopru_graph.comfy.plan import NodePlan, plans
