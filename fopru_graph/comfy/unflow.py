@@ -13,11 +13,11 @@ from typing import Any, NoReturn, TypeAlias
 from fopru_graph.comfy.canvas_nodes import is_position
 from fopru_graph.comfy.plan import NodePlan
 from fopru_graph.comfy.prompt import Prompt
-from fopru_graph.comfy.workflow import FROM_OUTSIDE, TO_OUTSIDE
+from fopru_graph.comfy.workflow import BYPASSED, FROM_OUTSIDE, TO_OUTSIDE
 from fopru_graph.graph import PipelineError, Problem
 from fopru_graph.graph.check.expand import MAX_NESTING, MAX_NODES
 
-MUTED, BYPASSED = 2, 4  # modes of a node
+MUTED = 2  # the mode of a node that is not there
 _AFTER_GENERATE = ("fixed", "randomize", "increment", "decrement")  # a widget of the frontend's own behind a seed
 _REROUTE, _HELD = "Reroute", "PrimitiveNode"  # nodes that the frontend alone knows
 _FIRST = {"LoadImage": "image"}  # ComfyUI's own nodes whose only value of interest is the first; else it is `value`
@@ -85,7 +85,7 @@ class _Node:
     @property
     def position(self) -> Position | None:
         """The upper left corner; None where the file has none."""
-        place = self.raw.get("pos")
+        place: Any = self.raw.get("pos")
         place = [place.get("0"), place.get("1")] if isinstance(place, Mapping) else place
         return (place[0], place[1]) if is_position(place) else None
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from fopru_graph.graph.values import INPUTS
 
 CANVAS = "canvas"  # in a pipeline's `ui`: where nodes stand
 VERSION = 0.4  # of the format that the frontends write and read
+BYPASSED = 4  # the mode of a node that is led around
 FROM_OUTSIDE, TO_OUTSIDE = -10, -20  # ids of a subgraph's own ends
 _SPACE = uuid.UUID(
     "6d0cf1f2-5b0e-4cf1-9d0a-3f6f70727567"
@@ -62,11 +63,25 @@ def workflow_of(graph: Graph) -> dict[str, Any]:
     Raises:
         PipelineError, UserError: as `prompt_of`.
     """
-    prompt = with_primitives(prompt_of(graph), graph)
+    prompt = prompt_of(graph)
+    whole, off = _with_disabled(graph, prompt)
     canvas = graph.ui.get(CANVAS) if isinstance(graph.ui, dict) else None
-    found = _Writer(plans(graph.registry), graph.name).workflow(prompt, canvas if isinstance(canvas, dict) else {})
+    writer = _Writer(plans(graph.registry), graph.name, off)
+    found = writer.workflow(with_primitives(whole, graph), canvas if isinstance(canvas, dict) else {})
     found["extra"] = {KEY: Header.of(graph).to_json()}
     return found
+
+
+def _with_disabled(graph: Graph, prompt: Prompt) -> tuple[Prompt, Set[str]]:
+    """The prompt with the pipeline's disabled nodes, and which they are: a canvas shows what it bypasses."""
+    every = graph.copy()
+    for entry in every.nodes.values():
+        entry.enabled = True
+    try:
+        whole = prompt_of(every)
+    except (PipelineError, UserError):  # it is only valid without them, so they are left out
+        return prompt, frozenset()
+    return whole, whole.keys() - prompt.keys()
 
 
 def keep_places(graph: Graph, positions: Mapping[str, tuple[float, float]]) -> None:
@@ -121,7 +136,8 @@ def with_primitives(prompt: Prompt, graph: Graph) -> Prompt:
         while title in found:
             title += "_input"
         type_name, _ = PRIMITIVES[kinds.pop()]
-        found = {title: {"inputs": {"value": values[0]}, "class_type": type_name, "_meta": {"title": title}}} | found
+        held: Prompt = {title: {"inputs": {"value": values[0]}, "class_type": type_name, "_meta": {"title": title}}}
+        found = held | found
         for node, key in uses:
             found[node] = found[node] | {"inputs": found[node]["inputs"] | {key: [title, 0]}}
     return found
@@ -149,9 +165,10 @@ class _Level:
 
 
 class _Writer:
-    def __init__(self, known: Mapping[str, NodePlan], name: str) -> None:
+    def __init__(self, known: Mapping[str, NodePlan], name: str, off: Set[str]) -> None:
         self._plans = known
         self._name = name
+        self._off = off
         self._levels: dict[str, _Level] = {"": _Level("")}
         self._last = 0
 
@@ -168,7 +185,7 @@ class _Writer:
         definitions = [self._definition(self._levels[path], canvas) for path in inside]
         root = self._levels[""]
         self._place(root, canvas)
-        found = {
+        found: dict[str, Any] = {
             "id": str(uuid.uuid5(_SPACE, self._name)), "revision": 0, "last_node_id": 0, "last_link_id": self._last,
             "nodes": list(root.nodes.values()), "links": [link.as_list() for link in root.links], "groups": [],
             "config": {}, "extra": {}, "version": VERSION,
@@ -187,6 +204,7 @@ class _Writer:
         node = self._levels[_parent(identity)].node(_local(identity))
         plan = self._plans.get(entry["class_type"])
         node |= primitive(entry, node["id"]) if plan is None else planned(plan, entry["inputs"], node["id"])
+        node["mode"] = BYPASSED if identity in self._off else 0
 
     # -- links --------------------------------------------------------------------------------------------------------
 
@@ -288,8 +306,8 @@ class _Writer:
         for order, name in enumerate(sorted(automatic, key=lambda name: automatic[name])):
             node = level.nodes[name]
             node["order"] = order
-            wanted = canvas.get(f"{level.path}:{name}".removeprefix(":").replace(":", "/"))
-            node["pos"] = list(wanted) if is_position(wanted) else list(automatic[name])
+            wanted: Any = canvas.get(f"{level.path}:{name}".removeprefix(":").replace(":", "/"))
+            node["pos"] = list(wanted if is_position(wanted) else automatic[name])
         return max((node["pos"][0] + node["size"][0] for node in level.nodes.values()), default=0)
 
 
