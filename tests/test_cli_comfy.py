@@ -28,14 +28,15 @@ def refused(*arguments: str) -> str:
     return f"{error['message']} | {error['hint']}"
 
 
-def test_a_pipeline_is_written_beside_its_name_and_read_back_the_same(tmp_path):
+@pytest.mark.parametrize("kind", ["api", "workflow"])
+def test_a_pipeline_is_written_beside_its_name_and_read_back_the_same(tmp_path, kind):
     graph = whole(tmp_path)
-    result = invoke("export", "whole.yaml", "--comfy-api", "--json")
+    result = invoke("export", "whole.yaml", f"--comfy-{kind}", "--json")
     assert result.exit_code == 0, result.stderr
-    file = Path("whole.api.json")
+    file = Path(f"whole.{kind}.json")
     assert json.loads(result.stdout) == {
-        "file": "whole.api.json",
-        "to": "comfy-api",
+        "file": file.name,
+        "to": f"comfy-{kind}",
         "bytes": file.stat().st_size,
         "nodes": len(graph.flat().nodes),
     }
