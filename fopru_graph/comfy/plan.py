@@ -12,6 +12,8 @@ from functools import cached_property
 from typing import Any, Literal, get_args, get_origin
 
 from fopru_graph import values
+from fopru_graph.comfy.nodes import Pictures
+from fopru_graph.errors import UserError
 from fopru_graph.graph import MISSING, NodeSpec, Registry, Socket
 from fopru_graph.graph.annotations import members, strip
 from fopru_graph.graph.declare.node import snake_case
@@ -188,9 +190,17 @@ class NodePlan:
 
 
 def plans(registry: Registry) -> Mapping[str, NodePlan]:
-    """The plans of all node types, by their type in ComfyUI."""
-    found = map(plan_of, registry.types().values())
-    return {plan.type: plan for plan in found}
+    """The plans of all node types and of `Pictures`, by their type in ComfyUI.
+
+    Raises:
+        UserError: the registry has a node type of that name, too.
+    """
+    types = registry.types()
+    if PICTURES.spec.type in types:
+        raise UserError(
+            f"{types[PICTURES.spec.type].source}: ComfyUI's canvas has a node Pictures already", "rename it"
+        )
+    return {plan.type: plan for plan in (*map(plan_of, types.values()), PICTURES)}
 
 
 def plan_of(spec: NodeSpec) -> NodePlan:
@@ -289,3 +299,6 @@ def _checked(socket: Socket) -> bool:
     """Whether the JSON Schema of the literals says more than a widget can."""
     schema = json.dumps(socket.json_schema())
     return any(word in schema for word in _INEXPRESSIBLE)
+
+
+PICTURES = plan_of(Pictures.spec)  # no node type of pipelines, so no registry has it
