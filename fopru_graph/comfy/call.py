@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -11,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fopru_graph import values
 from fopru_graph.comfy import host, pictures
 from fopru_graph.comfy.arguments import arguments, literals
 from fopru_graph.comfy.plan import IMAGE, NodePlan
 from fopru_graph.errors import UserError
-from fopru_graph.graph import Cancelled, CancelToken, Context, Event, NodeProgress, NodeText
+from fopru_graph.graph import Cancelled, CancelToken, Context, Event, NodeProgress, NodeSpec, NodeText
 from fopru_graph.graph.steps import fingerprint
 
 if TYPE_CHECKING:
@@ -96,19 +98,21 @@ def wanted(plan: NodePlan, given: Mapping[str, Any]) -> list[str]:
 
 
 def _check_requirements() -> None:
-    from fopru_graph.comfy.requirements import missing
-
-    if told := missing():
+    if (requirements := _part("requirements")) is not None and (told := requirements.missing()):
         raise UserError(told)
 
 
-def _run(plan: NodePlan, inputs: Mapping[str, Any], asked: Asked) -> Answered:
-    from fopru_graph.comfy import models
+def _part(name: str) -> Any:
+    try:
+        return importlib.import_module(f"fopru_graph.comfy.{name}")
+    except ModuleNotFoundError:
+        return None
 
-    models.ready(inputs.values())
+
+def _run(plan: NodePlan, inputs: Mapping[str, Any], asked: Asked) -> Answered:
     screen = _Screen(asked.node)
     context = _CanvasContext(plan, asked.node, screen)
-    outputs = plan.spec.pack(models.node_of(plan.spec).call(inputs, context))
+    outputs = plan.spec.pack(_outputs(plan.spec, inputs, context))
     screen.show()
     answered = Answered([outputs[out.output] for out in plan.outputs])
     for index, out in enumerate(plan.outputs):
@@ -121,6 +125,20 @@ def _run(plan: NodePlan, inputs: Mapping[str, Any], asked: Asked) -> Answered:
         elif plan.answers and out.type == "STRING":
             answered.ui["text"] = value if isinstance(value, list) else [str(value)]
     return answered
+
+
+def _outputs(spec: NodeSpec, inputs: Mapping[str, Any], context: Context) -> Any:
+    """What the node's ``run`` returns. A model is loaded once for all workflows, and is on its device when used."""
+    models = _part("models")
+    if models is None:
+        return spec.cls().call(inputs, context)
+    models.ready(inputs.values())
+    if [socket.annotation for socket in spec.outputs.values()] != [values.ModelHandle]:
+        return spec.cls().call(inputs, context)
+    told, covered = fingerprint(spec, inputs)
+    others = {name: value for name, value in inputs.items() if name not in covered}
+    key = spec.type, json.dumps([told, others], sort_keys=True, default=id)
+    return models.load_shared(key, lambda: spec.cls().call(inputs, context))
 
 
 def _shown(picture: PIL.Image.Image, asked: Asked) -> dict[str, str]:
