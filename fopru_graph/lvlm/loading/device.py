@@ -42,16 +42,26 @@ def free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
+class DoesNotFit(UserError):
+    """Weights of ``needed`` bytes are more than ``device`` has free."""
+
+    def __init__(self, message: str, hint: str, needed: int, device: torch.device) -> None:
+        super().__init__(message, hint)
+        self.needed, self.device = needed, device
+
+
 def check_memory(name: str, needed: int, device: torch.device, what: str = "its weights") -> None:
     """Refuse a model whose weights alone do not fit, before anything is loaded.
 
     Raises:
-        UserError: ``needed`` bytes are not free; the message has both figures.
+        DoesNotFit: ``needed`` bytes are not free; the message has both figures.
     """
     free = free_memory(device)
     if needed > free:
         gib = 2**30
-        raise UserError(
+        raise DoesNotFit(
             f"{name} does not fit: {what} need {needed / gib:.1f} GiB, {device} has {free / gib:.1f} GiB free",
             "use a smaller dtype, another device, or a smaller model",
+            needed,
+            device,
         )
