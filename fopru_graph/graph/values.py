@@ -6,10 +6,12 @@ import enum
 import math
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
+
+from fopru_graph import describing
 
 MAX_DEPTH = 64  # levels of nesting in a file
 MAX_VALUE_DEPTH = 56  # levels of nesting in one input, which itself is some levels deep in its file
@@ -21,7 +23,6 @@ Value: TypeAlias = Any
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _REFERENCE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_/-]*)(?:\.([A-Za-z_][A-Za-z0-9_-]*))?")
-_LONGEST_TEXT, _MOST_FIELDS = 60, 6  # in a description
 
 
 # -- references -------------------------------------------------------------------------------------------------------
@@ -231,34 +232,7 @@ def tagged(value: Any, reference: Callable[[Ref], Any] = str) -> Any:
 # -- descriptions -----------------------------------------------------------------------------------------------------
 
 
-def describe(value: Any, depth: int = 2) -> str:
-    """A value in a few words, for errors and run records: shapes instead of numbers.
-
-    For example ``Tensor (576, 1024) float16``; a data class by its name and fields, a collection by its length.
-    """
-    if isinstance(value, Given):
-        return f"{describe(value.value, depth)}, given in Python"
-    name = type(value).__name__
-    if value is None or isinstance(value, (bool, int, float)):
-        return repr(value)
-    if isinstance(value, str):
-        return repr(value) if len(value) <= _LONGEST_TEXT else f"{value[:_LONGEST_TEXT]!r}… ({len(value)} characters)"
-    if (shape := getattr(value, "shape", None)) is not None and not is_dataclass(value):
-        dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
-        return f"{name} {tuple(shape)} {dtype}".rstrip()
-    if is_dataclass(value) and not isinstance(value, type):
-        return f"{name}({_described_fields(value, depth)})" if depth else name
-    if isinstance(value, Mapping):
-        keys = ", ".join(map(str, list(value)[:_MOST_FIELDS]))
-        return f"{name} of {len(value)}: {keys}" if value else f"empty {name}"
-    if isinstance(value, (Sequence, set, frozenset)):
-        if not value or not depth:
-            return f"{name} of {len(value)}"
-        return f"{name} of {len(value)}: {describe(next(iter(value)), depth - 1)}" + (", …" if len(value) > 1 else "")
-    return name
-
-
-def _described_fields(value: Any, depth: int) -> str:
-    shown = [field.name for field in fields(value) if field.repr]
-    text = ", ".join(f"{name}={describe(getattr(value, name), depth - 1)}" for name in shown[:_MOST_FIELDS])
-    return text + (", …" if len(shown) > _MOST_FIELDS else "")
+def describe(value: Any) -> str:
+    """A value in a few words, see `describing.describe`."""
+    words = describing.describe(unwrapped(value))
+    return f"{words}, given in Python" if isinstance(value, Given) else words

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fopru_graph.describing import Described
+
 if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True)
-class PromptFigures:
+@dataclass(frozen=True, repr=False)
+class PromptFigures(Described):
     """What one prompt of a batch took, without the padding that its batch gave it: as in `Generation`, but not sums.
 
     ``kv_lengths`` count its tokens whose keys and values each layer holds, ``kv_bytes`` what these take.
@@ -35,8 +37,8 @@ class PromptFigures:
         }
 
 
-@dataclass(frozen=True, eq=False)
-class Generation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Generation(Described):
     """Generated answers of B prompts and the figures of the run, which are read from tensors.
 
     Token counts and KV bytes are sums over the batch: ``encoded`` visual tokens leave the vision tower, ``projected``

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from fopru_graph.describing import Described
+
 if TYPE_CHECKING:
     import torch
 
 
-@dataclass(eq=False)
-class LayerView:
+@dataclass(eq=False, repr=False)
+class LayerView(Described):
     """What a pruner sees that cuts at layer K of the language model: B samples of M tokens, as layer K − 1 had them.
 
     A token is text, visual, or none of both: padding, fillers, and what another pruner at this layer has dropped.
@@ -68,8 +70,8 @@ class LayerView:
         return self._embeds()
 
 
-@dataclass(frozen=True)
-class InLLMPruner:
+@dataclass(frozen=True, repr=False)
+class InLLMPruner(Described):
     """A description of pruning inside the language model: from layer ``layer`` on only the best visual tokens remain.
 
     ``layer`` is a number from 0, or a share of the model's depth in (0, 1), see `pruning.depth.layer_at`; the nearest

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from fopru_graph.describing import FILE, Described
 
 if TYPE_CHECKING:
     pass
 
 
-@dataclass(frozen=True)
-class ModelSizes:
+@dataclass(frozen=True, repr=False)
+class ModelSizes(Described):
     """The sizes of a model that its FLOPs and bytes follow from. Weights are those that multiply every token.
 
     Vision tower: ``tower_layers`` run, with ``tower_weights`` weights together; ``whole_tower`` is (weights, layers)
@@ -42,11 +44,11 @@ class ModelSizes:
     causal: bool = True
 
 
-@dataclass(frozen=True, eq=False)
-class ModelHandle:
+@dataclass(frozen=True, eq=False, repr=False)
+class ModelHandle(Described):
     """A loaded model. ``family`` is a `fopru_graph.lvlm.families.family.Family`, untyped as values know no models."""
 
-    name: str
+    name: str = field(metadata={FILE: True})
     family: Any
 
     @property

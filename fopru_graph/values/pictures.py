@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fopru_graph.describing import FILE, Described
 from fopru_graph.errors import UserError
 
 if TYPE_CHECKING:
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
 UNTIMED_FPS = 24.0  # what stock processors assume of frames that have no times
 
 
-@dataclass(frozen=True, eq=False)
-class Image:
+@dataclass(frozen=True, eq=False, repr=False)
+class Image(Described):
     """A decoded RGB picture, the file it came from, and the share of its pixels to encode it with, in (0, 1]."""
 
     picture: PIL.Image.Image
-    source: str
+    source: str = field(metadata={FILE: True})
     resolution: float = 1.0
 
     @property
@@ -32,8 +33,8 @@ class Image:
         return 3 * self.picture.height * self.picture.width
 
 
-@dataclass(frozen=True, eq=False)
-class Video:
+@dataclass(frozen=True, eq=False, repr=False)
+class Video(Described):
     """Frames of a video and the file or folder they came from.
 
     ``times`` are each frame's seconds from the beginning, ``duration`` the seconds of the whole video, with frames that
@@ -44,7 +45,7 @@ class Video:
     """
 
     frames: tuple[PIL.Image.Image, ...]
-    source: str
+    source: str = field(metadata={FILE: True})
     times: tuple[float, ...] = ()
     duration: float | None = None
 

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fopru_graph.describing import Described
 from fopru_graph.values.vision import VisionFeatures
 
 if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True, eq=False)
-class Significance:
+@dataclass(frozen=True, eq=False, repr=False)
+class Significance(Described):
     """One score per visual token, larger is more significant.
 
     For each tile, ``scores`` holds an (N,) float32 tensor and ``grids`` its (h, w). ``direction`` holds the scorer's
@@ -47,8 +48,8 @@ class Significance:
         return tuple(name if isinstance(name, str) else "received" if name else "given" for name in self.direction)
 
 
-@dataclass(frozen=True, eq=False)
-class PromptEmbeddings:
+@dataclass(frozen=True, eq=False, repr=False)
+class PromptEmbeddings(Described):
     """Questions as the language model embeds them: each one's token ids (T,) and embeddings (T, E), on its device.
 
     ``images`` says which question each image belongs to, in the images' order; empty if the only one is about all.
@@ -64,8 +65,8 @@ class PromptEmbeddings:
         return self.embeddings[self.images[image] if self.images else 0]
 
 
-@dataclass(frozen=True, eq=False)
-class Selection:
+@dataclass(frozen=True, eq=False, repr=False)
+class Selection(Described):
     """Indices of the kept visual tokens, one (K,) int64 tensor per tile, and each tile's N before the selection.
 
     ``scores_finite`` is a () bool tensor on the scores' device: whether the scores that it was made by are finite; None
@@ -80,15 +81,15 @@ class Selection:
     areas: tuple[torch.Tensor, ...] = ()
 
 
-@dataclass(frozen=True)
-class Budget:
+@dataclass(frozen=True, repr=False)
+class Budget(Described):
     """How many visual tokens of each tile are kept."""
 
     counts: tuple[int, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class VisualTokens:
+@dataclass(frozen=True, eq=False, repr=False)
+class VisualTokens(Described):
     """Projected visual tokens, one (K, E) tensor per image, ready to replace the image's placeholders.
 
     For each image, ``origin`` is a (K, 2) int64 tensor with the tile of every token and its index in that tile,

@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from fopru_graph.describing import Described
 from fopru_graph.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True, eq=False)
-class TileAttention:
+@dataclass(frozen=True, eq=False, repr=False)
+class TileAttention(Described):
     """Queries and keys of one tile at the encoder layer whose output the projector reads: its attention map, unformed.
 
     ``query`` and ``key`` are (H, P + M, d), after any rotary embedding; the map is softmax(scale · q kᵀ) over all P + M
@@ -58,8 +59,8 @@ class TileAttention:
         return replace(change(self), others=tuple(map(change, self.others)))
 
 
-@dataclass(frozen=True, eq=False)
-class Tile:
+@dataclass(frozen=True, eq=False, repr=False)
+class Tile(Described):
     """One tile: its visual tokens, their grid (h, w) with h·w = N, its image's index, and the attention that scores it.
 
     ``features`` (N, D) come from the encoder layer that the projector reads; if the projector merges patches, they are
@@ -82,8 +83,8 @@ class Tile:
     prefix_features: torch.Tensor | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class VisionFeatures:
+@dataclass(frozen=True, eq=False, repr=False)
+class VisionFeatures(Described):
     """Encoded tiles in prompt order and the pixels they were made from.
 
     ``pixels`` holds one (3, H, W) float tensor per tile on the CPU, normalised by ``mean`` and ``std`` of each channel:
