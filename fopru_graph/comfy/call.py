@@ -159,21 +159,22 @@ class _Screen:
     def __init__(self, node: str) -> None:
         self.node = node
         self._said: list[str] = []
-        self._next = 0.0
+        self._next, self._fresh = 0.0, False
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, NodeProgress):
             host.report_progress(self.node, event.i, event.n)
         elif isinstance(event, NodeText):
             self._said.append(event.chunk)
+            self._fresh = True
             if time.monotonic() >= self._next:
                 self.show()
 
     def show(self) -> None:
-        """Show all that was said."""
-        if self._said:
+        """Show all that was said, unless it stands there."""
+        if self._fresh:
             host.report_text(self.node, "".join(self._said))
-            self._next = time.monotonic() + OFTEN
+            self._next, self._fresh = time.monotonic() + OFTEN, False
 
 
 class _Stop(CancelToken):

@@ -123,9 +123,14 @@ class _Run:
         kept = {key: self.cache[key] for key in self.keys.values() if key in self.cache}
         self.cache.clear()  # results of other prompts go when memory is short, which it practically always is
         self.cache.update(kept)
+        cached = [node for node in self.prompt if self.keys[node] in kept]
+        self.job.messages.append(("execution_cached", cached))
+        for node in cached:
+            if not self._schema(node).is_output_node:
+                self._show(node, kept[self.keys[node]])
         try:
-            for node, step in self.prompt.items():
-                if self.comfy.nodes[step["class_type"]].SCHEMA.is_output_node:
+            for node in self.prompt:
+                if self._schema(node).is_output_node:
                     self._pull(node)
         except self.interruption:
             self.job.status = "interrupted"
@@ -158,9 +163,7 @@ class _Run:
             return self.done[node]
         step = self.prompt[node]
         cls = self.comfy.nodes[step["class_type"]]
-        if (cached := self.cache.get(self.keys[node])) is not None:
-            self.job.messages.append(("execution_cached", node))
-        else:
+        if (cached := self.cache.get(self.keys[node])) is None:
             lazy = {each.id for each in cls.SCHEMA.inputs if each.lazy}
             given = {name: self._value(value) for name, value in step["inputs"].items() if name not in lazy}
             while wanted := self._asked(cls, node, given, lazy):
@@ -168,10 +171,18 @@ class _Run:
             cached = self._execute(cls, node, given | {name: [None] for name in lazy if name not in given})
         self.done[node] = self.cache[self.keys[node]] = cached
         self.job.values[node] = list(cached.args)
-        if cached.ui is not None and (cls.SCHEMA.is_output_node or cls.SCHEMA.has_intermediate_output):
-            self.job.outputs[node] = cached.ui
-            self.job.messages.append(("executed", {"node": node, "output": cached.ui}))
+        self._show(node, cached)
         return cached
+
+    def _schema(self, node: str) -> Any:
+        return self.comfy.nodes[self.prompt[node]["class_type"]].SCHEMA
+
+    def _show(self, node: str, output: NodeOutput) -> None:
+        """Tell what a node shows; of others than these two kinds nothing is told, nor kept in the history."""
+        schema = self._schema(node)
+        if output.ui is not None and (schema.is_output_node or schema.has_intermediate_output):
+            self.job.outputs[node] = output.ui
+            self.job.messages.append(("executed", {"node": node, "output": output.ui}))
 
     def _value(self, value: Any) -> list[Any]:
         return self._pull(value[0]).args[value[1]] if _is_link(value) else [value]
