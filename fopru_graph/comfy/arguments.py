@@ -1,4 +1,4 @@
-"""What a node gets of the values that ComfyUI passes: literals of widgets, lists of growing links, pictures of IMAGEs."""
+"""What a node gets of what ComfyUI passes: literals of widgets, lists of growing links, pictures of IMAGEs."""
 
 from __future__ import annotations
 

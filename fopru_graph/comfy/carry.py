@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from fopru_graph.comfy.decode import decode
-from fopru_graph.comfy.prompt import encode
 from fopru_graph.comfy.names import Names
+from fopru_graph.comfy.prompt import encode
 from fopru_graph.errors import UserError
 from fopru_graph.graph import MISSING, Graph, GraphNode, PipelineError, Ref
 from fopru_graph.graph.check.binding import declared_problem

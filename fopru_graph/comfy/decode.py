@@ -146,7 +146,9 @@ class _Decoder:
         """A reference, the references that a node gathers, or the value of a primitive, in a tuple."""
         name, number = _parts(link)
         if name not in self._raw:
-            _refuse("unknown-node", f"is linked to node {name[:80]!r}, which there is not", did_you_mean(name, self._raw))
+            _refuse(
+                "unknown-node", f"is linked to node {name[:80]!r}, which there is not", did_you_mean(name, self._raw)
+            )
         if name in above:
             _refuse("cycle", f"the nodes wait for each other: {' -> '.join((*above, name))}")
         kind, inputs = self._raw[name]

@@ -11,11 +11,10 @@ from typing import Any
 
 from fopru_graph.comfy import files, host
 from fopru_graph.comfy.call import Asked, call, state, wanted
-from fopru_graph.comfy.plan import ANY, IMAGE, LARGEST, MOST, NodePlan, Out, Slot, plans
+from fopru_graph.comfy.plan import ALIASES, ANY, IMAGE, LARGEST, MOST, NodePlan, Out, Slot, plans
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Registry
 
-ALIASES = ["visual token pruning", "vision-language model", "VLM"]  # what the search finds our nodes by
 _WIDGETS = {"int": "Int", "float": "Float", "bool": "Boolean", "choice": "Combo", "file": "Combo"}
 _TYPES = {IMAGE: "Image", ANY: "AnyType", "STRING": "String", "INT": "Int", "FLOAT": "Float", "BOOLEAN": "Boolean"}
 
@@ -78,7 +77,7 @@ def schema(plan: NodePlan, io: Any) -> Any:
         hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
         is_output_node=plan.spec.output,
         has_intermediate_output=plan.answers,
-        search_aliases=ALIASES,
+        search_aliases=list(ALIASES),
     )
 
 

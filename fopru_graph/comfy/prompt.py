@@ -178,7 +178,9 @@ def _warn_of_paths(flat: Graph) -> None:
     found = list(_files(flat))
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        text = f"{found[0]}{more}: ComfyUI opens only what lies in its own input folder, and models in its models folder"
+        text = (
+            f"{found[0]}{more}: ComfyUI opens only what lies in its own input folder, and models in its models folder"
+        )
         warnings.warn(Caution(text), stacklevel=3)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import PIL.Image
@@ -30,7 +30,7 @@ FILES = {"image": "secret.png", "video": "secret.gif", "model": "secret-model", 
 needs_watch = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="inotify is Linux's")
 
 
-@contextmanager
+@contextlib.contextmanager
 def watched(*folders: Path) -> Iterator[list[bool]]:
     """Whether anything in the folders was opened or listed meanwhile: an empty list if not."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -40,10 +40,8 @@ def watched(*folders: Path) -> Iterator[list[bool]]:
     opened: list[bool] = []
     try:
         yield opened
-        try:
+        with contextlib.suppress(BlockingIOError):  # nothing happened
             opened.append(bool(os.read(watch, 4096)))
-        except BlockingIOError:
-            pass
     finally:
         os.close(watch)
 
@@ -77,7 +75,8 @@ def bad_names(kind: str, outside: Path) -> list[str]:
         path, f"{path} [temp]", f"/{path}", f"\\{path}", f"C:{path}", f"\\\\host\\share\\{name}", f"//host/{name}",
         f"~/{name}", "~root/x", f"file://{path}", f"FILE:{path}", f"https://example.org/{name}", f"data:{name}",
         f"{name}\0", f"..\0/{name}", f"{name}\n", f"%2e%2e/%2e%2e/outside/{name}", f"..%2f..%2foutside%2f{name}",
-        "CON", "nul.png", "x/aux", "lpt1", "COM9 .txt", f"link-{name}", f"linked/{name}", "linked", f"linked/{name} [output]",
+        "CON", "nul.png", "x/aux", "lpt1", "COM9 .txt", f"link-{name}", f"linked/{name}", "linked",
+        f"linked/{name} [output]",
         f"demo:../{name}", f"demo:/{path}", f"given:{name}", "random:llava-1.5-7b", "llava-hf/llava-1.5-7b-hf", "", " ",
         "missing.png", *(["frames"] if kind == "video" else []),
     ]  # fmt: skip

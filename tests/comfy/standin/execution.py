@@ -217,7 +217,9 @@ class _Run:
         for result in results:
             for name, shown in (result.ui or {}).items():
                 ui[name] = [*ui.get(name, []), *shown]
-        return NodeOutput(*map(list, zip(*(result.args for result in results), strict=True)), ui=ui or None)
+        columns = zip(*(result.args for result in results), strict=True)
+        listed = [each.is_output_list for each in cls.SCHEMA.outputs]
+        return NodeOutput(*map(_flattened, columns, listed), ui=ui or None)
 
     def _error(self, error: Exception, node: str, given: dict[str, list[Any]]) -> dict[str, Any]:
         return {
@@ -237,6 +239,10 @@ class _Failed(Exception):
 
 def _is_link(value: Any) -> bool:
     return isinstance(value, list)  # any list counts as a link there
+
+
+def _flattened(values: tuple[Any, ...], listed: bool) -> list[Any]:
+    return [each for value in values for each in value] if listed else list(values)
 
 
 def _formatted(value: Any) -> Any:

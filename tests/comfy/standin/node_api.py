@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 NAMES = {"display_mode": "display", "force_input": "forceInput", "dynamic_prompts": "dynamicPrompts"}
 
 
-class UploadType(str, enum.Enum):
+class UploadType(enum.StrEnum):
     image = "image_upload"
     audio = "audio_upload"
     video = "video_upload"
 
 
-class Hidden(str, enum.Enum):
+class Hidden(enum.StrEnum):
     unique_id = "UNIQUE_ID"
     prompt = "PROMPT"
     extra_pnginfo = "EXTRA_PNGINFO"
