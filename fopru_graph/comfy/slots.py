@@ -59,6 +59,12 @@ class Slot:
         return self.socket.name
 
     @property
+    def tooltip(self) -> str:
+        """What the input is, and which value of a widget that is never empty stands for None."""
+        empty = "" if self.none in ("", MISSING) else f"{self.none:g}" if self.step else str(self.none)
+        return "; ".join(part for part in (self.socket.doc, f"{empty} stands for empty" if empty else "") if part)
+
+    @property
     def advanced(self) -> bool:
         """Whether the widget is shown on demand."""
         return self.socket.advanced or self.socket.file
@@ -106,9 +112,9 @@ class Slot:
         if self.kind != "json":
             return self.socket.read(value)
         try:
-            literal = json.loads(value)
-        except (ValueError, TypeError, RecursionError):
-            why = f"is no JSON: {str(value)[:60]}" if str(value).strip() else "is empty"
+            literal = json.loads(value) if isinstance(value, str) else value
+        except (ValueError, RecursionError):
+            why = f"is no JSON: {value[:60]}" if value.strip() else "is empty"
             raise BadLiteral("bad-value", why, self._json_hint) from None
         return self.socket.read(literal)
 
