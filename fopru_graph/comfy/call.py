@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fopru_graph import values
-from fopru_graph.comfy import host, pictures
+from fopru_graph.comfy import host, models, pictures
 from fopru_graph.comfy.arguments import arguments, literals
 from fopru_graph.comfy.plan import IMAGE, NodePlan
 from fopru_graph.errors import UserError
@@ -129,9 +129,6 @@ def _run(plan: NodePlan, inputs: Mapping[str, Any], asked: Asked) -> Answered:
 
 def _outputs(spec: NodeSpec, inputs: Mapping[str, Any], context: Context) -> Any:
     """What the node's ``run`` returns. A model is loaded once for all workflows, and is on its device when used."""
-    models = _part("models")
-    if models is None:
-        return spec.cls().call(inputs, context)
     models.ready(inputs.values())
     if [socket.annotation for socket in spec.outputs.values()] != [values.ModelHandle]:
         return spec.cls().call(inputs, context)

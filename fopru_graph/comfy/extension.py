@@ -11,11 +11,12 @@ from typing import Any
 
 from fopru_graph.comfy import files, host
 from fopru_graph.comfy.call import Asked, call, state, wanted
-from fopru_graph.comfy.plan import ALIASES, ANY, IMAGE, LARGEST, MOST, NodePlan, Out, Slot, plans
+from fopru_graph.comfy.plan import ALIASES, ANY, IMAGE, MOST, NodePlan, Out, Slot, plans
 from fopru_graph.errors import UserError
 from fopru_graph.graph import Registry
 
 _WIDGETS = {"int": "Int", "float": "Float", "bool": "Boolean", "choice": "Combo", "file": "Combo"}
+_SEEDS = ("seed", "noise_seed")  # a run would change them, unless their widget is told not to
 _TYPES = {IMAGE: "Image", ANY: "AnyType", "STRING": "String", "INT": "Int", "FLOAT": "Float", "BOOLEAN": "Boolean"}
 
 
@@ -141,7 +142,7 @@ def _input(slot: Slot, io: Any) -> Any:
 
 
 def _common(slot: Slot) -> dict[str, Any]:
-    options = {"tooltip": slot.socket.doc or None, "lazy": slot.socket.lazy or None, "advanced": slot.advanced or None}
+    options = {"tooltip": slot.tooltip or None, "lazy": slot.socket.lazy or None, "advanced": slot.advanced or None}
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -151,7 +152,10 @@ def _growing(slot: Slot, io: Any, options: Mapping[str, Any]) -> Any:
     if not hasattr(io, "Autogrow"):
         return host.known(kind.Input, slot.name, optional=slot.optional, **options)
     template = io.Autogrow.TemplatePrefix(
-        host.known(kind.Input, slot.member, optional=True, **options), prefix=slot.member, min=0, max=MOST
+        host.known(kind.Input, slot.member, optional=True, **options),
+        prefix=slot.member,
+        min=int(not slot.optional),
+        max=MOST,
     )
     return host.known(io.Autogrow.Input, slot.name, template=template, optional=slot.optional, **options)
 
@@ -161,9 +165,9 @@ def _widget(slot: Slot, io: Any) -> dict[str, Any]:
         return _file(slot, io)
     options: dict[str, Any] = {"default": slot.default}
     if slot.kind in ("int", "float"):
-        options |= {"min": slot.minimum, "max": slot.maximum, "step": slot.step}
-        options |= {"control_after_generate": False} if slot.kind == "int" and slot.maximum == LARGEST else {}
-        options = {name: value for name, value in options.items() if value is not None}
+        options |= {"min": slot.minimum, "max": slot.maximum}
+        options |= {"step": slot.step, "round": False} if slot.kind == "float" else {}
+        options |= {"control_after_generate": False} if slot.name in _SEEDS else {}
     elif slot.kind == "choice":
         options["options"] = list(slot.options)
     elif slot.kind in ("text", "json"):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tests.comfy.standin import checks
+from tests.comfy.standin.model_management import Management
 from tests.comfy.standin.node_api import HiddenValues, NodeOutput
 
 Prompt = dict[str, dict[str, Any]]
@@ -40,6 +41,7 @@ class ComfyUI:
     def __init__(self, interruption: type[BaseException]) -> None:
         self.nodes: dict[str, Any] = {}
         self.interrupted = False
+        self.management = Management()
         self.on_text: Callable[[str, str], None] = lambda node, text: None
         self._interruption = interruption
         self._cache: dict[str, NodeOutput] = {}
@@ -98,7 +100,8 @@ class ComfyUI:
         return job
 
     def forget(self) -> None:
-        """Drop all cached outputs, as *Free memory* does."""
+        """*Free memory*: unload the models and drop all cached outputs."""
+        self.management.unload_all_models()
         self._cache.clear()
 
 

@@ -30,14 +30,16 @@ def installed(root: Path) -> Iterator[ComfyUI]:
         (root / name).mkdir(parents=True, exist_ok=True)
     comfy = ComfyUI(InterruptProcessingException)
     with pytest.MonkeyPatch.context() as patch:
-        for name, module in _modules(root, comfy).items():
-            patch.setitem(sys.modules, name, module)
+        comfy.management.install(patch)
+        for name, content in _contents(root, comfy).items():
+            patch.setitem(sys.modules, name, sys.modules.get(name) or ModuleType(name))
+            vars(sys.modules[name]).update(content)
         yield comfy
 
 
-def _modules(root: Path, comfy: ComfyUI) -> dict[str, ModuleType]:
+def _contents(root: Path, comfy: ComfyUI) -> dict[str, dict[str, Any]]:
     models = {"LLM": [str(root / "models/LLM")]}
-    contents: dict[str, dict[str, Any]] = {
+    return {
         "comfy_api": {},
         "comfy_api.latest": {"io": node_api, "ComfyExtension": node_api.ComfyExtension},
         "comfy": {},
@@ -57,10 +59,3 @@ def _modules(root: Path, comfy: ComfyUI) -> dict[str, ModuleType]:
             "get_folder_paths": lambda kind: models[kind],
         },
     }
-    return {name: _module(name, content) for name, content in contents.items()}
-
-
-def _module(name: str, content: dict[str, Any]) -> ModuleType:
-    module = ModuleType(name)
-    vars(module).update(content)
-    return module
