@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fopru_graph import values
-from fopru_graph.comfy import host, models, pictures
+from fopru_graph.comfy import files, host, models, pictures
 from fopru_graph.comfy.arguments import arguments, literals
 from fopru_graph.comfy.plan import IMAGE, NodePlan
 from fopru_graph.errors import UserError
@@ -208,8 +208,14 @@ def _warn(node: str, message: str) -> None:
 def _told(message: str, hint: str | None = None) -> str:
     """A message for the browser: short, and without folders of the user's machine."""
     text = message + (f" ({hint})" if hint else "")
-    folders = [host.folder(name) for name in ("input", "output", "temp")]  # type: ignore[arg-type]
-    folders += [*host.model_folders(("",)), Path.home()]
-    for place in sorted({form for folder in folders for form in (str(folder), os.path.realpath(folder))}, reverse=True):
+    for place in _places():
         text = text.replace(os.path.join(place, ""), "")
     return text if len(text) <= MOST_TEXT else text[: MOST_TEXT - 1] + "…"
+
+
+def _places() -> list[str]:
+    """Folders that a message may name, the deepest first."""
+    folders = [host.folder("input"), host.folder("output"), host.folder("temp"), Path.home()]
+    folders += host.model_folders(files.MODELS)
+    written = {form for folder in folders for form in (str(folder), os.path.realpath(folder))}
+    return sorted((place for place in written if place.strip(os.sep)), key=len, reverse=True)

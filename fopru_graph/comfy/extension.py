@@ -11,9 +11,9 @@ from typing import Any
 
 from fopru_graph.comfy import files, host
 from fopru_graph.comfy.call import Asked, call, state, wanted
-from fopru_graph.comfy.plan import ALIASES, ANY, IMAGE, MOST, NodePlan, Out, Slot, plans
-from fopru_graph.errors import UserError
-from fopru_graph.graph import Registry
+from fopru_graph.comfy.plan import ALIASES, ANY, IMAGE, MOST, PICTURES, NodePlan, Out, Slot, plan_of
+from fopru_graph.errors import UserError, first_line
+from fopru_graph.graph import NodeSpec, Registry
 
 _WIDGETS = {"int": "Int", "float": "Float", "bool": "Boolean", "choice": "Combo", "file": "Combo"}
 _SEEDS = ("seed", "noise_seed")  # a run would change them, unless their widget is told not to
@@ -22,26 +22,36 @@ _TYPES = {IMAGE: "Image", ANY: "AnyType", "STRING": "String", "INT": "Int", "FLO
 
 async def comfy_entrypoint() -> Any:
     """The extension, which ComfyUI asks for the classes of its nodes."""
-    return extension(plans(Registry.default()).values())
+    registry = Registry.default()
+    for failure in registry.failures:
+        host.log.warning("%s failed to load: %s", failure.where, failure.error.rstrip())
+    return extension(registry.types().values())
 
 
-def extension(wanted_plans: Iterable[NodePlan]) -> Any:
-    """An extension with a class for each plan. A node that this ComfyUI cannot show is left out, and logged."""
+def extension(specs: Iterable[NodeSpec]) -> Any:
+    """An extension with a class for each node type and for `PICTURES`.
+
+    A node that this ComfyUI cannot show is left out, and logged.
+    """
     api = host.api()
-    classes = []
-    for plan in wanted_plans:
-        try:
-            made = node_class(plan, api.io)
-            made.GET_SCHEMA()
-        except Exception as error:  # whatever another version of the API raises
-            host.log.warning("%s is left out: this ComfyUI cannot show it: %s", plan.title, error)
-            continue
-        classes.append(made)
+    classes = [made for spec in (PICTURES.spec, *specs) if (made := _class_or_none(spec, api.io)) is not None]
 
     async def get_node_list(_self: Any) -> list[type]:
         return classes
 
     return type("FopruExtension", (api.ComfyExtension,), {"get_node_list": get_node_list})()
+
+
+def _class_or_none(spec: NodeSpec, io: Any) -> Any:
+    try:
+        if spec is not PICTURES.spec and spec.type == PICTURES.spec.type:
+            raise UserError(f"the canvas has a node {spec.type} of its own already")
+        made = node_class(plan_of(spec), io)
+        made.GET_SCHEMA()
+    except Exception as error:  # whatever another version of the API raises, or a type that no canvas can show
+        host.log.warning("%s is left out: it cannot be shown: %s", spec.type, first_line(error))
+        return None
+    return made
 
 
 def node_class(plan: NodePlan, io: Any) -> Any:

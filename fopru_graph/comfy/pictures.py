@@ -68,7 +68,8 @@ def metadata(prompt: Any, extra: Mapping[str, Any] | None) -> dict[str, str]:
     if not host.metadata_wanted():
         return {}
     given = {"prompt": prompt} | dict(extra or {})
-    texts = {key: json.dumps(value) for key, value in given.items() if value is not None and key.isascii() and key}
+    keys = [key for key, value in given.items() if value is not None and key.isascii() and 0 < len(key) < 80]
+    texts = {key: json.dumps(given[key]) for key in keys}
     if (size := sum(map(len, texts.values()))) >= MOST_METADATA:
         host.log.warning("the picture carries no workflow: prompt and workflow take %d KiB, 1 MiB at most", size >> 10)
         return {}

@@ -59,8 +59,8 @@ def test_what_another_version_does_not_know_is_left_out(monkeypatch: pytest.Monk
     monkeypatch.setattr(node_api, "String", node_api.of_type("STRING", Text))
     monkeypatch.delattr(node_api, "Autogrow")
     monkeypatch.delattr(node_api, "UploadType")
-    classes = asyncio.run(extension.extension(PLANS.values()).get_node_list())
-    assert [cls.__name__ for cls in classes] == list(PLANS)
+    classes = asyncio.run(extension.extension(Registry.default().types().values()).get_node_list())
+    assert {cls.__name__ for cls in classes} == set(PLANS)
     answer = next(cls for cls in classes if cls.__name__ == "FopruLLMGenerate")
     (pruners,) = [each for each in answer.SCHEMA.inputs if each.id == "pruners"]
     assert pruners.io_type == "FOPRU_IN_LLM_PRUNER"
@@ -71,7 +71,7 @@ def test_a_node_that_cannot_be_shown_leaves_the_others(
 ) -> None:
     monkeypatch.delattr(node_api, "Boolean")
     with caplog.at_level(logging.WARNING):
-        classes = asyncio.run(extension.extension(PLANS.values()).get_node_list())
+        classes = asyncio.run(extension.extension(Registry.default().types().values()).get_node_list())
     names = {cls.__name__ for cls in classes}
     left_out = {name for name, plan in PLANS.items() if any(slot.kind == "bool" for slot in plan.slots)}
     assert left_out and names == set(PLANS) - left_out
@@ -79,15 +79,20 @@ def test_a_node_that_cannot_be_shown_leaves_the_others(
 
 
 def test_nodes_of_folders_that_the_user_names_are_there(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, comfy: ComfyUI
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, comfy: ComfyUI, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "own_node.py").write_text(
-        "from fopru_graph import Node, node\n\n@node(category='mine')\nclass MineAlone(Node):\n"
+    source = (
+        "from fopru_graph import Node, node\n\n@node(category='mine')\nclass {}(Node):\n"
         "    def run(self, many: int = 3) -> int:\n        return many\n"
     )
+    (tmp_path / "own_node.py").write_text(source.format("MineAlone"))
+    (tmp_path / "clash.py").write_text(source.format("Pictures"))
+    (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
     monkeypatch.setenv("FOPRU_GRAPH_NODES", str(tmp_path))
     made = asyncio.run(extension.comfy_entrypoint())
-    assert "FopruMineAlone" in [cls.__name__ for cls in asyncio.run(made.get_node_list())]
+    names = [cls.__name__ for cls in asyncio.run(made.get_node_list())]
+    assert sorted(names) == sorted([*PLANS, "FopruMineAlone"])
+    assert "Pictures is left out" in caplog.text and "broken.py:1 failed to load" in caplog.text
 
 
 # -- refused before a run ---------------------------------------------------------------------------------------------

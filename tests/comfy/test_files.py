@@ -101,6 +101,19 @@ def test_no_node_opens_a_file_outside(place: tuple[str, str], comfy: ComfyUI, ou
         assert str(outside.parent) not in str(raised.value).replace(repr(name)[1:-1], "")
 
 
+def test_no_node_writes_outside(comfy: ComfyUI, comfy_root: Path, outside: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in outside.parent.rglob("*") if comfy_root not in path.parents}
+    node = type("SaveText", (comfy.nodes["FopruSaveText"],), {"hidden": HiddenValues("node")})
+    for name in bad_names("image", outside):
+        refused = node.validate_inputs(file=name) is not True
+        with pytest.raises(NodeFailure) if refused else contextlib.nullcontext():
+            saved = node.execute(text="x", file=name).args[0].removesuffix(" [output]")
+            path = comfy_root / "output" / saved
+            assert path.parent == comfy_root / "output" and path.read_text() == "x\n" and not path.is_symlink()
+    after = {path: path.stat().st_mtime_ns for path in outside.parent.rglob("*") if comfy_root not in path.parents}
+    assert {path for path in after if path != comfy_root and after[path] != before.get(path)} == set()
+
+
 @needs_watch
 def test_the_watch_sees_what_our_nodes_open(comfy: ComfyUI, comfy_root: Path, outside: Path) -> None:
     shutil.copy(outside / "secret.png", comfy_root / "input" / "mine.png")
