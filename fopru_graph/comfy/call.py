@@ -67,7 +67,7 @@ def call(plan: NodePlan, given: Mapping[str, Any], asked: Asked) -> Answered:
     except Exception as error:
         host.log.error("%s failed", plan.title, exc_info=error)
         ended = NodeFailure(_told(f"{type(error).__name__}: {error}"))
-    raise ended from None
+    raise ended
 
 
 def state(plan: NodePlan, given: Mapping[str, Any]) -> str:
