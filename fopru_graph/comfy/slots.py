@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Literal, get_args, get_origin
 
 from fopru_graph import values
@@ -20,6 +21,7 @@ LARGEST = 2**53 - 1  # the largest integer that a JavaScript number holds exactl
 # magnitude has, whatever `round` says (1.58.1): 0.01 would turn 0.111 into 0.11.
 STEP = 0.005
 OPEN = 0.001  # how near a widget comes to a bound that is no value itself
+LONG = ("prompt", "system")  # texts of several lines
 
 Kind = Literal["link", "int", "float", "bool", "choice", "text", "json", "file"]
 _INEXPRESSIBLE = ('"exclusiveMinimum"', '"exclusiveMaximum"', '"pattern"', '"multipleOf"', '"minLength"', '"maxLength"')
@@ -143,8 +145,8 @@ class Slot:
 
 
 def link_type(annotation: Any) -> str:
-    """The type of links that carry such a value; a list goes by its elements."""
-    annotation = strip(annotation)
+    """The type of links that carry such a value; a list goes by its elements, a union by its first member."""
+    annotation = next((part for part in members(annotation) if part is not type(None)), Any)
     if get_origin(annotation) is list:
         return link_type(get_args(annotation)[0])
     if get_origin(annotation) is Literal:
@@ -183,8 +185,9 @@ def _types_of(part: Any) -> list[str]:
 
 def _choice(socket: Socket, parts: list[Any], nullable: bool) -> Slot | None:
     """A list of texts, if the type has nothing but these."""
-    named = all(get_origin(part) is Literal for part in parts) and all(isinstance(item, str) for item in socket.choices)
-    if not named or (nullable and NONE in socket.choices):
+    listed = all(get_origin(part) is Literal or (isinstance(part, type) and issubclass(part, Enum)) for part in parts)
+    texts = all(isinstance(choice, str) for choice in socket.choices)
+    if not (listed and texts) or (nullable and NONE in socket.choices):
         return None
     options = (NONE, *socket.choices) if nullable else tuple(socket.choices)
     return Slot(socket, "choice", ("COMBO",), none=NONE if nullable else MISSING, options=options)
@@ -201,7 +204,7 @@ def _plain(socket: Socket, parts: list[Any], nullable: bool) -> Slot | None:
     none = "" if nullable else MISSING
     if socket.path is not None:
         return Slot(socket, "file", ("COMBO",), none=none, checked=_checked(socket))
-    long = not socket.file and (len(parts) > 1 or socket.name == "prompt")
+    long = not socket.file and (len(parts) > 1 or socket.name in LONG)
     return Slot(socket, "text", ("STRING",), none=none, multiline=long, checked=_checked(socket))
 
 
@@ -239,7 +242,7 @@ def _number(socket: Socket, whole: bool, nullable: bool) -> Slot | None:
 def _bounds(socket: Socket, whole: bool) -> tuple[float | None, float | None, bool]:
     """The smallest and the largest value, and whether the smallest is just not one: integers have no such bounds."""
     schema = socket.json_schema()
-    schema = next(kind for kind in schema.get("anyOf", [schema]) if kind.get("type") in ("integer", "number"))
+    schema = next((kind for kind in schema.get("anyOf", [schema]) if kind.get("type") in ("integer", "number")), {})
     low, above = schema.get("minimum"), schema.get("exclusiveMinimum")
     high, below = schema.get("maximum"), schema.get("exclusiveMaximum")
     if whole:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import PIL.Image
@@ -34,6 +35,14 @@ PLANS = plans(Registry.default())
 WIDGETS = [pytest.param(slot, id=f"{plan.type}.{slot.name}") for plan in PLANS.values() for slot in plan.widgets]
 LIMITS = (LARGEST, -LARGEST, 1e9, -1e9)  # of numbers that the node itself does not bound
 
+
+class Mood(StrEnum):
+    """Choices as an enumeration."""
+
+    GOOD = "good"
+    BAD = "bad"
+
+
 Positive = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -62,6 +71,7 @@ class Desk(Node):
         maybe_order: Literal["best", "first"] | None = None,
         taken: Literal["none", "all"] | None = None,
         number: Literal[1, 2] = 1,
+        mood: Mood = Mood.GOOD,
         text: str = "",
         prompt: str | list[str] = "why ?",
         name: str | None = None,
@@ -103,6 +113,7 @@ def looks(slot: Slot) -> tuple[Any, ...]:
         ("maybe_order", ("choice", "none", None, None, False)),
         ("taken", ("json", "", None, None, True)),
         ("number", ("json", MISSING, None, None, True)),
+        ("mood", ("choice", MISSING, None, None, False)),
         ("text", ("text", MISSING, None, None, False)),
         ("prompt", ("text", MISSING, None, None, False)),
         ("name", ("text", "", None, None, False)),
@@ -133,6 +144,7 @@ def test_links_have_types_and_say_whether_they_grow_and_may_be_left_open():
 
 def test_options_texts_and_marks():
     assert DESK.slot("maybe_order").options == ("none", "best", "first")
+    assert (DESK.slot("mood").options, DESK.slot("mood").default) == (("good", "bad"), "good")
     assert [slot.name for slot in DESK.widgets if slot.multiline] == ["prompt", "stop", "messages"]
     assert [slot.name for slot in DESK.slots if slot.advanced] == ["stop", "file"]
     assert DESK.slot("limit").tooltip == "0 stands for empty"
@@ -146,6 +158,7 @@ def test_options_texts_and_marks():
     [
         (values.VisionFeatures, "FOPRU_VISION_FEATURES"),
         (list[values.InLLMPruner], "FOPRU_IN_LLM_PRUNER"),
+        (list[values.Image | values.Video] | None, "FOPRU_IMAGE"),
         (PIL.Image.Image, "IMAGE"),
         (Annotated[float, Field(gt=0)], "FLOAT"),
         (Literal["a", "b"], "STRING"),

@@ -10,11 +10,17 @@ import torch
 from transformers.utils import logging
 
 from fopru_graph.errors import UserError
+from fopru_graph.graph import Context, NodeProgress
+from fopru_graph.lvlm.decoding import captured
 from fopru_graph.lvlm.loading.load import load_model
 from fopru_graph.lvlm.loading.presets import random_model
 from fopru_graph.lvlm.progress import WeightsCounted
-from fopru_graph.values import Image
+from fopru_graph.nodes.llm_generate import LLMGenerate
+from fopru_graph.nodes.vision_encode import VisionEncode
+from fopru_graph.values import Image, ModelHandle
 from tests import tiny
+from tests.lvlm.accelerator import move, simulated
+from tests.lvlm.decoding.fake_cuda import FakeCuda
 from tests.lvlm.loading.test_presets import small
 from tests.lvlm.test_invariants import Stop, fingerprint
 
@@ -79,6 +85,30 @@ def test_a_deeper_layer_that_is_recorded_is_counted_too():
     family, told = tiny.llava(vision_layers=6, vision_feature_layer=-3), Told()
     family.encode_layers([tiny.image()], [-1], progress=told)
     assert told.in_steps_of_one() and told[-1] == (6, 6)
+
+
+def test_telling_lets_nobody_wait_for_the_device(monkeypatch):
+    FakeCuda().install(monkeypatch)
+    monkeypatch.setattr(captured, "free_memory", lambda _device: 2**30)
+    family, told = tiny.llava(seed=82), []
+    handle, picture = ModelHandle("tiny", family), tiny.image()
+
+    def waits(ctx):
+        device.waits.clear()
+        features = VisionEncode().call({"model": handle, "image": picture}, ctx)
+        asked = {"model": handle, "tokens": family.project(features, None), "prompt": "what?", "max_new_tokens": 4}
+        assert LLMGenerate().call(asked, ctx).generation.loop == "static"
+        return [wait.place for wait in device.waits]
+
+    with simulated() as device:
+        host = move(family.model)
+        for _ in range(2):  # the second one captures the step
+            waits(Context())
+        silent = waits(Context())
+        assert silent.count("fopru_graph.nodes.llm_generate.on_step") == 4, "once a token, for its text"
+        assert waits(Context(emit=told.append)) == silent
+    host()
+    assert sum(isinstance(event, NodeProgress) for event in told) == family.run_layers + 1 + 4
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------
