@@ -64,7 +64,9 @@ def _input(slot: Slot, choices: Choices) -> list[Any]:
     shared |= {"advanced": True} if slot.advanced else {}
     types = ",".join(slot.types)
     if slot.growing:
-        member = {"required": {}, "optional": {slot.member: [types, shared]}}
+        # Of a template that is optional ComfyUI ignores the least number.
+        member: dict[str, Any] = {"required": {}}
+        member["optional" if slot.optional else "required"] = {slot.member: [types, shared]}
         template = {"input": member, "prefix": slot.member, "min": 0 if slot.optional else 1, "max": MOST}
         return [_GROWING, shared | {"template": template}]
     return [types, shared | widget_options(slot, choices)]

@@ -19,7 +19,7 @@ NONE = "none"  # the choice that stands for None
 LARGEST = 2**53 - 1  # the largest integer that a JavaScript number holds exactly
 # Of a number with a fraction. The frontend shows, and rounds what is typed to, as many digits as the step's order of
 # magnitude has, whatever `round` says (1.58.1): 0.01 would turn 0.111 into 0.11.
-STEP = 0.005
+STEP, DIGITS = 0.005, 3
 OPEN = 0.001  # how near a widget comes to a bound that is no value itself
 LONG = ("prompt", "system")  # texts of several lines
 
@@ -167,7 +167,19 @@ def slot_of(socket: Socket) -> Slot:
     parts = [part for part in parts if part is not type(None)]
     if socket.is_link_only or parts == [Any]:
         return _link(socket, parts, nullable)
-    return _choice(socket, parts, nullable) or _plain(socket, parts, nullable) or _json(socket, nullable)
+    slot = _choice(socket, parts, nullable) or _plain(socket, parts, nullable)
+    return slot if slot is not None and _shows_default(slot) else _json(socket, nullable)
+
+
+def _shows_default(slot: Slot) -> bool:
+    """Whether the widget can hold the default: not a list for a text, not 1e-6 for a number of three digits."""
+    try:
+        default = slot.default
+    except BadLiteral:
+        return False
+    if slot.minimum is None or slot.maximum is None:
+        return True
+    return slot.minimum <= default <= slot.maximum and (slot.step is None or round(default, DIGITS) == default)
 
 
 def _link(socket: Socket, parts: list[Any], nullable: bool) -> Slot:

@@ -124,7 +124,7 @@ def test_a_file_is_a_choice_of_what_the_caller_lists(described):
 def test_a_growing_input_tells_its_members_and_whether_the_first_is_needed(described):
     kind, options = described["FopruPictures"]["input"]["required"]["pictures"]
     assert kind == "COMFY_AUTOGROW_V3"
-    member = {"required": {}, "optional": {"picture": ["FOPRU_IMAGE,IMAGE", {}]}}
+    member = {"required": {"picture": ["FOPRU_IMAGE,IMAGE", {}]}}
     assert options["template"] == {"input": member, "prefix": "picture", "min": 1, "max": 8}
     assert described["FopruLLMGenerate"]["input"]["optional"]["pruners"][1]["template"]["min"] == 0
 
