@@ -162,7 +162,7 @@ def _growing(slot: Slot, io: Any, options: Mapping[str, Any]) -> Any:
     if not hasattr(io, "Autogrow"):
         return host.known(kind.Input, slot.name, optional=slot.optional, **options)
     template = io.Autogrow.TemplatePrefix(
-        host.known(kind.Input, slot.member, optional=True, **options),
+        host.known(kind.Input, slot.member, optional=slot.optional, **options),
         prefix=slot.member,
         min=int(not slot.optional),
         max=MOST,

@@ -135,6 +135,13 @@ def test_one_message_on_the_input_that_is_wrong(
     assert BAD[case] in errors[0]["details"] and "\n" not in errors[0]["details"]
 
 
+def test_pictures_want_a_first_link(comfy: ComfyUI, prompt: dict[str, Any]) -> None:
+    prompt = copy.deepcopy(prompt) | {"several": {"class_type": "FopruPictures", "inputs": {}}}
+    prompt["encode"]["inputs"]["image"] = ["several", 0]
+    (error,) = comfy.run(prompt).errors["several"]
+    assert (error["type"], error["extra_info"]["input_name"]) == ("required_input_missing", "pictures.picture0")
+
+
 NONE = {  # type, input, the widget's value that stands for None
     ("FopruRankPrune", "tokens"): 0,
     ("FopruLLMGenerate", "top_p"): 0,

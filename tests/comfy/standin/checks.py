@@ -47,11 +47,15 @@ def _problems(nodes: dict[str, Any], prompt: dict[str, dict[str, Any]], node: st
 
 
 def _expanded(cls: Any, inputs: dict[str, Any]) -> Any:
-    """The inputs that a prompt may fill, growing ones with those of their links that are there."""
+    """The inputs that a prompt may fill, of growing ones the links that are there or must be."""
     for each in cls.SCHEMA.inputs:
         if hasattr(each, "template"):
-            names = [f"{each.id}.{each.template.prefix}{i}" for i in range(each.template.max)]
-            yield from ((name, False, each.template.input.info()) for name in names if name in inputs)
+            template, member = each.template, each.template.input
+            for i in range(template.max):
+                name = f"{each.id}.{template.prefix}{i}"
+                required = i < template.min and not member.optional
+                if required or name in inputs:
+                    yield name, required, member.info()
         else:
             yield each.id, not each.optional, each.info()
 
