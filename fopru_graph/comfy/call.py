@@ -58,16 +58,18 @@ def call(plan: NodePlan, given: Mapping[str, Any], asked: Asked) -> Answered:
     try:
         _check_requirements()
         return _run(plan, arguments(plan, given), asked)
-    except Cancelled:
-        ended: BaseException = host.interruption()
+    except (Cancelled, host.interruption()):
+        ended: BaseException = host.interruption()()
     except UserError as error:
         ended = NodeFailure(_told(str(error), error.hint))
-    except host.out_of_memory() as error:  # ComfyUI gives memory back and says what helps
-        ended = error.with_traceback(None)
     except Exception as error:
-        host.log.error("%s failed", plan.title, exc_info=error)
-        ended = NodeFailure(_told(f"{type(error).__name__}: {error}"))
+        ended = error.with_traceback(None) if host.is_out_of_memory(error) else _unexpected(plan, error)
     raise ended
+
+
+def _unexpected(plan: NodePlan, error: Exception) -> NodeFailure:
+    host.log.error("%s failed", plan.title, exc_info=error)
+    return NodeFailure(_told(f"{type(error).__name__}: {error}"))
 
 
 def state(plan: NodePlan, given: Mapping[str, Any]) -> str:
@@ -84,6 +86,7 @@ def wanted(plan: NodePlan, given: Mapping[str, Any]) -> list[str]:
     from fopru_graph.graph.declare.node import accepts, settle
 
     lazy = plan.spec.lazy_inputs()
+    given = {name: _without_key(value) for name, value in given.items()}
     try:
         there = arguments(plan, given)
     except UserError as error:
@@ -92,6 +95,12 @@ def wanted(plan: NodePlan, given: Mapping[str, Any]) -> list[str]:
     hook = plan.spec.cls().needs  # type: ignore[attr-defined]  # every node with lazy inputs has it
     asked = accepts(hook, there)
     return [name for name in settle(hook(**asked)) if name in lazy] if asked is not None else lazy
+
+
+def _without_key(value: Any) -> Any:
+    """A growing input without the names of its links, which stand beside the values only in this question."""
+    value = value[0] if isinstance(value, tuple) else value
+    return {name: _without_key(link) for name, link in value.items()} if isinstance(value, dict) else value
 
 
 # -- running ----------------------------------------------------------------------------------------------------------

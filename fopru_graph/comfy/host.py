@@ -74,22 +74,23 @@ def interrupted() -> bool:
     return False
 
 
-def interruption() -> BaseException:
+def interruption() -> type[BaseException]:
     """The exception that ends a run as interrupted, not as failed."""
-    try:
-        raised = importlib.import_module("comfy.model_management").InterruptProcessingException()
-        assert isinstance(raised, BaseException)
-    except (ImportError, AttributeError):
-        raised = Cancelled()
-    return raised
-
-
-def out_of_memory() -> tuple[type[BaseException], ...]:
-    """The exceptions of a full memory, after which ComfyUI unloads its models."""
     with contextlib.suppress(ImportError, AttributeError):
-        raised = importlib.import_module("comfy.model_management").OOM_EXCEPTION
-        return raised if isinstance(raised, tuple) else (raised,)
-    return ()
+        raised = importlib.import_module("comfy.model_management").InterruptProcessingException
+        if isinstance(raised, type) and issubclass(raised, BaseException):
+            return raised
+    return Cancelled
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ComfyUI takes the exception for a full memory, after which it unloads its models."""
+    with contextlib.suppress(ImportError, AttributeError):
+        management = importlib.import_module("comfy.model_management")
+        if hasattr(management, "is_oom"):
+            return bool(management.is_oom(error))
+        return isinstance(error, management.OOM_EXCEPTION)
+    return False
 
 
 def report_progress(node: str, done: int, count: int) -> None:

@@ -22,7 +22,7 @@ from fopru_graph.comfy.arguments import arguments
 from fopru_graph.comfy.call import Asked, NodeFailure, call
 from fopru_graph.comfy.plan import NodePlan, plan_of, plans
 from fopru_graph.comfy.prompt import prompt_of
-from fopru_graph.graph import Cancelled, Context, Graph, Node, Registry, node
+from fopru_graph.graph import Cancelled, Context, Graph, Lazy, Node, Registry, node
 from tests.comfy.standin import ComfyUI, node_api
 
 PIPELINES = Path(__file__).resolve().parents[2] / "pipelines"
@@ -39,6 +39,7 @@ class Speaks(Node):
         picture: values.Image | None = None,
         tries: Annotated[int | None, Field(ge=1)] = None,
         words: list[str] | None = None,
+        share: Annotated[float, Field(ge=0, le=1)] = 0.5,
         fails: str = "",
     ) -> str:
         for word in words or ():
@@ -58,7 +59,7 @@ class Speaks(Node):
 
 
 SPEAKS = plan_of(Speaks.spec)
-GIVEN = {"tries": 0, "words": "", "fails": ""}
+GIVEN = {"tries": 0, "words": "", "share": 0.5, "fails": ""}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,7 +76,7 @@ def batch(count: int, channels: int = 3) -> torch.Tensor:
 
 def test_widgets_are_literals_and_what_is_missing_its_default(comfy: ComfyUI) -> None:
     given = {"tries": 3, "words": '["a", "b"]', "fails": "told"}
-    expected = {"pictures": None, "picture": None, "tries": 3, "words": ["a", "b"], "fails": "told"}
+    expected = {"pictures": None, "picture": None, "tries": 3, "words": ["a", "b"], "fails": "told", "share": 0.5}
     assert arguments(SPEAKS, given) == expected
     assert arguments(SPEAKS, GIVEN) == arguments(SPEAKS, {}) == expected | {"tries": None, "words": None, "fails": ""}
 
@@ -107,6 +108,8 @@ def test_a_batch_is_pictures_of_eight_bits(channels: int) -> None:
         ({"picture": batch(1) * float("nan")}, "holds nan or inf"),
         ({"tries": -1}, "tries must be greater than or equal to 1"),
         ({"words": "a"}, "words is no JSON"),
+        ({"share": float("nan")}, "share "),
+        ({"share": float("inf")}, "share "),
     ],
 )
 def test_values_that_do_not_fit_end_in_one_sentence(given: dict[str, Any], message: str, comfy: ComfyUI) -> None:
@@ -160,7 +163,7 @@ def test_without_services_a_run_goes_on(
         assert call(SPEAKS, GIVEN | {"words": '["yes"]'}, ASKED).results == ["yes"]
     assert caplog.text.count("shows no texts") == caplog.text.count("shows no progress") == 1
     assert host.metadata_wanted() and host.model_folders(("LLM",)) == []
-    assert isinstance(host.interruption(), Cancelled) and host.folder("input").name == "input"
+    assert host.interruption() is Cancelled and host.folder("input").name == "input"
 
 
 # -- failures ---------------------------------------------------------------------------------------------------------
@@ -202,6 +205,43 @@ def test_the_payload_of_a_node_that_gets_everything_is_short(comfy: ComfyUI, com
 def test_a_full_memory_stays_what_comfyui_knows(comfy: ComfyUI) -> None:
     with pytest.raises(sys.modules["comfy.model_management"].OOM_EXCEPTION, match="no room"):
         call(SPEAKS, GIVEN | {"fails": "memory"}, ASKED)
+
+
+def test_what_comfyui_calls_a_full_memory_is_left_to_it(comfy: ComfyUI, monkeypatch: pytest.MonkeyPatch) -> None:
+    management = sys.modules["comfy.model_management"]
+    monkeypatch.setattr(management, "is_oom", lambda error: isinstance(error, KeyError), raising=False)
+    with pytest.raises(KeyError, match="accelerator"):
+        call(SPEAKS, GIVEN | {"fails": "accelerator"}, ASKED)
+    assert not host.is_out_of_memory(ValueError())
+
+
+def test_an_interruption_by_comfyui_itself_is_one(comfy: ComfyUI, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interruption(Exception):
+        """As in some versions, of the common exceptions."""
+
+    def load(_values: Any) -> None:
+        raise Interruption
+
+    monkeypatch.setattr(sys.modules["comfy.model_management"], "InterruptProcessingException", Interruption)
+    monkeypatch.setattr(calls.models, "ready", load)
+    with pytest.raises(Interruption):
+        call(SPEAKS, GIVEN, ASKED)
+
+
+def test_lazy_inputs_of_a_node_that_also_grows(comfy: ComfyUI) -> None:
+    @node(category="test")
+    class Chooses(Node):
+        def run(self, pictures: list[values.Image], spare: Annotated[Any, Lazy()] = None) -> Any:
+            return spare
+
+        def needs(self, pictures: list[values.Image]) -> list[str]:
+            return ["spare"] if len(pictures) > 1 else []
+
+    plan, keys = plan_of(Chooses.spec), ("pictures.picture0", "pictures.picture1")
+    picture = values.Image(PIL.Image.new("RGB", (30, 40)), "mine")
+    for count in (1, 2):
+        links = {f"picture{i}": (picture, key) for i, key in enumerate(keys[:count])}
+        assert calls.wanted(plan, {"pictures": links, "spare": None}) == (["spare"] if count == 2 else [])
 
 
 def test_a_stop_is_an_interruption(comfy: ComfyUI) -> None:

@@ -128,9 +128,6 @@ class _Run:
         self.cache.update(kept)
         cached = [node for node in self.prompt if self.keys[node] in kept]
         self.job.messages.append(("execution_cached", cached))
-        for node in cached:
-            if not self._schema(node).is_output_node:
-                self._show(node, kept[self.keys[node]])
         try:
             for node in self.prompt:
                 if self._schema(node).is_output_node:
@@ -142,6 +139,9 @@ class _Run:
         except _Failed:
             self.job.status = "error"
             return
+        for node in self.prompt:
+            if self._schema(node).has_intermediate_output and node not in self.done and self.keys[node] in self.cache:
+                self._show(node, self.cache[self.keys[node]])
         self.job.status = "success"
         self.job.messages.append(("execution_success", None))
 
