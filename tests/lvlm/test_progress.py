@@ -182,7 +182,7 @@ def test_a_hook_that_is_set_meanwhile_stays(hook):
     assert logging.set_tqdm_hook(hook) is newer
 
 
-def test_the_modules_of_a_random_model_are_counted():
+def test_the_weights_of_a_random_model_are_counted():
     told, kind = Told(), "LlavaForConditionalGeneration"
     model = random_model(small(False), kind, torch.device("cpu"), torch.float32, "sdpa", told)
-    assert told.in_steps_of_one() and told[-1][1] == len(list(model.modules()))
+    assert told.in_steps_of_one() and told[-1][1] == len(list(model.parameters()))

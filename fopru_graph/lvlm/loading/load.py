@@ -60,8 +60,8 @@ def load_model(
         quantization: ``4bit`` or ``8bit`` weights through bitsandbytes; a quantised checkpoint needs no option.
         packed: ``auto`` keeps the weights of linear layers as oneDNN wants them, on a CPU where that is faster
             (`packed.worth_packing`), the results differ by rounding; ``never`` leaves them as torch has them.
-        progress: called with the number of weights that are loaded and that of all, from 0 on; of a random model with
-            those of its modules. An exception from it ends the loading.
+        progress: called with the number of weights that are loaded and that of all, from 0 on; an exception from it
+            ends the loading.
 
     Raises:
         UserError: the checkpoint is missing, incomplete, without safetensors, of an unsupported architecture or vision

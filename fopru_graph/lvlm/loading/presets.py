@@ -96,19 +96,19 @@ def random_model(
 ) -> Any:
     """A stock model whose weights are drawn on the device, with a fixed seed, so that they exist only once.
 
-    ``progress`` is called with the number of modules that are drawn and that of all.
+    ``progress`` is called with the number of weights that are drawn and that of all.
     """
     with accelerate.init_empty_weights(include_buffers=False):
         model = getattr(transformers, auto_class)._from_config(config, attn_implementation=attention)
     generator = torch.Generator(device=device).manual_seed(0)
-    for module in counted(list(model.modules()), progress):
-        for name, weight in list(module.named_parameters(recurse=False)):
-            drawn = torch.empty(weight.shape, dtype=dtype, device=device)
-            if weight.dim() > 1:
-                drawn.normal_(0, _STD, generator=generator)
-            else:  # norm scales are 1, biases and the class embedding 0
-                drawn.fill_(1.0 if name == "weight" else 0.0)
-            module.register_parameter(name, torch.nn.Parameter(drawn, requires_grad=False))
+    weights = [(module, *named) for module in model.modules() for named in module.named_parameters(recurse=False)]
+    for module, name, weight in counted(weights, progress):
+        drawn = torch.empty(weight.shape, dtype=dtype, device=device)
+        if weight.dim() > 1:
+            drawn.normal_(0, _STD, generator=generator)
+        else:  # norm scales are 1, biases and the class embedding 0
+            drawn.fill_(1.0 if name == "weight" else 0.0)
+        module.register_parameter(name, torch.nn.Parameter(drawn, requires_grad=False))
     return model.to(device)
 
 
