@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-from fopru_graph.comfy.plan import PREFIX, NodePlan, Slot, plans
-from fopru_graph.comfy.prompt import PICTURES
+from fopru_graph.comfy.plan import PICTURES, PREFIX, NodePlan, Slot, plans
 from fopru_graph.graph import MISSING, GraphNode, PipelineError, Problem, Ref, Registry
 from fopru_graph.graph.check.expand import MAX_NODES
 from fopru_graph.graph.errors import did_you_mean, hint_choices
@@ -49,7 +48,7 @@ class _Decoder:
         for name, (kind, inputs) in self._raw.items():
             if kind == _LOAD_IMAGE:
                 self._load_image(name, inputs)
-            elif kind in self._plans and kind != PICTURES:
+            elif kind in self._plans and kind != PICTURES.type:
                 self._node(name, self._plans[kind], inputs)
         if self.problems:
             raise PipelineError(self.problems, file)
@@ -62,7 +61,7 @@ class _Decoder:
             if not isinstance(kind, str) or not isinstance(inputs, Mapping):
                 self._add("bad-structure", "a node of a prompt has a class_type and a mapping of inputs", name)
                 continue
-            if kind not in self._plans and kind not in (PICTURES, *_VALUES, *_SHOWING, _REROUTE, _LOAD_IMAGE):
+            if kind not in {*self._plans, *_VALUES, *_SHOWING, _REROUTE, _LOAD_IMAGE}:
                 message = f"there is no node type {kind[:80]!r} here, only those of fopru-graph"
                 hint = did_you_mean(kind, self._plans) or did_you_mean(PREFIX + kind, self._plans)
                 self._add("unknown-type", message, name, hint=hint or "take it off the canvas, or give its --nodes")
@@ -93,6 +92,8 @@ class _Decoder:
             refs = [value for _, value in sorted(numbered, key=lambda pair: pair[0])]
             entry.inputs[key] = [ref for value in refs for ref in (value if isinstance(value, list) else [value])]
         for key, slot in slots.items():
+            if slot.kind == "link" and slot.optional and slot.socket.required:
+                entry.inputs.setdefault(key, None)  # a link that may be missing, where a pipeline says so
             if not slot.socket.required and entry.inputs.get(key, MISSING) == slot.socket.default:
                 del entry.inputs[key]
         self.nodes[name] = entry
@@ -157,7 +158,7 @@ class _Decoder:
             return self._source(value, (*above, name)) if isinstance(value, list) else (value,)
         if kind == _REROUTE:
             return self._source(next(iter(inputs.values()), None), (*above, name))
-        if kind == PICTURES:
+        if kind == PICTURES.type:
             return self._pictures(inputs, (*above, name))
         return self._output(name, kind, number)
 
@@ -183,13 +184,13 @@ class _Decoder:
 
 def _parts(link: Any) -> tuple[str, int]:
     """The node's id and the output's number of a link."""
-    if isinstance(link, list) and len(link) == 2:
-        name, number = link
-        known = isinstance(name, str) or (isinstance(name, int) and not isinstance(name, bool))
-        if known and isinstance(number, int) and not isinstance(number, bool) and number >= 0:
-            return str(name), number
-    message = f"is {_short(link)}, and a list is a link there: a node's id and the number of its output"
-    _refuse("bad-reference", message if isinstance(link, list) else f"is {_short(link)}, which is no link")
+    if not isinstance(link, list):
+        _refuse("bad-reference", f"is {_short(link)}, which is no link")
+    name, number = link if len(link) == 2 else (None, None)
+    if type(name) not in (str, int) or type(number) is not int or number < 0:
+        message = f"is {_short(link)}, and a list is a link there: a node's id and the number of its output"
+        _refuse("bad-reference", message)
+    return str(name), number
 
 
 def _refuse(code: str, message: str, hint: str | None = None) -> NoReturn:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fopru_graph.comfy.plan import IMAGE, MOST, NodePlan, Slot, plan_of
+from fopru_graph.comfy.plan import IMAGE, MOST, PICTURES, NodePlan, Slot, plan_of
 from fopru_graph.errors import Caution, UserError
 from fopru_graph.graph import MISSING, Graph, GraphNode, PipelineError, Ref
 from fopru_graph.graph.check.expand import expand
@@ -19,7 +19,7 @@ from fopru_graph.graph.values import INPUTS, INVALID, Given, Value, has_invalid,
 from fopru_graph.paths import absolute_path
 
 Prompt: TypeAlias = dict[str, dict[str, Any]]
-PICTURES, _GATHERED = "FopruPictures", "pictures.picture"  # the pack's own node, which gathers pictures to a list
+(_GATHERED,) = PICTURES.slots  # the links of the node that gathers pictures
 
 
 def prompt_of(graph: Graph) -> Prompt:
@@ -82,7 +82,7 @@ class _Encoder:
         if value is INVALID or value is MISSING or has_invalid(value):
             return
         if slot.growing:
-            inputs |= self._links(entry, slot, value, f"{slot.name}.{slot.member}")
+            inputs |= self._links(entry, slot, value, slot)
         elif isinstance(value, Ref):
             if link := self._link(value):
                 inputs[slot.name] = link
@@ -119,15 +119,15 @@ class _Encoder:
             return []
         return [node_id(ref.node), plan.index(ref.output)]
 
-    def _links(self, entry: GraphNode, slot: Slot, value: Value, stem: str) -> dict[str, Any]:
-        """The links of a list, which are called as ``stem`` says, with a number."""
+    def _links(self, entry: GraphNode, slot: Slot, value: Value, growing: Slot) -> dict[str, Any]:
+        """The links of a list, called as those of the input ``growing``."""
         refs = [value] if isinstance(value, Ref) else value or []
         if len(refs) > MOST:
             raise _refusal(entry, slot, f"has {len(refs)} links, and a canvas shows up to {MOST}")
         if not all(isinstance(ref, Ref) for ref in refs):
             raise _refusal(entry, slot, f"cannot be {_text(value)} on a canvas", "link it to a node")
         links = [link for link in map(self._link, refs) if link]
-        return {f"{stem}{number}": link for number, link in enumerate(links)}
+        return {f"{growing.name}.{growing.member}{number}": link for number, link in enumerate(links)}
 
     def _gathered(self, entry: GraphNode, slot: Slot, value: Value) -> list[Any]:
         """The link to a new node that gathers a list of pictures."""
@@ -137,7 +137,7 @@ class _Encoder:
         name = node_id(f"{entry.name}_{slot.name}")
         while name in self.prompt or name.replace(":", "/") in self.flat.nodes:
             name += "_"
-        self._add(name, PICTURES, inputs)
+        self._add(name, PICTURES.type, inputs)
         return [name, 0]
 
     def _widget(self, entry: GraphNode, slot: Slot, value: Value) -> Any:

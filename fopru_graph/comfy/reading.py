@@ -9,15 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fopru_graph.comfy.carry import carried, flat_names, renamed_nodes
+from fopru_graph.comfy.blocks import flat_names, renamed_nodes
+from fopru_graph.comfy.carry import carried
 from fopru_graph.comfy.decode import decode
 from fopru_graph.comfy.header import Header, header_in, header_of_workflow
 from fopru_graph.comfy.names import Names
-from fopru_graph.comfy.plan import IMAGE, plan_of
+from fopru_graph.comfy.plan import IMAGE, NodePlan, Out, plan_of, plans
 from fopru_graph.errors import Caution
 from fopru_graph.graph import Graph, GraphNode, PipelineError, Problem, Ref, Registry, RunRecord
 from fopru_graph.graph.model import PipelineOutput
-from fopru_graph.graph.values import INPUTS
+from fopru_graph.graph.values import INPUTS, refs_in
 from fopru_graph.graph.yaml.read import TOP_KEYS
 
 LARGEST = 64 * 2**20  # bytes of a file, which a record of a run may have
@@ -95,20 +96,34 @@ def _plain(nodes: Mapping[str, GraphNode], registry: Registry) -> Graph:
     types = {name: entry.type for name, entry in nodes.items()}
     graph = Graph(registry=registry)
     graph.nodes = renamed_nodes(nodes, lambda name: names.of(name, types[name]))
-    outputs = Names()
-    for entry in graph.nodes.values():
-        plan = plan_of(registry.get(entry.type))
-        drawn = [out for out in plan.outputs if out.type == IMAGE or plan.spec.output]
-        shown = [out for out in plan.outputs if out.type == "STRING"] if plan.answers else drawn
-        for out in shown[:1] if plan.answers or plan.spec.output else ():
-            ref = Ref(entry.name, out.output if len(plan.outputs) > 1 else None)
-            known = "text" if plan.answers else "picture" if out.type == IMAGE else entry.name
-            graph.outputs[outputs.of(known, entry.type)] = PipelineOutput(ref)
+    looks = {entry.name: plan_of(registry.get(entry.type)) for entry in graph.nodes.values()}
+    for name, plan in looks.items():
+        wanted = "STRING" if plan.answers else IMAGE
+        for out in [out for out in plan.outputs if out.type == wanted][:1]:
+            known = "text" if plan.answers else "picture"
+            key = known if known not in graph.outputs else f"{known}_{name}"
+            graph.outputs[key] = PipelineOutput(_ref(name, plan, out))
+    read = {ref.node for entry in graph.nodes.values() for _, ref in refs_in(entry.inputs)}
+    for name in looks if not graph.outputs else ():
+        if name not in read:
+            graph.outputs[name] = PipelineOutput(_ref(name, looks[name], looks[name].outputs[0]))
     return graph
 
 
+def _ref(name: str, plan: NodePlan, out: Out) -> Ref:
+    return Ref(name, out.output if len(plan.outputs) > 1 else None)
+
+
 def _of_workflow(workflow: dict[str, Any], file: str | None, registry: Registry) -> Graph:
-    _refuse("bad-structure", "workflows of the canvas are not read yet", file)
+    from fopru_graph.comfy.unflow import prompt_of_workflow
+
+    prompt, positions = prompt_of_workflow(workflow, plans(registry))
+    graph = graph_of(prompt, registry, file, header_of_workflow(workflow))
+    ui = graph.ui if isinstance(graph.ui, dict) else {}
+    known = {name: position for name, position in positions.items() if name in graph.nodes}
+    if known != ui.get("canvas", {}):
+        graph.ui = {key: value for key, value in ui.items() if key != "canvas"} | ({"canvas": known} if known else {})
+    return graph
 
 
 def _of_record(root: dict[str, Any], file: str | None, registry: Registry) -> Graph:

@@ -18,7 +18,7 @@ INPUT_KEYS = ("type", "default")
 
 
 def read_bytes(path: Path, regular: bool = False, most: int = MAX_BYTES) -> bytes:
-    """The content of a pipeline file, cut one byte after the limit (``most``); raises `PipelineError` if it cannot be read.
+    """The content of a pipeline file, cut one byte after the limit; raises `PipelineError` if it cannot be read.
 
     With ``regular`` a pipe or a device is refused: opening one may wait for ever.
     """
