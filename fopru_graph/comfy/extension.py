@@ -102,7 +102,7 @@ def told_here(plan: NodePlan) -> Slot | None:
     of these. So a single one is named; the rules of others are told by their widgets' bounds, or when the node runs.
     """
     checked = [slot for slot in plan.widgets if slot.checked or slot.kind == "file"]
-    order = ("file", "json", "text", "float", "int")
+    order = ("file", "json", "text", "float", "int", "choice", "bool")
     return min(checked, key=lambda slot: (order.index(slot.kind), slot.advanced), default=None)
 
 

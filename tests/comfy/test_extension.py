@@ -6,6 +6,8 @@ import asyncio
 import copy
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +179,18 @@ def test_hooks_are_there_only_for_nodes_that_have_them(comfy: ComfyUI) -> None:
         assert hasattr(node, "check_lazy_status") == bool(plan.spec.lazy_inputs()), name
         assert node.SCHEMA.has_intermediate_output == (name in ("FopruLLMGenerate", "FopruStockGenerate")), name
     assert plan_of(Registry.default().get("Switch")).spec.lazy_inputs()
+
+
+def test_declarations_need_neither_torch_nor_transformers() -> None:
+    program = """
+import sys
+sys.modules |= dict.fromkeys(("torch", "transformers", "comfy_api", "folder_paths"))  # so that importing them fails
+from fopru_graph.comfy import extension, files
+from fopru_graph.comfy.plan import plans
+from fopru_graph.graph import Registry
+names = [name for plan in plans(Registry.default()).values() for slot in plan.slots if slot.socket.path is not None
+         for name in files.choices(slot.socket.path)]
+assert "demo" in names and "demo:street-sign" in names, names
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

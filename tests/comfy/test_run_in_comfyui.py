@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +225,22 @@ def test_pictures_carry_prompt_and_workflow(comfy: ComfyUI, comfy_root: Path) ->
         texts = dict(picture.info)
     assert json.loads(texts["prompt"]) == prompt and json.loads(texts["workflow"]) == workflow
     assert b"iTXt" in data and b"tEXt" not in data and str(comfy_root).encode() not in data
+
+
+def test_workflows_in_turn_share_a_model_until_memory_is_freed(comfy: ComfyUI) -> None:
+    between: Prompt = {"save": {"class_type": "FopruSaveText", "inputs": {"text": "x", "file": "x.txt"}}}
+    handles = []
+    for name in ("fopru_rank", "random", "fopru_rank"):
+        job = comfy.run(prompt_of(shipped(name)))
+        assert "model" in job.ran or not handles  # its output is cached no longer
+        handles.append(weakref.ref(job.values["model"][0][0]))
+        del job
+        comfy.run(between)
+    assert handles[0]() is not None and len({id(handle()) for handle in handles}) == 1
+    comfy.forget()
+    gc.collect()
+    assert handles[0]() is None
+    assert comfy.run(prompt_of(shipped("random"))).status == "success"
 
 
 def test_a_pack_is_the_extension_alone(comfy: ComfyUI) -> None:
