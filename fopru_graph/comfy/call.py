@@ -138,13 +138,20 @@ def _run(plan: NodePlan, inputs: Mapping[str, Any], asked: Asked) -> Answered:
 
 def _outputs(spec: NodeSpec, inputs: Mapping[str, Any], context: Context) -> Any:
     """What the node's ``run`` returns. A model is loaded once for all workflows, and is on its device when used."""
+
+    def make() -> Any:
+        return spec.cls().call(inputs, context)
+
     models.ready(inputs.values())
     if [socket.annotation for socket in spec.outputs.values()] != [values.ModelHandle]:
-        return spec.cls().call(inputs, context)
+        return make()
     told, covered = fingerprint(spec, inputs)
     others = {name: value for name, value in inputs.items() if name not in covered}
-    key = spec.type, json.dumps([told, others], sort_keys=True, default=id)
-    return models.load_shared(key, lambda: spec.cls().call(inputs, context))
+    try:
+        key = json.dumps([spec.type, told, others], sort_keys=True)
+    except TypeError:  # made of another node's value, which has no name
+        return make()
+    return models.load_shared(key, make)
 
 
 def _shown(picture: PIL.Image.Image, asked: Asked) -> dict[str, str]:

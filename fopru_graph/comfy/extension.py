@@ -188,12 +188,10 @@ def _widget(slot: Slot, io: Any) -> dict[str, Any]:
 def _file(slot: Slot, io: Any) -> dict[str, Any]:
     """The files that there are now, and for pictures and videos a button that uploads one."""
     assert slot.socket.path is not None
-    names = files.choices(slot.socket.path)
+    names, kind = files.choices(slot.socket.path), slot.socket.path.kind
     options: dict[str, Any] = {"options": names}
     if slot.default in names:
         options["default"] = slot.default
-    if (upload := getattr(getattr(io, "UploadType", None), slot.socket.path.kind, None)) is not None and (
-        slot.socket.path.kind in ("image", "video")
-    ):
-        options |= {"upload": upload}
+    if kind in ("image", "video") and hasattr(io, "UploadType"):
+        options["upload"] = getattr(io.UploadType, kind)
     return options

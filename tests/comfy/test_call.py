@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Annotated, Any
 
-import numpy as np
 import PIL.Image
 import pytest
 import torch
@@ -17,9 +16,10 @@ from pydantic import Field
 
 from fopru_graph import UserError, values
 from fopru_graph.comfy import call as calls
-from fopru_graph.comfy import extension, host, pictures
+from fopru_graph.comfy import extension, host
 from fopru_graph.comfy.arguments import arguments
 from fopru_graph.comfy.call import Asked, NodeFailure, call
+from fopru_graph.comfy.models import SharedModels
 from fopru_graph.comfy.plan import NodePlan, plan_of, plans
 from fopru_graph.comfy.prompt import prompt_of
 from fopru_graph.graph import Cancelled, Context, Graph, Lazy, Node, Registry, node
@@ -86,18 +86,6 @@ def test_growing_links_are_a_list_in_order_with_batches_one_by_one(comfy: ComfyU
     found = arguments(SPEAKS, {"pictures": {"picture0": single, "picture1": batch(2), "picture2": None}})["pictures"]
     assert found[0] is single and [each.shape for each in found] == [(40, 30)] * 3
     assert arguments(SPEAKS, {"pictures": {}})["pictures"] is None
-
-
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_a_batch_is_pictures_of_eight_bits(channels: int) -> None:
-    given = batch(2, channels)
-    given[0, 0, 0] = 1.0001  # as an upscaler leaves it
-    found = pictures.of_batch(given)
-    assert len(found) == 2 and all(each.picture.mode == "RGB" for each in found)
-    if channels == 3:
-        wanted = (given.clamp(0, 1) * 255).round().numpy().astype(np.uint8)
-        assert all(np.array_equal(np.asarray(each.picture), rows) for each, rows in zip(found, wanted, strict=True))
-        assert torch.allclose(pictures.to_batch(found[1].picture), given[1:], atol=1 / 255)
 
 
 @pytest.mark.parametrize(
@@ -266,17 +254,7 @@ def test_an_old_transformers_loads_all_nodes_and_says_so_in_a_run(
     assert error["exception_message"] == requirements.missing() and len(comfy.nodes) >= len(PLANS)
 
 
-# -- pictures ---------------------------------------------------------------------------------------------------------
-
-
-def test_long_texts_are_left_out_of_pictures(
-    comfy: ComfyUI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert set(pictures.metadata({"a": 1}, {"workflow": {}, "none": None})) == {"prompt", "workflow"}
-    assert pictures.metadata({"a": "x" * 600_000}, {"workflow": "y" * 600_000}) == {}
-    assert "1 MiB" in caplog.text
-    monkeypatch.setattr(sys.modules["comfy.cli_args"].args, "disable_metadata", True)
-    assert pictures.metadata({"a": 1}, None) == {}
+# -- effects ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_demo_model_loads_without_the_network(comfy: ComfyUI, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,6 +263,7 @@ def test_the_demo_model_loads_without_the_network(comfy: ComfyUI, monkeypatch: p
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(calls, "models", SharedModels())  # which holds none yet
     plan: NodePlan = PLANS["FopruLoadModel"]
     (handle,) = call(plan, {slot.name: slot.default for slot in plan.widgets}, ASKED).results
     assert isinstance(handle, values.ModelHandle)
