@@ -167,27 +167,36 @@ def _saved(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 class _Screen:
-    """Shows progress and the answer as it grows, which is sent whole each time, so not for every token."""
+    """Shows progress and the answer as it grows. Each goes to the browser whole, so not for every token."""
 
     def __init__(self, node: str) -> None:
         self.node = node
         self._said: list[str] = []
-        self._next, self._fresh = 0.0, False
+        self._fresh = False  # whether something was said that is not shown yet
+        self._next = dict.fromkeys(("progress", "text"), 0.0)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, NodeProgress):
-            host.report_progress(self.node, event.i, event.n)
+            if self._is_time("progress") or event.i >= event.n:
+                host.report_progress(self.node, event.i, event.n)
         elif isinstance(event, NodeText):
             self._said.append(event.chunk)
             self._fresh = True
-            if time.monotonic() >= self._next:
+            if self._is_time("text"):
                 self.show()
 
     def show(self) -> None:
         """Show all that was said, unless it stands there."""
         if self._fresh:
             host.report_text(self.node, "".join(self._said))
-            self._next, self._fresh = time.monotonic() + OFTEN, False
+            self._fresh = False
+
+    def _is_time(self, kind: str) -> bool:
+        now = time.monotonic()
+        if now < self._next[kind]:
+            return False
+        self._next[kind] = now + OFTEN
+        return True
 
 
 class _Stop(CancelToken):

@@ -40,11 +40,13 @@ class Speaks(Node):
         tries: Annotated[int | None, Field(ge=1)] = None,
         words: list[str] | None = None,
         share: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        steps: int = 1,
         fails: str = "",
     ) -> str:
         for word in words or ():
             ctx.text(word)
-        ctx.progress(1, 2)
+        for step in range(1, steps + 1):
+            ctx.progress(step, steps)
         ctx.warn("a warning")
         ctx.check_cancelled()
         if fails == "told":
@@ -59,7 +61,7 @@ class Speaks(Node):
 
 
 SPEAKS = plan_of(Speaks.spec)
-GIVEN = {"tries": 0, "words": "", "share": 0.5, "fails": ""}
+GIVEN = {"tries": 0, "words": "", "share": 0.5, "steps": 1, "fails": ""}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,7 +78,15 @@ def batch(count: int, channels: int = 3) -> torch.Tensor:
 
 def test_widgets_are_literals_and_what_is_missing_its_default(comfy: ComfyUI) -> None:
     given = {"tries": 3, "words": '["a", "b"]', "fails": "told"}
-    expected = {"pictures": None, "picture": None, "tries": 3, "words": ["a", "b"], "fails": "told", "share": 0.5}
+    expected = {
+        "pictures": None,
+        "picture": None,
+        "tries": 3,
+        "words": ["a", "b"],
+        "fails": "told",
+        "share": 0.5,
+        "steps": 1,
+    }
     assert arguments(SPEAKS, given) == expected
     assert arguments(SPEAKS, GIVEN) == arguments(SPEAKS, {}) == expected | {"tries": None, "words": None, "fails": ""}
 
@@ -137,8 +147,9 @@ def test_progress_and_warnings_reach_comfyui(
     seen: list[Any] = []
     registry = SimpleNamespace(update_progress=lambda *given: seen.append(given))
     monkeypatch.setattr(sys.modules["comfy_execution.progress"], "get_progress_state", lambda: registry)
-    call(SPEAKS, GIVEN, ASKED)
-    assert seen == [("here", 1.0, 2.0)] and "here: a warning" in caplog.text
+    monkeypatch.setattr(calls, "time", SimpleNamespace(monotonic=lambda: 1.0))
+    call(SPEAKS, GIVEN | {"steps": 5}, ASKED)
+    assert seen == [("here", 1.0, 5.0), ("here", 5.0, 5.0)] and "here: a warning" in caplog.text
 
 
 def test_without_services_a_run_goes_on(
