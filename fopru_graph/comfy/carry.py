@@ -99,10 +99,14 @@ class _Attempt:
                 self.work.nodes[name].enabled = False
         around = nodes_on_canvas(self.work)
         wrong = {problem.node for problem in errors_of(expand(self.work)[1])}
-        for name in outer & set(self.work.nodes):
-            readers = [key for key in around if self._reads(now[key], name) and self._host(key) not in wrong]
-            if not any(_alike(around[reader], self.wanted.get(reader)) for reader in readers):
-                del self.work.nodes[name]
+        explained = {
+            self._host(ref.node)
+            for name, entry in around.items()
+            if self._host(name) not in wrong and _alike(entry, self.wanted.get(name))
+            for _, ref in refs_in(now[name].inputs)
+        }
+        for name in (outer & set(self.work.nodes)) - explained:
+            del self.work.nodes[name]
         while lost := [e.name for e in self.work.nodes.values() if not e.enabled and self._dangles(e.inputs)]:
             for name in lost:
                 del self.work.nodes[name]
@@ -110,9 +114,6 @@ class _Attempt:
     def _dangles(self, value: Value) -> bool:
         """Whether it refers to a node that is gone."""
         return any(ref.node not in self.work.nodes and ref.node != INPUTS for _, ref in refs_in(value))
-
-    def _reads(self, entry: GraphNode, name: str) -> bool:
-        return any(self._host(ref.node) == name for _, ref in refs_in(entry.inputs))
 
     def _add_new(self) -> None:
         known = {*nodes_on_canvas(self.work), *self.work.nodes}

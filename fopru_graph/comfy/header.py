@@ -51,8 +51,10 @@ class Header:
             return None
         for entry in graph.nodes.values():
             entry.line, entry.input_lines = None, {}
-        for part in (*graph.inputs.values(), *graph.outputs.values()):
-            part.line = None
+        for declared in graph.inputs.values():
+            declared.line = None
+        for output in graph.outputs.values():
+            output.line = None
         return graph
 
 

@@ -15,6 +15,8 @@ from fopru_graph.comfy.decode import decode
 from fopru_graph.comfy.header import Header, header_in, header_of_workflow
 from fopru_graph.comfy.names import Names
 from fopru_graph.comfy.plan import IMAGE, NodePlan, Out, plan_of, plans
+from fopru_graph.comfy.unflow import prompt_of_workflow
+from fopru_graph.comfy.workflow import keep_places
 from fopru_graph.errors import Caution
 from fopru_graph.graph import Graph, GraphNode, PipelineError, Problem, Ref, Registry, RunRecord
 from fopru_graph.graph.model import PipelineOutput
@@ -38,9 +40,9 @@ def read_json(data: bytes, file: str | None = None, registry: Registry | None = 
     root = _parsed(data, file)
     if not isinstance(root, dict):
         _refuse("bad-structure", f"this JSON is no pipeline: it can be {_KINDS}", file)
-    if "pipeline" in root and "format" in root:
+    if isinstance(root.get("pipeline"), str):
         return _of_record(root, file, registry)
-    if "format" in root and set(root) <= set(TOP_KEYS):  # JSON is YAML
+    if set(root) <= set(TOP_KEYS) and not isinstance(root.get("format", {}), dict):  # JSON is YAML
         return Graph.loads(data, registry, file)
     if len(data) > MAX_BYTES:
         _refuse("too-large", f"the file has more than {MAX_BYTES} bytes", file)
@@ -115,14 +117,12 @@ def _ref(name: str, plan: NodePlan, out: Out) -> Ref:
 
 
 def _of_workflow(workflow: dict[str, Any], file: str | None, registry: Registry) -> Graph:
-    from fopru_graph.comfy.unflow import prompt_of_workflow
-
-    prompt, positions = prompt_of_workflow(workflow, plans(registry))
+    try:
+        prompt, positions = prompt_of_workflow(workflow, plans(registry))
+    except PipelineError as error:
+        raise PipelineError(error.problems, file) from None
     graph = graph_of(prompt, registry, file, header_of_workflow(workflow))
-    ui = graph.ui if isinstance(graph.ui, dict) else {}
-    known = {name: position for name, position in positions.items() if name in graph.nodes}
-    if known != ui.get("canvas", {}):
-        graph.ui = {key: value for key, value in ui.items() if key != "canvas"} | ({"canvas": known} if known else {})
+    keep_places(graph, positions)
     return graph
 
 

@@ -89,6 +89,7 @@ class Management:
     def __init__(self, device: torch.device = CPU, capacity: int = 2**40) -> None:
         self.device, self.capacity = device, capacity
         self.entries: list[_Entry] = []
+        self._out: list[Any] = []  # patchers that are out of the list for a moment
         self.names: list[str] = []
         self.leaked = 0
 
@@ -106,23 +107,26 @@ class Management:
         return self.device
 
     def get_free_memory(self, device: Any) -> int:
-        return self.capacity - sum(entry.patcher().loaded_size() for entry in self._on(device))
+        known = [entry.patcher() for entry in self.entries] + self._out
+        return self.capacity - sum(patcher.loaded_size() for patcher in known if patcher.load_device == device)
 
     def load_models_gpu(self, models: list[Any], memory_required: float = 0) -> None:
         self._check()
-        wanted = list(dict.fromkeys(models))
+        wanted, self._out = list(dict.fromkeys(models)), []
         for patcher in wanted:  # those that are loaded leave the list for a moment, but stay where they are
             for entry in [entry for entry in self.entries if patcher.is_clone(entry.patcher())]:
                 self.entries.remove(entry)
-                entry.patcher().detach(unpatch_all=False)
+                self._out.append(patcher)
+                patcher.detach(unpatch_all=False)
                 entry.end.detach()
         for device in dict.fromkeys(patcher.load_device for patcher in wanted):
-            missing = sum(p.model_size() - p.loaded_size() for p in wanted if p.load_device == device)
+            missing = sum(_missing(patcher) for patcher in wanted if patcher.load_device == device)
             if device != CPU:
                 self.free_memory(1.1 * missing + memory_required, device)
         for patcher in wanted:
             room = self.get_free_memory(patcher.load_device)
             patcher.partially_load(patcher.load_device, room, force_patch_weights=False)
+            self._out = [other for other in self._out if other is not patcher]
             end = weakref.finalize(patcher.model, self._forget_the_dead)
             end.atexit = False
             self.entries.insert(0, _Entry(weakref.ref(patcher), weakref.ref(patcher.model), end))
@@ -146,3 +150,9 @@ class Management:
 
     def _forget_the_dead(self) -> None:
         self.entries = [entry for entry in self.entries if entry.model() is not None]
+
+
+def _missing(patcher: Any) -> int:
+    """Bytes that the device of a patcher still needs; where its model is elsewhere, all of them."""
+    there = patcher.current_loaded_device() == patcher.load_device
+    return patcher.model_size() - (patcher.loaded_size() if there else 0)
