@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fopru_graph import values
-from fopru_graph.comfy import files, host, models, pictures
+from fopru_graph.comfy import files, host, models, pictures, requirements
 from fopru_graph.comfy.arguments import arguments, literals
 from fopru_graph.comfy.plan import IMAGE, NodePlan
 from fopru_graph.errors import UserError
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
 MOST_TEXT = 700  # characters of an error's message
 OFTEN = 0.1  # seconds between two texts of an answer that grows
+_satisfied = False  # whether the required packages were found; looking takes some 40 ms
 
 
 class NodeFailure(Exception):
@@ -107,15 +107,11 @@ def _without_key(value: Any) -> Any:
 
 
 def _check_requirements() -> None:
-    if (requirements := _part("requirements")) is not None and (told := requirements.missing()):
-        raise UserError(told)
-
-
-def _part(name: str) -> Any:
-    try:
-        return importlib.import_module(f"fopru_graph.comfy.{name}")
-    except ModuleNotFoundError:
-        return None
+    """Raise `UserError` if a package is missing or old. If none is, that is so until ComfyUI starts anew."""
+    global _satisfied
+    if not _satisfied and (lacking := requirements.missing()):
+        raise UserError(lacking)
+    _satisfied = True
 
 
 def _run(plan: NodePlan, inputs: Mapping[str, Any], asked: Asked) -> Answered:

@@ -60,7 +60,7 @@ def node_class(plan: NodePlan, io: Any) -> Any:
     def define_schema(_cls: Any) -> Any:
         return schema(plan, io)
 
-    def execute(cls: Any, **given: Any) -> Any:
+    def execute(cls: Any, /, **given: Any) -> Any:
         hidden = cls.hidden
         answered = call(plan, given, Asked(str(hidden.unique_id), hidden.prompt, hidden.extra_pnginfo))
         return io.NodeOutput(*answered.results, ui=answered.ui or None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Annotated, Any
@@ -255,14 +257,15 @@ def test_a_stop_is_an_interruption(comfy: ComfyUI) -> None:
 def test_an_old_transformers_loads_all_nodes_and_says_so_in_a_run(
     comfy: ComfyUI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requirements = ModuleType("fopru_graph.comfy.requirements")
-    vars(requirements)["missing"] = lambda: "fopru-graph needs transformers 5.23 or newer, and 4.57.6 is installed"
-    monkeypatch.setitem(sys.modules, requirements.__name__, requirements)
+    monkeypatch.setattr(calls, "_satisfied", False)
+    installed = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "4.57.6" if name == "transformers" else installed(name))
     comfy.load(extension)
     comfy.forget()
     job = comfy.run(prompt_of(Graph.load(PIPELINES / "random.yaml")))
     (error,) = job.told("execution_error")
-    assert error["exception_message"] == requirements.missing() and len(comfy.nodes) >= len(PLANS)
+    told = r"fopru-graph needs transformers\S+ \(4.57.6 is installed\) in ComfyUI's Python"
+    assert re.fullmatch(told, error["exception_message"]) and set(PLANS) < set(comfy.nodes)
 
 
 # -- effects ----------------------------------------------------------------------------------------------------------
