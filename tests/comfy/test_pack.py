@@ -47,7 +47,6 @@ def ours(written: Path) -> Path:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Packs of one file beside the static ones: for what does not depend on the examples."""
     monkeypatch.setattr(pack, "shipped_pipelines", dict)
-    monkeypatch.setattr(pack, "blueprints", lambda registry: {})
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -59,10 +58,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_it_holds_all_pipelines_laid_out_and_nothing_unexpected(ours: Path) -> None:
     assert {path.name for path in ours.iterdir()} == {
-        "LICENSE", "README.md", "__init__.py", "example_workflows", "icon.png", "pyproject.toml", "subgraphs", "web",
+        "LICENSE", "README.md", "__init__.py", "example_workflows", "icon.png", "pyproject.toml", "web",
     }  # fmt: skip
     assert {path.stem for path in (ours / "example_workflows").iterdir()} == set(shipped_pipelines())
-    assert list((ours / "subgraphs").iterdir())
     for file in ours.rglob("*.json"):
         assert re.fullmatch(r"[A-Za-z0-9_.-]+", file.parent.name) and file.stat().st_size < 2**20
         assert json.loads(file.read_text(encoding="utf-8"))["nodes"]

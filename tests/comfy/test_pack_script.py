@@ -70,8 +70,11 @@ def canvas(tmp_path: Path) -> Canvas:
 
 
 NODE_TYPE = """
-class Type { constructor() { this.widgets = [{name: "prompt"}]; this.size = [10, 10]; } computeSize() { return [200, 5]; }
-  setSize(size) { this.size = size; } }
+class Type {
+  constructor() { this.widgets = [{name: "prompt"}]; this.size = [10, 10]; }
+  computeSize() { return [200, 5]; }
+  setSize(size) { this.size = size; }
+}
 Type.prototype.onExecuted = function (message) { this.before = message; };
 extension.beforeRegisterNodeDef(Type, {name: NAME});
 const node = new Type();
