@@ -1,4 +1,4 @@
-"""Any value in a few words, for errors, run records and reprs: shapes instead of numbers, files without their folders."""
+"""Any value in a few words, for errors, run records and reprs: shapes for numbers, names for files."""
 
 from __future__ import annotations
 

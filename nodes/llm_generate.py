@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -101,11 +102,13 @@ class LLMGenerate(Node):
         texts = [prompt] if isinstance(prompt, str) else prompt
         prompts = [Question(text, system, messages or (), template) for text in texts]
         stream = TextStream(model.family, ctx.text, stop or ()) if len(prompts) == 1 else None
+        known = count(1)
 
         def on_step(ids, _logits) -> None:
             ctx.check_cancelled()
             if stream is not None:
                 stream.put(int(ids[0]))
+            ctx.progress(next(known), max_new_tokens, "tokens")
 
         generation = generate(
             model.family,

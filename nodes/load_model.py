@@ -50,8 +50,12 @@ class LoadModel(Node):
     ) -> values.ModelHandle:
         from fopru_graph.lvlm.loading.load import load_model
 
+        def loaded(done: int, count: int) -> None:
+            ctx.check_cancelled()
+            ctx.progress(done, count, "weights")
+
         with ctx.abruptly():
-            return load_model(name, device, dtype, attention, device_map, revision, quantization, packed)
+            return load_model(name, device, dtype, attention, device_map, revision, quantization, packed, loaded)
 
     def fingerprint(
         self,

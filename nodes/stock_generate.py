@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Annotated
 
 from pydantic import Field
@@ -44,7 +45,11 @@ class StockGenerate(Node):
         images = image if isinstance(image, list) else [image]
         question = Question(prompt, system, messages or (), template)
         lengths = max_new_tokens, min_new_tokens
-        generation = stock_generate(
-            model.family, images, question, *lengths, ctx.check_cancelled, repetition_penalty, stop or ()
-        )
+        known = count(1)
+
+        def on_token() -> None:
+            ctx.check_cancelled()
+            ctx.progress(next(known), max_new_tokens, "tokens")
+
+        generation = stock_generate(model.family, images, question, *lengths, on_token, repetition_penalty, stop or ())
         return Answer(text=generation.texts[0], generation=generation)

@@ -40,6 +40,11 @@ class VisionEncode(Node):
         images = image if isinstance(image, list) else [image]
         if told := unknown_to_demo(model, images):
             ctx.warn(told)
-        features = model.family.encode_layers(images, layers or (), together)
+
+        def ran(done: int, count: int) -> None:
+            ctx.check_cancelled()
+            ctx.progress(done, count, "layers")
+
+        features = model.family.encode_layers(images, layers or (), together, ran)
         shares = [picture.resolution for picture in images if isinstance(picture, values.Image)]
         return replace(features, resolution=min(shares, default=1.0))

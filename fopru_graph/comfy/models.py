@@ -14,8 +14,8 @@ warning is logged, and nothing is shared beyond ComfyUI's own cache.
 How it works. ComfyUI's cache drops the outputs of other workflows, so the model that was used last is held here: one,
 because a second would take the memory of the first once more. ComfyUI knows it by a patcher, which it unloads on *Free
 memory* and when other models need the device. Then nothing is held here any longer: the weights of a model that is
-still in ComfyUI's cache go to the CPU, all others are freed. Weights are never half moved. Those that cannot be moved at
-all (quantised, spread over devices), or for which the CPU has no room, are freed and read anew by the next run.
+still in ComfyUI's cache go to the CPU, all others are freed. Weights are never half moved. Those that cannot be moved
+at all (quantised, spread over devices), or for which the CPU has no room, are freed and read anew by the next run.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from fopru_graph.errors import first_line
 from fopru_graph.values import ModelHandle
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class SharedModels:
     def _load(self, handles: list[ModelHandle], management: Any) -> None:
         """Load models through ComfyUI, all in one call, so that none makes room for another."""
         management.load_models_gpu([self._patcher(handle, management) for handle in handles])
+        self._unloaded = None
         last = handles[-1]
         # Only of the device that it computes on does every version tell that memory is to be freed.
         self._held = last if self._patchers[last].load_device == management.get_torch_device() else None
@@ -144,7 +146,9 @@ class SharedModels:
                 question(importlib.import_module("comfy.model_management"))
             except (ImportError, AttributeError, TypeError) as error:
                 self._managed, self._held = False, None
-                _log.warning("fopru-graph: ComfyUI cannot manage the memory of models (%s), so they stay loaded", error)
+                # As text: the error itself would keep the models of its frames for as long as a log is kept.
+                why = first_line(error)
+                _log.warning("fopru-graph: ComfyUI cannot manage the memory of models (%s), so they stay loaded", why)
         return self._managed
 
     def _patcher(self, handle: ModelHandle, management: Any) -> Any:

@@ -34,22 +34,14 @@ def make_registry(folders: list[Path] | None) -> Registry:
 
 
 def load_graph(file: Path, registry: Registry) -> Graph:
-    """The graph of a YAML file or of a run's record.
+    """The graph of a file, see `Graph.load`.
 
     Raises:
         PipelineError: the file is no pipeline.
     """
-    from fopru_graph.graph import Graph, RunRecord
+    from fopru_graph.graph import Graph
 
-    if file.suffix != ".json":
-        return Graph.load(file, registry)
-    try:
-        record = RunRecord.load(file)
-    except (OSError, UnicodeError) as error:
-        fail(2, f"cannot read {file}: {getattr(error, 'strerror', None) or error}")
-    except ValueError as error:
-        fail(2, str(error), "give a pipeline's YAML file, or the run.json of an earlier run")
-    return Graph.from_record(record, registry)
+    return Graph.load(file, registry)
 
 
 def check_graph(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -35,8 +36,10 @@ from fopru_graph.graph.run.record import RunRecord, RunResult
 from fopru_graph.graph.shipped import find_pipeline
 from fopru_graph.graph.sockets import InputPath
 from fopru_graph.graph.values import INPUTS, MISSING, NAME, Link, Ref, Value, describe, given_in
-from fopru_graph.graph.yaml.read import read_file, read_text
+from fopru_graph.graph.yaml.read import read_bytes, read_file, read_text
 from fopru_graph.graph.yaml.write import dump
+
+JSON_READER = "fopru_graph.comfy.reading"  # which is above the engine
 
 
 class Handle(Link):
@@ -95,10 +98,17 @@ class Graph(Model):
     def load(cls, path: str | Path, registry: Registry | None = None) -> Self:
         """Read a YAML file, or the pipeline that ships under this name.
 
-        Raises `PipelineError` if there is none or it is no YAML mapping; `problems` reports everything else.
+        A ``.json`` file is the record of a run, or a prompt or a workflow of ComfyUI. Raises `PipelineError` if there
+        is none or it is no pipeline; `problems` reports everything else.
         """
         graph = cls(registry=registry)
-        read_file(graph, find_pipeline(path))
+        found = find_pipeline(path)
+        if found.suffix.lower() == ".json":
+            reader = importlib.import_module(JSON_READER)
+            read = reader.read_json(read_bytes(found, most=reader.LARGEST), str(found), registry)
+            vars(graph).update(vars(read))
+        else:
+            read_file(graph, found)
         return graph
 
     @classmethod

@@ -27,7 +27,8 @@ def describe_node(spec: NodeSpec) -> dict[str, Any]:
 
 
 def _describe_socket(socket: Socket) -> dict[str, Any]:
-    described = {"type": socket.type_name, "required": socket.required, "lazy": socket.lazy, "doc": socket.doc}
+    marks = {"required": socket.required, "lazy": socket.lazy, "advanced": socket.advanced}
+    described = {"type": socket.type_name, **marks, "doc": socket.doc}
     return described if socket.required else described | {"default": socket.default_value()}
 
 

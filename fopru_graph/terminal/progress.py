@@ -42,7 +42,7 @@ class RunDisplay:
         """Show one event."""
         if isinstance(event, NodeStarted):
             self._show_spinner(Text.assemble(event.node, (f" {event.type}", "dim")))
-        elif isinstance(event, NodeProgress):
+        elif isinstance(event, NodeProgress) and self._open_line is None:  # streamed text shows how far it is
             self._show_spinner(Text.assemble(f"{event.node} {event.i}/{event.n}", (f" {event.text}", "dim")))
         elif isinstance(event, NodeText) and event.node in self._labels:
             self._stop_spinner()

@@ -4,8 +4,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
+from pydantic import Field
 
-from fopru_graph.graph import Context, Lazy, Node, Outputs, PipelineError, Socket, node
+from fopru_graph.graph import (
+    Advanced,
+    Context,
+    InputPath,
+    Lazy,
+    Node,
+    OutputFile,
+    Outputs,
+    PipelineError,
+    Registry,
+    Socket,
+    node,
+)
 from fopru_graph.graph.annotations import compatible
 from fopru_graph.graph.declare.node import snake_case
 from fopru_graph.graph.sockets import BadLiteral
@@ -39,6 +52,41 @@ def test_json_schema_carries_bounds_default_and_description():
         "type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": 0.5, "description": "share kept",
     }  # fmt: skip
     assert toys.Keep.spec.inputs["scores"].json_schema() == {"type": "string", "pattern": r"^\$[A-Za-z_]"}
+
+
+def test_marks_are_read_from_the_annotation_as_instances_and_as_classes():
+    @node(category="toy")
+    class Marked(Node):
+        """Inputs with marks."""
+
+        def run(
+            self,
+            size: int,
+            depth: Annotated[int, Advanced()] = 1,
+            width: Annotated[int, Field(ge=1), Advanced] = 1,
+            picture: Annotated[str, InputPath(kind="image")] = "a.png",
+            data: Annotated[str, InputPath()] = "a.bin",
+            file: Annotated[str, OutputFile()] = "a.txt",
+        ) -> int:
+            return size
+
+    inputs = Marked.spec.inputs
+    assert [name for name, socket in inputs.items() if socket.advanced] == ["depth", "width"]
+    assert [name for name, socket in inputs.items() if socket.file] == ["file"]
+    kinds = {name: socket.path.kind for name, socket in inputs.items() if socket.path is not None}
+    assert kinds == {"picture": "image", "data": "file"}
+
+
+def test_the_nodes_that_read_files_say_of_which_kind():
+    kinds = {
+        f"{spec.type}.{name}": socket.path.kind
+        for spec in Registry.default().types().values()
+        for name, socket in spec.inputs.items()
+        if socket.path is not None
+    }
+    assert kinds == {
+        "LoadImage.path": "image", "LoadModel.name": "model", "LoadTokens.file": "tokens", "LoadVideo.path": "video",
+    }  # fmt: skip
 
 
 def test_every_field_of_outputs_is_an_output():

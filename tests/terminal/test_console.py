@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from fopru_graph.graph import NodeFailed, NodeFinished, NodeSkipped, NodeStarted, NodeText, Problem, RunFinished
+from fopru_graph.graph import (
+    NodeFailed,
+    NodeFinished,
+    NodeProgress,
+    NodeSkipped,
+    NodeStarted,
+    NodeText,
+    Problem,
+    RunFinished,
+)
+from fopru_graph.terminal import progress
 from fopru_graph.terminal.console import show_failure, show_problems, show_warning
 from fopru_graph.terminal.format import size
 from fopru_graph.terminal.progress import RunDisplay
@@ -29,6 +39,46 @@ def test_nothing_is_streamed_where_json_is_wanted(capsys):
         display(event)
     assert capsys.readouterr().out == ""
     assert not display.streamed
+
+
+class Spinner:
+    """Stands in for rich's: keeps what it shows; None while it is stopped."""
+
+    def __init__(self, text):
+        self.text, self.shown = text, None
+
+    def start(self):
+        self.shown = self.text.plain
+
+    def update(self, text):
+        assert self.shown is not None
+        self.shown = text.plain
+
+    def stop(self):
+        self.shown = None
+
+
+def test_progress_is_shown_beside_streamed_text_and_never_in_it(monkeypatch, capsys):
+    shown: list[Spinner] = []
+    monkeypatch.setattr(progress.console, "status", lambda text, spinner: shown.append(Spinner(text)) or shown[-1])
+    display = RunDisplay({"answer": ""})
+
+    def after(event):
+        display(event)
+        return shown[-1].shown
+
+    assert after(NodeStarted("encode", "VisionEncode")) == "encode VisionEncode"
+    assert after(NodeProgress("encode", 3, 24, "layers")) == "encode 3/24 layers"
+    assert after(NodeFinished("encode", 1.0, False)) is None
+    assert after(NodeProgress("answer", 1, 64, "tokens")) == "answer 1/64 tokens", "its text is held back still"
+    for event in (NodeText("answer", "two "), NodeProgress("answer", 2, 64, "tokens"), NodeText("answer", "words")):
+        assert after(event) is None
+    assert after(NodeProgress("answer", 3, 64, "tokens")) is None
+    display(NodeFinished("answer", 1.0, False))
+    assert capsys.readouterr().out == "two words\n"
+    assert after(NodeProgress("unheard", 1, 64, "tokens")) == "unheard 1/64 tokens"
+    assert after(NodeText("unheard", "what nobody asked for")) == "unheard 1/64 tokens"
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

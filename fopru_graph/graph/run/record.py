@@ -91,12 +91,23 @@ class RunRecord:
     def load(cls, path: str | Path) -> RunRecord:
         """Read a record; raises ValueError for a file that is not a record of this format."""
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise ValueError(f"{path} is no run record of format {FORMAT}: {error}") from error
+
+    @classmethod
+    def from_json(cls, data: Any) -> RunRecord:
+        """The record that `to_json` wrote; raises ValueError for anything else."""
+        try:
             if data["format"] != FORMAT:
                 raise ValueError(f"it has format {data['format']!r}")
-            return cls(**data)
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path} is no run record of format {FORMAT}: {error}") from error
+            record = cls(**data)
+        except (TypeError, KeyError) as error:
+            raise ValueError(str(error)) from error
+        texts = (record.pipeline, *record.blocks, *record.blocks.values(), record.folder or "")
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("its pipeline, blocks and folder must be texts")
+        return record
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -17,7 +17,7 @@ NODE_KEYS = ("type", ENABLED, "inputs", "cache", "comment")
 INPUT_KEYS = ("type", "default")
 
 
-def read_bytes(path: Path, regular: bool = False) -> bytes:
+def read_bytes(path: Path, regular: bool = False, most: int = MAX_BYTES) -> bytes:
     """The content of a pipeline file, cut one byte after the limit; raises `PipelineError` if it cannot be read.
 
     With ``regular`` a pipe or a device is refused: opening one may wait for ever.
@@ -26,7 +26,7 @@ def read_bytes(path: Path, regular: bool = False) -> bytes:
         raise PipelineError([Problem("no-file", f"cannot read {path}: it is no regular file")])
     try:
         with path.open("rb") as stream:
-            return stream.read(MAX_BYTES + 1)
+            return stream.read(most + 1)
     except OSError as error:
         hint = "paths are relative to the current folder" if isinstance(error, FileNotFoundError) else None
         raise PipelineError([Problem("no-file", f"cannot read {path}: {error.strerror}", hint=hint)]) from None

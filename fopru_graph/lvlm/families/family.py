@@ -17,6 +17,7 @@ from fopru_graph.errors import UserError
 from fopru_graph.lvlm.families.capture_qk import Attention, capture_qk
 from fopru_graph.lvlm.families.language_side import LanguageSide
 from fopru_graph.lvlm.families.modules import count_bytes, count_weights
+from fopru_graph.lvlm.progress import Progress, layers_counted
 from fopru_graph.pruning.depth import layer_at
 from fopru_graph.values import Image, ModelSizes, Selection, Tile, TileAttention, Video, VisionFeatures, VisualTokens
 
@@ -34,6 +35,7 @@ class Family(LanguageSide):
         recorder: what the CUDA graphs of the steps share (`decoding.recorder`).
         uncapturable: capturing a step as a CUDA graph failed, so it is not tried again.
         taps: further encoder layers whose attention is recorded (`encode_layers`).
+        progress: called as the layers of the vision tower run (`encode_layers`).
         last_prompt: keys and values of the last prompt, for prefix caching (`decoding.prefix_cache`).
     """
 
@@ -45,6 +47,7 @@ class Family(LanguageSide):
         self.lock = threading.RLock()
         self.uncapturable = False
         self.taps: tuple[int, ...] = ()
+        self.progress: Progress | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -81,10 +84,14 @@ class Family(LanguageSide):
         return getattr(self.tower_layers[layer], self.attention_name)
 
     @contextlib.contextmanager
-    def recorded_attention(self) -> Iterator[dict[int, list[Attention]]]:
-        """What the attention of the scored layer and of all `taps` gets inside the block, call by call, by layer."""
+    def recorded_attention(self, part: int = 0, parts: int = 1) -> Iterator[dict[int, list[Attention]]]:
+        """What the attention of the scored layer and of all `taps` gets inside the block, call by call, by layer.
+
+        The tower runs once in it, for the ``part``-th, from 0, of ``parts`` groups of tiles.
+        """
         calls: dict[int, list[Attention]] = {}
-        with contextlib.ExitStack() as captures:
+        layers = list(self.tower_layers)[: max([self.run_layers, *(layer + 1 for layer in self.taps)])]
+        with layers_counted(layers, self.progress, part, parts), contextlib.ExitStack() as captures:
             for layer in dict.fromkeys((self.scored_layer, *self.taps)):
                 calls[layer] = []
                 captures.enter_context(capture_qk(self.attention_module(layer), calls[layer].append))
@@ -114,19 +121,24 @@ class Family(LanguageSide):
         return self.encode(images)
 
     def encode_layers(
-        self, images: Sequence[Image | Video], layers: Sequence[int | float], together: bool = False
+        self,
+        images: Sequence[Image | Video],
+        layers: Sequence[int | float],
+        together: bool = False,
+        progress: Progress | None = None,
     ) -> VisionFeatures:
         """Encode, and also record the attention of further encoder ``layers``.
 
         A layer is a number, from 0, or negative from the end; or a share of the depth in (0, 1), which names the
         nearest layer that sees whole pictures. ``together``: as `encode_together`. An image that is given several times
-        is encoded once.
+        is encoded once. ``progress`` is called with the number of encoder layers that have run and that of all, see
+        `layers_counted`; an exception from it ends the encoding cleanly.
 
         Raises:
             UserError: the tower has no such layer, it sees pictures in windows, or as for `encode`.
         """
         once = list(dict.fromkeys(images))
-        features = self._tapped(partial(self.encode_together if together else self.encode, once), layers)
+        features = self._tapped(partial(self.encode_together if together else self.encode, once), layers, progress)
         return features if len(once) == len(images) else features.repeated([once.index(image) for image in images])
 
     def encode_prepared(
@@ -154,15 +166,17 @@ class Family(LanguageSide):
     def _encode_prepared(self, inputs: Mapping[str, Any], ids: Sequence[Sequence[int]]) -> VisionFeatures:
         """See `encode_prepared`."""
 
-    def _tapped(self, encode: Callable[[], VisionFeatures], layers: Sequence[int | float]) -> VisionFeatures:
+    def _tapped(
+        self, encode: Callable[[], VisionFeatures], layers: Sequence[int | float], progress: Progress | None = None
+    ) -> VisionFeatures:
         """What ``encode`` gives, with the attention of further encoder ``layers``."""
         named = {layer: self._tap(layer) for layer in layers}
         with self.lock:
-            self.taps = tuple(dict.fromkeys(named.values()))
+            self.taps, self.progress = tuple(dict.fromkeys(named.values())), progress
             try:
                 features = encode()
             finally:
-                self.taps = ()
+                self.taps, self.progress = (), None
         tiles = (
             replace(tile, attention=replace(tile.attention, named=tuple(named.items()))) for tile in features.tiles
         )

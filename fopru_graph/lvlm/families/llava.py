@@ -108,11 +108,12 @@ class Llava(Family):
     def _tower_outputs(self, pixels: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, TileAttention]]:
         """Each tile's features (1 + N, D) and attention; tiles (3, H, W) of one size go through the tower together."""
         outputs: dict[int, tuple[torch.Tensor, TileAttention]] = {}
-        for shape in dict.fromkeys(tile.shape for tile in pixels):
+        shapes = list(dict.fromkeys(tile.shape for tile in pixels))
+        for part, shape in enumerate(shapes):
             same_shape = [i for i, tile in enumerate(pixels) if tile.shape == shape]
             batch = copy_to(torch.stack([pixels[i] for i in same_shape]), execution_device(self.tower))
             with self.lock:
-                features, calls = self._run_tower(batch.to(self.tower.dtype))
+                features, calls = self._run_tower(batch.to(self.tower.dtype), part, len(shapes))
             outputs |= {i: (features[j], self._tile_attention(calls, j)) for j, i in enumerate(same_shape)}
         return [outputs[i] for i in range(len(pixels))]
 
@@ -125,8 +126,13 @@ class Llava(Family):
         )
         return replace(scored, others=tuple(others))
 
-    def _run_tower(self, pixels: torch.Tensor) -> tuple[torch.Tensor, dict[int, list[Attention]]]:
-        """Features (T, 1 + N, D) of the read layers, and each recorded layer's only call, of T tiles."""
+    def _run_tower(
+        self, pixels: torch.Tensor, part: int, parts: int
+    ) -> tuple[torch.Tensor, dict[int, list[Attention]]]:
+        """Features (T, 1 + N, D) of the read layers, and each recorded layer's only call, of T tiles.
+
+        These are the ``part``-th, from 0, of ``parts`` groups of tiles of one size.
+        """
         tower, layers, read = self.tower, self.tower_layers, self._read_layers()
         usual_size = pixels.shape[-2:] == (tower.config.image_size,) * 2
         options = {} if usual_size else {"interpolate_pos_encoding": True}
@@ -143,7 +149,7 @@ class Llava(Family):
             for index in sorted({*read, last})
         ]
         try:
-            with self.recorded_attention() as calls, contextlib.suppress(_TowerDone):
+            with self.recorded_attention(part, parts) as calls, contextlib.suppress(_TowerDone):
                 tower(pixels, **options)
         finally:
             for hook in hooks:

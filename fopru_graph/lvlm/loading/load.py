@@ -24,6 +24,7 @@ from fopru_graph.lvlm.loading.packed import pack, worth_packing
 from fopru_graph.lvlm.loading.presets import PREFIX, find_preset, preset_config, preset_processor, random_model
 from fopru_graph.lvlm.loading.processor import open_processor
 from fopru_graph.lvlm.loading.quiet import quiet
+from fopru_graph.lvlm.progress import Progress, WeightsCounted
 from fopru_graph.values import ModelHandle
 
 Quantization = Literal["4bit", "8bit"]
@@ -42,6 +43,7 @@ def load_model(
     revision: str | None = None,
     quantization: Quantization | None = None,
     packed: Packed = "auto",
+    progress: Progress | None = None,
 ) -> ModelHandle:
     """Load a checkpoint and its processor.
 
@@ -58,6 +60,8 @@ def load_model(
         quantization: ``4bit`` or ``8bit`` weights through bitsandbytes; a quantised checkpoint needs no option.
         packed: ``auto`` keeps the weights of linear layers as oneDNN wants them, on a CPU where that is faster
             (`packed.worth_packing`), the results differ by rounding; ``never`` leaves them as torch has them.
+        progress: called with the number of weights that are loaded and that of all, from 0 on; an exception from it
+            ends the loading.
 
     Raises:
         UserError: the checkpoint is missing, incomplete, without safetensors, of an unsupported architecture or vision
@@ -68,12 +72,13 @@ def load_model(
         raise UserError(f"transformers {transformers.__version__} lacks {missing[0]}", "install a newer transformers")
     target = choose_device(device if device_map is None else "auto")
     if name.startswith(PREFIX):
-        return _random(name, target, dtype, attention, packed)
+        return _random(name, target, dtype, attention, packed, progress)
     source, config, commit = open_checkpoint(name, revision)
     family = served_family(config.get("model_type"), name)
     weight_type = _weight_type(dtype, target, _stored_type(source, config, quantization))
     # The commit, so that no file comes from a branch that moves meanwhile.
     options: dict[str, Any] = {"revision": commit} if commit else {}
+    counting = WeightsCounted(progress)
     try:
         parsed = transformers.AutoConfig.from_pretrained(source, **options)
         check_tower(family, parsed, name)
@@ -84,20 +89,23 @@ def load_model(
                 check_memory(name, READERS * max(sizes), torch.device("cpu"), "weights on their way to the device")
         check_generation_file(name, source, options)
         processor = open_processor(source, options)
-        model, loading_info = getattr(transformers, family.auto_class).from_pretrained(
-            source,
-            output_loading_info=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=weight_type,
-            attn_implementation=attention,
-            device_map=_placement(device_map, target),
-            **_quantised(quantization),
-            **options,
-        )
+        with counting:
+            model, loading_info = getattr(transformers, family.auto_class).from_pretrained(
+                source,
+                output_loading_info=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=weight_type,
+                attn_implementation=attention,
+                device_map=_placement(device_map, target),
+                **_quantised(quantization),
+                **options,
+            )
     except UserError:
         raise
     except Exception as error:  # transformers raises many kinds here; each must end as one sentence
+        if error is counting.stopped:
+            raise
         raise UserError(
             f"{name}: the checkpoint does not load: {first_line(error)}", _load_hint(error, attention)
         ) from error
@@ -186,14 +194,16 @@ def _quantised(quantization: Quantization | None) -> dict[str, Any]:
     return {"quantization_config": transformers.BitsAndBytesConfig(**{f"load_in_{quantization}": True})}
 
 
-def _random(name: str, device: torch.device, dtype: str, attention: str, packed: Packed) -> ModelHandle:
+def _random(
+    name: str, device: torch.device, dtype: str, attention: str, packed: Packed, progress: Progress | None
+) -> ModelHandle:
     """A model with random weights, in the type in which a checkpoint in half precision would be loaded."""
     preset = find_preset(name)
     config = preset_config(preset)
     family = served_family(config.model_type, name)
     weight_type = _random_type(dtype, device)
     check_memory(name, sum(_weight_sizes(config, family, weight_type)), device)
-    model = random_model(config, family.auto_class, device, getattr(torch, weight_type), attention)
+    model = random_model(config, family.auto_class, device, getattr(torch, weight_type), attention, progress)
     model.generation_config.eos_token_id = None  # a stop token of random weights would mean nothing
     if _packs(packed, device, config.to_dict(), weight_type):
         pack(model)

@@ -14,6 +14,7 @@ import torch
 import transformers
 
 from fopru_graph.errors import UserError
+from fopru_graph.lvlm.progress import Progress, counted
 
 PREFIX = "random:"
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
@@ -85,19 +86,29 @@ def preset_config(preset: Preset) -> Any:
     )
 
 
-def random_model(config: Any, auto_class: str, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
-    """A stock model whose weights are drawn on the device, with a fixed seed, so that they exist only once."""
+def random_model(
+    config: Any,
+    auto_class: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    attention: str,
+    progress: Progress | None = None,
+) -> Any:
+    """A stock model whose weights are drawn on the device, with a fixed seed, so that they exist only once.
+
+    ``progress`` is called with the number of weights that are drawn and that of all.
+    """
     with accelerate.init_empty_weights(include_buffers=False):
         model = getattr(transformers, auto_class)._from_config(config, attn_implementation=attention)
     generator = torch.Generator(device=device).manual_seed(0)
-    for module in model.modules():
-        for name, weight in list(module.named_parameters(recurse=False)):
-            drawn = torch.empty(weight.shape, dtype=dtype, device=device)
-            if weight.dim() > 1:
-                drawn.normal_(0, _STD, generator=generator)
-            else:  # norm scales are 1, biases and the class embedding 0
-                drawn.fill_(1.0 if name == "weight" else 0.0)
-            module.register_parameter(name, torch.nn.Parameter(drawn, requires_grad=False))
+    weights = [(module, *named) for module in model.modules() for named in module.named_parameters(recurse=False)]
+    for module, name, weight in counted(weights, progress):
+        drawn = torch.empty(weight.shape, dtype=dtype, device=device)
+        if weight.dim() > 1:
+            drawn.normal_(0, _STD, generator=generator)
+        else:  # norm scales are 1, biases and the class embedding 0
+            drawn.fill_(1.0 if name == "weight" else 0.0)
+        module.register_parameter(name, torch.nn.Parameter(drawn, requires_grad=False))
     return model.to(device)
 
 

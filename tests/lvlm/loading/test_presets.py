@@ -10,7 +10,7 @@ import transformers
 from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.generate import generate
 from fopru_graph.lvlm.families.registry import served_family
-from fopru_graph.lvlm.loading.device import check_memory, choose_device, free_memory
+from fopru_graph.lvlm.loading.device import DoesNotFit, check_memory, choose_device, free_memory
 from fopru_graph.lvlm.loading.load import load_model
 from fopru_graph.lvlm.loading.presets import PRESETS, find_preset, preset_config, preset_processor, random_model
 from tests import tiny
@@ -106,3 +106,6 @@ def test_devices_that_are_not_here():
         assert choose_device("auto").type == "cpu"
     assert 10**8 < free_memory(torch.device("cpu")) < 10**14
     check_memory("a small one", 1, torch.device("cpu"))
+    with pytest.raises(DoesNotFit) as caught:
+        check_memory("a large one", 10**15, torch.device("cpu"))
+    assert (caught.value.needed, caught.value.device) == (10**15, torch.device("cpu"))
