@@ -133,6 +133,8 @@ def test_what_others_clients_send_changes_nothing(ask):
     plain = ask(SIGN_ASKED).choices[0].message.content
     options = {"n": 1, "frequency_penalty": 0, "presence_penalty": 0.0, "user": "me", "tools": [], "store": False}
     assert ask(SIGN_ASKED, response_format={"type": "text"}, **options).choices[0].message.content == plain
+    names = ("max_tokens", "temperature", "top_p", "seed", "stop", "logprobs", "stream", "stream_options", "n", "tools")
+    assert ask(SIGN_ASKED, **dict.fromkeys(names)).choices[0].message.content == plain, "null is no value"
 
 
 # Streams
