@@ -37,10 +37,12 @@ def primitive(entry: Mapping[str, Any], name: str) -> dict[str, Any]:
     type_name, value = entry["class_type"], entry["inputs"]["value"]
     kind = dict(PRIMITIVES.values())[type_name]
     long = type_name.endswith("Multiline")
+    # The frontend adds a widget to an integer of ComfyUI's own, and without a value there draws a new one each run.
+    held = {"value": value} | ({"control_after_generate": "fixed"} if kind == "INT" else {})
     inputs, outputs = [socket("value", kind, widget={"name": "value"})], [output(kind, kind)]
     return _node(type_name, name, size_of(1, not long, long, name), inputs, outputs) | {
-        "properties": {"Node name for S&R": type_name}, "widgets_values": [value],
-        "widgets_values_named": {"value": value},
+        "properties": {"Node name for S&R": type_name}, "widgets_values": list(held.values()),
+        "widgets_values_named": held,
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeAlias
 from fopru_graph.comfy.canvas_nodes import is_position
 from fopru_graph.comfy.plan import NodePlan
 from fopru_graph.comfy.prompt import Prompt
-from fopru_graph.comfy.workflow import BYPASSED, FROM_OUTSIDE, TO_OUTSIDE
+from fopru_graph.comfy.writer import BYPASSED, FROM_OUTSIDE, TO_OUTSIDE
 from fopru_graph.graph import PipelineError, Problem
 from fopru_graph.graph.check.expand import MAX_NESTING, MAX_NODES
 
@@ -227,7 +227,10 @@ def _outside(host: _Node, slot: int) -> _At | _Value | None:
 def _held(host: _Node, name: str) -> _Value | None:
     """The value of a widget that a subgraph's node shows for one of its unlinked inputs."""
     named = host.raw.get("widgets_values_named")
-    return _Value(named[name]) if isinstance(named, Mapping) and name in named else None
+    if not isinstance(named, Mapping):
+        names = [socket.get("name") for socket in host.inputs if "widget" in socket]
+        named = dict(zip(names, _listed(host.raw.get("widgets_values")), strict=False))
+    return _Value(named[name]) if name in named else None
 
 
 def _passed(node: _Node, slot: int) -> Any:
