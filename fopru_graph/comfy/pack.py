@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fopru_graph import __version__
+from fopru_graph.comfy.blueprints import blueprints
 from fopru_graph.comfy.plan import NodePlan, plans
 from fopru_graph.comfy.requirements import NAME, license_text
 from fopru_graph.comfy.workflow import workflow_of
@@ -89,7 +90,12 @@ def _is_ours(target: Path) -> bool:
 
 def _names() -> set[str]:
     """What stands at the pack's top."""
-    return {"LICENSE", "example_workflows", *(path.name.removesuffix(TEMPLATE) for path in FILES.iterdir())}
+    return {
+        "LICENSE",
+        "example_workflows",
+        "subgraphs",
+        *(path.name.removesuffix(TEMPLATE) for path in FILES.iterdir()),
+    }
 
 
 def _contents(registry: Registry) -> dict[str, bytes]:
@@ -105,6 +111,8 @@ def _contents(registry: Registry) -> dict[str, bytes]:
     found["web/table.js"] = canvas_table(plans(registry)).encode()
     for name, file in shipped_pipelines().items():
         found[f"example_workflows/{name}.json"] = _json(_example(file, registry))
+    for title, blueprint in blueprints(registry).items():
+        found[f"subgraphs/{title}.json"] = _json(blueprint)
     return found
 
 
