@@ -110,13 +110,13 @@ def _contents(registry: Registry) -> dict[str, bytes]:
             found[name] = file.read_bytes()
     found["web/table.js"] = canvas_table(plans(registry)).encode()
     for name, file in shipped_pipelines().items():
-        found[f"example_workflows/{name}.json"] = _json(_example(file, registry))
+        found[f"example_workflows/{name}.json"] = _json(example(file, registry))
     for title, blueprint in blueprints(registry).items():
         found[f"subgraphs/{title}.json"] = _json(blueprint)
     return found
 
 
-def _example(file: Path, registry: Registry) -> dict[str, Any]:
+def example(file: Path, registry: Registry) -> dict[str, Any]:
     """A shipped pipeline as a workflow; its user chooses what has no default, e.g. a video, in an empty widget."""
     graph = Graph.load(file, registry)
     for key, needed in graph.inputs.items():
