@@ -22,6 +22,7 @@ from fopru_graph.graph.shipped import shipped_pipelines
 
 FOLDER = "fopru_graph"  # the pack's name in ComfyUI: part of the addresses of its examples
 FILES = Path(__file__).parent / "pack_files"
+PACK = f"{NAME}-nodes"  # its name in the registry: a name of its own, as it needs the package by that name
 TEMPLATE = ".template"  # these files are filled in, all others are copied
 LEFTOVERS = ("__pycache__",)  # what ComfyUI itself leaves in the folder
 
@@ -83,7 +84,7 @@ def _refuse_others(target: Path) -> None:
 def _is_ours(target: Path) -> bool:
     try:
         config = tomllib.loads((target / "pyproject.toml").read_text(encoding="utf-8"))
-        return bool(config["project"]["name"] == NAME and "comfy" in config["tool"])
+        return bool(config["project"]["name"] == PACK and "comfy" in config["tool"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
