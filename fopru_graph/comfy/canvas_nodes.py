@@ -8,12 +8,14 @@ from typing import Any
 from fopru_graph.comfy.layout import size_of
 from fopru_graph.comfy.plan import MOST, NodePlan, Slot
 
-PRIMITIVES = {  # ComfyUI's own nodes that hold a value, by the kind of widget, and the type of their links
+# ComfyUI's own nodes that hold a value, by the kind of widget, and the type of their links.
+# Not PrimitiveFloat: it shows one digit behind the point, so that 0.25 would be 0.3 there.
+PRIMITIVES = {
     "text": ("PrimitiveStringMultiline", "STRING"),
     "int": ("PrimitiveInt", "INT"),
-    "float": ("PrimitiveFloat", "FLOAT"),
     "bool": ("PrimitiveBoolean", "BOOLEAN"),
 }
+CONTROL = "control_after_generate"  # a widget that the frontend puts behind some numbers, and never sends
 _OPTIONAL = 7  # the shape of the socket of a link that may be missing
 
 
@@ -38,9 +40,11 @@ def primitive(entry: Mapping[str, Any], name: str) -> dict[str, Any]:
     kind = dict(PRIMITIVES.values())[type_name]
     long = type_name.endswith("Multiline")
     inputs, outputs = [socket("value", kind, widget={"name": "value"})], [output(kind, kind)]
-    return _node(type_name, name, size_of(1, not long, long, name), inputs, outputs) | {
-        "properties": {"Node name for S&R": type_name}, "widgets_values": [value],
-        "widgets_values_named": {"value": value},
+    # A number has one more widget, which changes it after each run unless it is told not to.
+    shown = {"value": value} | ({CONTROL: "fixed"} if kind == "INT" else {})
+    return _node(type_name, name, size_of(1, 0 if long else len(shown), long, name), inputs, outputs) | {
+        "properties": {"Node name for S&R": type_name}, "widgets_values": list(shown.values()),
+        "widgets_values_named": shown,
     }  # fmt: skip
 
 

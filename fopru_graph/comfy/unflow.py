@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from fopru_graph.comfy.canvas_nodes import CONTROL
 from fopru_graph.comfy.levels import MUTED, Level, Node, Position, listed, nodes_of, refuse
 from fopru_graph.comfy.plan import NodePlan
 from fopru_graph.comfy.prompt import Prompt
@@ -95,7 +96,7 @@ class _Reader:
         named = values if isinstance(values, Mapping) else named
         names = [slot.name for slot in plan.widgets] if plan is not None else [_FIRST.get(node.type, "value")]
         if isinstance(named, Mapping):
-            found = {name: value for name, value in named.items() if plan is None or name in names}
+            found = {name: value for name, value in named.items() if name in names or plan is None and name != CONTROL}
         else:
             found = dict(zip(names, _without_control(names, listed(values)), strict=False))
         return found | {name: value for name, value in self._promoted(node).items() if name in found or plan is None}
