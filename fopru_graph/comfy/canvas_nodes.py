@@ -8,14 +8,14 @@ from typing import Any
 from fopru_graph.comfy.layout import size_of
 from fopru_graph.comfy.plan import MOST, NodePlan, Slot
 
-# ComfyUI's own nodes that hold a value, by the kind of widget, and the type of their links.
-# Not PrimitiveFloat: it shows one digit behind the point, so that 0.25 would be 0.3 there.
-PRIMITIVES = {
+PRIMITIVES = {  # ComfyUI's own nodes that hold a value, by the kind of widget, and the type of their links
     "text": ("PrimitiveStringMultiline", "STRING"),
     "int": ("PrimitiveInt", "INT"),
+    "float": ("PrimitiveFloat", "FLOAT"),
     "bool": ("PrimitiveBoolean", "BOOLEAN"),
 }
 CONTROL = "control_after_generate"  # a widget that the frontend puts behind some numbers, and never sends
+_PREVIEWED, _PREVIEW = ("image", "video"), 240  # kinds of files that the frontend shows below the widgets, and how high
 _OPTIONAL = 7  # the shape of the socket of a link that may be missing
 
 
@@ -29,7 +29,10 @@ def planned(plan: NodePlan, values: Mapping[str, Any], name: str) -> dict[str, A
     rows = max(len(sockets), len(plan.outputs))
     outputs = [output(out.name, out.type) for out in plan.outputs]
     properties = {"Node name for S&R": plan.type}
-    return _node(plan.type, name, size_of(rows, len(widgets) - long, long, name), [*sockets, *widgets], outputs) | {
+    width, height = size_of(rows, len(widgets) - long, long, name)
+    shows_file = any(slot.socket.path is not None and slot.socket.path.kind in _PREVIEWED for slot in plan.widgets)
+    size = (width, height + _PREVIEW * shows_file)
+    return _node(plan.type, name, size, [*sockets, *widgets], outputs) | {
         "properties": properties, "widgets_values": list(shown.values()), "widgets_values_named": shown,
     }  # fmt: skip
 
@@ -40,11 +43,11 @@ def primitive(entry: Mapping[str, Any], name: str) -> dict[str, Any]:
     kind = dict(PRIMITIVES.values())[type_name]
     long = type_name.endswith("Multiline")
     inputs, outputs = [socket("value", kind, widget={"name": "value"})], [output(kind, kind)]
-    # A number has one more widget, which changes it after each run unless it is told not to.
-    shown = {"value": value} | ({CONTROL: "fixed"} if kind == "INT" else {})
-    return _node(type_name, name, size_of(1, 0 if long else len(shown), long, name), inputs, outputs) | {
-        "properties": {"Node name for S&R": type_name}, "widgets_values": list(shown.values()),
-        "widgets_values_named": shown,
+    # The frontend adds a widget to an integer of ComfyUI's own, and without a value there draws a new one each run.
+    held = {"value": value} | ({CONTROL: "fixed"} if kind == "INT" else {})
+    return _node(type_name, name, size_of(1, 0 if long else len(held), long, name), inputs, outputs) | {
+        "properties": {"Node name for S&R": type_name}, "widgets_values": list(held.values()),
+        "widgets_values_named": held,
     }  # fmt: skip
 
 

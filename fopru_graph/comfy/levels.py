@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias
 
 from fopru_graph.comfy.canvas_nodes import is_position
-from fopru_graph.comfy.workflow import BYPASSED, FROM_OUTSIDE, TO_OUTSIDE
+from fopru_graph.comfy.writer import BYPASSED, FROM_OUTSIDE, TO_OUTSIDE
 from fopru_graph.graph import PipelineError, Problem
 from fopru_graph.graph.check.expand import MAX_NESTING, MAX_NODES
 from fopru_graph.graph.values import NAME

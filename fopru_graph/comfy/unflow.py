@@ -14,7 +14,7 @@ from fopru_graph.comfy.canvas_nodes import CONTROL
 from fopru_graph.comfy.levels import MUTED, Level, Node, Position, listed, nodes_of, refuse
 from fopru_graph.comfy.plan import NodePlan
 from fopru_graph.comfy.prompt import Prompt
-from fopru_graph.comfy.workflow import BYPASSED, FROM_OUTSIDE
+from fopru_graph.comfy.writer import BYPASSED, FROM_OUTSIDE
 
 _AFTER_GENERATE = ("fixed", "randomize", "increment", "decrement")  # a widget of the frontend's own behind a seed
 _REROUTE, _HELD = "Reroute", "PrimitiveNode"  # nodes that the frontend alone knows
