@@ -14,6 +14,7 @@ PRIMITIVES = {  # ComfyUI's own nodes that hold a value, by the kind of widget, 
     "float": ("PrimitiveFloat", "FLOAT"),
     "bool": ("PrimitiveBoolean", "BOOLEAN"),
 }
+CONTROL = "control_after_generate"  # a widget that the frontend puts behind some numbers, and never sends
 _PREVIEWED, _PREVIEW = ("image", "video"), 240  # kinds of files that the frontend shows below the widgets, and how high
 _OPTIONAL = 7  # the shape of the socket of a link that may be missing
 
@@ -41,10 +42,10 @@ def primitive(entry: Mapping[str, Any], name: str) -> dict[str, Any]:
     type_name, value = entry["class_type"], entry["inputs"]["value"]
     kind = dict(PRIMITIVES.values())[type_name]
     long = type_name.endswith("Multiline")
-    # The frontend adds a widget to an integer of ComfyUI's own, and without a value there draws a new one each run.
-    held = {"value": value} | ({"control_after_generate": "fixed"} if kind == "INT" else {})
     inputs, outputs = [socket("value", kind, widget={"name": "value"})], [output(kind, kind)]
-    return _node(type_name, name, size_of(1, not long, long, name), inputs, outputs) | {
+    # The frontend adds a widget to an integer of ComfyUI's own, and without a value there draws a new one each run.
+    held = {"value": value} | ({CONTROL: "fixed"} if kind == "INT" else {})
+    return _node(type_name, name, size_of(1, 0 if long else len(held), long, name), inputs, outputs) | {
         "properties": {"Node name for S&R": type_name}, "widgets_values": list(held.values()),
         "widgets_values_named": held,
     }  # fmt: skip

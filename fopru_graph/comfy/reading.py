@@ -118,7 +118,7 @@ def _ref(name: str, plan: NodePlan, out: Out) -> Ref:
 
 def _of_workflow(workflow: dict[str, Any], file: str | None, registry: Registry) -> Graph:
     try:
-        prompt, positions = prompt_of_workflow(workflow, plans(registry))
+        prompt, positions = prompt_of_workflow(workflow, plans(registry), by_title=True)
     except PipelineError as error:
         raise PipelineError(error.problems, file) from None
     graph = graph_of(prompt, registry, file, header_of_workflow(workflow))

@@ -6,23 +6,21 @@ bypassed nodes; what is inside of a subgraph is called ``HOST:INNER``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-from fopru_graph.comfy.canvas_nodes import is_position
+from fopru_graph.comfy.canvas_nodes import CONTROL
+from fopru_graph.comfy.levels import MUTED, Level, Node, Position, listed, nodes_of, refuse
 from fopru_graph.comfy.plan import NodePlan
 from fopru_graph.comfy.prompt import Prompt
-from fopru_graph.comfy.writer import BYPASSED, FROM_OUTSIDE, TO_OUTSIDE
-from fopru_graph.graph import PipelineError, Problem
-from fopru_graph.graph.check.expand import MAX_NESTING, MAX_NODES
+from fopru_graph.comfy.writer import BYPASSED, FROM_OUTSIDE
 
-MUTED = 2  # the mode of a node that is not there
 _AFTER_GENERATE = ("fixed", "randomize", "increment", "decrement")  # a widget of the frontend's own behind a seed
 _REROUTE, _HELD = "Reroute", "PrimitiveNode"  # nodes that the frontend alone knows
 _FIRST = {"LoadImage": "image"}  # ComfyUI's own nodes whose only value of interest is the first; else it is `value`
+_ANY = ("", "*")  # types that go with each other one
 
-Position: TypeAlias = tuple[float, float]
 End: TypeAlias = tuple[str, int]
 
 
@@ -34,112 +32,51 @@ class _Value:
 
 
 def prompt_of_workflow(
-    workflow: Mapping[str, Any], plans: Mapping[str, NodePlan]
+    workflow: Mapping[str, Any], plans: Mapping[str, NodePlan], by_title: bool = False
 ) -> tuple[Prompt, dict[str, Position]]:
     """The prompt that the frontend sends for a workflow, and where each node stands, both by id.
+
+    Args:
+        workflow: as the frontend saves it.
+        plans: of our node types.
+        by_title: as `nodes_of`.
 
     Raises:
         PipelineError: what is wrong with the file, by node.
     """
-    reader = _Reader(workflow, plans)
-    prompt = {identity: reader.entry(node) for identity, node in reader.nodes.items() if reader.is_sent(node)}
-    return prompt, {identity: node.position for identity, node in reader.nodes.items() if node.position is not None}
+    nodes = nodes_of(workflow, by_title)
+    reader = _Reader(plans)
+    prompt = {identity: reader.entry(node) for identity, node in nodes.items() if _is_sent(node)}
+    return prompt, {identity: node.position for identity, node in nodes.items() if node.position is not None}
 
 
-@dataclass(eq=False)
-class _Level:
-    """The canvas or the inside of a subgraph: its links by number, and the node that holds it."""
-
-    links: dict[int, tuple[Any, int, Any, int]]
-    host: _Node | None = None
-    nodes: dict[str, _Node] = field(default_factory=dict)
-    leaving: dict[int, int] = field(default_factory=dict)  # the links to each of a subgraph's outputs
-    entering: list[str] = field(default_factory=list)  # the names of a subgraph's inputs
+def _is_sent(node: Node) -> bool:
+    """Whether the frontend sends this node."""
+    virtual = node.inside is not None or node.type in (_REROUTE, _HELD)
+    return not virtual and node.mode not in (MUTED, BYPASSED)
 
 
-@dataclass(eq=False)
-class _Node:
-    """A node of the file, and the level that it stands in."""
+@dataclass(frozen=True)
+class _At:
+    """A link by its number in its level, on the way to an input of this type."""
 
-    identity: str
-    raw: Mapping[str, Any]
-    level: _Level
-    inside: _Level | None = None
-
-    @property
-    def type(self) -> str:
-        """Its type; that of a subgraph is the subgraph's id."""
-        return str(self.raw.get("type"))
-
-    @property
-    def mode(self) -> Any:
-        """Whether it is muted or bypassed, and so are those inside of it."""
-        host = self.level.host
-        above = host.mode if host is not None else 0
-        return above if above in (MUTED, BYPASSED) else self.raw.get("mode", 0)
-
-    @property
-    def inputs(self) -> list[Mapping[str, Any]]:
-        """Its sockets."""
-        return [socket for socket in _listed(self.raw.get("inputs")) if isinstance(socket, Mapping)]
-
-    @property
-    def position(self) -> Position | None:
-        """The upper left corner; None where the file has none."""
-        place: Any = self.raw.get("pos")
-        place = [place.get("0"), place.get("1")] if isinstance(place, Mapping) else place
-        return (place[0], place[1]) if is_position(place) else None
-
-
-_At: TypeAlias = "tuple[_Level, Any]"  # a link by its number
+    level: Level
+    number: Any
+    wanted: str
 
 
 class _Reader:
-    def __init__(self, workflow: Mapping[str, Any], plans: Mapping[str, NodePlan]) -> None:
+    def __init__(self, plans: Mapping[str, NodePlan]) -> None:
         self._plans = plans
-        definitions = workflow.get("definitions")
-        found = _listed(definitions.get("subgraphs")) if isinstance(definitions, Mapping) else []
-        self._subgraphs = {str(each.get("id")): each for each in found if isinstance(each, Mapping)}
-        self.nodes: dict[str, _Node] = {}
-        self._read(workflow, "", None, 0)
 
-    def _read(self, graph: Mapping[str, Any], prefix: str, host: _Node | None, depth: int) -> _Level:
-        if depth > MAX_NESTING:
-            _refuse("bad-subgraph", f"subgraphs are nested more than {MAX_NESTING} levels deep", prefix)
-        level = _Level(dict(_links(graph.get("links"), prefix)), host)
-        if host is not None:
-            ends = _listed(graph.get("inputs"))
-            level.entering = [str(end.get("name")) if isinstance(end, Mapping) else "" for end in ends]
-        for number, (_, _, target, slot) in level.links.items():
-            if target == TO_OUTSIDE and host is not None:
-                level.leaving[slot] = number
-        for raw in _listed(graph.get("nodes")):
-            if not isinstance(raw, Mapping) or not isinstance(raw.get("id"), str | int):
-                _refuse("bad-structure", "a node of the workflow has no id", prefix)
-            identity = f"{prefix}:{raw['id']}".removeprefix(":")
-            node = level.nodes[str(raw["id"])] = _Node(identity, raw, level)
-            if identity in self.nodes:
-                _refuse("duplicate-id", f"two nodes have the id {identity}", identity)
-            if len(self.nodes) >= MAX_NODES:
-                _refuse("too-many-values", f"the workflow has more than {MAX_NODES} nodes", identity)
-            self.nodes[identity] = node
-            if node.type in self._subgraphs:
-                node.inside = self._read(self._subgraphs[node.type], identity, node, depth + 1)
-        return level
-
-    def is_sent(self, node: _Node) -> bool:
-        """Whether the frontend sends this node."""
-        virtual = node.inside is not None or node.type in (_REROUTE, _HELD)
-        return not virtual and node.mode not in (MUTED, BYPASSED)
-
-    def entry(self, node: _Node) -> dict[str, Any]:
+    def entry(self, node: Node) -> dict[str, Any]:
         """The node of the prompt."""
         inputs = self._values(node)
         for socket in node.inputs:
             name = socket.get("name")
             if not isinstance(name, str) or socket.get("link") is None:
                 continue
-            end = self._origin(node.level, socket["link"], node.identity)
+            end = _origin(_At(node.level, socket["link"], str(socket.get("type"))), node.identity)
             if isinstance(end, _Value):
                 inputs[name] = end.value
             elif end is not None:
@@ -152,25 +89,25 @@ class _Reader:
 
     # -- values -------------------------------------------------------------------------------------------------------
 
-    def _values(self, node: _Node) -> dict[str, Any]:
+    def _values(self, node: Node) -> dict[str, Any]:
         """The values of the widgets by name."""
         plan = self._plans.get(node.type)
         named, values = node.raw.get("widgets_values_named"), node.raw.get("widgets_values")
         named = values if isinstance(values, Mapping) else named
         names = [slot.name for slot in plan.widgets] if plan is not None else [_FIRST.get(node.type, "value")]
         if isinstance(named, Mapping):
-            found = {name: value for name, value in named.items() if plan is None or name in names}
+            found = {name: value for name, value in named.items() if name in names or plan is None and name != CONTROL}
         else:
-            found = dict(zip(names, _without_control(names, _listed(values)), strict=False))
+            found = dict(zip(names, _without_control(names, listed(values)), strict=False))
         return found | {name: value for name, value in self._promoted(node).items() if name in found or plan is None}
 
-    def _promoted(self, node: _Node) -> dict[str, Any]:
+    def _promoted(self, node: Node) -> dict[str, Any]:
         """Values that widgets of the subgraph around hold in place of this node's."""
         host = node.level.host
         if host is None:
             return {}
         properties = host.raw.get("properties")
-        pairs = _listed(properties.get("proxyWidgets")) if isinstance(properties, Mapping) else []
+        pairs = listed(properties.get("proxyWidgets")) if isinstance(properties, Mapping) else []
         values = host.raw.get("widgets_values")
         if not isinstance(values, list) or len(values) != len(pairs):
             return {}
@@ -182,80 +119,77 @@ class _Reader:
         )
         return {name: value for name, value in promoted if value is not None}
 
-    # -- links --------------------------------------------------------------------------------------------------------
 
-    def _origin(self, level: _Level, number: Any, reader: str) -> End | _Value | None:
-        """The output of a node that is sent, or the value, behind a link; None if nothing is."""
-        at: _At | End | _Value | None = (level, number)
-        seen: set[tuple[int, Any]] = set()
-        while isinstance(at, tuple) and isinstance(at[0], _Level):
-            step = (id(at[0]), at[1])
-            if step in seen:
-                _refuse("cycle", f"the links to node {reader} go round in a circle", reader)
-            seen.add(step)
-            at = self._behind(at[0], at[1], reader)
-        return at
-
-    def _behind(self, level: _Level, number: Any, reader: str) -> _At | End | _Value | None:
-        """What is behind one link: an end, or the next link to follow."""
-        if number is None:
-            return None
-        if not isinstance(number, int) or number not in level.links:
-            _refuse("bad-reference", f"the link {number} of node {reader} is not in the file", reader)
-        origin, slot = level.links[number][:2]
-        if origin == FROM_OUTSIDE and level.host is not None:
-            return _outside(level.host, level, slot)
-        if (node := level.nodes.get(str(origin))) is None:
-            _refuse("bad-reference", f"a link to node {reader} comes from node {origin}, which is not there", reader)
-        if node.mode == MUTED:
-            return None
-        if node.mode == BYPASSED:
-            return level, _passed(node, slot)
-        if node.type == _REROUTE:
-            return level, node.inputs[0].get("link") if node.inputs else None
-        if node.type == _HELD:
-            return _Value(next(iter(_listed(node.raw.get("widgets_values"))), None))
-        if node.inside is not None:
-            return node.inside, node.inside.leaving.get(slot)
-        return node.identity, slot
+def _origin(link: _At, reader: str) -> End | _Value | None:
+    """The output of a node that is sent, or the value, behind a link; None if nothing is."""
+    at: _At | End | _Value | None = link
+    seen: set[tuple[int, Any]] = set()
+    while isinstance(at, _At):
+        step = (id(at.level), at.number)
+        if step in seen:
+            refuse("cycle", f"the links to node {reader} go round in a circle", reader)
+        seen.add(step)
+        at = _behind(at, reader)
+    return at
 
 
-def _outside(host: _Node, inside: _Level, slot: int) -> _At | _Value | None:
-    """What a subgraph's node has for one of its inputs: the link there, or the value of the widget in its place.
+def _behind(at: _At, reader: str) -> _At | End | _Value | None:
+    """What is behind one link: an end, or the next link to follow."""
+    if at.number is None:
+        return None
+    if not isinstance(at.number, int) or at.number not in at.level.links:
+        refuse("bad-reference", f"the link {at.number} of node {reader} is not in the file", reader)
+    origin, slot = at.level.links[at.number][:2]
+    if origin == FROM_OUTSIDE and at.level.host is not None:
+        return _outside(at.level, at.level.host, slot)
+    if (node := at.level.nodes.get(str(origin))) is None:
+        refuse("bad-reference", f"a link to node {reader} comes from node {origin}, which is not there", reader)
+    if node.mode == MUTED:
+        return None
+    if node.mode == BYPASSED:
+        passed = _passed(node, slot, at.wanted)
+        return None if passed is None else _At(at.level, passed.get("link"), str(passed.get("type")))
+    if node.type == _REROUTE:
+        return _At(at.level, node.inputs[0].get("link") if node.inputs else None, at.wanted)
+    if node.type == _HELD:
+        return _Value(next(iter(listed(node.raw.get("widgets_values"))), None))
+    if node.inside is not None:
+        return _At(node.inside, node.inside.leaving.get(slot), at.wanted)
+    return node.identity, slot
 
-    The frontend (1.58.1) leaves sockets of unlinked widgets out of the node, so that only the subgraph counts them.
-    """
+
+def _outside(inside: Level, host: Node, slot: int) -> _At | _Value | None:
+    """What a subgraph's node has for one of its inputs: the link there, or the value of the widget in its place."""
+    # Not by place: a file that is exported has no sockets of widgets without a link.
     name = inside.entering[slot] if 0 <= slot < len(inside.entering) else None
-    for socket in host.inputs:
-        if socket.get("name") == name and socket.get("link") is not None:
-            return host.level, socket["link"]
-    named = host.raw.get("widgets_values_named")
+    socket = next((socket for socket in host.inputs if socket.get("name") == name), {})
+    if socket.get("link") is not None:
+        return _At(host.level, socket["link"], str(socket.get("type")))
+    named, values = (host.raw.get(key) for key in ("widgets_values_named", "widgets_values"))
     if not isinstance(named, Mapping):
-        named = dict(zip(_promoted_inputs(inside), _listed(host.raw.get("widgets_values")), strict=False))
-    return _Value(named[name]) if name in named else None
+        named = dict(zip(inside.shown(), listed(values), strict=False))
+    return _Value(named[name]) if named.get(name) is not None else None
 
 
-def _promoted_inputs(inside: _Level) -> list[str]:
-    """The inputs of a subgraph that are linked to widgets, in their order."""
-    shown = {socket.get("link") for node in inside.nodes.values() for socket in node.inputs if "widget" in socket}
-    slots = {
-        slot for number, (origin, slot, _, _) in inside.links.items() if origin == FROM_OUTSIDE and number in shown
-    }
-    return [name for slot, name in enumerate(inside.entering) if slot in slots]
-
-
-def _passed(node: _Node, slot: int) -> Any:
-    """The link that a bypassed node hands on: of the input in the same place if its type fits, else the first one."""
-    outputs = [socket for socket in _listed(node.raw.get("outputs")) if isinstance(socket, Mapping)]
-    kind = outputs[slot].get("type") if 0 <= slot < len(outputs) else None
-    places = [slot, *range(len(node.inputs))]
-    fitting = (node.inputs[place] for place in places if 0 <= place < len(node.inputs))
-    return next((socket.get("link") for socket in fitting if _fits(socket.get("type"), kind)), None)
+def _passed(node: Node, slot: int, wanted: str) -> Mapping[str, Any] | None:
+    """The socket whose link a bypassed node hands on from an output to an input of the type ``wanted``."""
+    outputs, inputs = listed(node.raw.get("outputs")), node.inputs
+    if not 0 <= slot < len(outputs) or not isinstance(outputs[slot], Mapping) or not inputs:
+        return None
+    if wanted in _ANY:
+        return inputs[slot if slot < len(inputs) else 0]
+    fitting = [
+        place
+        for place, socket in enumerate(inputs)
+        if _fits(socket.get("type"), outputs[slot].get("type")) and _fits(socket.get("type"), wanted)
+    ]
+    same = [place for place, socket in enumerate(inputs) if socket.get("type") == wanted]
+    return inputs[([slot] if slot in fitting else [*same, *fitting])[0]] if same or fitting else None
 
 
 def _fits(given: Any, wanted: Any) -> bool:
     kinds = [set(str(kind).split(",")) for kind in (given, wanted)]
-    return "*" in kinds[0] | kinds[1] or not kinds[0].isdisjoint(kinds[1])
+    return not kinds[0].isdisjoint(kinds[1]) or any(not kind.isdisjoint(_ANY) for kind in kinds)
 
 
 def _without_control(names: Sequence[str], values: Sequence[Any]) -> list[Any]:
@@ -267,25 +201,3 @@ def _without_control(names: Sequence[str], values: Sequence[Any]) -> list[Any]:
         if name in ("seed", "noise_seed") and place + 1 < len(kept) and kept[place + 1] in _AFTER_GENERATE:
             del kept[place + 1]
     return kept
-
-
-def _links(links: Any, prefix: str) -> Iterator[tuple[int, tuple[Any, int, Any, int]]]:
-    """The links by number: origin and its slot, target and its slot."""
-    for link in _listed(links):
-        if isinstance(link, Mapping):
-            names = ("id", "origin_id", "origin_slot", "target_id", "target_slot")
-            link = [link.get(name) for name in names]
-        if not isinstance(link, list) or len(link) < 5 or not all(type(link[place]) is int for place in (0, 2, 4)):
-            _refuse("bad-structure", f"this is no link of a workflow: {str(link)[:80]}", prefix)
-        if not all(isinstance(link[place], str | int) for place in (1, 3)):
-            _refuse("bad-structure", f"the link {link[0]} does not say from which node to which", prefix)
-        yield link[0], (link[1], link[2], link[3], link[4])
-
-
-def _listed(value: Any) -> list[Any]:
-    """A list, or the values of a mapping that stands for one; nothing else is taken for one."""
-    return value if isinstance(value, list) else list(value.values()) if isinstance(value, Mapping) else []
-
-
-def _refuse(code: str, message: str, node: str) -> NoReturn:
-    raise PipelineError([Problem(code, message, node=node or None)])

@@ -82,7 +82,10 @@ def _positions(graph: Mapping[str, Any]) -> dict[str, list[float]]:
 
 
 def with_primitives(prompt: Prompt, graph: Graph) -> Prompt:
-    """The prompt, with a node for each pipeline input that several widgets show."""
+    """The prompt, with a node for each pipeline input that several widgets show.
+
+    Fractions stay in each widget: ComfyUI's node for them shows one digit behind the point, 0.3 for 0.25.
+    """
     found, known = dict(prompt), plans(graph.registry)
     for name in graph.inputs:
         uses = [
@@ -93,7 +96,12 @@ def with_primitives(prompt: Prompt, graph: Graph) -> Prompt:
         ]
         kinds = {known[prompt[node]["class_type"]].slot(key).kind for node, key in uses}
         values = [prompt[node]["inputs"][key] for node, key in uses]
-        if len(uses) < 2 or len(kinds) > 1 or not kinds <= PRIMITIVES.keys() or values != values[:1] * len(values):
+        if (
+            len(uses) < 2
+            or len(kinds) > 1
+            or not kinds <= PRIMITIVES.keys() - {"float"}
+            or values != values[:1] * len(values)
+        ):
             continue
         title = name
         while title in found:

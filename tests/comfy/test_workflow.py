@@ -117,6 +117,30 @@ def test_a_value_that_several_widgets_show_is_a_node():
     assert read(workflow).inputs["prompt"].default == "how many ?"
 
 
+def shared(kind: str, default: str) -> Graph:
+    """Two nodes that read the pipeline's ``x``."""
+    slot = {"int": "tokens", "float": "ratio"}[kind]
+    nodes = "\n".join(f"  {name}: {{type: FastVPrune, inputs: {{layer: 1, {slot}: $inputs.x}}}}" for name in "ab")
+    inputs = f"inputs: {{x: {{type: {kind}, default: {default}}}}}"
+    return Graph.loads(f"format: 1\nname: two\n{inputs}\nnodes:\n{nodes}\noutputs: {{a: $a, b: $b}}\n", REGISTRY)
+
+
+def test_a_number_that_is_shared_stays_the_same_after_a_run():
+    graph = shared("int", "7")
+    workflow = workflow_of(graph)
+    node = next(node for node in workflow["nodes"] if node["type"] == "PrimitiveInt")
+    assert node["widgets_values"] == [7, "fixed"]
+    assert prompt_of_workflow(workflow, plans(REGISTRY))[0]["x"]["inputs"] == {"value": 7}
+    assert read(workflow) == graph
+
+
+def test_a_fraction_is_not_shared_as_the_canvas_would_round_it():
+    graph = shared("float", "0.25")
+    workflow = workflow_of(graph)
+    assert {node["type"] for node in workflow["nodes"]} == {"FopruFastVPrune"}
+    assert read(workflow) == graph
+
+
 def test_nodes_that_were_moved_are_moved_when_it_is_written_again():
     graph = shipped("fopru_rank")
     workflow = workflow_of(graph)
