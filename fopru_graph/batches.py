@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fopru_graph import values
@@ -108,7 +108,10 @@ def equal_batches(work: Sequence[int], most: int) -> list[list[int]]:
 
 
 def answered(
-    model: PipelineModel, questions: Sequence[tuple[str, Any]], max_new_tokens: int | None = None
+    model: PipelineModel,
+    questions: Sequence[tuple[str, Any]],
+    max_new_tokens: int | None = None,
+    sets: Mapping[str, Any] | None = None,
 ) -> Iterator[Answer | Exception]:
     """The answers of a batch in its order, each as soon as it is there; one that fails gives its error instead.
 
@@ -119,7 +122,7 @@ def answered(
         Cancelled: the run was cancelled.
     """
     try:
-        answers = model.answers(questions, max_new_tokens)
+        answers = model.answers(questions, max_new_tokens, sets=sets)
     except Cancelled:
         raise
     except Exception as error:  # nodes of others fail as they like
@@ -127,7 +130,7 @@ def answered(
             yield error
             return
         half = len(questions) // 2
-        yield from answered(model, questions[:half], max_new_tokens)
-        yield from answered(model, questions[half:], max_new_tokens)
+        yield from answered(model, questions[:half], max_new_tokens, sets)
+        yield from answered(model, questions[half:], max_new_tokens, sets)
         return
     yield from answers

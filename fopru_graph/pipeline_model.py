@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
@@ -67,6 +67,7 @@ class PipelineModel:
 
     Attributes:
         handle: the loaded model, a `values.ModelHandle`.
+        generating: the name of the node that answers, with ``block/`` before it where it stands in a sub-graph.
     """
 
     def __init__(
@@ -79,8 +80,8 @@ class PipelineModel:
         self._graph = with_given_pictures(graph, self._source, self._pictures)
         registry = self._graph.registry
         plan = Executor(registry).plan(self._graph)
-        self._target = generating_node(graph, plan)
-        self._graph.node(self._target).cache = "never"  # so that a repeated question has figures too
+        self.generating = generating_node(graph, plan)
+        self._graph.node(self.generating).cache = "never"  # so that a repeated question has figures too
         self._encoders = [
             name
             for name, step in plan.steps.items()
@@ -105,10 +106,11 @@ class PipelineModel:
         pictures: Asked | Sequence[Asked],
         max_new_tokens: int | None = None,
         *,
+        sets: Mapping[str, Any] | None = None,
         on_event: Callable[[Event], None] | None = None,
         cancel: CancelToken | None = None,
     ) -> Answer:
-        """Ask a question about pictures.
+        """Ask a question about pictures, or about none, which then is one to the language model alone.
 
         Args:
             prompt: the question; ``<image>`` marks where pictures stand, as in a pipeline's prompt.
@@ -116,11 +118,14 @@ class PipelineModel:
                 in front of it, an identity of its content, which saves hashing its pixels. A single picture needs no
                 list.
             max_new_tokens: most tokens of the answer; None for what the pipeline says.
+            sets: values of other inputs for this question, as in `Graph.set`: ``ratio``, or of nodes, ``prune.over``.
+                Not those of nodes that load the model.
             on_event: called with the events of the run; `NodeText` has the answer piece by piece.
             cancel: ends this run early, in place of the one that the class was given.
 
         Raises:
-            UserError: a picture cannot be read.
+            UserError: a picture cannot be read, or there is none and the pipeline cannot do without.
+            PipelineError: ``sets`` names no input, or gives it a value that it does not take.
             NodeError: a node failed.
             Cancelled: the run was cancelled.
         """
@@ -128,13 +133,19 @@ class PipelineModel:
         images = [_identified(picture) for picture in given]
         with self._alone:
             self._pictures.clear()
-            prompts = dict.fromkeys(self._prompt_targets(), prompt)
-            result = self._run(images, prompts, len(images) > 1, max_new_tokens, on_event, cancel)
-        ttft_ms = time_to_first_token(result, self._target, self._constant)
-        report = result.record.nodes[self._target]["report"]
+            given_sets = {**(sets or {}), **dict.fromkeys(self._prompt_targets(), prompt)}
+            result = self._run(images, given_sets, len(images) > 1, max_new_tokens, on_event, cancel)
+        ttft_ms = time_to_first_token(result, self.generating, self._constant)
+        report = result.record.nodes[self.generating]["report"]
         return Answer(result["text"], report, ttft_ms, result, partial(self._values, given, result))
 
-    def answers(self, questions: Sequence[tuple[str, Asked]], max_new_tokens: int | None = None) -> list[Answer]:
+    def answers(
+        self,
+        questions: Sequence[tuple[str, Asked]],
+        max_new_tokens: int | None = None,
+        *,
+        sets: Mapping[str, Any] | None = None,
+    ) -> list[Answer]:
         """Ask several questions, each about one picture, in one run of the pipeline; answers in their order.
 
         They are those that `answer` gives but for rounding. Pipelines that take no batch (see `batches`) answer one by
@@ -143,28 +154,34 @@ class PipelineModel:
         Args:
             questions: prompts and pictures as for `answer`. All in one batch: the caller chooses how many fit.
             max_new_tokens: most tokens of each answer; None for what the pipeline says.
+            sets: values of other inputs for all questions, as for `answer`.
 
         Raises:
             UserError: a picture cannot be read.
+            PipelineError: as for `answer`.
             NodeError: a node failed; one question can fail a batch.
             Cancelled: the run was cancelled.
         """
-        if not self.batches or len(questions) < 2:
-            return [self.answer(prompt, [picture], max_new_tokens) for prompt, picture in questions]
+        if len(questions) < 2 or not (self._takes_batches(sets) if sets else self.batches):
+            return [self.answer(prompt, [picture], max_new_tokens, sets=sets) for prompt, picture in questions]
         answers: dict[int, Answer] = {}
         with self._alone:
             self._pictures.clear()
             for named in (False, True):  # the images of a batch go by its markers if there are any, else one to each
                 places = [at for at, (prompt, _) in enumerate(questions) if (MARKER in prompt) == named]
                 if places:
-                    answers |= zip(places, self._batch([questions[at] for at in places], max_new_tokens), strict=True)
+                    batch = [questions[at] for at in places]
+                    answers |= zip(places, self._batch(batch, max_new_tokens, sets or {}), strict=True)
         return [answers[at] for at in range(len(questions))]
 
-    def _batch(self, questions: Sequence[tuple[str, Asked]], max_new_tokens: int | None) -> list[Answer]:
+    def _batch(
+        self, questions: Sequence[tuple[str, Asked]], max_new_tokens: int | None, sets: Mapping[str, Any]
+    ) -> list[Answer]:
         images = [_identified(picture) for _, picture in questions]
         sockets = prompt_sockets(self._graph, self._prompt_targets())
-        result = self._run(images, dict.fromkeys(sockets, [prompt for prompt, _ in questions]), False, max_new_tokens)
-        report = result.record.nodes[self._target]["report"]
+        prompts = dict.fromkeys(sockets, [prompt for prompt, _ in questions])
+        result = self._run(images, {**sets, **prompts}, False, max_new_tokens)
+        report = result.record.nodes[self.generating]["report"]
         shared = {key: figure for key, figure in report.items() if key != "each"}
         each = report.get("each") or [{}]  # of a single question, which the other ones' markers have left alone
         return [
@@ -175,7 +192,7 @@ class PipelineModel:
     def _run(
         self,
         images: Sequence[tuple[str, values.Image]],
-        prompts: dict[str, Any],
+        sets: dict[str, Any],
         together: bool,
         max_new_tokens: int | None,
         on_event: Callable[[Event], None] | None = None,
@@ -183,21 +200,30 @@ class PipelineModel:
     ) -> RunResult:
         self._pictures.update(images)
         self.handle.family.last_prompt = None  # else the last digits could depend on the question before
-        sets = prompts | {f"{self._source}.keys": [key for key, _ in images]}
+        sets = sets | {f"{self._source}.keys": [key for key, _ in images]}
         sets |= dict.fromkeys((f"{name}.together" for name in self._encoders), together)
+        if not images:
+            sets |= self._without_pictures()
         if max_new_tokens is not None:
-            sets[f"{self._target}.max_new_tokens"] = max_new_tokens
+            sets[f"{self.generating}.max_new_tokens"] = max_new_tokens
         cancel = cancel or self._cancel
-        result = self._executor.run(self._graph, to=self._target, sets=sets, on_event=on_event, cancel=cancel)
+        result = self._executor.run(self._graph, to=self.generating, sets=sets, on_event=on_event, cancel=cancel)
         self._last = result
         return result
+
+    def _without_pictures(self) -> dict[str, None]:
+        """The inputs that the generating node is not to get where there is no picture to prune."""
+        given = self._graph.node(self.generating).inputs
+        if "tokens" not in given:
+            raise UserError(f"{name_of(self._graph)} answers questions about pictures only", "give a picture")
+        return {f"{self.generating}.{key}": None for key in ("tokens", "pruners") if key in given}
 
     def last_run(self) -> RunResult:
         """The values of all nodes of the last run, e.g. to draw what was kept; cached nodes do not run again."""
         return self._all_values(self._last)
 
     def _all_values(self, result: RunResult) -> RunResult:
-        others = result.plan.keys.taken(result.plan.roots) - {self._target}
+        others = result.plan.keys.taken(result.plan.roots) - {self.generating}
         seen = self._executor.run(result.plan.graph, targets=sorted(others), cancel=self._cancel)
         return replace(seen, by_node={**seen.by_node, **result.by_node}, plan=result.plan)
 
@@ -231,22 +257,25 @@ class PipelineModel:
     @cached_property
     def batches(self) -> bool:
         """Whether several questions can go through the pipeline at once, see `takes_batches`."""
-        plan = self._executor.plan(self._graph, to=self._target)
-        return takes_batches(plan, self._source, self._target, self._prompt_targets())
+        return self._takes_batches()
+
+    def _takes_batches(self, sets: Mapping[str, Any] | None = None) -> bool:
+        plan = self._executor.plan(self._graph, to=self.generating, sets=sets)
+        return takes_batches(plan, self._source, self.generating, self._prompt_targets())
 
     def _prompt_targets(self) -> list[str]:
         """Where the question goes: the pipeline input that the generating node reads, or the node's own input.
 
         A sub-graph's prompt goes to every node in it that holds the same text.
         """
-        given = self._graph.node(self._target).inputs.get("prompt")
+        given = self._graph.node(self.generating).inputs.get("prompt")
         if isinstance(given, Ref) and given.node == INPUTS and given.output:
             return [given.output]
-        block = self._target.rpartition("/")[0]
+        block = self.generating.rpartition("/")[0]
         inside = [(name, entry.inputs) for name, entry in self._graph.nodes.items() if name.startswith(f"{block}/")]
         texts = [(f"{name}.{key}", value) for name, inputs in inside for key, value in inputs.items()]
         same = [target for target, value in texts if isinstance(value, str) and value == given]
-        return list(dict.fromkeys([*same, f"{self._target}.prompt"]))
+        return list(dict.fromkeys([*same, f"{self.generating}.prompt"]))
 
 
 def _listed(pictures: Asked | Sequence[Asked]) -> Sequence[Asked]:

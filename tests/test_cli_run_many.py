@@ -114,7 +114,7 @@ class Toy:
     def __init__(self, bad=(), room=99):
         self.bad, self.room, self.runs = set(bad), room, []
 
-    def answers(self, questions, max_new_tokens=None):
+    def answers(self, questions, max_new_tokens=None, sets=None):
         self.runs.append(len(questions))
         if len(questions) > self.room or self.bad.intersection(prompt for prompt, _ in questions):
             raise NodeError("generate", "LLMGenerate", None, MemoryError("full"), {}, [])

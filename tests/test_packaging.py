@@ -131,7 +131,8 @@ def test_every_node_file_is_importable_and_light() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["fopru_graph", "fopru_graph.graph", "fopru_graph.values", "fopru_graph.errors", "fopru_graph.cli"]
+    "module",
+    [f"fopru_graph{part}" for part in ("", ".graph", ".values", ".errors", ".cli", ".server.app")],
 )
 def test_light_modules_load_no_torch(module: str) -> None:
     done = python(f"import sys, {module}; print(sorted({HEAVY!r} & set(sys.modules)))")

@@ -47,9 +47,9 @@ def test_rows_of_a_batch_are_asked_in_one_run(mapped, monkeypatch):
     asked = []
     answers = PipelineModel.answers
 
-    def counted(self, questions, max_new_tokens=None):
+    def counted(self, questions, max_new_tokens=None, sets=None):
         asked.append(len(questions))
-        return answers(self, questions, max_new_tokens)
+        return answers(self, questions, max_new_tokens, sets=sets)
 
     monkeypatch.setattr(PipelineModel, "answers", counted)
     pictures = ["demo:street-sign", "nowhere.png", "demo:taxi-rank", ["demo:street-sign"] * 2, "demo:street-sign"]
@@ -141,7 +141,7 @@ def test_a_batch_without_its_columns_is_refused(mapped):
 
 def test_a_lost_device_is_no_row_to_blame_and_lost_memory_is(mapped, monkeypatch):
     def fails(cause):
-        def answers(questions, max_new_tokens):
+        def answers(questions, max_new_tokens, sets=None):
             raise NodeError("generate", "LLMGenerate", None, cause, {}, [])
 
         handle = SimpleNamespace(family=None)

@@ -10,7 +10,7 @@ import pytest
 
 from fopru_graph import values
 from fopru_graph.errors import UserError
-from fopru_graph.graph import Cancelled, CancelToken, Graph, Node, Ref, Registry, node
+from fopru_graph.graph import Cancelled, CancelToken, Graph, Node, PipelineError, Ref, Registry, node
 from fopru_graph.lvlm.inputs.images import load_image
 from fopru_graph.pipeline_model import PipelineModel
 from tests.lvlm.zoo import ZOO
@@ -80,6 +80,37 @@ def test_several_pictures_in_one_question(model):
     answered = model.answer("<image> or <image> ?", [SIGN, TAXI])
     assert answered.report["visual_tokens"]["encoded"] == 512
     assert model.answer(TEXT, [SIGN, TAXI]).report["visual_tokens"]["final"] == 128
+
+
+def test_other_inputs_are_set_for_one_question(model):
+    chat = [{"role": "user", "content": f"<image> {TEXT}"}, {"role": "assistant", "content": "stop"}]
+    sets = {"ratio": 0.5, f"{model.generating}.messages": chat}
+    answer = model.answer(COLOUR, [SIGN], sets=sets)
+    assert answer.report["visual_tokens"]["final"] == 127
+    assert answer.report["kv_lengths"][0] > model.answer(COLOUR, [SIGN], sets={"ratio": 0.5}).report["kv_lengths"][0]
+    assert model.answer(COLOUR, [SIGN]).report["visual_tokens"]["final"] == 64, "nothing of it stays"
+    both = model.answers([(TEXT, SIGN), (COLOUR, TAXI)], 8, sets={"ratio": 0.5})
+    assert [each.report["visual_tokens"]["final"] for each in both] == [127, 127]
+    assert {each.report["samples"] for each in both} == {2}
+    sampled = model.answers([(TEXT, SIGN), (COLOUR, TAXI)], sets={f"{model.generating}.temperature": 0.5})
+    assert {each.report["samples"] for each in sampled} == {1}, "a batch would draw for all of it in turn"
+    with pytest.raises(PipelineError, match="less than or equal to 1"):
+        model.answer(TEXT, [SIGN], sets={"ratio": 2})
+
+
+@pytest.mark.parametrize("pipeline", ["fopru_fastv", "sparsevlm", "baseline"])
+def test_a_question_about_no_picture_goes_to_the_language_model_alone(loaded, pipeline):
+    answer = PipelineModel(Graph.load(pipeline), loaded).answer(TEXT, [])
+    assert answer.report["visual_tokens"]["encoded"] == 0
+    graph = Graph.load("baseline")
+    graph.set("generate.tokens", None)
+    assert answer.text == graph.run(to="generate")["text"]
+
+
+def test_an_answer_says_whether_it_came_to_its_end(model):
+    whole, cut = model.answer(TEXT, [SIGN]), model.answer(TEXT, [SIGN], 1)
+    assert (whole.result["generation"].ended, cut.result["generation"].ended) == ((True,), (False,))
+    assert model.answers([(TEXT, SIGN), (COLOUR, TAXI)], 1)[0].result["generation"].ended == (False, False)
 
 
 def test_a_look_gives_all_values_of_the_last_answer(model):

@@ -50,8 +50,8 @@ class Generation(Described):
     pictures. ``loop`` drove the decoder, ``captured`` says whether as a CUDA graph, and ``once`` are the indices of the
     decoding steps that also did work that is done once. ``positions``
     says how kept tokens were numbered. ``logprobs`` are those of each answer's tokens as the model gave them, if they
-    were asked for. ``each`` has the figures of every prompt; of a single one they are those of the run, and it is
-    empty.
+    were asked for. ``ended`` says of each answer whether it came to an end by itself, not by the limit of its length.
+    ``each`` has the figures of every prompt; of a single one they are those of the run, and it is empty.
     """
 
     prompts: tuple[str, ...]
@@ -74,6 +74,7 @@ class Generation(Described):
     once: frozenset[int] = frozenset({0})
     positions: str = ""
     logprobs: tuple[tuple[float, ...], ...] = ()
+    ended: tuple[bool, ...] = ()
     each: tuple[PromptFigures, ...] = ()
 
     @property

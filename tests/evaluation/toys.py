@@ -72,7 +72,7 @@ class ToyModel:
         }
         return Answer(self.says or prompt, report, 2.0, None)
 
-    def answers(self, questions, max_new_tokens=None):
+    def answers(self, questions, max_new_tokens=None, sets=None):
         """As `PipelineModel.answers`; ``batches`` has the sizes of those that were asked."""
         self.batches.append(len(questions))
         given = [self.answer(prompt, [picture], max_new_tokens) for prompt, picture in questions]

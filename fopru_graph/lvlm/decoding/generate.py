@@ -171,6 +171,7 @@ def _collect(
         once=runner.once,
         positions=prompt.numbering,
         logprobs=tuple(map(tuple, sampler.logprobs)),
+        ended=tuple(sampler.ended),
         each=_each(runner, tokens, visual, sampler.lengths) if len(answers) > 1 else (),
         **measured(family, runner.filled(), start, times),
     )

@@ -8,6 +8,7 @@ import torch
 from transformers import LogitsProcessorList
 from transformers.generation.stopping_criteria import StopStringCriteria
 
+from fopru_graph.errors import UserError
 from fopru_graph.lvlm.decoding.finite import NotFinite, finite_rows, of_samples
 from fopru_graph.lvlm.decoding.settings import Decoding, logits_processors, wrong_setting
 from fopru_graph.lvlm.families.family import Family
@@ -30,7 +31,7 @@ class Sampler:
         self._processors: LogitsProcessorList | None = None
         self._ids: torch.Tensor  # (B, U + picked), which processors and stop strings read
         self._stop = family.to_device(torch.tensor(sorted(family.stop_ids), dtype=torch.int64))
-        self._strings = StopStringCriteria(family.processor.tokenizer, list(decoding.stop)) if decoding.stop else None
+        self._strings = _stop_strings(family, decoding.stop) if decoding.stop else None
         self._pad, self.stop = family.pad_id, decoding.stop
         self._finished = torch.zeros(len(prompt.texts), dtype=torch.bool, device=self._device)
         self._finite = ~self._finished
@@ -103,6 +104,16 @@ class Sampler:
         visual = bad & ~(prompt.embeds.isfinite().all(-1) | ~prompt.visual).all(1)
         what, rows = ("visual tokens", visual) if visual.any() else ("logits", bad)
         return f"the {what}{of_samples(rows.nonzero()[:, 0].tolist(), len(bad))}"
+
+
+def _stop_strings(family: Family, stop: Sequence[str]) -> StopStringCriteria:
+    try:
+        return StopStringCriteria(family.processor.tokenizer, list(stop))
+    except ValueError as error:  # it searches the vocabulary, which must spell its tokens as they appear in texts
+        raise UserError(
+            "transformers cannot look for texts of `stop` in what this model's tokenizer writes",
+            "leave stop out, and cut the answer yourself",
+        ) from error
 
 
 def decode_text(family: Family, ids: Sequence[int], stop: Sequence[str] = ()) -> str:

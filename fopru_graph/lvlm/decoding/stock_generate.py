@@ -136,6 +136,7 @@ def stock_generate(
         preprocess_ms=preprocess_ms,
         loop="stock",
         positions="original",
+        ended=(ended,),
         **measured(family, [(layer.keys, layer.values) for layer in cache.layers], start, clock.times),
     )
 
