@@ -1,0 +1,1 @@
+"""The server: pipelines on a canvas, and as models for programs."""
