@@ -104,7 +104,7 @@ def _contents(registry: Registry) -> dict[str, bytes]:
             found[name.removesuffix(TEMPLATE)] = file.read_text(encoding="utf-8").replace("@VERSION@", __version__).encode()
         else:
             found[name] = file.read_bytes()
-    found["web/table.js"] = _table(plans(registry)).encode()
+    found["web/table.js"] = table(plans(registry)).encode()
     for name in shipped_pipelines():
         found[f"example_workflows/{_plain(name)}.json"] = _json(workflow_of(Graph.load(name, registry=registry)))
     for name, blueprint in blueprints(registry).items():
@@ -121,7 +121,7 @@ def _json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode()
 
 
-def _table(found: Mapping[str, NodePlan]) -> str:
+def table(found: Mapping[str, NodePlan]) -> str:
     """The JavaScript of what the canvas must know: the colours of our links, the nodes that show an answer."""
     colours = json.dumps(link_colours(found), indent=2)
     answering = json.dumps([plan.type for plan in found.values() if plan.answers], indent=2)

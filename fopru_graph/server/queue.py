@@ -222,6 +222,12 @@ class JobQueue:
         with self._lock:
             return int(self._db.execute("SELECT COUNT(*) FROM jobs WHERE state = 'queued'").fetchone()[0])
 
+    def count(self, *states: State) -> int:
+        """How many jobs are in these states."""
+        where = f"state IN ({', '.join('?' for _ in states)})"
+        with self._lock:
+            return int(self._db.execute(f"SELECT COUNT(*) FROM jobs WHERE {where}", states).fetchone()[0])
+
     def jobs(self, *states: State, newest: bool = False, most: int = -1, offset: int = 0) -> list[Job]:
         """Jobs in these states: waiting ones in the order in which they will run, others by their numbers."""
         chosen = states or STATES
