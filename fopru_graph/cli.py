@@ -23,6 +23,7 @@ from fopru_graph.commands.option_groups import (
     ExportOptions,
     MapOptions,
     RunOptions,
+    ServeOptions,
     SweepOptions,
     TuneOptions,
 )
@@ -162,6 +163,15 @@ def export(options: ExportOptions, model: ModelOptions) -> int:
     from fopru_graph.commands.export import export
 
     return export(options, model)
+
+
+@command()
+@expand_options
+def serve(options: ServeOptions, model: ModelOptions) -> int:
+    """Serve pipelines to OpenAI clients, and on ComfyUI's canvas in a browser; to this machine alone without --host."""
+    from fopru_graph.commands.serve import serve
+
+    return serve(options, model)
 
 
 @command()

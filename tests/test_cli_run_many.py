@@ -96,11 +96,11 @@ def test_what_is_wrong_is_told_before_anything_is_loaded(questions, tmp_path, mo
 def test_ctrl_c_keeps_what_is_done_of_the_batches_at_hand(questions, monkeypatch):
     whole, calls = PipelineModel.answers, []
 
-    def cancelled(model, *arguments):
+    def cancelled(model, *arguments, **options):
         calls.append(1)
         if len(calls) == 2:
             raise Cancelled
-        return whole(model, *arguments)
+        return whole(model, *arguments, **options)
 
     monkeypatch.setattr(PipelineModel, "answers", cancelled)
     result = invoke("run", "fopru_rank", *(f"demo:{name}" for name in SAMPLES), "--json", "--batch-size", "2")

@@ -27,12 +27,13 @@ EXERCISES: dict[str, tuple[tuple[str, ...], ...]] = {
     "slurm": ((*PYTEST, "tests/sweep"),),
     "video": ((*PYTEST, "tests/lvlm/inputs/test_film.py"),),
     "lmms-eval": ((*PYTEST, "tests/evaluation/test_lmms_eval.py"),),
+    "serve": ((*PYTEST, *(f"tests/server/test_{part}.py" for part in ("guard", "chat_pictures", "serve_command"))),),
     "docs": (("mkdocs", "build", "--strict", "-d", str(FOLDER / "site")),),
     "dev": (
         ("ruff", "check", "."),
         ("mypy",),
         ("lint-imports",),
-        (*PYTEST, "-n", "2", "tests/graph", "tests/results", "tests/sweep", "tests/test_packaging.py"),
+        (*PYTEST, "-n", "2", "tests/graph", "tests/results", "tests/server", "tests/sweep", "tests/test_packaging.py"),
     ),
 }
 

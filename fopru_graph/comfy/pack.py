@@ -101,7 +101,9 @@ def _contents(registry: Registry) -> dict[str, bytes]:
     for file in sorted(path for path in FILES.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
         name = file.relative_to(FILES).as_posix()
         if name.endswith(TEMPLATE):
-            found[name.removesuffix(TEMPLATE)] = file.read_text(encoding="utf-8").replace("@VERSION@", __version__).encode()
+            found[name.removesuffix(TEMPLATE)] = (
+                file.read_text(encoding="utf-8").replace("@VERSION@", __version__).encode()
+            )
         else:
             found[name] = file.read_bytes()
     found["web/table.js"] = table(plans(registry)).encode()

@@ -26,7 +26,7 @@ from fopru_graph.commands.options import (
     TaskOption,
     WithoutOption,
 )
-from fopru_graph.commands.shipped import find_pipeline
+from fopru_graph.commands.shipped import find_pipeline, find_pipelines
 
 
 @dataclass(frozen=True)
@@ -270,5 +270,53 @@ class ExportOptions(Changing):
     ] = None
     sets: SetOption = None
     as_json: JsonOption = False
+    nodes: NodesOption = None
+    without: WithoutOption = None
+
+
+@dataclass(frozen=True)
+class ServeOptions(Changing):
+    """The options of ``serve``."""
+
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FILE…]",
+            help="pipelines to serve: files, or names of those that ship; without it, all that ship",
+            callback=find_pipelines,
+            autocompletion=pipeline_names,
+            show_default=False,
+        ),
+    ] = None
+    host: Annotated[str, typer.Option(help="address to listen on; one that others can reach needs --token")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0 takes any that is free")] = 8188
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            envvar="FOPRU_GRAPH_TOKEN",
+            help="what requests have to show: Authorization: Bearer TEXT, or ?token=TEXT once in a browser",
+        ),
+    ] = None
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="a name of the server besides localhost, as behind a proxy"),
+    ] = None
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="where it keeps its files  [default: the user's state folder]"),
+    ] = None
+    batch_size: Annotated[int, typer.Option(min=1, help="questions that are answered together")] = 8
+    batch_window: Annotated[
+        float, typer.Option(min=0, metavar="MS", help="milliseconds that a question waits for others to go with")
+    ] = 5.0
+    allow_http_images: Annotated[
+        bool, typer.Option("--allow-http-images", help="fetch pictures from public web addresses in requests")
+    ] = False
+    no_canvas: Annotated[bool, typer.Option("--no-canvas", help="leave ComfyUI's frontend out")] = False
+    sets: SetOption = None
+    as_json: Annotated[bool, typer.Option("--json", help="print address and models as JSON once it listens")] = False
     nodes: NodesOption = None
     without: WithoutOption = None

@@ -14,8 +14,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-pytest.importorskip("aiohttp")
-
 from fopru_graph.graph import Graph
 from fopru_graph.server.app import running
 from fopru_graph.server.settings import Settings

@@ -12,8 +12,8 @@ import pytest
 from fopru_graph.graph import Cancelled, Graph, NodeText
 from fopru_graph.pipeline_model import PipelineModel
 from fopru_graph.server.settings import Limits, Settings
+from tests.server.asking import COLOUR, SIGN, SIGN_ASKED, TAXI, TAXI_ASKED, TEXT, image, user
 from tests.server.conftest import Client, Serve, served
-from tests.server.test_chat import COLOUR, SIGN, SIGN_ASKED, TAXI, TAXI_ASKED, TEXT, image, user
 
 
 def openai_client(client: Client) -> openai.OpenAI:

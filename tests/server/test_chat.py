@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Callable
 from typing import Any
 
 import openai
-import PIL.Image
 import pytest
 
 from fopru_graph.graph import Graph
-from fopru_graph.lvlm.inputs.images import load_image
 from fopru_graph.pipeline_model import PipelineModel
+from tests.server.asking import COLOUR, SIGN, SIGN_ASKED, TAXI, TAXI_ASKED, TEXT, image, text, user
 from tests.server.conftest import Answer, Client
-
-TEXT, COLOUR = "what does the text say ?", "what colour is the star ?"
-SIGN, TAXI = (load_image(f"demo:{name}").picture for name in ("street-sign", "taxi-rank"))
-
-
-def data_url(picture: PIL.Image.Image) -> str:
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def image(picture: PIL.Image.Image) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": data_url(picture)}}
-
-
-def text(words: str) -> dict[str, Any]:
-    return {"type": "text", "text": words}
-
-
-def user(*content: Any) -> dict[str, Any]:
-    return {"role": "user", "content": [text(part) if isinstance(part, str) else part for part in content]}
-
-
-SIGN_ASKED, TAXI_ASKED = user(image(SIGN), TEXT), user(image(TAXI), COLOUR)
 
 
 @pytest.fixture(scope="package")
@@ -194,6 +167,21 @@ def test_what_fails_before_the_first_piece_is_told_as_without_a_stream(ask):
         ask(SIGN_ASKED, stream=True, extra_body={"ratio": 2})
 
 
+def test_inputs_that_name_files_or_models_are_not_the_requests_to_set(serve):
+    graph = Graph.load("fopru_rank")
+    open_, closed = {"ratio", "max_new_tokens", "positions"}, {"model", "image", "prompt", "file", "device"}
+    graph.set("picture.file", graph.input("file", "str", "kept.png"))
+    graph.set("model.device", graph.input("device", "str", "cpu"))
+    assert set(graph.inputs) == open_ | closed
+    client = serve(pipelines={"fopru_rank": graph})
+    described = json.loads(client.ask("GET", "/v1/models/fopru_rank").body)
+    assert set(described["fopru"]["inputs"]) == open_
+    for name in closed - {"model"}:  # which is the name of the pipeline
+        body = json.dumps({"model": "fopru_rank", "messages": [SIGN_ASKED], name: "x"}).encode()
+        answer = client.ask("POST", "/v1/chat/completions", body, content_type="application/json")
+        assert (answer.status, json.loads(answer.body)["error"]["param"]) == (400, name)
+
+
 # Models
 
 
@@ -206,6 +194,29 @@ def test_models_are_the_served_pipelines(client):
     with pytest.raises(openai.NotFoundError) as error:
         client.models.retrieve("fopru_rang")
     assert error.value.code == "model_not_found" and "'fopru_rank'" in error.value.message
+
+
+def test_a_pipeline_without_a_question_about_a_picture_is_no_model(serve, settings):
+    blank = Graph("blank")
+    blank.add("LoadModel", "model", name="demo")
+    client = serve(pipelines={"blank": blank, "baseline": settings.pipelines["baseline"]})
+    models = json.loads(client.ask("GET", "/v1/models").body)["data"]
+    assert [model["id"] for model in models] == ["baseline"]
+    body = json.dumps({"model": "blank", "messages": [SIGN_ASKED]}).encode()
+    answer = client.ask("POST", "/v1/chat/completions", body, content_type="application/json")
+    assert answer.status == 400 and "LoadImage" in json.loads(answer.body)["error"]["message"]
+
+
+def test_a_model_that_cannot_be_loaded_is_the_servers_fault(serve, settings, capfd):
+    broken = settings.pipelines["baseline"].copy()
+    broken.set("model", "/nowhere/secret")
+    client = serve(pipelines={"broken": broken, "fopru_rank": settings.pipelines["fopru_rank"]})
+    body = json.dumps({"model": "broken", "messages": [SIGN_ASKED]}).encode()
+    answer = client.ask("POST", "/v1/chat/completions", body, content_type="application/json")
+    assert answer.status == 500 and b"broken cannot be loaded" in answer.body and b"secret" not in answer.body
+    assert "/nowhere/secret" in capfd.readouterr().err
+    body = json.dumps({"model": "fopru_rank", "messages": [SIGN_ASKED]}).encode()
+    assert client.ask("POST", "/v1/chat/completions", body, content_type="application/json").status == 200
 
 
 def test_an_unknown_model_is_not_found(ask):

@@ -18,7 +18,7 @@ from fopru_graph.server.chat import pictures
 from fopru_graph.server.chat.pictures import check_address, is_public, load_pictures
 from fopru_graph.server.chat.schemas import BadRequest
 from fopru_graph.server.settings import Limits, Settings
-from tests.server.test_chat import SIGN, TAXI, data_url
+from tests.server.asking import SIGN, TAXI, data_url
 
 
 def loaded(settings: Settings, *urls: str) -> list[PIL.Image.Image]:

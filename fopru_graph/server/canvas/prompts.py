@@ -46,6 +46,7 @@ class Runnable:
 
     def resting(self, found: Collection[str]) -> list[str]:
         """The nodes that need not run if the outputs of some are ``found`` in a cache."""
+
         def parents(name: str) -> set[str]:
             return {ref.node for _, ref in refs_in(self.graph.nodes[name].inputs)} - set(found)
 
@@ -53,9 +54,7 @@ class Runnable:
         return [name for name in self.graph.nodes if name not in needed]
 
 
-def read_prompt(
-    prompt: Any, registry: Registry, files: KnownFiles, targets: Iterable[str] | None = None
-) -> Runnable:
+def read_prompt(prompt: Any, registry: Registry, files: KnownFiles, targets: Iterable[str] | None = None) -> Runnable:
     """The pipeline of a prompt, as far as something in it is shown.
 
     Args:
@@ -70,10 +69,14 @@ def read_prompt(
     if not isinstance(prompt, Mapping) or not prompt:
         raise BadPrompt("no_prompt", "the prompt has no nodes")
     known = plans(registry)
-    shown = [name for name, node in prompt.items() if (plan := _plan(node, known)) and (plan.spec.output or plan.answers)]
+    shown = [
+        name for name, node in prompt.items() if (plan := _plan(node, known)) and (plan.spec.output or plan.answers)
+    ]
     wanted = shown if targets is None else [name for name in shown if name in set(targets)]
     if not wanted:
-        raise BadPrompt("prompt_no_outputs", "no node of the prompt shows an answer or a picture; add LLMGenerate or ShowKept")
+        raise BadPrompt(
+            "prompt_no_outputs", "no node of the prompt shows an answer or a picture; add LLMGenerate or ShowKept"
+        )
     upstream = _upstream(prompt, wanted)
     needed = {name: node for name, node in prompt.items() if name in upstream}
     try:

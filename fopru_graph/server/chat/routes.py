@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from fopru_graph.errors import UserError
 from fopru_graph.graph import CancelToken, Event, NodeText
 from fopru_graph.graph.errors import hint_choices
 from fopru_graph.server.chat.batching import Answering
@@ -59,8 +60,11 @@ class _Chat:
         self._since = int(time.time())
 
     async def models(self, _request: web.Request) -> web.Response:
-        """What is served."""
-        data = [await self._described(name) for name in self._settings.pipelines]
+        """What is served; a pipeline that answers no question about a picture is for the canvas alone."""
+        data = []
+        for name in self._settings.pipelines:
+            with contextlib.suppress(UserError):
+                data.append(await self._described(name))
         return web.json_response({"object": "list", "data": data})
 
     async def model(self, request: web.Request) -> web.Response:

@@ -165,7 +165,7 @@ class Figures(BaseModel):
 
     pipeline: str
     ratio: float | None
-    visual_tokens: dict[str, float]
+    visual_tokens: dict[str, int | float]
     ttft_ms: float | None
     tpot_ms: float | None
     batch: int
