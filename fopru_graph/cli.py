@@ -159,7 +159,7 @@ def report(
 @command()
 @expand_options
 def export(options: ExportOptions, model: ModelOptions) -> int:
-    """Write the visual tokens that a pipeline keeps for a serving engine: vLLM, SGLang, or a file to read anywhere."""
+    """Write the visual tokens that a pipeline keeps, for vLLM, SGLang or any program; or the pipeline, for ComfyUI."""
     from fopru_graph.commands.export import export
 
     return export(options, model)

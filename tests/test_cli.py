@@ -336,11 +336,11 @@ def test_missing_file_is_exit_2():
     assert invoke("run", "nowhere.json").exit_code == 2
 
 
-def test_a_json_that_is_no_record_is_exit_2(tmp_path):
+def test_a_json_that_is_no_pipeline_is_exit_2_and_says_what_it_can_be(tmp_path):
     (tmp_path / "run.json").write_text('{"a": 1}')
     result = invoke("run", str(tmp_path / "run.json"))
     assert result.exit_code == 2
-    assert "no run record" in result.stderr
+    assert all(words in result.stderr for words in ("run.json of an earlier run", "Save (API)", "workflow"))
 
 
 def test_a_checkpoint_without_safetensors_is_exit_1_in_one_sentence(tmp_path):

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fopru_graph.comfy.blocks import Nodes, exports_of, flat_names, flattened, renamed_nodes
 from fopru_graph.comfy.decode import decode
 from fopru_graph.comfy.names import Names
 from fopru_graph.comfy.prompt import encode
 from fopru_graph.errors import UserError
 from fopru_graph.graph import MISSING, Graph, GraphNode, PipelineError, Ref
 from fopru_graph.graph.check.binding import declared_problem
-from fopru_graph.graph.check.expand import block_path, expand
+from fopru_graph.graph.check.expand import expand
 from fopru_graph.graph.errors import errors_of
-from fopru_graph.graph.model import PipelineOutput, is_block
+from fopru_graph.graph.model import is_block
 from fopru_graph.graph.values import INPUTS, Value, has_refs, refs_in, replace_refs
-
-Nodes = Mapping[str, GraphNode]  # by the names of the flat pipeline, e.g. host/inner
 
 
 def carried(graph: Graph, wanted: Nodes) -> Graph | None:
@@ -32,7 +30,7 @@ def carried(graph: Graph, wanted: Nodes) -> Graph | None:
             return attempt.work
         if not attempt.stuck:
             return None
-        graph, wanted = _flattened(graph, wanted, attempt.stuck)
+        graph, wanted = flattened(graph, wanted, attempt.stuck)
     return None
 
 
@@ -44,24 +42,6 @@ def nodes_on_canvas(graph: Graph) -> dict[str, GraphNode]:
         PipelineError: it has a value that its node does not take.
     """
     return flat_names(decode(encode(expand(graph)[0]), graph.registry))
-
-
-def flat_names(nodes: Nodes) -> dict[str, GraphNode]:
-    """Nodes by ids as nodes by names of a flat pipeline: ``host:inner`` is ``host/inner``."""
-    return renamed_nodes(nodes, lambda name: name.replace(":", "/"))
-
-
-def renamed_nodes(nodes: Nodes, name_of: Callable[[str], str]) -> dict[str, GraphNode]:
-    """Nodes under other names, with the references to them."""
-
-    def renamed(ref: Ref) -> Ref:
-        return Ref(name_of(ref.node), ref.output)
-
-    found = {}
-    for name, entry in nodes.items():
-        inputs = {key: replace_refs(value, renamed) for key, value in entry.inputs.items()}
-        found[name_of(name)] = replace(entry, name=name_of(name), inputs=inputs)
-    return found
 
 
 class _Attempt:
@@ -119,10 +99,14 @@ class _Attempt:
                 self.work.nodes[name].enabled = False
         around = nodes_on_canvas(self.work)
         wrong = {problem.node for problem in errors_of(expand(self.work)[1])}
-        for name in outer & set(self.work.nodes):
-            readers = [key for key in around if self._reads(now[key], name) and self._host(key) not in wrong]
-            if not any(_alike(around[reader], self.wanted.get(reader)) for reader in readers):
-                del self.work.nodes[name]
+        explained = {
+            self._host(ref.node)
+            for name, entry in around.items()
+            if self._host(name) not in wrong and _alike(entry, self.wanted.get(name))
+            for _, ref in refs_in(now[name].inputs)
+        }
+        for name in (outer & set(self.work.nodes)) - explained:
+            del self.work.nodes[name]
         while lost := [e.name for e in self.work.nodes.values() if not e.enabled and self._dangles(e.inputs)]:
             for name in lost:
                 del self.work.nodes[name]
@@ -130,9 +114,6 @@ class _Attempt:
     def _dangles(self, value: Value) -> bool:
         """Whether it refers to a node that is gone."""
         return any(ref.node not in self.work.nodes and ref.node != INPUTS for _, ref in refs_in(value))
-
-    def _reads(self, entry: GraphNode, name: str) -> bool:
-        return any(self._host(ref.node) == name for _, ref in refs_in(entry.inputs))
 
     def _add_new(self) -> None:
         known = {*nodes_on_canvas(self.work), *self.work.nodes}
@@ -165,7 +146,7 @@ class _Attempt:
                 changed |= {
                     (name, key): entry.inputs.get(key, MISSING) for key in written if self._dangles(written[key])
                 }
-        exported = {inner: outer for outer, inner in _exports(self.work)}
+        exported = {inner: outer for outer, inner in exports_of(self.work)}
         for place in [*self._defaults(changed), *self._relinked(changed, exported)]:
             changed.pop(place, None)
         for (name, key), value in changed.items():
@@ -190,8 +171,8 @@ class _Attempt:
             ]
             values = [self._literal(node, key, changed.get((node, key), MISSING)) for node, key, _ in uses]
             settled = all(alone and (node, key) in changed for node, key, alone in uses)
-            agree = settled and values and not any(has_refs(value) or not _same(value, values[0]) for value in values)
-            if agree and declared_problem(declared.type, values[0], self.work.registry) is None:
+            settled = settled and _agree(values) and not any(map(has_refs, values))
+            if settled and not declared_problem(declared.type, values[0], self.work.registry):
                 declared.default = values[0]
                 yield from [(node, key) for node, key, _ in uses]
 
@@ -207,7 +188,7 @@ class _Attempt:
                 flat = expand(self.work)[0]
                 uses = [(e.name, key) for e in flat.nodes.values() for key, value in e.inputs.items() if value == probe]
                 values = [changed.get(use, MISSING) for use in uses]
-                if not values or MISSING in values or not all(_same(value, values[0]) for value in values):
+                if not _agree(values):
                     self.stuck.add(host)
                     continue
                 self._set(host, name, values[0], exported)
@@ -254,53 +235,13 @@ def _same(left: Any, right: Any) -> bool:
     return left is right or (type(left) is type(right) and bool(left == right))
 
 
+def _agree(values: list[Value]) -> bool:
+    """Whether there are values, and they are the same."""
+    return bool(values) and values[0] is not MISSING and all(_same(value, values[0]) for value in values)
+
+
 def _alike(left: GraphNode | None, right: GraphNode | None) -> bool:
     if left is None or right is None or left.type != right.type:
         return False
     keys = {*left.inputs, *right.inputs}
     return all(_same(left.inputs.get(key, MISSING), right.inputs.get(key, MISSING)) for key in keys)
-
-
-# -- sub-graphs -------------------------------------------------------------------------------------------------------
-
-
-def _exports(graph: Graph) -> list[tuple[Ref, Ref]]:
-    """The outputs of a pipeline's sub-graphs as its nodes write them, each with what is behind it."""
-    flat = expand(graph)[0]
-    probe = graph.copy()
-    probe.outputs = {}
-    for name, entry in graph.nodes.items():
-        if is_block(entry.type) and (text := flat.blocks.get(block_path(entry.type))) is not None:
-            outputs = list(Graph.loads(text, graph.registry).outputs)
-            for output in outputs:
-                probe.outputs[f"{name}/{output}"] = PipelineOutput(Ref(name, output))
-    behind = {name: output.ref for name, output in expand(probe)[0].outputs.items()}
-    return [(probe.outputs[name].ref, ref) for name, ref in behind.items() if isinstance(ref, Ref)]
-
-
-def _flattened(graph: Graph, wanted: Nodes, hosts: Iterable[str]) -> tuple[Graph, Nodes]:
-    """The pipeline with the nodes of these sub-graphs in their place, and the wanted nodes under the same names."""
-    hosts = set(hosts)
-    flat = expand(graph)[0]
-    names = Names([*graph.nodes, INPUTS])
-    inside = {name: names.of(name, entry.type) for name, entry in flat.nodes.items() if name.partition("/")[0] in hosts}
-    exports = _exports(graph)
-    outward = {behind: ref for ref, behind in exports if ref.node not in hosts}
-    inward = {ref: behind for ref, behind in exports if ref.node in hosts}
-    single = {ref.node for ref in inward if sum(other.node == ref.node for other in inward) == 1}
-    inward |= {Ref(ref.node): behind for ref, behind in inward.items() if ref.node in single}
-
-    def renamed(ref: Ref) -> Ref:
-        ref = inward.get(ref, ref)
-        return Ref(inside[ref.node], ref.output) if ref.node in inside else outward.get(ref, ref)
-
-    copy = graph.copy()
-    copy.nodes = {}
-    for name, entry in graph.nodes.items():
-        own = [flat.nodes[key] for key in inside if key.partition("/")[0] == name] if name in hosts else [entry]
-        for part in own:
-            inputs = {key: replace_refs(value, renamed) for key, value in part.inputs.items()}
-            copy.put(replace(part, name=inside.get(part.name, part.name), inputs=inputs, origin=None, line=None))
-    for output in copy.outputs.values():
-        output.ref = replace_refs(output.ref, renamed)
-    return copy, renamed_nodes(wanted, lambda name: inside.get(name, name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NoReturn
 
 from fopru_graph.comfy.plan import PICTURES, PREFIX, NodePlan, Slot, plans
@@ -17,6 +17,8 @@ from fopru_graph.graph.values import Value, plain
 _VALUES = ("PrimitiveString", "PrimitiveStringMultiline", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean")
 _SHOWING = ("PreviewImage", "PreviewAny", "SaveImage", "Note", "MarkdownNote")
 _REROUTE, _LOAD_IMAGE = "Reroute", "LoadImage"
+_LONGEST_CHAIN = 100
+_HINTED = 20  # problems
 _UPLOADED = " [input]"  # what ComfyUI writes behind the name of a file in its input folder
 _NUMBERED = re.compile(r"(.*)\.(\D*)([0-9]+)")
 
@@ -63,12 +65,16 @@ class _Decoder:
                 continue
             if kind not in {*self._plans, *_VALUES, *_SHOWING, _REROUTE, _LOAD_IMAGE}:
                 message = f"there is no node type {kind[:80]!r} here, only those of fopru-graph"
-                hint = did_you_mean(kind, self._plans) or did_you_mean(PREFIX + kind, self._plans)
+                hint = self._near(kind, self._plans) or self._near(PREFIX + kind, self._plans)
                 self._add("unknown-type", message, name, hint=hint or "take it off the canvas, or give its --nodes")
             yield name, (kind, inputs)
 
     def _add(self, code: str, message: str, node: str, key: str | None = None, hint: str | None = None) -> None:
         self.problems.append(Problem(code, message, node=node, input=key, hint=hint))
+
+    def _near(self, name: str, names: Collection[str]) -> str | None:
+        """A hint with the closest name, where that does not take long."""
+        return did_you_mean(name[:80], names) if len(self.problems) < _HINTED and len(names) <= 300 else None
 
     # -- nodes --------------------------------------------------------------------------------------------------------
 
@@ -125,12 +131,7 @@ class _Decoder:
             _refuse("bad-value", f"is a link, but is {_short(given)}", "link it to a node's output")
         if slot.kind == "file" and isinstance(given, str):
             given = given.removesuffix(_UPLOADED)
-        try:
-            return plain(slot.from_widget(given))
-        except BadLiteral as error:
-            _refuse(error.code, error.message, error.hint)
-        except (ValueError, TypeError, RecursionError) as error:
-            _refuse("bad-value", f"is {_short(given)}: {error}")
+        return _plain(given, slot.from_widget)
 
     # -- links --------------------------------------------------------------------------------------------------------
 
@@ -141,7 +142,7 @@ class _Decoder:
             return found
         if isinstance(found, list):
             _refuse("bad-value", "takes no list of pictures")
-        return plain(found[0]) if slot.types == ("*",) else self._literal(found[0], slot)
+        return _plain(found[0], lambda value: value) if slot.types == ("*",) else self._literal(found[0], slot)
 
     def _source(self, link: Any, above: tuple[str, ...]) -> Ref | list[Value] | tuple[Any]:
         """A reference, the references that a node gathers, or the value of a primitive, in a tuple."""
@@ -152,6 +153,8 @@ class _Decoder:
             )
         if name in above:
             _refuse("cycle", f"the nodes wait for each other: {' -> '.join((*above, name))}")
+        if len(above) > _LONGEST_CHAIN:
+            _refuse("too-deep", f"is linked over more than {_LONGEST_CHAIN} nodes that only pass on")
         kind, inputs = self._raw[name]
         if kind in _VALUES:
             value = inputs.get("value")
@@ -191,6 +194,16 @@ def _parts(link: Any) -> tuple[str, int]:
         message = f"is {_short(link)}, and a list is a link there: a node's id and the number of its output"
         _refuse("bad-reference", message)
     return str(name), number
+
+
+def _plain(given: Any, meaning: Callable[[Any], Any]) -> Value:
+    """What a value of the prompt means, as a pipeline holds it."""
+    try:
+        return plain(meaning(given))
+    except BadLiteral as error:
+        _refuse(error.code, error.message, error.hint)
+    except (ValueError, TypeError, RecursionError) as error:
+        _refuse("bad-value", f"is {_short(given)}: {error}")
 
 
 def _refuse(code: str, message: str, hint: str | None = None) -> NoReturn:

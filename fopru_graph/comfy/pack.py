@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from fopru_graph import __version__
-from fopru_graph.comfy.blueprints import blueprints
 from fopru_graph.comfy.plan import NodePlan, plans
 from fopru_graph.comfy.requirements import NAME, license_text
 from fopru_graph.comfy.workflow import workflow_of
 from fopru_graph.errors import UserError
-from fopru_graph.graph import Graph, Registry
+from fopru_graph.graph import MISSING, Graph, Registry
 from fopru_graph.graph.shipped import shipped_pipelines
 
 FOLDER = "fopru_graph"  # the pack's name in ComfyUI: part of the addresses of its examples
@@ -90,9 +89,7 @@ def _is_ours(target: Path) -> bool:
 
 def _names() -> set[str]:
     """What stands at the pack's top."""
-    return {path.name.removesuffix(TEMPLATE) for path in FILES.iterdir()} | {
-        "LICENSE", "example_workflows", "subgraphs",
-    }  # fmt: skip
+    return {"LICENSE", "example_workflows", *(path.name.removesuffix(TEMPLATE) for path in FILES.iterdir())}
 
 
 def _contents(registry: Registry) -> dict[str, bytes]:
@@ -101,29 +98,30 @@ def _contents(registry: Registry) -> dict[str, bytes]:
     for file in sorted(path for path in FILES.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
         name = file.relative_to(FILES).as_posix()
         if name.endswith(TEMPLATE):
-            found[name.removesuffix(TEMPLATE)] = (
-                file.read_text(encoding="utf-8").replace("@VERSION@", __version__).encode()
-            )
+            text = file.read_text(encoding="utf-8").replace("@VERSION@", __version__)
+            found[name.removesuffix(TEMPLATE)] = text.encode()
         else:
             found[name] = file.read_bytes()
-    found["web/table.js"] = table(plans(registry)).encode()
-    for name in shipped_pipelines():
-        found[f"example_workflows/{_plain(name)}.json"] = _json(workflow_of(Graph.load(name, registry=registry)))
-    for name, blueprint in blueprints(registry).items():
-        found[f"subgraphs/{_plain(name)}.json"] = _json(blueprint)
+    found["web/table.js"] = canvas_table(plans(registry)).encode()
+    for name, file in shipped_pipelines().items():
+        found[f"example_workflows/{name}.json"] = _json(_example(file, registry))
     return found
 
 
-def _plain(name: str) -> str:
-    """A pipeline's name as the name of a file that addresses may hold."""
-    return name.replace("/", "_")
+def _example(file: Path, registry: Registry) -> dict[str, Any]:
+    """A shipped pipeline as a workflow; its user chooses what has no default, e.g. a video, in an empty widget."""
+    graph = Graph.load(file, registry)
+    for key, needed in graph.inputs.items():
+        if needed.default is MISSING:
+            graph.set(key, "")
+    return workflow_of(graph)
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode()
 
 
-def table(found: Mapping[str, NodePlan]) -> str:
+def canvas_table(found: Mapping[str, NodePlan]) -> str:
     """The JavaScript of what the canvas must know: the colours of our links, the nodes that show an answer."""
     colours = json.dumps(link_colours(found), indent=2)
     answering = json.dumps([plan.type for plan in found.values() if plan.answers], indent=2)

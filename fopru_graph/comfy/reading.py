@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fopru_graph.comfy.carry import carried, flat_names, renamed_nodes
+from fopru_graph.comfy.blocks import flat_names, renamed_nodes
+from fopru_graph.comfy.carry import carried
 from fopru_graph.comfy.decode import decode
 from fopru_graph.comfy.header import Header, header_in, header_of_workflow
 from fopru_graph.comfy.names import Names
@@ -39,9 +40,9 @@ def read_json(data: bytes, file: str | None = None, registry: Registry | None = 
     root = _parsed(data, file)
     if not isinstance(root, dict):
         _refuse("bad-structure", f"this JSON is no pipeline: it can be {_KINDS}", file)
-    if "pipeline" in root and "format" in root:
+    if isinstance(root.get("pipeline"), str):
         return _of_record(root, file, registry)
-    if "format" in root and set(root) <= set(TOP_KEYS):  # JSON is YAML
+    if set(root) <= set(TOP_KEYS) and not isinstance(root.get("format", {}), dict):  # JSON is YAML
         return Graph.loads(data, registry, file)
     if len(data) > MAX_BYTES:
         _refuse("too-large", f"the file has more than {MAX_BYTES} bytes", file)
@@ -97,17 +98,17 @@ def _plain(nodes: Mapping[str, GraphNode], registry: Registry) -> Graph:
     types = {name: entry.type for name, entry in nodes.items()}
     graph = Graph(registry=registry)
     graph.nodes = renamed_nodes(nodes, lambda name: names.of(name, types[name]))
-    plans = {entry.name: plan_of(registry.get(entry.type)) for entry in graph.nodes.values()}
-    for name, plan in plans.items():
+    looks = {entry.name: plan_of(registry.get(entry.type)) for entry in graph.nodes.values()}
+    for name, plan in looks.items():
         wanted = "STRING" if plan.answers else IMAGE
         for out in [out for out in plan.outputs if out.type == wanted][:1]:
             known = "text" if plan.answers else "picture"
             key = known if known not in graph.outputs else f"{known}_{name}"
             graph.outputs[key] = PipelineOutput(_ref(name, plan, out))
     read = {ref.node for entry in graph.nodes.values() for _, ref in refs_in(entry.inputs)}
-    for name in plans if not graph.outputs else ():
+    for name in looks if not graph.outputs else ():
         if name not in read:
-            graph.outputs[name] = PipelineOutput(_ref(name, plans[name], plans[name].outputs[0]))
+            graph.outputs[name] = PipelineOutput(_ref(name, looks[name], looks[name].outputs[0]))
     return graph
 
 

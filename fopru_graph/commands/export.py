@@ -1,13 +1,15 @@
-"""``fopru-graph export``: what a pipeline keeps, written for a serving engine; nothing is generated."""
+"""``fopru-graph export``: what a pipeline keeps, written for a serving engine; nothing is generated.
+
+`export_comfy` writes the pipeline itself, for ComfyUI.
+"""
 
 from __future__ import annotations
 
-import errno
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fopru_graph.commands.arguments import fail, make_registry, open_graph, parse_ratios
+from fopru_graph.commands.arguments import fail, make_registry, open_graph
+from fopru_graph.commands.exporting import at_one_ratio, check_writable
 from fopru_graph.commands.model_options import ModelOptions
 from fopru_graph.commands.option_groups import ExportOptions
 from fopru_graph.commands.run import interrupt_cancels, quieten
@@ -27,7 +29,7 @@ from fopru_graph.graph import (
     node,
 )
 from fopru_graph.graph.files import write_atomically
-from fopru_graph.measure.pipelines import at_ratio, generating_node, name_of
+from fopru_graph.measure.pipelines import generating_node, name_of
 from fopru_graph.serving.engines import ENGINES, POSITIONS, TARGETS, Target
 from fopru_graph.terminal.console import say, show_warning
 from fopru_graph.terminal.progress import RunDisplay
@@ -36,29 +38,50 @@ from fopru_graph.terminal.stdout import stdout
 if TYPE_CHECKING:
     from fopru_graph.serving.handover import Handover
 
+_UNASKED: Target = "safetensors"
 _TAKEN = ("model", "tokens", "prompt", "system", "messages", "template", "positions")  # of the generating node
 
 
 def export(options: ExportOptions, model: ModelOptions) -> int:
+    """Write what a pipeline keeps, or the pipeline itself for ComfyUI; returns the exit code."""
+    asked = {
+        "--to": options.to,
+        "--comfy-api": options.comfy_api,
+        "--comfy-workflow": options.comfy_workflow,
+        "--comfy-pack": options.comfy_pack,
+    }
+    given = [name for name, value in asked.items() if value]
+    if len(given) > 1:
+        fail(2, f"{' and '.join(given)} are different files", "ask for one at a time")
+    if options.file is None and not options.comfy_pack:
+        fail(2, "no pipeline is given", "give its file, or the name of one that ships")
+    if given and given != ["--to"]:
+        from fopru_graph.commands.export_comfy import export_comfy
+
+        return export_comfy(options, model)
+    return _export_tokens(options, options.file or Path(), options.to or _UNASKED, model)
+
+
+def _export_tokens(options: ExportOptions, file: Path, to: str, model: ModelOptions) -> int:
     """Run a pipeline up to the language model and write what would enter it; returns the exit code."""
-    if options.to not in TARGETS:
-        fail(2, f"--to {options.to} is unknown", f"choose {', '.join(TARGETS)}")
+    if to not in TARGETS:
+        fail(2, f"--to {to} is unknown", f"choose {', '.join(TARGETS)}")
     if options.positions not in (None, *POSITIONS):
         fail(2, f"--positions {options.positions} is unknown", f"choose {', '.join(POSITIONS)}")
     quieten()
-    graph = open_graph(options.file, make_registry(options.nodes), options.changes, model).flat()
-    output = options.output or Path(TARGETS[options.to])
+    graph = open_graph(file, make_registry(options.nodes), options.changes, model).flat()
+    output = options.output or Path(TARGETS[to])
     try:
-        _check_writable(output)
-        ending, name = _with_export_node(graph, options)
+        check_writable(output)
+        ending, name = _with_export_node(graph, options, to)
         Executor(ending.registry).plan(ending, to=name)
     except UserError as error:
         fail(2, error.message, error.hint)
     except PipelineError as error:
         fail(2, str(error))
     handover = _run(ending, name)
-    size = _write(handover, options.to, output)
-    _show(handover, output, size, options)
+    size = _write(handover, to, output)
+    _show(handover, output, size, to, options)
     return 0
 
 
@@ -91,29 +114,6 @@ def _write(handover: Handover, to: Target, output: Path) -> int:
     return len(content)
 
 
-def _check_writable(output: Path) -> None:
-    """Refuse a place that nothing can be written to, before the work."""
-    folder = output.parent
-    reason = errno.ENOENT if not folder.is_dir() else 0 if os.access(folder, os.W_OK | os.X_OK) else errno.EACCES
-    reason = errno.EISDIR if output.is_dir() else reason
-    if reason:
-        raise UserError(f"{output} cannot be written: {os.strerror(reason)}", "name another file with -o")
-
-
-def _at_ratio(graph: Graph, text: str | None) -> Graph:
-    """The pipeline at the ratio of ``--ratio``.
-
-    Raises:
-        UserError: there are several, or the pipeline has none to set.
-    """
-    ratios = parse_ratios(text)
-    if ratios is None:
-        return graph
-    if len(ratios) > 1:
-        raise UserError(f"--ratio {text}: a file holds the tokens of one ratio", "give one")
-    return at_ratio(graph, ratios[0])
-
-
 def _check_exportable(graph: Graph, plan: Plan, target: str, to: str) -> None:
     """Refuse what no file can say; what is only left out of the file is a warning.
 
@@ -137,16 +137,16 @@ def _check_exportable(graph: Graph, plan: Plan, target: str, to: str) -> None:
         show_warning(f"the file holds what enters the language model; {names} would prune there")
 
 
-def _with_export_node(graph: Graph, options: ExportOptions) -> tuple[Graph, str]:
+def _with_export_node(graph: Graph, options: ExportOptions, to: str) -> tuple[Graph, str]:
     """A copy of the graph with a node that takes what the generating node takes, and hands it over; and its name.
 
     Raises:
         UserError: the generating node takes no tokens, or prunes inside the language model, which engines do not.
     """
-    graph = _at_ratio(graph, options.ratio)
+    graph = at_one_ratio(graph, options.ratio)
     plan = Executor(graph.registry).plan(graph)
     target = generating_node(graph, plan)
-    _check_exportable(graph, plan, target, options.to)
+    _check_exportable(graph, plan, target, to)
 
     @node(category="show", cache="never")
     class Export(Node):
@@ -173,12 +173,12 @@ def _with_export_node(graph: Graph, options: ExportOptions) -> tuple[Graph, str]
     return copy, name
 
 
-def _show(handover: Handover, output: Path, size: int, options: ExportOptions) -> None:
+def _show(handover: Handover, output: Path, size: int, to: str, options: ExportOptions) -> None:
     tokens = handover.tokens
     if options.as_json:
         facts = {"model": handover.model, "family": handover.family, "positions": handover.numbering}
         counts = {"encoded": sum(tokens.encoded), "kept": sum(tokens.counts), "images": len(tokens.encoded)}
-        stdout.json({"file": str(output), "to": options.to, "bytes": size} | facts | {"visual_tokens": counts})
+        stdout.json({"file": str(output), "to": to, "bytes": size} | facts | {"visual_tokens": counts})
         return
     say(
         ("kept", "dim"),

@@ -19,6 +19,7 @@ from fopru_graph.commands.options import (
     JsonOption,
     LimitOption,
     NodesOption,
+    OptionalFileArgument,
     OptionalFilesArgument,
     RatioOption,
     ReplaceOption,
@@ -36,7 +37,8 @@ class RunOptions(Changing):
     file: Annotated[
         Path,
         typer.Argument(
-            help="a pipeline's YAML file, the name of one that ships, or the run.json of an earlier run",
+            help="a pipeline's file (YAML, or JSON of ComfyUI), the name of one that ships, or the run.json of an "
+            "earlier run",
             callback=find_pipeline,
             autocompletion=pipeline_names,
             show_default=False,
@@ -256,12 +258,27 @@ class SweepOptions(Changing):
 class ExportOptions(Changing):
     """The options of ``export``."""
 
-    file: FileArgument
+    file: OptionalFileArgument = None
     to: Annotated[
-        str, typer.Option(help="who reads it: safetensors (programs of your own), vllm, vllm-offline or sglang")
-    ] = "safetensors"
+        str | None,
+        typer.Option(
+            help="who reads it: safetensors (programs of your own), vllm, vllm-offline or sglang",
+            show_default="safetensors",
+        ),
+    ] = None
+    comfy_api: Annotated[
+        bool, typer.Option("--comfy-api", help="write the pipeline as ComfyUI's API JSON; nothing runs")
+    ] = False
+    comfy_workflow: Annotated[
+        bool, typer.Option("--comfy-workflow", help="write it as a workflow of ComfyUI's canvas; nothing runs")
+    ] = False
+    comfy_pack: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="write the node pack for ComfyUI, with all pipelines, into this folder"),
+    ] = None
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="the file; without it one named after --to, here")
+        Path | None,
+        typer.Option("--output", "-o", help="the file; without it one named after --to or after FILE, here"),
     ] = None
     ratio: Annotated[str | None, typer.Option(help="share of the visual tokens to keep")] = None
     positions: Annotated[

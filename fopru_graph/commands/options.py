@@ -20,8 +20,17 @@ from fopru_graph.commands.shipped import find_pipeline, find_pipelines
 FileArgument = Annotated[
     Path,
     typer.Argument(
-        help="a pipeline's YAML file, or the name of one that ships",
+        help="a pipeline's file (YAML, or JSON of ComfyUI), or the name of one that ships",
         callback=find_pipeline,
+        autocompletion=pipeline_names,
+        show_default=False,
+    ),
+]
+OptionalFileArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        help="a pipeline's file (YAML, or JSON of ComfyUI), or the name of one that ships",
+        callback=lambda path: path and find_pipeline(path),
         autocompletion=pipeline_names,
         show_default=False,
     ),

@@ -20,7 +20,7 @@ from aiohttp import hdrs, web
 from fopru_graph.server.settings import Settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_Handler = TypeVar("_Handler", bound=Handler)
+_Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[web.StreamResponse]])  # a method, too
 
 _COOKIE = "fopru_graph"
 _JSON = "application/json"

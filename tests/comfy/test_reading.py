@@ -313,6 +313,13 @@ def test_a_cycle_is_a_problem_of_the_pipeline():
         read(nodes)
 
 
+def test_a_chain_of_reroutes_has_an_end():
+    nodes = {str(n): {"class_type": "Reroute", "inputs": {"": [str(n + 1), 0]}} for n in range(5000)}
+    nodes["a"] = {"class_type": "FopruDownsample", "inputs": {"image": ["0", 0]}}
+    with pytest.raises(PipelineError, match="more than 100 nodes that only pass on"):
+        read(nodes)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -325,7 +332,12 @@ def test_a_cycle_is_a_problem_of_the_pipeline():
         (b"\xff", "not UTF-8"),
         (b"[" * 100_000, "nested too deep"),
         (b'{"format": 2, "pipeline": ""}', "this is no run's record: it has format 2"),
-        (b'{"format": 1, "pipeline": 3}', "this is no run's record"),
+        (b'{"format": 1, "pipeline": "", "status": "done"}', "this is no run's record: .*missing"),
+        (
+            b'{"a": {"class_type": "FopruSwitch", "inputs": {"then": ["b", 0]}}, "b": {"class_type": "PrimitiveInt",'
+            b'"inputs": {"value": 99999999999999999999}}}',
+            "a.then .*64 bits",
+        ),
         (b'{"a": {"class_type": "x", "inputs": {}}' + b" " * MAX_BYTES + b"}", "more than 8388608 bytes"),
         (b'{"a": {"class_type": "x", "inputs": {"v": ' + b"9" * 5000 + b"}}}", "Exceeds the limit"),
     ],
@@ -351,6 +363,41 @@ def test_the_record_of_a_run_is_read_by_its_content(tmp_path):
 
 
 # -- anything at all --------------------------------------------------------------------------------------------------
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(["$model", "$$", "none", "null", "1", "[]"])
+SETTINGS = {
+    "prompt": TEXTS.filter(str.strip),
+    "ratio": st.floats(0.01, 1),
+    "generate.seed": st.integers(0, 2**53 - 1),
+    "generate.temperature": st.integers(0, 2) | st.floats(0, 2),
+    "generate.top_p": st.none() | st.floats(0.01, 1),
+    "generate.stop": st.none() | st.lists(TEXTS.filter(bool), max_size=2),
+    "generate.system": TEXTS,
+    "generate.positions": st.sampled_from([None, "original", "rebased"]),
+    "generate.logprobs": st.booleans(),
+    "second.layer": st.integers(1, 9) | st.floats(0.01, 0.99),
+    "sign/prune.tokens": st.none() | st.integers(1, 99),
+    "sign/significance.layer": st.none() | st.integers(-9, 9),
+    "reorder.enabled": st.booleans(),
+}
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(sets=st.fixed_dictionaries({}, optional=SETTINGS))
+def test_whatever_is_set_comes_back_with_the_header_and_in_the_nodes_without_it(tmp_path_factory, sets):
+    graph = whole(tmp_path_factory.getbasetemp())
+    for target, value in sets.items():
+        graph.set(target, value)
+    prompt = prompt_of(graph)
+    assert read(with_header(prompt, graph)) == graph
+    again = prompt_of(read(prompt))
+    assert [values_of(node) for node in again.values()] == [values_of(node) for node in prompt.values()]
+
+
+def values_of(node: dict[str, Any]) -> dict[str, Any]:
+    """The values of a node's widgets, in which no number is a text or a truth."""
+    return {key: (type(value) is bool, value) for key, value in node["inputs"].items() if not isinstance(value, list)}
+
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=6) | st.sampled_from(

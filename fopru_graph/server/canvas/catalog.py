@@ -1,4 +1,4 @@
-"""What the frontend can choose from: node types, pipelines as templates and subgraphs, and our script for the canvas."""
+"""What the frontend can choose from: node types, pipelines as templates and subgraphs; and our script for it."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Catalog:
 
         name = request.match_info["name"]
         if name == _TABLE:
-            return web.Response(text=pack.table(plans(self._registry)), content_type="text/javascript")
+            return web.Response(text=pack.canvas_table(plans(self._registry)), content_type="text/javascript")
         if name != _SCRIPT:
             return refused(404, "there is no such script", "script")
         return web.FileResponse(Path(pack.FILES, "web", _SCRIPT))

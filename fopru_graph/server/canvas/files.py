@@ -9,13 +9,12 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 from aiohttp import hdrs, web
 
 from fopru_graph.errors import UserError
 from fopru_graph.server.canvas.multipart import file_name, parts_of
-from fopru_graph.server.folders import PLACES, Folders, Place, Refused, inside, read
+from fopru_graph.server.folders import PLACES, Folders, Refused, inside, read
 from fopru_graph.server.guard import accepts, refused
 from fopru_graph.server.settings import Limits
 
@@ -47,7 +46,7 @@ class FileRoutes:
             return refused(400, "type is input, output or temp", "file")
         try:
             names = [*([subfolder] if subfolder else []), query.get("filename", "")]
-            path = inside(self._folders().place(cast(Place, place)), *names)
+            path = inside(self._folders().place(place), *names)
             content = await asyncio.to_thread(read, path, 4 * self._limits.body_bytes)
         except Refused as error:
             return refused(400, error.message, "file")
@@ -96,7 +95,7 @@ class FileRoutes:
 
 
 def _clean(called: str, content: bytes) -> str:
-    """The name of an upload: what it was called, as far as that is harmless, and a digest, so that none replaces another."""
+    """The name of an upload: what it was called, as far as that is harmless, and a digest: none replaces another."""
     stem = re.sub(r"[^\w-]+", "_", Path(re.split(r"[/\\]", called)[-1]).stem).strip("_")[:_STEM]
     return f"{stem or 'picture'}-{hashlib.sha256(content).hexdigest()[:8]}.png"
 

@@ -76,7 +76,8 @@ def _info(job: Job) -> dict[str, Any]:
 
 
 def _outputs(job: Job) -> dict[str, dict[str, Any]]:
-    return (job.result or {}).get("outputs", {})
+    found: dict[str, dict[str, Any]] = (job.result or {}).get("outputs", {})
+    return found
 
 
 def _files(job: Job) -> Iterator[dict[str, Any]]:

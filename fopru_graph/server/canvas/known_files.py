@@ -83,7 +83,7 @@ def _named_in(graph: Graph) -> list[tuple[str, str, str]]:
         prompt: Mapping[str, Mapping[str, Mapping[str, object]]] = prompt_of(graph)
     except (PipelineError, UserError):  # told when it is run
         return []
-    found = []
+    found: list[tuple[str, str, str]] = []
     for entry in expand(graph)[0].nodes.values():
         widgets = prompt.get(node_id(entry.name), {}).get("inputs", {})
         for slot in plan_of(graph.registry.get(entry.type)).slots:

@@ -93,9 +93,10 @@ def read_prompt(prompt: Any, registry: Registry, files: KnownFiles, targets: Ite
     return Runnable(graph, tuple(wanted), writes)
 
 
-def _plan(node: Any, known: Mapping[str, NodePlan]) -> NodePlan | None:
+def _shows(node: Any, known: Mapping[str, NodePlan]) -> bool:
     kind = node.get("class_type") if isinstance(node, Mapping) else None
-    return known.get(kind) if isinstance(kind, str) else None
+    plan = known.get(kind) if isinstance(kind, str) else None
+    return plan is not None and (plan.spec.output or plan.answers)
 
 
 def _upstream(prompt: Mapping[str, Any], wanted: Iterable[str]) -> set[str]:

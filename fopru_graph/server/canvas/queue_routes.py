@@ -58,7 +58,7 @@ class QueueRoutes:
         if len(await request.read()) > MAX_BYTES:
             return refused(413, f"a prompt may have {MAX_BYTES} bytes", "body_size")
         body = await json_of(request)
-        extra = body.get("extra_data") if isinstance(body.get("extra_data"), dict) else {}
+        extra = given if isinstance(given := body.get("extra_data"), dict) else {}
         targets, id, client = body.get("partial_execution_targets"), body.get("prompt_id"), body.get("client_id")
         try:
             job = await self._jobs().add(
@@ -128,7 +128,7 @@ class QueueRoutes:
         return web.json_response({"paused": self._jobs().queue.paused, "waiting": self._jobs().queue.waiting()})
 
     async def change_order(self, request: web.Request) -> web.Response:
-        """``POST /fopru/queue``: ``{"paused": true}`` begins no more jobs, ``{"move": ID, "to": 0}`` puts one in front."""
+        """``POST /fopru/queue``: ``{"paused": true}`` begins no more jobs, ``{"move": ID, "to": 0}`` puts one first."""
         body, jobs = await json_of(request), self._jobs()
         if isinstance(paused := body.get("paused"), bool):
             await asyncio.to_thread(jobs.queue.pause if paused else jobs.queue.resume)
