@@ -69,9 +69,7 @@ def read_prompt(prompt: Any, registry: Registry, files: KnownFiles, targets: Ite
     if not isinstance(prompt, Mapping) or not prompt:
         raise BadPrompt("no_prompt", "the prompt has no nodes")
     known = plans(registry)
-    shown = [
-        name for name, node in prompt.items() if (plan := _plan(node, known)) and (plan.spec.output or plan.answers)
-    ]
+    shown = [name for name, node in prompt.items() if _shows(node, known)]
     wanted = shown if targets is None else [name for name in shown if name in set(targets)]
     if not wanted:
         raise BadPrompt(
