@@ -131,6 +131,11 @@ async def empty_list(_request: web.Request) -> web.Response:
     return web.json_response([])
 
 
+async def no_style(_request: web.Request) -> web.Response:
+    """``GET /user.css``: nobody changes how the page looks."""
+    return web.Response(content_type="text/css")
+
+
 async def users(_request: web.Request) -> web.Response:
     """``GET /users``: the server keeps the settings of its one user."""
     return web.json_response({"storage": "server", "migrated": True})

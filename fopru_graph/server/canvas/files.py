@@ -13,6 +13,7 @@ from pathlib import Path
 from aiohttp import hdrs, web
 
 from fopru_graph.errors import UserError
+from fopru_graph.server.canvas.known_files import KnownFiles
 from fopru_graph.server.canvas.multipart import file_name, parts_of
 from fopru_graph.server.folders import PLACES, Folders, Refused, inside, read
 from fopru_graph.server.guard import accepts, refused
@@ -35,8 +36,8 @@ _STRICT = {
 class FileRoutes:
     """Handlers of the routes of files."""
 
-    def __init__(self, folders: Callable[[], Folders], limits: Limits) -> None:
-        self._folders, self._limits = folders, limits
+    def __init__(self, folders: Callable[[], Folders], known: Callable[[], KnownFiles], limits: Limits) -> None:
+        self._folders, self._known, self._limits = folders, known, limits
 
     async def view(self, request: web.Request) -> web.Response:
         """``GET /view?filename=&type=&subfolder=``: a file of ``input``, ``output`` or ``temp``."""
@@ -44,13 +45,15 @@ class FileRoutes:
         place, subfolder = query.get("type", "output"), query.get("subfolder", "")
         if place not in PLACES:
             return refused(400, "type is input, output or temp", "file")
+        name = query.get("filename", "")
         try:
-            names = [*([subfolder] if subfolder else []), query.get("filename", "")]
-            path = inside(self._folders().place(place), *names)
+            if place == "input" and (picture := await asyncio.to_thread(self._known().picture, name)) is not None:
+                return web.Response(body=picture, content_type="image/png", headers=_STRICT)
+            path = inside(self._folders().place(place), *([subfolder] if subfolder else []), name)
             content = await asyncio.to_thread(read, path, 4 * self._limits.body_bytes)
         except Refused as error:
             return refused(400, error.message, "file")
-        except OSError:
+        except (OSError, UserError):
             return refused(404, "there is no such file", "file")
         kind = _INERT.get(path.suffix.lower())
         headers = dict(_STRICT)

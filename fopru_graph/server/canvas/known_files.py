@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -67,6 +68,20 @@ class KnownFiles:
         if not path.is_file():
             raise UserError(f"there is no file {name[:80]!r}", "upload it, or choose one of the list")
         return str(path)
+
+    def picture(self, name: str) -> bytes | None:
+        """A picture that is bundled or that a served pipeline names, as a PNG; None for any other name.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        if name not in self._named.get("image", ()) and not _BUNDLED.fullmatch(name):
+            return None
+        from fopru_graph.lvlm.inputs.images import load_image
+
+        stream = io.BytesIO()
+        load_image(self._named.get("image", {}).get(name, name)).picture.save(stream, "PNG", compress_level=3)
+        return stream.getvalue()
 
     def _uploaded(self, kind: str) -> list[str]:
         suffixes = _SUFFIXES.get(kind, ("",))

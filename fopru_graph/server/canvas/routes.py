@@ -66,7 +66,7 @@ class Canvas:
         graphs = self._settings.pipelines
         registry = next(iter(graphs.values())).registry if graphs else Registry.default()
         known = Catalog(graphs, registry, lambda: self.jobs.files)
-        files = FileRoutes(lambda: self.folders, self._settings.limits)
+        files = FileRoutes(lambda: self.folders, lambda: self.jobs.files, self._settings.limits)
         user = UserRoutes(lambda: self.folders, registry)
 
         async def told(_request: web.Request) -> web.Response:
@@ -91,6 +91,8 @@ class Canvas:
         add("GET", "/settings/{name}", user.setting)
         add("POST", "/settings/{name}", user.set_setting)
         add("GET", "/userdata", user.listed)
+        add("GET", "/user.css", catalog.no_style)
+        add("GET", "/userdata/user.css", catalog.no_style)
         add("GET", "/userdata/{file}", user.get)
         add("POST", "/userdata/{file}", user.put)
         add("DELETE", "/userdata/{file}", user.delete)

@@ -83,6 +83,8 @@ class UserRoutes:
 
     async def get(self, request: web.Request) -> web.Response:
         """``GET /userdata/workflows%2FNAME.json``: a workflow."""
+        if not request.match_info["file"].startswith("workflows/"):
+            return refused(404, "only workflows are kept here", "file")
         path = self._asked(request)
         content = await asyncio.to_thread(self._read, path)
         if content is None:
