@@ -13,9 +13,9 @@ from aiohttp import web
 from fopru_graph.comfy.reading import MAX_BYTES
 from fopru_graph.errors import UserError
 from fopru_graph.server.canvas.history import history_of, job_detail, job_entry, queue_entry, states_of
+from fopru_graph.server.canvas.jobs import Jobs
 from fopru_graph.server.canvas.prompts import BadPrompt
 from fopru_graph.server.guard import of_own_page, refused
-from fopru_graph.server.jobs import Jobs
 from fopru_graph.server.queue import ENDED, QueueFull
 from fopru_graph.server.work import Work
 

@@ -10,11 +10,11 @@ from fopru_graph.graph import Registry
 from fopru_graph.server.canvas import catalog
 from fopru_graph.server.canvas.catalog import Catalog
 from fopru_graph.server.canvas.files import FileRoutes
+from fopru_graph.server.canvas.jobs import Jobs
 from fopru_graph.server.canvas.queue_routes import QueueRoutes
 from fopru_graph.server.canvas.sessions import Sessions
 from fopru_graph.server.canvas.userdata import UserRoutes
 from fopru_graph.server.folders import Folders
-from fopru_graph.server.jobs import Jobs
 from fopru_graph.server.settings import Settings
 from fopru_graph.server.work import Work
 
