@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fopru_graph.comfy.nodes import Pictures
 from fopru_graph.comfy.slots import ANY, IMAGE, LARGEST, NONE, PLAIN, Kind, Slot, link_type, slot_of
@@ -90,6 +91,7 @@ def plans(registry: Registry) -> Mapping[str, NodePlan]:
     return {plan.type: plan for plan in (*map(plan_of, types.values()), PICTURES)}
 
 
+@lru_cache(512)  # a server asks for each prompt, and pydantic takes its time to tell bounds
 def plan_of(spec: NodeSpec) -> NodePlan:
     """How a node type looks on the canvas."""
     return NodePlan(spec, tuple(map(slot_of, spec.inputs.values())), tuple(_outputs(spec)))

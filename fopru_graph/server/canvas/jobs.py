@@ -73,7 +73,7 @@ class Jobs:
     @property
     def remaining(self) -> int:
         """How many jobs wait or run."""
-        return self.queue.waiting() + (self.running is not None)
+        return self.queue.count("queued", "running")
 
     async def add(
         self,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 from fopru_graph.comfy.plan import Slot, plan_of
 from fopru_graph.comfy.prompt import node_id, prompt_of
-from fopru_graph.errors import UserError
+from fopru_graph.errors import Caution, UserError
 from fopru_graph.graph import Graph, PipelineError
 from fopru_graph.graph.check.expand import expand
 from fopru_graph.graph.sockets import InputPath
@@ -95,7 +96,8 @@ def _kind(place: InputPath | None) -> str:
 def _named_in(graph: Graph) -> list[tuple[str, str, str]]:
     """Kind, text on the canvas and path of each file that a pipeline reads."""
     try:
-        prompt: Mapping[str, Mapping[str, Mapping[str, object]]] = prompt_of(graph)
+        with warnings.catch_warnings(action="ignore", category=Caution):  # a ComfyUI would not open them
+            prompt = prompt_of(graph)
     except (PipelineError, UserError):  # told when it is run
         return []
     found: list[tuple[str, str, str]] = []
