@@ -17,6 +17,7 @@ from fopru_graph.server.canvas.frontend import add_frontend, frontend_folder
 from fopru_graph.server.canvas.routes import Canvas
 from fopru_graph.server.chat import routes as chat
 from fopru_graph.server.settings import Settings
+from fopru_graph.server.status import Status
 from fopru_graph.server.work import Work
 
 SETTINGS = web.AppKey("settings", Settings)
@@ -32,9 +33,11 @@ def make_app(settings: Settings) -> web.Application:
     guard.install(app, settings)
     app.router.add_get("/health", _health)
     chat.add_routes(app, settings, work)
-    Canvas(app, settings, work)
+    canvas = Canvas(app, settings, work)
     if settings.canvas and (folder := frontend_folder()) is not None:
         add_frontend(app, folder, next(iter(settings.pipelines), None))
+    else:
+        Status(settings.pipelines, lambda: canvas.jobs.queue).add_to(app)
     app.on_shutdown.append(_close)
     return app
 
