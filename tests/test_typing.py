@@ -20,7 +20,7 @@ BLOCK = re.compile(r"^( *)```python\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 # Blocks that need what no test installs.
 NOT_HERE = re.compile(r"^\s*(?:from|import) (?:vllm|sglang|ray|daft|pyspark)\b", re.MULTILINE)
 # Slow to follow, or without types.
-UNTYPED = ("torch", "transformers", "networkx", "matplotlib", "accelerate", "psutil", "av")
+UNTYPED = ("torch", "transformers", "networkx", "matplotlib", "accelerate", "psutil", "av", "openai")
 THEIRS = "GenerativePreTrainedModel"  # what pyright wants of the `generate` of transformers, and none of its models has
 # Mistakes that both must find, each in a line of its own: they do see the package's types.
 MISTAKES = """\

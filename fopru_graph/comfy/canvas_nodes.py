@@ -14,6 +14,7 @@ PRIMITIVES = {  # ComfyUI's own nodes that hold a value, by the kind of widget, 
     "float": ("PrimitiveFloat", "FLOAT"),
     "bool": ("PrimitiveBoolean", "BOOLEAN"),
 }
+_PREVIEWED, _PREVIEW = ("image", "video"), 240  # kinds of files that the frontend shows below the widgets, and how high
 _OPTIONAL = 7  # the shape of the socket of a link that may be missing
 
 
@@ -27,7 +28,10 @@ def planned(plan: NodePlan, values: Mapping[str, Any], name: str) -> dict[str, A
     rows = max(len(sockets), len(plan.outputs))
     outputs = [output(out.name, out.type) for out in plan.outputs]
     properties = {"Node name for S&R": plan.type}
-    return _node(plan.type, name, size_of(rows, len(widgets) - long, long, name), [*sockets, *widgets], outputs) | {
+    width, height = size_of(rows, len(widgets) - long, long, name)
+    shows_file = any(slot.socket.path is not None and slot.socket.path.kind in _PREVIEWED for slot in plan.widgets)
+    size = (width, height + _PREVIEW * shows_file)
+    return _node(plan.type, name, size, [*sockets, *widgets], outputs) | {
         "properties": properties, "widgets_values": list(shown.values()), "widgets_values_named": shown,
     }  # fmt: skip
 
@@ -37,10 +41,12 @@ def primitive(entry: Mapping[str, Any], name: str) -> dict[str, Any]:
     type_name, value = entry["class_type"], entry["inputs"]["value"]
     kind = dict(PRIMITIVES.values())[type_name]
     long = type_name.endswith("Multiline")
+    # The frontend adds a widget to an integer of ComfyUI's own, and without a value there draws a new one each run.
+    held = {"value": value} | ({"control_after_generate": "fixed"} if kind == "INT" else {})
     inputs, outputs = [socket("value", kind, widget={"name": "value"})], [output(kind, kind)]
     return _node(type_name, name, size_of(1, not long, long, name), inputs, outputs) | {
-        "properties": {"Node name for S&R": type_name}, "widgets_values": [value],
-        "widgets_values_named": {"value": value},
+        "properties": {"Node name for S&R": type_name}, "widgets_values": list(held.values()),
+        "widgets_values_named": held,
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fopru_graph import __version__
+from fopru_graph.comfy.blueprints import blueprints
 from fopru_graph.comfy.plan import NodePlan, plans
 from fopru_graph.comfy.requirements import NAME, license_text
 from fopru_graph.comfy.workflow import workflow_of
@@ -21,6 +22,7 @@ from fopru_graph.graph.shipped import shipped_pipelines
 
 FOLDER = "fopru_graph"  # the pack's name in ComfyUI: part of the addresses of its examples
 FILES = Path(__file__).parent / "pack_files"
+PACK = f"{NAME}-nodes"  # its name in the registry: a name of its own, as it needs the package by that name
 TEMPLATE = ".template"  # these files are filled in, all others are copied
 LEFTOVERS = ("__pycache__",)  # what ComfyUI itself leaves in the folder
 
@@ -82,14 +84,19 @@ def _refuse_others(target: Path) -> None:
 def _is_ours(target: Path) -> bool:
     try:
         config = tomllib.loads((target / "pyproject.toml").read_text(encoding="utf-8"))
-        return bool(config["project"]["name"] == NAME and "comfy" in config["tool"])
+        return bool(config["project"]["name"] == PACK and "comfy" in config["tool"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def _names() -> set[str]:
     """What stands at the pack's top."""
-    return {"LICENSE", "example_workflows", *(path.name.removesuffix(TEMPLATE) for path in FILES.iterdir())}
+    return {
+        "LICENSE",
+        "example_workflows",
+        "subgraphs",
+        *(path.name.removesuffix(TEMPLATE) for path in FILES.iterdir()),
+    }
 
 
 def _contents(registry: Registry) -> dict[str, bytes]:
@@ -104,11 +111,13 @@ def _contents(registry: Registry) -> dict[str, bytes]:
             found[name] = file.read_bytes()
     found["web/table.js"] = canvas_table(plans(registry)).encode()
     for name, file in shipped_pipelines().items():
-        found[f"example_workflows/{name}.json"] = _json(_example(file, registry))
+        found[f"example_workflows/{name}.json"] = _json(example(file, registry))
+    for title, blueprint in blueprints(registry).items():
+        found[f"subgraphs/{title}.json"] = _json(blueprint)
     return found
 
 
-def _example(file: Path, registry: Registry) -> dict[str, Any]:
+def example(file: Path, registry: Registry) -> dict[str, Any]:
     """A shipped pipeline as a workflow; its user chooses what has no default, e.g. a video, in an empty widget."""
     graph = Graph.load(file, registry)
     for key, needed in graph.inputs.items():

@@ -91,7 +91,7 @@ def plans(registry: Registry) -> Mapping[str, NodePlan]:
     return {plan.type: plan for plan in (*map(plan_of, types.values()), PICTURES)}
 
 
-@lru_cache(512)  # a server asks for each prompt, and pydantic takes its time to tell bounds
+@lru_cache(maxsize=512)  # several milliseconds each, and files of pipelines are read one after the other
 def plan_of(spec: NodeSpec) -> NodePlan:
     """How a node type looks on the canvas."""
     return NodePlan(spec, tuple(map(slot_of, spec.inputs.values())), tuple(_outputs(spec)))

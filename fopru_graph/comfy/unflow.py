@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeAlias
 from fopru_graph.comfy.canvas_nodes import is_position
 from fopru_graph.comfy.plan import NodePlan
 from fopru_graph.comfy.prompt import Prompt
-from fopru_graph.comfy.workflow import BYPASSED, FROM_OUTSIDE, TO_OUTSIDE
+from fopru_graph.comfy.writer import BYPASSED, FROM_OUTSIDE, TO_OUTSIDE
 from fopru_graph.graph import PipelineError, Problem
 from fopru_graph.graph.check.expand import MAX_NESTING, MAX_NODES
 
@@ -54,6 +54,7 @@ class _Level:
     host: _Node | None = None
     nodes: dict[str, _Node] = field(default_factory=dict)
     leaving: dict[int, int] = field(default_factory=dict)  # the links to each of a subgraph's outputs
+    entering: list[str] = field(default_factory=list)  # the names of a subgraph's inputs
 
 
 @dataclass(eq=False)
@@ -106,6 +107,9 @@ class _Reader:
         if depth > MAX_NESTING:
             _refuse("bad-subgraph", f"subgraphs are nested more than {MAX_NESTING} levels deep", prefix)
         level = _Level(dict(_links(graph.get("links"), prefix)), host)
+        if host is not None:
+            ends = _listed(graph.get("inputs"))
+            level.entering = [str(end.get("name")) if isinstance(end, Mapping) else "" for end in ends]
         for number, (_, _, target, slot) in level.links.items():
             if target == TO_OUTSIDE and host is not None:
                 level.leaving[slot] = number
@@ -200,7 +204,7 @@ class _Reader:
             _refuse("bad-reference", f"the link {number} of node {reader} is not in the file", reader)
         origin, slot = level.links[number][:2]
         if origin == FROM_OUTSIDE and level.host is not None:
-            return _outside(level.host, slot)
+            return _outside(level.host, level, slot)
         if (node := level.nodes.get(str(origin))) is None:
             _refuse("bad-reference", f"a link to node {reader} comes from node {origin}, which is not there", reader)
         if node.mode == MUTED:
@@ -216,18 +220,28 @@ class _Reader:
         return node.identity, slot
 
 
-def _outside(host: _Node, slot: int) -> _At | _Value | None:
-    """What a subgraph's node has for one of its inputs: the link there, or the value of the widget in its place."""
-    socket = host.inputs[slot] if 0 <= slot < len(host.inputs) else {}
-    if socket.get("link") is not None:
-        return host.level, socket["link"]
-    return _held(host, str(socket.get("name")))
+def _outside(host: _Node, inside: _Level, slot: int) -> _At | _Value | None:
+    """What a subgraph's node has for one of its inputs: the link there, or the value of the widget in its place.
 
-
-def _held(host: _Node, name: str) -> _Value | None:
-    """The value of a widget that a subgraph's node shows for one of its unlinked inputs."""
+    The frontend (1.58.1) leaves sockets of unlinked widgets out of the node, so that only the subgraph counts them.
+    """
+    name = inside.entering[slot] if 0 <= slot < len(inside.entering) else None
+    for socket in host.inputs:
+        if socket.get("name") == name and socket.get("link") is not None:
+            return host.level, socket["link"]
     named = host.raw.get("widgets_values_named")
-    return _Value(named[name]) if isinstance(named, Mapping) and name in named else None
+    if not isinstance(named, Mapping):
+        named = dict(zip(_promoted_inputs(inside), _listed(host.raw.get("widgets_values")), strict=False))
+    return _Value(named[name]) if name in named else None
+
+
+def _promoted_inputs(inside: _Level) -> list[str]:
+    """The inputs of a subgraph that are linked to widgets, in their order."""
+    shown = {socket.get("link") for node in inside.nodes.values() for socket in node.inputs if "widget" in socket}
+    slots = {
+        slot for number, (origin, slot, _, _) in inside.links.items() if origin == FROM_OUTSIDE and number in shown
+    }
+    return [name for slot, name in enumerate(inside.entering) if slot in slots]
 
 
 def _passed(node: _Node, slot: int) -> Any:

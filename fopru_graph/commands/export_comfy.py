@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from fopru_graph.commands.arguments import fail, make_registry, open_graph, write_bytes
@@ -64,8 +65,8 @@ def _export_pack(options: ExportOptions, folder: Path) -> int:
         fail(2, "--comfy-pack is given the folder itself", "leave out -o")
     from fopru_graph.comfy.pack import write_pack
 
-    write_pack(folder, make_registry(options.nodes))
-    _tell(folder, "comfy-pack", options)
+    written = write_pack(folder, make_registry(options.nodes))
+    _tell(Path(os.path.commonpath(written)), "comfy-pack", options)
     return 0
 
 

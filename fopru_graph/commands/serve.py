@@ -20,7 +20,7 @@ from fopru_graph.terminal.stdout import stdout
 if TYPE_CHECKING:
     from fopru_graph.server.settings import Settings
 
-_FRONTEND = "comfyui-frontend-package"
+_FRONTEND, _TESTED = "comfyui-frontend-package", "1.58.1"
 _FIRST = "fopru_fastv"
 _SHOWN = 4  # names of models that are written out at the start
 
@@ -30,7 +30,7 @@ def serve(options: ServeOptions, model: ModelOptions) -> int:
     try:
         from fopru_graph.server import app
     except ImportError:
-        fail(2, "serve needs the package aiohttp", "pip install 'fopru-graph[serve]', or aiohttp alone")
+        fail(2, "serve needs the package aiohttp", "pip install aiohttp")
     quieten()
     files = options.files or _image_pipelines()
     graphs = open_graphs(files, options.nodes, options.changes, model)
@@ -107,5 +107,5 @@ def _frontend() -> str:
     try:
         version = importlib.metadata.version(_FRONTEND)
     except importlib.metadata.PackageNotFoundError:
-        return "none: pip install 'fopru-graph[serve]' adds ComfyUI's frontend, which is GPL-3.0-only"
+        return f"none: pip install {_FRONTEND}=={_TESTED} adds ComfyUI's, which is GPL-3.0-only"
     return f"ComfyUI's frontend {version} from your own installation; it is GPL-3.0-only and no part of fopru-graph"

@@ -20,8 +20,6 @@ from fopru_graph.server.settings import Settings
 from fopru_graph.server.status import Status
 from fopru_graph.server.work import Work
 
-SETTINGS = web.AppKey("settings", Settings)
-WORK = web.AppKey("work", Work)
 _GRACE = 5.0  # seconds that requests have to end in when the server does
 
 
@@ -29,7 +27,6 @@ def make_app(settings: Settings) -> web.Application:
     """The application with all its routes; it loads no model before one is asked."""
     app = web.Application(client_max_size=settings.limits.body_bytes)
     work = Work(settings)
-    app[SETTINGS], app[WORK] = settings, work
     guard.install(app, settings)
     app.router.add_get("/health", _health)
     chat.add_routes(app, settings, work)
@@ -38,16 +35,16 @@ def make_app(settings: Settings) -> web.Application:
         add_frontend(app, folder, next(iter(settings.pipelines), None))
     else:
         Status(settings.pipelines, lambda: canvas.jobs.queue).add_to(app)
-    app.on_shutdown.append(_close)
+
+    async def end(_app: web.Application) -> None:
+        await work.close()
+
+    app.on_shutdown.append(end)
     return app
 
 
 async def _health(_request: web.Request) -> web.Response:
     return web.json_response({"status": "ok", "version": __version__})
-
-
-async def _close(app: web.Application) -> None:
-    await app[WORK].close()
 
 
 @asynccontextmanager

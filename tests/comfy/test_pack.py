@@ -17,6 +17,7 @@ from PIL import Image
 
 import fopru_graph
 from fopru_graph.comfy import pack
+from fopru_graph.comfy.blueprints import blueprints
 from fopru_graph.comfy.pack import link_colours, write_pack
 from fopru_graph.comfy.plan import plans
 from fopru_graph.errors import UserError
@@ -47,6 +48,7 @@ def ours(written: Path) -> Path:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Packs of one file beside the static ones: for what does not depend on the examples."""
     monkeypatch.setattr(pack, "shipped_pipelines", dict)
+    monkeypatch.setattr(pack, "blueprints", lambda registry: {})
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -58,9 +60,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_it_holds_all_pipelines_laid_out_and_nothing_unexpected(ours: Path) -> None:
     assert {path.name for path in ours.iterdir()} == {
-        "LICENSE", "README.md", "__init__.py", "example_workflows", "icon.png", "pyproject.toml", "web",
+        "LICENSE", "README.md", "__init__.py", "example_workflows", "icon.png", "pyproject.toml", "subgraphs", "web",
     }  # fmt: skip
     assert {path.stem for path in (ours / "example_workflows").iterdir()} == set(shipped_pipelines())
+    assert {path.stem for path in (ours / "subgraphs").iterdir()} == set(blueprints(REGISTRY))
     for file in ours.rglob("*.json"):
         assert re.fullmatch(r"[A-Za-z0-9_.-]+", file.parent.name) and file.stat().st_size < 2**20
         assert json.loads(file.read_text(encoding="utf-8"))["nodes"]
@@ -82,7 +85,7 @@ def test_the_registry_accepts_its_pyproject(ours: Path) -> None:
     (needed,) = map(Requirement, project["dependencies"])
     assert needed.name == "fopru-graph" and needed.specifier.contains(fopru_graph.__version__)
     assert comfy["PublisherId"] and comfy["DisplayName"] and Version(comfy["requires-comfyui"].removeprefix(">="))
-    assert (ours / comfy["Icon"]).is_file() and (ours / comfy["web"]).is_dir()
+    assert (ours / comfy["Icon"]).is_file()
     assert all((ours / name).is_dir() for name in comfy["includes"])
 
 

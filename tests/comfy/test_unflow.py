@@ -43,6 +43,15 @@ def test_the_workflow_that_a_real_frontend_saved_is_the_prompt_that_it_sent():
     assert positions["generate"] == (2099.552734375, 130)
 
 
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("name", ["subgraph", "blueprint"])
+def test_a_subgraph_that_a_real_frontend_saved_is_the_prompt_that_it_sent(name: str, named: bool):
+    recorded = json.loads((RECORDED / f"{name}_1.58.1.json").read_text())
+    for each in [] if named else recorded["workflow"]["nodes"]:
+        each.pop("widgets_values_named", None)
+    assert sent(recorded["workflow"]) == recorded["prompt"]
+
+
 def test_values_by_position_are_read_where_there_are_no_names(rank: dict):
     wanted = sent(rank)
     for each in rank["nodes"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -133,6 +134,8 @@ def test_what_others_clients_send_changes_nothing(ask):
     plain = ask(SIGN_ASKED).choices[0].message.content
     options = {"n": 1, "frequency_penalty": 0, "presence_penalty": 0.0, "user": "me", "tools": [], "store": False}
     assert ask(SIGN_ASKED, response_format={"type": "text"}, **options).choices[0].message.content == plain
+    names = ("max_tokens", "temperature", "top_p", "seed", "stop", "logprobs", "stream", "stream_options", "n", "tools")
+    assert ask(SIGN_ASKED, **dict.fromkeys(names)).choices[0].message.content == plain, "null is no value"
 
 
 # Streams
@@ -194,6 +197,43 @@ def test_models_are_the_served_pipelines(client):
     with pytest.raises(openai.NotFoundError) as error:
         client.models.retrieve("fopru_rang")
     assert error.value.code == "model_not_found" and "'fopru_rank'" in error.value.message
+
+
+OTHERS = {
+    "stock": """
+        format: 1
+        nodes:
+          model: {type: LoadModel, inputs: {name: demo}}
+          image: {type: LoadImage, inputs: {path: "demo:street-sign"}}
+          answer: {type: StockGenerate, inputs: {model: $model, image: $image, prompt: "?"}}
+        outputs: {text: $answer.text}
+        """,
+    "block": """
+        format: 1
+        inputs: {share: {type: float, default: 0.5}}
+        nodes: {sign: {type: fopru_rank, inputs: {image: "demo:night-cafe", ratio: $inputs.share}}}
+        outputs: {text: $sign.text}
+        """,
+}
+
+
+def test_pipelines_of_other_forms_are_models_too(serve, model):
+    server = serve(pipelines={name: Graph.loads(textwrap.dedent(text)) for name, text in OTHERS.items()})
+    create = openai.OpenAI(base_url=f"{server.address}/v1", api_key="none", max_retries=0).chat.completions.create
+    reply = create(model="stock", messages=[SIGN_ASKED], temperature=0)
+    assert (reply.choices[0].message.content, reply.choices[0].finish_reason) == ("stop", "stop")
+    *pieces, last = create(model="stock", messages=[SIGN_ASKED], stream=True)
+    assert "".join(piece.choices[0].delta.content for piece in pieces) == "stop", "it says nothing before its end"
+    assert last.fopru["visual_tokens"]["final"] == 256
+    with pytest.raises(openai.BadRequestError, match="does not take temperature") as error:
+        create(model="stock", messages=[SIGN_ASKED], temperature=1)
+    assert error.value.param == "temperature"
+    with pytest.raises(openai.BadRequestError, match="questions about pictures only"):
+        create(model="stock", messages=[{"role": "user", "content": TEXT}])
+    whole = create(model="block", messages=[SIGN_ASKED], extra_body={"share": 0.25})
+    assert (whole.choices[0].message.content, whole.fopru["visual_tokens"]["final"]) == ("stop", 64)
+    pieces = [chunk.choices[0].delta.content for chunk in create(model="block", messages=[TAXI_ASKED], stream=True)]
+    assert "".join(filter(None, pieces)) == model.answer(COLOUR, TAXI).text
 
 
 def test_a_pipeline_without_a_question_about_a_picture_is_no_model(serve, settings):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fopru_graph.commands import serve
 from tests.server.conftest import Client
 from tests.test_cli import invoke
 
@@ -34,6 +35,11 @@ def test_it_says_where_it_is_serves_and_ends_by_a_signal(tmp_path: Path, number:
     assert process.returncode == 0 and "Traceback" not in messages
     assert f"serving at {said['address']}" in messages and "models: fopru_rank, baseline" in messages
     assert "GPL-3.0-only" in messages
+
+
+def test_the_frontend_that_it_names_is_the_one_of_the_extra() -> None:
+    config = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'"{serve._FRONTEND}=={serve._TESTED}"' in config
 
 
 def test_all_pipelines_of_pictures_that_ship_are_served_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,4 +93,4 @@ def test_without_aiohttp_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     monkeypatch.delattr("fopru_graph.server", raising=False)
     result = invoke("serve", "baseline")
-    assert result.exit_code == 2 and "pip install 'fopru-graph[serve]'" in result.stderr
+    assert result.exit_code == 2 and "pip install aiohttp" in result.stderr

@@ -9,9 +9,11 @@ import time
 import uuid
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from fopru_graph.errors import UserError
+
+_COLDEST = 0.01  # colder, logits overflow when they are divided, and on a GPU that ends the process
 
 
 class BadRequest(UserError):
@@ -30,6 +32,10 @@ def _as_parts(content: Any) -> Any:
 
 def _as_list(stop: Any) -> Any:
     return [stop] if isinstance(stop, str) else stop
+
+
+def _drawn(temperature: float | None) -> float | None:
+    return 0.0 if temperature is not None and temperature < _COLDEST else temperature
 
 
 class _Request(BaseModel):
@@ -82,10 +88,10 @@ class ChatRequest(_Request):
     messages: Annotated[list[Message], Field(min_length=1)]
     max_tokens: Annotated[int | None, Field(ge=1)] = None
     max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
-    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
+    temperature: Annotated[float | None, Field(ge=0, le=2), AfterValidator(_drawn)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None
-    stop: Annotated[list[str] | None, BeforeValidator(_as_list), Field(max_length=16)] = None
+    stop: Annotated[Annotated[list[str], Field(max_length=16)] | None, BeforeValidator(_as_list)] = None
     logprobs: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
