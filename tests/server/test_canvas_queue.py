@@ -86,7 +86,7 @@ def test_a_wrong_link_is_told_on_its_input(server: Client, prompt: dict[str, Any
 
 def test_a_missing_link_is_told_on_its_input(server: Client, prompt: dict[str, Any]) -> None:
     del prompt["project"]["inputs"]["features"]
-    assert "features" in refused(server, prompt, "project", "features")
+    assert "link it to encode" in refused(server, prompt, "project", "features")
 
 
 def test_a_value_out_of_range_is_told_on_its_widget(server: Client, prompt: dict[str, Any]) -> None:

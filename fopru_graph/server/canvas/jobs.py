@@ -102,9 +102,13 @@ class Jobs:
         targets = None if targets is None else list(targets)
         runnable = await asyncio.to_thread(read_prompt, prompt, self.registry, self.files, targets)
         extra = {_WANTED: list(runnable.wanted), _TARGETS: targets, _INFO: info if isinstance(info, dict) else {}}
-        job = await asyncio.to_thread(self.queue.add, prompt, extra, client, front, id)
-        self.changed()
-        return job
+
+        async def put() -> Job:
+            job = await asyncio.to_thread(self.queue.add, prompt, extra, client, front, id)
+            self.changed()
+            return job
+
+        return await asyncio.shield(put())  # a client that goes away now has its job all the same
 
     def changed(self) -> None:
         """Tell everybody how many jobs there are, and go on if there is one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from fopru_graph.graph.errors import errors_of
 from fopru_graph.graph.model import PipelineOutput
 from fopru_graph.graph.values import refs_in, with_ancestors
 from fopru_graph.server.canvas.known_files import KnownFiles
+
+_IN_YAML = re.compile(r"(?:use|write) \$([\w:/.-]+)")  # how a hint says it to who writes a file
 
 
 class BadPrompt(Exception):
@@ -164,7 +167,8 @@ def _refused(problems: Iterable[Problem], prompt: Mapping[str, Any]) -> BadPromp
         )
         key = _input_of(problem.input, node)
         if all(each["extra_info"].get("input_name") != key for each in told["errors"]):
-            sentence = problem.message + (f" ({problem.hint})" if problem.hint else "")
+            hint = _IN_YAML.sub(r"link it to \1", problem.hint or "")
+            sentence = problem.message + (f" ({hint})" if hint else "")
             extra = {"input_name": key} if key else {}
             told["errors"].append(
                 {"type": "custom_validation_failed", "message": sentence, "details": sentence, "extra_info": extra}
