@@ -47,9 +47,9 @@ class Page:
         page.on("requestfinished", lambda request: self.completed.append(request.url))
         page.on("requestfailed", lambda request: self.failed.append(request.url))
 
-    def open(self, path: str = "/") -> None:
-        """Open an address, and wait for the pipeline on the canvas."""
-        self.page.goto(self.address + path)
+    def open(self) -> None:
+        """Open the server's address, and wait for the pipeline on the canvas."""
+        self.page.goto(self.address)
         self.page.wait_for_function("window.app?.graph?._nodes?.length > 3", timeout=WAIT_MS)
         self.page.wait_for_function("window.app.extensionManager?.setting !== undefined", timeout=WAIT_MS)
 
@@ -80,16 +80,28 @@ class Page:
 
 
 @contextlib.contextmanager
-def opened(address: str) -> Iterator[Page]:
-    """A block with a page of a fresh browser."""
+def started() -> Iterator[Any]:
+    """A block with a browser."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         try:
-            yield Page(browser.new_page(viewport={"width": 1600, "height": 900}), address)
+            yield browser
         finally:
             browser.close()
+
+
+@contextlib.contextmanager
+def visited(browser: Any, address: str) -> Iterator[Page]:
+    """A block with a page that remembers no earlier visit, and shows the pipeline."""
+    context = browser.new_context(viewport={"width": 1600, "height": 900})
+    try:
+        page = Page(context.new_page(), address)
+        page.open()
+        yield page
+    finally:
+        context.close()
 
 
 def wait_for(condition: Callable[[], Any]) -> Any:

@@ -54,9 +54,8 @@ def upload(server: Client, content: bytes, name: str = "cat.png") -> Answer:
 
 TRICKS = [
     "../queue.sqlite", "..%2Fqueue.sqlite", "%2e%2e%2fqueue.sqlite", "..%5Cqueue.sqlite", "/etc/passwd",
-    "%2Fetc%2Fpasswd", "file:%2F%2F%2Fetc%2Fpasswd", "~root", "C:%5Cx.png", "%5C%5Chost%5Cshare", "a%00.png", "a%0Ab.png",
-    ".hidden", "..",
-    ".", "CON", "nul.png", "a" * 5000, "demo:..%2Fx", "",
+    "%2Fetc%2Fpasswd", "file:%2F%2F%2Fetc%2Fpasswd", "~root", "C:%5Cx.png", "%5C%5Chost%5Cshare",
+    "a%00.png", "a%0Ab.png", ".hidden", "..", ".", "CON", "nul.png", "a" * 5000, "demo:..%2Fx", "",
 ]  # fmt: skip
 
 
