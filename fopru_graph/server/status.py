@@ -73,7 +73,8 @@ def page_of(pipelines: Mapping[str, Graph], jobs: Iterable[Job]) -> str:
 <html lang="en"><head><meta charset="utf-8"><title>fopru-graph</title><style>{_STYLE}</style></head><body>
 <h1>fopru-graph <small>{escape(__version__)}</small></h1>
 <p>Programs ask at <code>/v1/chat/completions</code> and <code>/prompt</code>. For a canvas in the browser, install
-ComfyUI's frontend (GPL-3.0-only, no part of fopru-graph) with <code>pip install 'fopru-graph[serve]'</code>.</p>
+ComfyUI's frontend: <code>pip install comfyui-frontend-package</code>.<br>
+It is GPL-3.0-only and no part of this program.</p>
 <h2>Pipelines</h2>
 {drawn}
 <h2>Runs</h2>

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import itertools
 import json
 from typing import Any
 
+import aiohttp
 import PIL.Image
 import pytest
 
@@ -119,3 +121,43 @@ def test_an_interruption_ends_the_node_that_runs(client: Client, prompt: dict[st
     }  # fmt: skip
     (entry,) = json.loads(client.ask("GET", "/jobs?status=cancelled").body)["jobs"]
     assert entry["id"] == run.id
+
+
+def test_a_page_that_comes_back_is_told_what_runs(client: Client, prompt: dict[str, Any]) -> None:
+    prompt["generate"]["inputs"] |= {"max_new_tokens": 800, "min_new_tokens": 800}
+
+    async def come_back() -> list[dict[str, Any]]:
+        async with aiohttp.ClientSession(client.address) as session:
+            async with session.ws_connect("/ws?clientId=page") as socket:
+                await session.post("/prompt", json={"prompt": prompt, "client_id": "page"})
+                async for message in socket:
+                    if message.type is aiohttp.WSMsgType.BINARY:
+                        break
+            async with session.ws_connect("/ws?clientId=page") as socket:
+                await socket.send_json({"type": "feature_flags", "data": {}})
+                told = [await socket.receive_json() for _ in range(2)]
+                await session.post("/interrupt", json={})
+                return told
+
+    first, second = asyncio.run(asyncio.wait_for(come_back(), 60))
+    assert first["data"] == {"status": {"exec_info": {"queue_remaining": 1}}, "sid": "page"}
+    assert second["type"] == "executing" and second["data"]["node"] == "generate"
+
+
+def test_clients_are_told_of_their_own_jobs_alone(client: Client, prompt: dict[str, Any]) -> None:
+    async def listen() -> list[str]:
+        async with (
+            aiohttp.ClientSession(client.address) as session,
+            session.ws_connect("/ws?clientId=other") as socket,
+        ):
+            body = {"prompt": prompt, "client_id": "somebody"}
+            id = (await (await session.post("/prompt", json=body)).json())["prompt_id"]
+            while not await (await session.get(f"/history/{id}")).json():
+                await asyncio.sleep(0.05)
+            await socket.send_json({"type": "feature_flags", "data": {}})
+            kinds = []
+            while "feature_flags" not in kinds:
+                kinds.append((await socket.receive_json())["type"])
+            return kinds
+
+    assert set(asyncio.run(asyncio.wait_for(listen(), 60))) == {"status", "feature_flags"}

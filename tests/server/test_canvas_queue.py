@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from fopru_graph.comfy.prompt import prompt_of
+from fopru_graph.errors import Caution
 from fopru_graph.graph import Graph
 from tests.server.canvas_client import run_prompt
 from tests.server.conftest import Answer, Client, Serve
@@ -152,7 +153,8 @@ def test_the_served_pipelines_name_further_files(serve: Serve, tmp_path: Path) -
     (tmp_path / "mine.yaml").write_text(Graph.load("baseline").dumps().replace("demo:street-sign", "blue.png"))
     client = serve(folder=tmp_path / "state", pipelines={"mine": Graph.load(tmp_path / "mine.yaml")})
     assert client.ask("GET", "/view?filename=blue.png&type=input").status == 200
-    prompt = prompt_of(Graph.load(tmp_path / "mine.yaml"))
+    with pytest.warns(Caution, match="blue.png"):  # in a ComfyUI it could not be opened
+        prompt = prompt_of(Graph.load(tmp_path / "mine.yaml"))
     assert prompt["image"]["inputs"]["path"] == "blue.png"
     assert run_prompt(client.address, prompt).order[-3] == "execution_success"
     offered = ask(client, "GET", "/object_info/FopruLoadImage")["FopruLoadImage"]["input"]["required"]["path"][1]
@@ -213,6 +215,27 @@ def test_memory_is_given_back_when_asked(client: Client, answering: dict[str, An
     run_prompt(client.address, answering)
     ask(client, "POST", "/free", {"unload_models": True, "free_memory": True})
     assert run_prompt(client.address, answering).data("execution_cached")[0]["nodes"] == []
+
+
+def test_a_file_that_a_node_writes_lies_in_a_folder_of_its_job(client: Client, answering: dict[str, Any]) -> None:
+    answering["save"] = {"class_type": "FopruSaveText", "inputs": {"text": ["generate", 0], "file": "answer.txt"}}
+    run = run_prompt(client.address, answering)
+    shown = {data["node"]: data["output"] for data in run.data("executed")}
+    assert shown["save"] == {"text": [f"saved as output/{run.id}/answer.txt"]}
+    answer = client.ask("GET", f"/view?filename=answer.txt&subfolder={run.id}&type=output")
+    assert answer.headers["Content-Type"].startswith("text/plain") and answer.body.strip() == b"stop"
+
+
+def test_what_nobody_foresaw_fails_one_job_alone(
+    client: Client, answering: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("fopru_graph.server.canvas.messages.Messages.result", lambda _self: 1 / 0)
+        failed = ask(client, "POST", "/prompt", {"prompt": answering})["prompt_id"]
+        wait_for(lambda: ask(client, "GET", f"/history/{failed}"))
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert ask(client, "GET", f"/jobs/{failed}")["status"] == "failed"
+    assert run_prompt(client.address, answering).order[-3] == "execution_success"
 
 
 def test_chat_and_canvas_share_a_model(client: Client, answering: dict[str, Any]) -> None:

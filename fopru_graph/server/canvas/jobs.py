@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -146,19 +147,21 @@ class Jobs:
     async def _run(self) -> None:
         while not self._closing:
             self._wake.clear()
+            job = await asyncio.to_thread(self.queue.take, 0)
+            if job is None:
+                await self._wake.wait()
+                continue
+            stop = CancelToken()
+            self.running, self.node = (job, stop), ""
             try:
-                job = await asyncio.to_thread(self.queue.take, 0)
-                if job is not None:
-                    await self._run_job(job)
-                    continue
-            except Exception:  # of the disk: the job is told to be lost at the next start
+                await self._run_job(job, stop)
+            except Exception:  # of ours, or of the disk: the next job runs all the same
                 traceback.print_exc(file=sys.stderr)
-                self.running = None
-            await self._wake.wait()
+                with contextlib.suppress(Exception):
+                    await asyncio.to_thread(self.queue.end, job.id, "failed")
+            self.running = None
 
-    async def _run_job(self, job: Job) -> None:
-        stop = CancelToken()
-        self.running, self.node = (job, stop), ""
+    async def _run_job(self, job: Job, stop: CancelToken) -> None:
         telling = partial(self._from_thread, job.client)
         try:
             state, messages = await self._work.run(lambda _ended: self._execute(job, stop, telling))
