@@ -1,5 +1,5 @@
 # make demo    run the shipped FoPru + FastV pipeline in its own virtual environment
-# make test    style, types, import rules and tests; test-all adds the slow ones
+# make test    style, types, import rules and tests; test-all adds the slow ones and a browser's
 # make extras  install every extra (or EXTRAS='eval slurm') into an environment of its own and exercise it; needs the network
 # make gpu     on a machine with CUDA: the tests that need it, then the paper's tables in GPU_OUT; goes on where it was stopped
 # Overridable: PYTHON (3.11 or newer), VENV, TORCH (a pip requirement, e.g. TORCH=torch==2.11.0), PYTEST_ARGS.
@@ -17,6 +17,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c $(VEN
 KEY := $(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 INSTALLED := $(VENV)/.installed-$(KEY)
 DEVELOP := $(VENV)/.develop-$(KEY)
+CANVAS := $(VENV)/.canvas-$(KEY)
 
 .PHONY: demo install test test-all extras gpu gpu-measure check lint format clean
 .DELETE_ON_ERROR:
@@ -29,7 +30,7 @@ install: $(INSTALLED)
 test: check
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
-test-all: check
+test-all: check $(CANVAS)
 	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 extras:
@@ -72,7 +73,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  { echo "fopru-graph needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." \
 	         "Name another one: make $(or $(MAKECMDGOALS),demo) PYTHON=python3.12" >&2; exit 1; }
 	@echo "Installing into $(VENV) with $(TORCH) (once; a few minutes)"
-	@rm -f $(VENV)/.installed-* $(VENV)/.develop-*
+	@rm -f $(VENV)/.installed-* $(VENV)/.develop-* $(VENV)/.canvas-*
 	$(PYTHON) -m venv $(VENV)
 	@grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
 	$(PIP_INSTALL) '$(TORCH)'
@@ -82,4 +83,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(DEVELOP): $(INSTALLED)
 	$(PIP_INSTALL) --quiet -e '.[dev,docs]'
+	@touch $@
+
+# ComfyUI's frontend, which is GPL-3.0-only, and a browser for its tests; without Chromium they are skipped.
+$(CANVAS): $(DEVELOP)
+	$(PIP_INSTALL) --quiet -e '.[canvas-test]'
+	@command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/playwright install chromium || \
+	  echo "There is no Chromium, so the tests of the canvas are skipped." >&2
 	@touch $@

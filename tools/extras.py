@@ -28,6 +28,7 @@ EXERCISES: dict[str, tuple[tuple[str, ...], ...]] = {
     "video": ((*PYTEST, "tests/lvlm/inputs/test_film.py"),),
     "lmms-eval": ((*PYTEST, "tests/evaluation/test_lmms_eval.py"),),
     "serve": ((*PYTEST, *(f"tests/server/test_{part}.py" for part in ("guard", "chat_pictures", "serve_command"))),),
+    "canvas-test": ((*PYTEST, "tests/server/test_browser.py"),),
     "docs": (("mkdocs", "build", "--strict", "-d", str(FOLDER / "site")),),
     "dev": (
         ("ruff", "check", "."),

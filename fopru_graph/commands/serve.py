@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fopru_graph.server.settings import Settings
 
 _FRONTEND, _TESTED = "comfyui-frontend-package", "1.58.1"
+_FIRST = "fopru_fastv"
 _SHOWN = 4  # names of models that are written out at the start
 
 
@@ -31,7 +32,7 @@ def serve(options: ServeOptions, model: ModelOptions) -> int:
     except ImportError:
         fail(2, "serve needs the package aiohttp", "pip install aiohttp")
     quieten()
-    files = options.files or [file for file in shipped_pipelines().values() if file.parent.name != "video"]
+    files = options.files or _image_pipelines()
     graphs = open_graphs(files, options.nodes, options.changes, model)
     try:
         settings = _settings(options, _named(graphs, files))
@@ -42,6 +43,12 @@ def serve(options: ServeOptions, model: ModelOptions) -> int:
     except UserError as error:
         fail(1, error.message, error.hint)
     return 0
+
+
+def _image_pipelines() -> list[Path]:
+    """The pipelines that ship for pictures; the canvas opens the first."""
+    files = [file for file in shipped_pipelines().values() if file.parent.name != "video"]
+    return sorted(files, key=lambda file: file.stem != _FIRST)
 
 
 def _settings(options: ServeOptions, pipelines: dict[str, Graph]) -> Settings:

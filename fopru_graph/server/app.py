@@ -13,8 +13,11 @@ from aiohttp import web
 from fopru_graph import __version__
 from fopru_graph.errors import UserError
 from fopru_graph.server import guard
+from fopru_graph.server.canvas.frontend import add_frontend, frontend_folder
+from fopru_graph.server.canvas.routes import Canvas
 from fopru_graph.server.chat import routes as chat
 from fopru_graph.server.settings import Settings
+from fopru_graph.server.status import Status
 from fopru_graph.server.work import Work
 
 _GRACE = 5.0  # seconds that requests have to end in when the server does
@@ -27,6 +30,11 @@ def make_app(settings: Settings) -> web.Application:
     guard.install(app, settings)
     app.router.add_get("/health", _health)
     chat.add_routes(app, settings, work)
+    canvas = Canvas(app, settings, work)
+    if settings.canvas and (folder := frontend_folder()) is not None:
+        add_frontend(app, folder, next(iter(settings.pipelines), None))
+    else:
+        Status(settings.pipelines, lambda: canvas.jobs.queue).add_to(app)
 
     async def end(_app: web.Application) -> None:
         await work.close()

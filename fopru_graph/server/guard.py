@@ -20,7 +20,7 @@ from aiohttp import hdrs, web
 from fopru_graph.server.settings import Settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_Handler = TypeVar("_Handler", bound=Handler)
+_Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[web.StreamResponse]])  # a method, too
 
 _COOKIE = "fopru_graph"
 _JSON = "application/json"
@@ -50,6 +50,15 @@ def accepts(*types: str) -> Callable[[_Handler], _Handler]:
         return handler
 
     return marked
+
+
+def of_own_page(handler: _Handler) -> _Handler:
+    """For the handler of a route that our canvas posts to without saying what it sends.
+
+    From a page of the server any type is taken, which its ``Origin`` proves; from anyone else only JSON.
+    """
+    handler.of_own_page = True  # type: ignore[attr-defined]
+    return handler
 
 
 def refused(status: int, message: str, code: str, headers: dict[str, str] | None = None) -> web.Response:
@@ -131,10 +140,12 @@ class _Guard:
         """Why a body is refused, if it is; one that is not is in memory afterwards."""
         if request.method in (hdrs.METH_GET, hdrs.METH_HEAD):
             return None
-        accepted = getattr(request.match_info.handler, "accepted_types", (_JSON,))
+        handler = request.match_info.handler
+        accepted = getattr(handler, "accepted_types", (_JSON,))
+        own = hdrs.ORIGIN in request.headers and getattr(handler, "of_own_page", False)  # `_foreign` has compared it
         typed = hdrs.CONTENT_TYPE in request.headers
         if (request.method == hdrs.METH_POST or request.can_read_body) and not (
-            typed and request.content_type in accepted
+            own or (typed and request.content_type in accepted)
         ):
             return refused(415, f"the body's Content-Type must be {' or '.join(accepted)}", "content_type")
         most = self._limits.body_bytes

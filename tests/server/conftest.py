@@ -65,10 +65,16 @@ def served(settings: Settings) -> Iterator[Client]:
             started.set()
             await asyncio.to_thread(ended.wait)
 
-    thread = threading.Thread(target=asyncio.run, args=(work(),))
+    def run() -> None:
+        try:
+            asyncio.run(work())
+        finally:
+            started.set()  # also where it cannot start
+
+    thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert started.wait(60)
+        assert started.wait(60) and address
         yield Client(address)
     finally:
         ended.set()
@@ -84,10 +90,15 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture
-def serve(settings: Settings) -> Iterator[Serve]:
+def serve(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """Starts a server with other settings than those of `server`: ``serve(token="…")``; it ends with the test."""
     with contextlib.ExitStack() as stack:
-        yield lambda **changes: stack.enter_context(served(replace(settings, **changes)))
+
+        def start(**changes: Any) -> Client:
+            folder = changes.pop("folder", None) or tmp_path_factory.mktemp("state")
+            return stack.enter_context(served(replace(settings, folder=folder, **changes)))
+
+        yield start
 
 
 @pytest.fixture(scope="package")

@@ -213,7 +213,7 @@ def test_a_browser_shows_the_token_once_in_the_address(serve) -> None:
 
 @pytest.mark.parametrize(
     ("path", "headers", "status"),
-    [("/health", {}, 200), ("/nowhere", {}, 404), ("/health", {"host": "evil.example"}, 403), ("/ws", {}, 404)],
+    [("/health", {}, 200), ("/nowhere", {}, 404), ("/health", {"host": "evil.example"}, 403), ("/ws", {}, 400)],
 )
 def test_every_answer_tells_browsers_what_it_may_do(
     server: Client, path: str, headers: dict[str, str], status: int

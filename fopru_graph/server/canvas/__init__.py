@@ -1,0 +1,1 @@
+"""The protocol of ComfyUI's frontend: its routes, its messages and its files."""
