@@ -8,6 +8,7 @@ subgraph's input that is linked to it has a place in the node's ``widgets_values
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,8 @@ def blueprints(registry: Registry) -> dict[str, dict[str, Any]]:
 
 def title_of(graph: Graph) -> str:
     """The words of the pipeline's name, spelt as in its description: ``fopru_fastv`` is ``FoPru FastV (FoPru)``."""
-    spelt = {word.lower(): word for word in reversed(re.findall(r"\w+", graph.description))}
+    words = re.findall(r"\w+", unicodedata.normalize("NFKC", graph.description))  # VidCom² is vidcom2
+    spelt = {word.lower(): word for word in reversed(words)}
     title = " ".join(spelt.get(word, word) for word in graph.name.split("_"))
     return f"{title[0].upper()}{title[1:]} (FoPru)"
 
@@ -152,6 +154,6 @@ def _alone(workflow: dict[str, Any], graph: Graph, values: list[_Shown]) -> dict
         "title": title, "pos": [0, 0], "size": list(size_of(rows, len(shown) - long, long, title)), "order": 0,
         "properties": {}, "widgets_values": list(shown.values()), "widgets_values_named": shown,
     }  # fmt: skip
-    subgraph |= {"name": title, "description": graph.description}
+    subgraph |= {"name": title, "description": graph.description, "category": "fopru"}
     extra = {"BlueprintDescription": graph.description, "BlueprintSearchAliases": list(ALIASES)}
     return workflow | {"nodes": [node], "links": [], "extra": extra}

@@ -13,8 +13,10 @@ Size = tuple[int, int]
 Position = tuple[int, int]
 
 TITLE = 30  # a node's title bar stands above its position
-_ROW, _WIDGET, _LINES, _MARGIN = 20, 24, 60, 16  # heights: a socket, a widget, a text of several lines, what is around
-_WIDTH, _WIDE, _LETTER = 270, 400, 7
+# Heights of a socket, a widget, a text of several lines, and what is around, such that neither of the frontend's two
+# ways to draw nodes makes one higher: else it would lie on the one below.
+_ROW, _WIDGET, _LINES, _MARGIN = 20, 28, 76, 46
+_NARROW, _WIDTH, _WIDE, _LETTER = 225, 270, 400, 7
 _ACROSS, _BELOW = 60, 20  # free space beside what `drawing` leaves between boxes
 
 
@@ -27,7 +29,7 @@ def size_of(sockets: int, widgets: int, long_texts: int, title: str) -> Size:
         long_texts: widgets of several lines.
         title: what the title bar says.
     """
-    width = _WIDE if long_texts else max(_WIDTH if widgets else 150, len(title) * _LETTER + 60)
+    width = _WIDE if long_texts else max(_WIDTH if widgets else _NARROW, len(title) * _LETTER + 60)
     return width, _ROW * sockets + _WIDGET * widgets + _LINES * long_texts + _MARGIN
 
 
