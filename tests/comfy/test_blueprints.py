@@ -28,7 +28,7 @@ def inside(blueprint: dict) -> dict:
 
 def test_each_shipped_pipeline_has_a_name_of_its_own_that_is_spelt_as_in_its_description():
     assert len(FOUND) == len(shipped_pipelines())
-    assert {"FoPru rank (FoPru)", "FoPru FastV (FoPru)", "DivPrune (FoPru)", "Random (FoPru)"} <= FOUND.keys()
+    assert {"FoPru rank (FoPru)", "FoPru FastV (FoPru)", "DivPrune (FoPru)", "VidCom2 (FoPru)"} <= FOUND.keys()
 
 
 @pytest.mark.parametrize("name", sorted(FOUND))
@@ -37,6 +37,7 @@ def test_the_canvas_holds_nothing_but_the_node_of_the_one_subgraph(name: str):
     (subgraph,) = FOUND[name]["definitions"]["subgraphs"]
     assert node["type"] == subgraph["id"] and subgraph["name"] == node["title"] == name
     assert FOUND[name]["links"] == [] and all(each["link"] is None for each in node["inputs"])
+    assert subgraph["category"] == "fopru"
     assert not LOADERS & {each["type"] for each in subgraph["nodes"]}
     for ends in ("inputs", "outputs"):
         assert [each["name"] for each in node[ends]] == [each["name"] for each in subgraph[ends]]
