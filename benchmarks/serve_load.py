@@ -19,6 +19,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -53,12 +54,14 @@ def server(given: argparse.Namespace, batch_size: int) -> Iterator[str]:
     """A server of the pipeline in a process of its own; gives its address."""
     sets = [f"--set={name}={value}" for name, value in settings(given).items()]
     command = [sys.executable, "-m", "fopru_graph.cli", "serve", given.pipeline, "--port", "0", "--json", *sets]
-    with subprocess.Popen([*command, "--batch-size", str(batch_size)], stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            yield json.loads(process.stdout.readline())["address"]
-        finally:
-            process.terminate()
+    command += ["--batch-size", str(batch_size), "--no-canvas"]
+    with tempfile.TemporaryDirectory() as folder:
+        with subprocess.Popen([*command, "--data", folder], stdout=subprocess.PIPE) as process:
+            try:
+                assert process.stdout is not None
+                yield json.loads(process.stdout.readline())["address"]
+            finally:
+                process.terminate()
 
 
 def settings(given: argparse.Namespace) -> dict[str, Any]:
