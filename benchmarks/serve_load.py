@@ -55,13 +55,12 @@ def server(given: argparse.Namespace, batch_size: int) -> Iterator[str]:
     sets = [f"--set={name}={value}" for name, value in settings(given).items()]
     command = [sys.executable, "-m", "fopru_graph.cli", "serve", given.pipeline, "--port", "0", "--json", *sets]
     command += ["--batch-size", str(batch_size), "--no-canvas"]
-    with tempfile.TemporaryDirectory() as folder:
-        with subprocess.Popen([*command, "--data", folder], stdout=subprocess.PIPE) as process:
-            try:
-                assert process.stdout is not None
-                yield json.loads(process.stdout.readline())["address"]
-            finally:
-                process.terminate()
+    with contextlib.ExitStack() as stack:
+        command += ["--data", stack.enter_context(tempfile.TemporaryDirectory())]
+        process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+        stack.callback(process.terminate)
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["address"]
 
 
 def settings(given: argparse.Namespace) -> dict[str, Any]:
