@@ -11,12 +11,12 @@ from typing import Any
 
 from fopru_graph.comfy import files, host
 from fopru_graph.comfy.call import Asked, call, state, wanted
+from fopru_graph.comfy.object_info import UPLOADS, widget_options
 from fopru_graph.comfy.plan import ALIASES, ANY, IMAGE, MOST, PICTURES, NodePlan, Out, Slot, plan_of
 from fopru_graph.errors import UserError, first_line
 from fopru_graph.graph import NodeSpec, Registry
 
 _WIDGETS = {"int": "Int", "float": "Float", "bool": "Boolean", "choice": "Combo", "file": "Combo"}
-_SEEDS = ("seed", "noise_seed")  # a run would change them, unless their widget is told not to
 _TYPES = {IMAGE: "Image", ANY: "AnyType", "STRING": "String", "INT": "Int", "FLOAT": "Float", "BOOLEAN": "Boolean"}
 
 
@@ -171,27 +171,15 @@ def _growing(slot: Slot, io: Any, options: Mapping[str, Any]) -> Any:
 
 
 def _widget(slot: Slot, io: Any) -> dict[str, Any]:
-    if slot.kind == "file":
-        return _file(slot, io)
-    options: dict[str, Any] = {"default": slot.default}
-    if slot.kind in ("int", "float"):
-        options |= {"min": slot.minimum, "max": slot.maximum}
-        options |= {"step": slot.step, "round": False} if slot.kind == "float" else {}
-        options |= {"control_after_generate": False} if slot.name in _SEEDS else {}
-    elif slot.kind == "choice":
-        options["options"] = list(slot.options)
-    elif slot.kind in ("text", "json"):
-        options["multiline"] = slot.multiline
+    """The widget's options; here a button that uploads a file has a type of its own."""
+    options = widget_options(slot, _choices)
+    for kind in UPLOADS:
+        if options.pop(f"{kind}_upload", False) and hasattr(io, "UploadType"):
+            options["upload"] = getattr(io.UploadType, kind)
     return options
 
 
-def _file(slot: Slot, io: Any) -> dict[str, Any]:
-    """The files that there are now, and for pictures and videos a button that uploads one."""
+def _choices(slot: Slot) -> list[str]:
+    """The files that there are now."""
     assert slot.socket.path is not None
-    names, kind = files.choices(slot.socket.path), slot.socket.path.kind
-    options: dict[str, Any] = {"options": names}
-    if slot.default in names:
-        options["default"] = slot.default
-    if kind in ("image", "video") and hasattr(io, "UploadType"):
-        options["upload"] = getattr(io.UploadType, kind)
-    return options
+    return files.choices(slot.socket.path)

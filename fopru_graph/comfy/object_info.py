@@ -13,7 +13,7 @@ MODULE = "custom_nodes.fopru_graph"  # where the nodes come from; the frontend m
 _HIDDEN = ("unique_id", "prompt", "extra_pnginfo")  # what a node is told by the server
 _GROWING = "COMFY_AUTOGROW_V3"
 _SEEDS = ("seed", "noise_seed")  # the frontend adds a widget that changes these after a run, unless it is told not to
-_UPLOADS = ("image", "video")  # kinds of files that have a button for a file of the user's
+UPLOADS = ("image", "video")  # kinds of files that have a button for a file of the user's
 
 
 def object_info(plans: Iterable[NodePlan], choices: Choices) -> dict[str, dict[str, Any]]:
@@ -95,4 +95,4 @@ def _file(slot: Slot, names: list[str]) -> dict[str, Any]:
     options: dict[str, Any] = {"default": slot.default} if slot.default in names else {}
     options |= {"multiselect": False, "options": names}
     kind = slot.socket.path.kind if slot.socket.path is not None else "file"
-    return options | ({f"{kind}_upload": True} if kind in _UPLOADS else {})
+    return options | ({f"{kind}_upload": True} if kind in UPLOADS else {})

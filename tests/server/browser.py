@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -102,12 +101,3 @@ def visited(browser: Any, address: str) -> Iterator[Page]:
         yield page
     finally:
         context.close()
-
-
-def wait_for(condition: Callable[[], Any]) -> Any:
-    """What a condition gives once it is true."""
-    for _ in range(1200):
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it never came true")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -69,3 +70,12 @@ def text_of(frame: bytes) -> tuple[str, str]:
     kind, length = struct.unpack(">II", frame[:8])
     assert kind == 3
     return frame[8 : 8 + length].decode(), frame[8 + length :].decode()
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    """What a condition gives once it is true."""
+    for _ in range(1200):
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it never came true")

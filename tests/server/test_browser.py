@@ -14,7 +14,8 @@ import pytest
 from fopru_graph.graph import Graph
 from fopru_graph.server.settings import Settings
 from tests.server import browser
-from tests.server.browser import Page, wait_for
+from tests.server.browser import Page
+from tests.server.canvas_client import wait_for
 from tests.server.conftest import Client, served
 
 pytestmark = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))

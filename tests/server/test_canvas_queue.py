@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pytest
 from fopru_graph.comfy.prompt import prompt_of
 from fopru_graph.errors import Caution
 from fopru_graph.graph import Graph
-from tests.server.canvas_client import run_prompt
+from tests.server.canvas_client import run_prompt, wait_for
 from tests.server.conftest import Answer, Client, Serve
 
 Ask = Callable[..., Any]
@@ -52,15 +51,6 @@ def ask(client: Client, method: str, path: str, body: Any = None) -> Any:
 def send(client: Client, method: str, path: str, body: Any = None) -> Answer:
     data = None if body is None else json.dumps(body).encode()
     return client.ask(method, path, data, **({"content_type": "application/json"} if data is not None else {}))
-
-
-def wait_for(condition: Callable[[], Any]) -> Any:
-    """What a condition gives once it is true."""
-    for _ in range(1200):
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it never came true")
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
