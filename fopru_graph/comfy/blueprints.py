@@ -17,11 +17,11 @@ from fopru_graph.comfy.canvas_nodes import PRIMITIVES
 from fopru_graph.comfy.layout import size_of
 from fopru_graph.comfy.plan import ALIASES, NodePlan, plans
 from fopru_graph.comfy.prompt import Prompt, encode
+from fopru_graph.comfy.workflow import uses_of
 from fopru_graph.comfy.writer import Border, Writer
 from fopru_graph.graph import MISSING, Graph, Ref, Registry
 from fopru_graph.graph.check.expand import expand
 from fopru_graph.graph.shipped import shipped_pipelines
-from fopru_graph.graph.values import INPUTS
 
 SHOWN = ("prompt", "ratio", "max_new_tokens")  # inputs of a pipeline that the node has as widgets
 _ANSWERS = "LLMGenerate"
@@ -88,12 +88,7 @@ class _Shown:
 def _values(graph: Graph, prompt: Prompt, known: Mapping[str, NodePlan]) -> list[_Shown]:
     found = []
     for name in (name for name in SHOWN if name in graph.inputs):
-        uses = tuple(
-            (entry.name, key)
-            for entry in graph.nodes.values()
-            for key, value in entry.inputs.items()
-            if value == Ref(INPUTS, name) and entry.name in prompt
-        )
+        uses = tuple(uses_of(graph, name, prompt))
         kinds = {known[prompt[node]["class_type"]].slot(key).kind for node, key in uses}
         if len(kinds) == 1 and kinds <= PRIMITIVES.keys():
             node, key = uses[0]

@@ -10,6 +10,7 @@ from typing import Any
 
 from fopru_graph.comfy.canvas_nodes import PRIMITIVES
 from fopru_graph.comfy.header import KEY, Header
+from fopru_graph.comfy.levels import nodes_of
 from fopru_graph.comfy.plan import plans
 from fopru_graph.comfy.prompt import Prompt, prompt_of
 from fopru_graph.comfy.writer import Writer
@@ -37,6 +38,8 @@ def workflow_of(graph: Graph) -> dict[str, Any]:
 
 def _with_disabled(graph: Graph, prompt: Prompt) -> tuple[Prompt, Set[str]]:
     """The prompt with the pipeline's disabled nodes, and which they are: a canvas shows what it bypasses."""
+    if all(entry.enabled for entry in graph.nodes.values()):
+        return prompt, frozenset()
     every = graph.copy()
     for entry in every.nodes.values():
         entry.enabled = True
@@ -53,32 +56,16 @@ def keep_places(graph: Graph, positions: Mapping[str, tuple[float, float]]) -> N
         written = workflow_of(graph)
     except (PipelineError, UserError):  # told when it is checked or exported
         return
-    automatic = _positions(written)
+    automatic = {name: node.position for name, node in nodes_of(written).items()}
     moved = {
         name.replace(":", "/"): list(position)
         for name, position in positions.items()
-        if name in automatic and list(position) != automatic[name]
+        if name in automatic and position != automatic[name]
     }
     if moved:
         others = graph.ui if isinstance(graph.ui, dict) else {}
         known = others.get(CANVAS) if isinstance(others.get(CANVAS), dict) else {}
         graph.ui = others | {CANVAS: {**(known or {}), **moved}}
-
-
-def _positions(graph: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Where the nodes of a written workflow stand, those of its subgraphs too, by their ids."""
-    subgraphs = {each["id"]: each for each in graph.get("definitions", {}).get("subgraphs", ())}
-    found: dict[str, list[float]] = {}
-
-    def read(level: Mapping[str, Any], path: str) -> None:
-        for node in level["nodes"]:
-            identity = f"{path}:{node['id']}".removeprefix(":")
-            found[identity] = node["pos"]
-            if node["type"] in subgraphs:
-                read(subgraphs[node["type"]], identity)
-
-    read(graph, "")
-    return found
 
 
 def with_primitives(prompt: Prompt, graph: Graph) -> Prompt:
@@ -88,12 +75,7 @@ def with_primitives(prompt: Prompt, graph: Graph) -> Prompt:
     """
     found, known = dict(prompt), plans(graph.registry)
     for name in graph.inputs:
-        uses = [
-            (entry.name, key)
-            for entry in graph.nodes.values()
-            for key, value in entry.inputs.items()
-            if value == Ref(INPUTS, name) and entry.name in prompt
-        ]
+        uses = uses_of(graph, name, prompt)
         kinds = {known[prompt[node]["class_type"]].slot(key).kind for node, key in uses}
         values = [prompt[node]["inputs"][key] for node, key in uses]
         if (
@@ -112,3 +94,13 @@ def with_primitives(prompt: Prompt, graph: Graph) -> Prompt:
         for node, key in uses:
             found[node] = found[node] | {"inputs": found[node]["inputs"] | {key: [title, 0]}}
     return found
+
+
+def uses_of(graph: Graph, name: str, prompt: Prompt) -> list[tuple[str, str]]:
+    """The inputs of nodes on the canvas, those in sub-pipelines left out, that an input of the pipeline fills."""
+    return [
+        (entry.name, key)
+        for entry in graph.nodes.values()
+        for key, value in entry.inputs.items()
+        if value == Ref(INPUTS, name) and entry.name in prompt
+    ]

@@ -40,10 +40,8 @@ class Link:
 
     def as_object(self) -> dict[str, Any]:
         """As a subgraph has it, whose own ends are numbers."""
-        ends = (
-            int(end) if end in (str(FROM_OUTSIDE), str(TO_OUTSIDE)) else end for end in (self.source[0], self.target[0])
-        )
-        origin, target = ends
+        numbers: dict[str, Any] = {str(end): end for end in (FROM_OUTSIDE, TO_OUTSIDE)}
+        origin, target = (numbers.get(end, end) for end, _ in (self.source, self.target))
         return {
             "id": self.number, "origin_id": origin, "origin_slot": self.source[1], "target_id": target,
             "target_slot": self.target[1], "type": self.type,
